@@ -1,0 +1,86 @@
+"""Every error this project raises, grouped by what the catcher should do next.
+
+- ``ConfigError``: somebody mends a YAML file. Never retried.
+- ``RequestError``: the caller mends the request (``status`` is the HTTP status it is answered with).
+- ``TransientError``: try the attempt again later; ``retry_after_s`` is the earliest moment the other side asked for.
+- ``PermanentError``: the step fails now; a second attempt would end the same way.
+- ``StaleRun``: somebody else changed the run; load it again and apply the event again.
+
+Messages are written for the person who reads them: where, what, what to do. They never hold a secret.
+"""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
+    close = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class PipelineOpsError(Exception):
+    """Base of all errors that carry a message for a person."""
+
+
+class ConfigError(PipelineOpsError):
+    """A file under ``configs/`` is wrong. The message starts with ``file:line: field:``."""
+
+
+class RequestError(PipelineOpsError):
+    """A request can't be served as it is."""
+
+    status = 422
+    title = "The request is not valid"
+
+
+class NotFoundError(RequestError):
+    """What the request names does not exist (or belongs to somebody else, which looks the same)."""
+
+    status = 404
+    title = "Not found"
+
+
+class QuotaExceededError(RequestError):
+    """A limit of the organisation's plan is used up."""
+
+    status = 429
+    title = "Quota exceeded"
+
+    def __init__(self, *, limit: str, value: int, used: int, retry_after_s: int) -> None:
+        super().__init__(
+            f"The {limit} limit of {value} runs is used up ({used} used). "
+            f"Try again in {retry_after_s} s, or raise the plan's limit."
+        )
+        self.limit, self.value, self.used, self.retry_after_s = limit, value, used, retry_after_s
+
+
+class ForbiddenPlanError(RequestError):
+    """The organisation's subscription does not admit runs."""
+
+    status = 403
+    title = "Subscription not active"
+
+
+class TransientError(PipelineOpsError):
+    """Worth another attempt: a provider is down, a limit was hit, a conflict was lost."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StepTimeoutError(TransientError):
+    """The attempt used up its ``timeout_seconds``."""
+
+
+class PermanentError(PipelineOpsError):
+    """Another attempt would fail the same way: bad credentials, bad data, bad config."""
+
+
+class LostLeaseError(PipelineOpsError):
+    """This attempt no longer owns its step: its result must change nothing."""
+
+
+class StaleRunError(PipelineOpsError):
+    """The stored run is newer than the one the transition was made from."""

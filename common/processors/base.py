@@ -1,0 +1,100 @@
+"""The contract between the engine and the work of a step.
+
+A processor fetches and shapes. Retries, leases, lineage, the write to BigQuery and the run's state belong to the
+engine. It fills its staging table in one of two ways:
+
+- it yields batches of rows, which the engine spools, loads and commits; or
+- it runs SQL of its own that inserts into ``context.staging_table`` (and yields nothing).
+
+Either way each row carries ``x_pipeline_run_date``, the day it belongs to, and none of the other six x_* lineage
+fields: those are stamped by the engine when it commits. A day outside the run's dates fails the step: nothing is
+dropped in silence.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.errors import StepTimeoutError
+from common.ports import Warehouse
+
+Row = Mapping[str, Any]
+"""A row by column name. Money and quantities are Decimal, times aware datetimes, JSON columns already text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows of a step's output. Batches are bounded (a page, some thousand rows), so memory stays flat."""
+
+    rows: Sequence[Row]
+
+
+class Params(BaseModel):
+    """Base of every processor's ``config:`` block: strict, so that a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TableParams(Params):
+    """``config:`` of a processor that writes a table."""
+
+    destination_table: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,127}$",
+        description="Table in the organisation's dataset; its contract is configs/schemas/<table>.yml.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """All an attempt may know and use. ``dataset`` is ``project.dataset`` of the organisation."""
+
+    org_slug: str
+    pipeline_id: str
+    credential_id: str
+    run_id: str
+    step_id: str
+    attempt: int
+    start_date: date
+    end_date: date
+    source: str | None
+    project_id: str
+    dataset: str
+    staging_table: str
+    landing: Path
+    deadline: datetime
+    warehouse: Warehouse
+    provider_url: Callable[[str], str]
+    secret: Callable[[], str]
+    info: Callable[[str], None]
+    warn: Callable[[str], None]
+    sleep: Callable[[float], None]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def remaining_s(self) -> float:
+        """Seconds left of ``timeout_seconds``; raise StepTimeoutError when none are. Call it between units of work."""
+        left = (self.deadline - self.now()).total_seconds()
+        if left <= 0:
+            raise StepTimeoutError(
+                f"Step {self.step_id!r} used up its timeout_seconds. "
+                "Raise timeout_seconds, or run fewer days at once."
+            )
+        return left
+
+
+class Processor(Protocol):
+    """The work of a step. One class per ``ps_type``, registered in ``common/processors/registry.py``.
+
+    ``params_type`` validates the step's ``config:``. ``needs_credential`` makes the engine look one up for the
+    pipeline's provider at validation, so that its absence fails the run early and in words.
+    """
+
+    params_type: ClassVar[type[Params]]
+    needs_credential: ClassVar[bool]
+
+    def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
+        """Do the work of one attempt. Raise TransientError or PermanentError; anything else counts as transient."""
+        ...

@@ -1,0 +1,32 @@
+"""Which processor does the work of which ``ps_type``.
+
+Values are import paths, so that a step function imports its own processor and no other. Adding a provider is one
+file beside this one and one line here.
+"""
+
+from functools import cache
+from importlib import import_module
+
+from common.errors import ConfigError, nearest
+from common.processors.base import Processor
+
+PROCESSORS: dict[str, str] = {
+    "genai.payg_usage": "common.processors.genai_payg_usage:GenaiPaygUsage",
+    "genai.payg_cost": "common.processors.genai_payg_cost:GenaiPaygCost",
+    "generic.procedure_executor": "common.processors.procedure_executor:ProcedureExecutor",
+    "ExternalFileExtractor": "common.processors.external_file:ExternalFileExtractor",
+}
+
+
+@cache
+def processor(ps_type: str) -> Processor:
+    """Return the processor of a ``ps_type``, or raise ConfigError that names the nearest one."""
+    path = PROCESSORS.get(ps_type)
+    if path is None:
+        raise ConfigError(
+            f"no processor is named {ps_type!r}.{nearest(ps_type, PROCESSORS)} "
+            f"Registered: {', '.join(sorted(PROCESSORS))}."
+        )
+    module, _, name = path.partition(":")
+    built: Processor = getattr(import_module(module), name)()
+    return built

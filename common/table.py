@@ -1,0 +1,79 @@
+"""Contracts of target tables, read from ``configs/schemas/<table>.yml``."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import ConfigError, nearest
+
+ColumnType = Literal["STRING", "INT64", "BIGNUMERIC", "BOOL", "DATE", "TIMESTAMP", "JSON"]
+
+LINEAGE: tuple[tuple[str, ColumnType], ...] = (
+    ("x_org_slug", "STRING"),
+    ("x_pipeline_id", "STRING"),
+    ("x_credential_id", "STRING"),
+    ("x_pipeline_run_date", "DATE"),
+    ("x_run_id", "STRING"),
+    ("x_ingested_at", "TIMESTAMP"),
+    ("x_ingestion_date", "DATE"),
+)
+"""The seven fields of FR-PIP-007, stamped on every output row by the engine."""
+
+DATA_DATE = "x_pipeline_run_date"
+"""The one lineage field that comes with the row: the day it belongs to."""
+
+
+class Column(BaseModel):
+    """One column: BigQuery type, and whether a NULL is allowed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+    type: ColumnType
+    mode: Literal["NULLABLE", "REQUIRED"] = "NULLABLE"
+    description: str = ""
+
+
+class Table(BaseModel):
+    """A target table without its lineage fields, which every table has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: str = Field(pattern=r"^[a-z][a-z0-9_]{0,127}$")
+    description: str
+    columns: tuple[Column, ...] = Field(min_length=1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order, without the lineage fields."""
+        return tuple(c.name for c in self.columns)
+
+
+def _schemas_dir(configs: Path) -> Path:
+    return configs / "schemas"
+
+
+@lru_cache(maxsize=256)
+def load_table(configs: Path, name: str) -> Table:
+    """Read the contract of a table, or raise ConfigError that names the nearest one there is."""
+    path = _schemas_dir(configs) / f"{name}.yml"
+    if not path.is_file():
+        known = [p.stem for p in _schemas_dir(configs).glob("*.yml")]
+        raise ConfigError(
+            f"{path}: no contract for table {name!r}.{nearest(name, known)} "
+            f"Known: {', '.join(sorted(known)) or 'none'}."
+        )
+    try:
+        table = Table.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    reserved = {field for field, _ in LINEAGE} & set(table.names)
+    if reserved or table.table != name:
+        raise ConfigError(
+            f"{path}: the file must declare table {name!r} and none of the lineage fields "
+            f"(found {table.table!r}, {sorted(reserved)})."
+        )
+    return table
