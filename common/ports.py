@@ -9,8 +9,136 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.domain.model import Receipt
+from common.domain.model import Receipt, Run
+from common.domain.quota import Limits, Usage
+from common.domain.transitions import Change, Transition
 from common.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message for a topic. ``data`` is plain JSON; ``key`` names what it is about, for logs and traces.
+
+    A bus that can delay does not deliver before ``not_before``; one that can't may, and the function refuses it.
+    """
+
+    topic: str
+    key: str
+    data: Mapping[str, Any]
+    not_before: datetime | None = None
+
+
+class EventBus(Protocol):
+    """Publishes messages. Delivery is at least once, in any order."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Return once the messages are safe: they are delivered even if this process dies right after."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """Some runs, newest first, and the cursor of the next page (None on the last)."""
+
+    runs: tuple[Run, ...]
+    next_cursor: str | None
+
+
+class RunStore(Protocol):
+    """Where runs, their transitions and their reservations live."""
+
+    def create(self, new: Transition, messages: Sequence[Message], limits: Limits) -> None:
+        """Hold quota and store the new run, its changes and its messages: all of it or nothing.
+
+        Counts the run in its day and month and reserves one concurrent slot until the run's ``expires_at``, which
+        ``commit`` keeps in step with the run. Stale reservations don't count. Raises QuotaExceededError.
+        """
+
+    def load(self, run_id: str) -> Run:
+        """Return the run, or raise NotFoundError."""
+
+    def commit(self, transition: Transition, messages: Sequence[Message]) -> None:
+        """Store the run, its changes and its messages together, or nothing.
+
+        Settles the reservation when the transition commands it. The messages reach the bus at least once, even if
+        the process dies right after. Raises StaleRunError if the stored version is not ``transition.run.version``.
+        """
+
+    def due(self, now: datetime, limit: int) -> Sequence[str]:
+        """Return ids of runs whose ``wake_at`` has come, the longest overdue first."""
+
+    def active(self) -> Sequence[str]:
+        """Return ids of all runs that have not ended, oldest first."""
+
+    def history(
+        self,
+        org_slug: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        route: str | None = None,
+        status: str | None = None,
+    ) -> RunPage:
+        """Return one page of the organisation's runs. A page never shifts when new runs come in."""
+
+    def changes(self, run_id: str) -> Sequence[Change]:
+        """Return the run's transitions in the order they were committed."""
+
+    def usage(self, org_slug: str, now: datetime) -> Usage:
+        """Return what counts against the organisation's limits at ``now``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a run's log. ``severity`` is Cloud Logging's (INFO, WARNING, ERROR, ...)."""
+
+    at: datetime
+    severity: str
+    message: str
+    step_id: str = ""
+    attempt: int = 0
+
+
+class RunLogs(Protocol):
+    """The log lines of runs, kept for people; the same lines go to standard output as JSON."""
+
+    def append(self, run_id: str, line: LogLine) -> None:
+        """Keep one line."""
+
+    def read(self, run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
+        """Yield the run's lines in order, without holding all of them in memory."""
+
+
+class PlanLimits(Protocol):
+    """Where an organisation's plan is known."""
+
+    def limits(self, org_slug: str) -> Limits:
+        """Return the organisation's limits, or raise NotFoundError."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialInfo:
+    """What may be shown of a credential: never the secret."""
+
+    org_slug: str
+    credential_id: str
+    provider: str
+    created_at: datetime
+
+
+class Credentials(Protocol):
+    """Provider credentials, encrypted at rest."""
+
+    def add(self, info: CredentialInfo, secret: str) -> None:
+        """Store (or replace) a credential."""
+
+    def list(self, org_slug: str) -> Sequence[CredentialInfo]:
+        """Return the organisation's credentials in order of their ids."""
+
+    def remove(self, org_slug: str, credential_id: str) -> None:
+        """Delete a credential, or raise NotFoundError."""
+
+    def secret(self, org_slug: str, credential_id: str) -> str:
+        """Decrypt one credential of that organisation, or raise NotFoundError. Only steps call this."""
 
 
 @dataclass(frozen=True, slots=True)

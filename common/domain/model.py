@@ -123,7 +123,11 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run and its steps, in the order of the pipeline's file. ``version`` is the store's, for compare-and-set."""
+    """One run and its steps, in the order of the pipeline's file. ``version`` is the store's, for compare-and-set.
+
+    ``deadline`` is when the sweep looks at a run that is not yet running; ``expires_at`` is when it fails whatever
+    has not ended by then.
+    """
 
     request: RunRequest
     status: RunStatus = RunStatus.PENDING
@@ -136,12 +140,21 @@ class Run:
     error: str = ""
     since: datetime | None = None
     deadline: datetime | None = None
+    expires_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
     @property
     def run_id(self) -> str:
         return self.request.run_id
+
+    @property
+    def wake_at(self) -> datetime | None:
+        """When the sweep has to look at the run, or None once it has ended."""
+        if self.status.is_terminal:
+            return None
+        times = [self.deadline, self.expires_at, *(s.deadline for s in self.steps if not s.status.is_terminal)]
+        return min((t for t in times if t is not None), default=None)
 
     def step(self, step_id: str) -> Step | None:
         """Return the step of that id, or None."""
