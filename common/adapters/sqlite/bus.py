@@ -1,0 +1,124 @@
+"""The event bus port on SQLite, and the pulling side that the embedded stack delivers from.
+
+A message is leased for a while when it is handed out and deleted when acknowledged; one that is not comes back.
+After ``MAX_DELIVERIES`` it moves to the dead letters with its last error, as Pub/Sub's dead-letter policy does.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from common.adapters.sqlite.database import Database, from_micros, to_micros
+from common.ports import Message
+
+ACK_DEADLINE = timedelta(seconds=660)
+"""Longer than any function may run (540 s), so that a message never comes back while its function still works."""
+
+MAX_DELIVERIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message handed out, with its number and how often it was handed out before and now."""
+
+    message_id: int
+    message: Message
+    published_at: datetime
+    deliveries: int
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SqliteBus:
+    """Messages in a table. ``wake`` tells waiting pullers of this process that something may be due."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = _now) -> None:
+        self._database = database
+        self._now = now
+        self._news = threading.Condition()
+        self._version = 0
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        with self._database.transaction() as db:
+            self.enqueue(db, messages)
+        self.wake()
+
+    def enqueue(self, db: sqlite3.Connection, messages: Sequence[Message]) -> None:
+        """Insert messages in the caller's transaction. The caller wakes the bus after its commit."""
+        now = to_micros(self._now())
+        db.executemany(
+            "INSERT INTO messages (topic, key, data, published_at, due_at) VALUES (?, ?, ?, ?, ?)",
+            [
+                (m.topic, m.key, json.dumps(m.data), now, now if m.not_before is None else to_micros(m.not_before))
+                for m in messages
+            ],
+        )
+
+    def wake(self) -> None:
+        """Tell pullers of this process to look again."""
+        with self._news:
+            self._version += 1
+            self._news.notify_all()
+
+    def pull(self, limit: int) -> list[Delivery]:
+        """Lease up to ``limit`` messages that are due, oldest due first."""
+        now = self._now()
+        with self._database.transaction() as db:
+            rows = db.execute(
+                "UPDATE messages SET due_at = ?, deliveries = deliveries + 1 WHERE id IN"
+                " (SELECT id FROM messages WHERE due_at <= ? ORDER BY due_at, id LIMIT ?)"
+                " RETURNING id, topic, key, data, published_at, deliveries",
+                (to_micros(now + ACK_DEADLINE), to_micros(now), limit),
+            ).fetchall()
+        return [
+            Delivery(number, Message(topic, key, json.loads(data)), from_micros(published_at), deliveries)
+            for number, topic, key, data, published_at, deliveries in sorted(rows)
+        ]
+
+    def ack(self, delivery: Delivery) -> None:
+        """Delete a message whose function has done its work."""
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,))
+
+    def nack(self, delivery: Delivery, error: str) -> None:
+        """Give a message back: soon again at first, later and later, at last to the dead letters."""
+        now = self._now()
+        with self._database.transaction() as db:
+            if delivery.deliveries >= MAX_DELIVERIES:
+                db.execute(
+                    "INSERT INTO dead_letters (topic, key, data, published_at, died_at, deliveries, error)"
+                    " SELECT topic, key, data, published_at, ?, deliveries, ? FROM messages WHERE id = ?",
+                    (to_micros(now), error, delivery.message_id),
+                )
+                db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,))
+            else:
+                pause = timedelta(seconds=min(0.1 * 4**delivery.deliveries, 60))
+                db.execute("UPDATE messages SET due_at = ? WHERE id = ?", (to_micros(now + pause), delivery.message_id))
+
+    def release(self) -> None:
+        """Make every leased message due now: for a start, when whoever held them is known to be dead."""
+        now = to_micros(self._now())
+        with self._database.transaction() as db:
+            db.execute("UPDATE messages SET due_at = ? WHERE deliveries > 0 AND due_at > ?", (now, now))
+        self.wake()
+
+    def wait(self, seen: int, timeout_s: float) -> int:
+        """Sleep until ``wake`` was called since ``seen`` or something falls due; return what was seen now."""
+        row = self._database.connection().execute("SELECT MIN(due_at) FROM messages").fetchone()
+        if row[0] is not None:
+            due_in = (from_micros(row[0]) - self._now()).total_seconds()
+            timeout_s = min(timeout_s, max(0.0, due_in))
+        with self._news:
+            if self._version == seen and timeout_s > 0:
+                self._news.wait(timeout_s)
+            return self._version
+
+    def dead_letters(self) -> list[tuple[str, str, str]]:
+        """Return (topic, key, error) of the messages that were given up."""
+        rows = self._database.connection().execute("SELECT topic, key, error FROM dead_letters ORDER BY id")
+        return [(topic, key, error) for topic, key, error in rows]

@@ -1,0 +1,116 @@
+"""The SQLite file: its tables, its connections, its transactions."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.errors import TransientError
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 30.0
+
+SCHEMA = """
+CREATE TABLE runs (
+  run_id TEXT PRIMARY KEY, org_slug TEXT NOT NULL, route TEXT NOT NULL, status TEXT NOT NULL,
+  requested_at INTEGER NOT NULL, wake_at INTEGER, version INTEGER NOT NULL, body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX runs_by_org ON runs (org_slug, requested_at DESC, run_id DESC);
+CREATE INDEX runs_by_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
+CREATE TABLE changes (
+  id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, at INTEGER NOT NULL, step_id TEXT NOT NULL, attempt INTEGER NOT NULL,
+  before TEXT NOT NULL, after TEXT NOT NULL, reason TEXT NOT NULL
+);
+CREATE INDEX changes_by_run ON changes (run_id, id);
+CREATE TABLE logs (
+  id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, at INTEGER NOT NULL, severity TEXT NOT NULL, step_id TEXT NOT NULL,
+  attempt INTEGER NOT NULL, message TEXT NOT NULL
+);
+CREATE INDEX logs_by_run ON logs (run_id, id);
+CREATE TABLE messages (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT NOT NULL, data TEXT NOT NULL,
+  published_at INTEGER NOT NULL, due_at INTEGER NOT NULL, deliveries INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX messages_by_due ON messages (due_at, id);
+CREATE TABLE dead_letters (
+  id INTEGER PRIMARY KEY, topic TEXT NOT NULL, key TEXT NOT NULL, data TEXT NOT NULL, published_at INTEGER NOT NULL,
+  died_at INTEGER NOT NULL, deliveries INTEGER NOT NULL, error TEXT NOT NULL
+);
+CREATE TABLE usage (
+  org_slug TEXT NOT NULL, period TEXT NOT NULL, admitted INTEGER NOT NULL DEFAULT 0,
+  succeeded INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (org_slug, period)
+) WITHOUT ROWID;
+CREATE TABLE reservations (
+  run_id TEXT PRIMARY KEY, org_slug TEXT NOT NULL, day TEXT NOT NULL, month TEXT NOT NULL, expires_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX reservations_by_org ON reservations (org_slug, expires_at);
+CREATE TABLE credentials (
+  org_slug TEXT NOT NULL, credential_id TEXT NOT NULL, provider TEXT NOT NULL, created_at INTEGER NOT NULL,
+  sealed BLOB NOT NULL, PRIMARY KEY (org_slug, credential_id)
+) WITHOUT ROWID;
+"""
+
+
+def to_micros(at: datetime) -> int:
+    """Return an aware time as whole microseconds since 1970, exactly."""
+    delta = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the time that ``to_micros`` was given, in UTC."""
+    seconds, rest = divmod(micros, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+
+
+class Database:
+    """One SQLite file, a connection per thread. Tables are made on first use; a newer file is refused."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.transaction() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in SCHEMA.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version != SCHEMA_VERSION:
+                raise TransientError(
+                    f"{path} has schema version {version}, this program knows {SCHEMA_VERSION}. "
+                    "Use the program version that wrote it, or another --state-dir."
+                )
+
+    def connection(self) -> sqlite3.Connection:
+        """Return this thread's connection, outside any transaction."""
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            db.execute("PRAGMA journal_mode = WAL")
+            # FULL: an accepted run survives a power cut, not only a killed process.
+            db.execute("PRAGMA synchronous = FULL")
+            self._local.db = db
+        return db
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction: commits at the end, rolls back on any exception.
+
+        IMMEDIATE takes the write lock at once, so that two writers queue instead of failing half-way. Raises
+        TransientError when the disk is full or the lock is not to be had.
+        """
+        db = self.connection()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise TransientError(f"The run store {self.path.name} could not be written: {error}.") from error

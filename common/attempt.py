@@ -1,0 +1,194 @@
+"""One attempt of one step: processor → spool → staging table → one commit with lineage.
+
+Nothing here touches the run's state. The engine claims the attempt before and reports its result after.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from common.domain.events import AttemptFailed, AttemptSucceeded
+from common.domain.model import Receipt, Run, Step
+from common.errors import (
+    ConfigError,
+    LostLeaseError,
+    PermanentError,
+    PipelineOpsError,
+    RequestError,
+    TransientError,
+)
+from common.logs import logger
+from common.ports import Commit, Credentials, Lineage, LogLine, RunLogs, Warehouse
+from common.processors.base import Processor, StepContext
+from common.processors.registry import processor
+from common.settings import Settings
+from common.spool import Spool, SpoolResult
+from common.table import Table, load_table
+
+MAX_ERROR_CHARS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRunner:
+    """Runs attempts with what it was given. ``warehouse`` is called on first use: most functions need none."""
+
+    settings: Settings
+    warehouse: Callable[[], Warehouse]
+    credentials: Credentials
+    logs: RunLogs
+    now: Callable[[], datetime]
+    provider_url: Callable[[str], str]
+    sleep: Callable[[float], None] = time.sleep
+
+    def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> AttemptSucceeded | AttemptFailed:
+        """Do the attempt and return how it ended. Raises LostLeaseError if it no longer owns its step."""
+        spec, attempt = step.spec, step.attempt
+        try:
+            receipt = _Attempt(self, run, step, still_ours).receipt()
+        except LostLeaseError:
+            raise
+        except TransientError as error:
+            return AttemptFailed(spec.step_id, attempt, _text(error), True, error.retry_after_s)
+        except (PermanentError, ConfigError, RequestError) as error:
+            return AttemptFailed(spec.step_id, attempt, _text(error), retryable=False)
+        except Exception as error:
+            logger.exception("The processor %s raised an error that it does not declare", spec.ps_type)
+            return AttemptFailed(spec.step_id, attempt, _unexpected(error), retryable=True)
+        return AttemptSucceeded(spec.step_id, attempt, receipt)
+
+
+class _Attempt:
+    """The parts of one attempt, in the order they happen."""
+
+    def __init__(self, runner: AttemptRunner, run: Run, step: Step, still_ours: Callable[[], bool]) -> None:
+        self._runner, self._run, self._step, self._still_ours = runner, run, step, still_ours
+        self._warnings: list[str] = []
+        self._name = f"{run.run_id}_{step.spec.step_id}_{step.attempt}"
+        org = run.request.org_slug
+        self._dataset = f"{runner.settings.project_id}.{runner.settings.dataset(org)}"
+        self._deadline = runner.now() + timedelta(seconds=step.spec.timeout_seconds)
+
+    def receipt(self) -> Receipt:
+        work = processor(self._step.spec.ps_type)
+        params = work.params_type.model_validate(dict(self._step.spec.config))
+        name: str | None = getattr(params, "destination_table", None)
+        if name is None:
+            for _ in work.run(self._context(""), params):
+                raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
+            return Receipt(warnings=tuple(self._warnings))
+        table = load_table(self._runner.settings.configs, name)
+        written = self._write(work, params, table, f"{self._dataset}.{name}")
+        return replace(written, warnings=tuple(self._warnings))
+
+    def _write(self, work: Processor, params: Any, table: Table, target: str) -> Receipt:
+        warehouse = self._runner.warehouse()
+        warehouse.ensure_table(target, table)
+        staging = warehouse.create_staging(target, table, self._name)
+        try:
+            context = self._context(staging)
+            spooled = self._fill(work, params, context, table)
+            context.remaining_s()
+            if not self._still_ours():
+                raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
+            receipt = warehouse.commit(self._commit(target, table, staging))
+            return replace(receipt, content_hash=spooled.content_hash if spooled.rows else "")
+        finally:
+            self._drop(warehouse, staging)
+
+    def _fill(self, work: Processor, params: Any, context: StepContext, table: Table) -> SpoolResult:
+        request = self._run.request
+        with tempfile.TemporaryDirectory(prefix="pipeline-ops-") as folder:
+            path = Path(folder) / "rows.parquet"
+            digits = context.warehouse.decimal_digits
+            spool = Spool(path, table, request.start_date, request.end_date, digits)
+            for batch in work.run(context, params):
+                context.remaining_s()
+                spool.write(batch.rows)
+            result = spool.close()
+            for column, count in result.rounded.items():
+                self._warn(f"{count} values of {column} were rounded half-even to {digits[1]} decimals.")
+            if result.rows:
+                loaded = context.warehouse.load(context.staging_table, table, path, job_id=f"{self._name}_load")
+                if loaded != result.rows:
+                    raise TransientError(f"{result.rows} rows were spooled but the staging table holds {loaded}.")
+        return result
+
+    def _commit(self, target: str, table: Table, staging: str) -> Commit:
+        run, request = self._run, self._run.request
+        lineage = Lineage(
+            request.org_slug, run.pipeline_id, run.credential_id, run.run_id, ingested_at=self._runner.now()
+        )
+        return Commit(
+            target=target,
+            table=table,
+            staging=staging,
+            lineage=lineage,
+            first_day=request.start_date,
+            last_day=request.end_date,
+            job_id=f"{self._name}_commit",
+            labels={
+                "org": request.org_slug,
+                "pipeline": run.pipeline_id,
+                "run": run.run_id,
+                "step": self._step.spec.step_id,
+            },
+        )
+
+    def _context(self, staging: str) -> StepContext:
+        runner, run, request = self._runner, self._run, self._run.request
+        return StepContext(
+            org_slug=request.org_slug,
+            pipeline_id=run.pipeline_id,
+            credential_id=run.credential_id,
+            run_id=run.run_id,
+            step_id=self._step.spec.step_id,
+            attempt=self._step.attempt,
+            start_date=request.start_date,
+            end_date=request.end_date,
+            source=request.source,
+            project_id=runner.settings.project_id,
+            dataset=self._dataset,
+            staging_table=staging,
+            landing=runner.settings.landing / request.org_slug,
+            deadline=self._deadline,
+            warehouse=runner.warehouse(),
+            provider_url=runner.provider_url,
+            secret=lambda: runner.credentials.secret(request.org_slug, run.credential_id),
+            info=lambda text: self._log("INFO", text),
+            warn=self._warn,
+            sleep=runner.sleep,
+            now=runner.now,
+        )
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(text)
+        self._log("WARNING", text)
+
+    def _log(self, severity: str, text: str) -> None:
+        logger.log({"INFO": 20, "WARNING": 30}[severity], text)
+        line = LogLine(self._runner.now(), severity, text, self._step.spec.step_id, self._step.attempt)
+        self._runner.logs.append(self._run.run_id, line)
+
+    @staticmethod
+    def _drop(warehouse: Warehouse, staging: str) -> None:
+        try:
+            warehouse.drop(staging)
+        except PipelineOpsError as error:
+            logger.warning("Staging table not dropped, it expires by itself: %s", error)
+
+
+def _text(error: PipelineOpsError) -> str:
+    text = str(error)
+    return text if len(text) <= MAX_ERROR_CHARS else text[:MAX_ERROR_CHARS] + " …"
+
+
+def _unexpected(error: Exception) -> str:
+    """Name an undeclared error by its type alone: its text may hold anything, a secret too."""
+    return (
+        f"The processor ended with an unexpected {type(error).__name__}. "
+        "Its stack trace is in the function's log; please report it."
+    )

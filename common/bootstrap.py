@@ -1,0 +1,93 @@
+"""Wires adapters to the engine. The only place that names both; one engine a process, made on first use."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+
+from common.adapters.sqlite.bus import SqliteBus
+from common.adapters.sqlite.credentials import SqliteCredentials
+from common.adapters.sqlite.database import Database
+from common.adapters.sqlite.logs import SqliteLogs
+from common.adapters.sqlite.run_store import SqliteRunStore
+from common.attempt import AttemptRunner
+from common.config.loader import ConfigTree
+from common.config.providers import load_providers
+from common.engine import Engine
+from common.errors import ConfigError, nearest
+from common.plans import YamlPlans
+from common.ports import Warehouse
+from common.settings import Settings
+
+STORE_FILE = "pipeline-ops.db"
+KEY_FILE = "credentials.key"
+
+_current: Engine | None = None
+_lock = threading.Lock()
+
+
+def engine() -> Engine:
+    """Return this process's engine, made from the environment on first use."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = build(Settings.from_env())
+        return _current
+
+
+def use(built: Engine | None) -> None:
+    """Make ``built`` this process's engine (None: forget it, and make one from the environment when asked)."""
+    global _current
+    with _lock:
+        _current = built
+
+
+def build(settings: Settings, *, now: Callable[[], datetime] | None = None) -> Engine:
+    """Return an engine on the embedded adapters."""
+    clock = now or _utc_now
+    database = Database(settings.state_dir / STORE_FILE)
+    bus = SqliteBus(database, clock)
+    logs = SqliteLogs(database)
+    credentials = SqliteCredentials(database, settings.state_dir / KEY_FILE)
+    return Engine(
+        settings=settings,
+        store=SqliteRunStore(database, bus),
+        bus=bus,
+        logs=logs,
+        plans=YamlPlans(settings.configs / "system" / "plans.yml"),
+        credentials=credentials,
+        configs=ConfigTree(settings.configs),
+        attempts=AttemptRunner(
+            settings=settings,
+            warehouse=cache(lambda: warehouse(settings)),
+            credentials=credentials,
+            logs=logs,
+            now=clock,
+            provider_url=lambda provider: _provider_url(settings, provider),
+        ),
+        now=clock,
+        owner=f"process-{uuid.uuid4().hex[:12]}",
+    )
+
+
+def warehouse(settings: Settings) -> Warehouse:
+    """Return the warehouse; its client is imported here, so that only functions that write pay for it."""
+    from common.adapters.bigquery import BigQueryWarehouse
+
+    return BigQueryWarehouse(settings.project_id, location=settings.location, emulator_url=settings.bigquery_url)
+
+
+def _provider_url(settings: Settings, provider: str) -> str:
+    override = settings.provider_urls.get(provider)
+    if override:
+        return override
+    providers = load_providers(settings.configs)
+    known = providers.get(provider)
+    if known is None or not known.base_url:
+        raise ConfigError(f"system/providers.yml: no base_url for provider {provider!r}.{nearest(provider, providers)}")
+    return str(known.base_url)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

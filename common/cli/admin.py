@@ -1,0 +1,136 @@
+"""Commands that look after configs and credentials."""
+
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from common import bootstrap
+from common.cli import show
+from common.cli.base import cli, friendly, json_option
+from common.config.check import validate_tree
+from common.config.providers import load_providers
+from common.errors import PipelineOpsError, nearest
+from common.ports import CredentialInfo
+from common.settings import Settings
+
+CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
+
+
+@cli.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@json_option
+@click.pass_obj
+@friendly
+def validate(settings: Settings, path: Path | None, as_json: bool) -> None:
+    """Check every pipeline, table contract and provider, or just PATH. Exit code 1 if anything is wrong."""
+    results = validate_tree(settings.configs, path)
+    wrong = [r for r in results if not r.ok]
+    if as_json:
+        rows = [{"path": str(r.path), "route": r.route, "ok": r.ok, "problems": list(r.problems)} for r in results]
+        show.as_json(rows)
+    else:
+        for result in results:
+            click.echo(
+                f"{'ok   ' if result.ok else 'WRONG'} {result.path}" + (f"  ({result.route})" if result.route else "")
+            )
+            for problem in result.problems:
+                click.echo(f"  {problem}")
+        click.echo(f"{len(results)} files, {len(wrong)} wrong")
+    sys.exit(1 if wrong else 0)
+
+
+@cli.command()
+@click.pass_obj
+@friendly
+def schema(settings: Settings) -> None:
+    """Write configs/pipeline.schema.json, from which editors complete and check pipelines."""
+    import json
+
+    from common.config.json_schema import pipeline_schema
+
+    path = settings.configs / "pipeline.schema.json"
+    path.write_text(json.dumps(pipeline_schema(), indent=2) + "\n")
+    click.echo(f"wrote {path}")
+
+
+@cli.group()
+def credentials() -> None:
+    """Provider credentials, encrypted at rest; secrets are never shown again.
+
+    \b
+    Examples:
+      main.py credentials add acme_corp openai              asks for the key
+      main.py credentials add acme_corp openai --from-env OPENAI_ADMIN_KEY
+      some-secret-tool | main.py credentials add acme_corp openai --id cred_openai_eu
+    """
+
+
+@credentials.command(name="add")
+@click.argument("org")
+@click.argument("provider")
+@click.option("--id", "credential_id", help="Its name (default: cred_<provider>).")
+@click.option("--from-env", metavar="NAME", help="Read the secret from this environment variable.")
+@click.pass_obj
+@friendly
+def add_credential(
+    settings: Settings, org: str, provider: str, credential_id: str | None, from_env: str | None
+) -> None:
+    """Store a credential. The secret comes from a prompt, a pipe or the environment, never from an argument."""
+    providers = load_providers(settings.configs)
+    if provider not in providers:
+        raise PipelineOpsError(
+            f"No provider {provider!r}.{nearest(provider, providers)} Known: {', '.join(providers)}."
+        )
+    name = credential_id or f"cred_{provider}"
+    if not CREDENTIAL_ID.match(name):
+        raise PipelineOpsError(f"--id: {name!r} must be lower-case letters, digits, '_' and '-', a letter first.")
+    engine = bootstrap.build(settings)
+    engine.plans.limits(org)
+    secret = _read_secret(providers[provider].credential_hint, from_env)
+    engine.credentials.add(CredentialInfo(org, name, provider, datetime.now(UTC)), secret)
+    click.echo(f"stored {name} for {org}")
+
+
+@credentials.command(name="list")
+@click.argument("org")
+@json_option
+@click.pass_obj
+@friendly
+def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
+    """Show an organisation's credentials, without their secrets."""
+    found = bootstrap.build(settings).credentials.list(org)
+    rows = [(c.credential_id, c.provider, c.created_at.isoformat()) for c in found]
+    columns = ("credential_id", "provider", "created_at")
+    if as_json:
+        show.as_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        show.table(f"Credentials of {org}", columns, rows)
+
+
+@credentials.command(name="remove")
+@click.argument("org")
+@click.argument("credential_id")
+@click.pass_obj
+@friendly
+def remove_credential(settings: Settings, org: str, credential_id: str) -> None:
+    """Delete a credential. Rows it brought in keep its name."""
+    bootstrap.build(settings).credentials.remove(org, credential_id)
+    click.echo(f"removed {credential_id} of {org}")
+
+
+def _read_secret(hint: str, from_env: str | None) -> str:
+    if from_env is not None:
+        secret = os.environ.get(from_env, "")
+    elif sys.stdin.isatty():
+        secret = click.prompt(hint or "Secret", hide_input=True)
+    else:
+        secret = sys.stdin.read()
+    secret = secret.strip()
+    if not secret:
+        where = f"environment variable {from_env}" if from_env else "standard input"
+        raise PipelineOpsError(f"No secret: {where} is empty.")
+    return secret

@@ -1,0 +1,69 @@
+"""What all commands share: the group with its settings, errors as sentences, the JSON flag."""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+
+import click
+
+from common import logs
+from common.cli import show
+from common.cli.client import ApiError
+from common.errors import PipelineOpsError
+from common.settings import Settings
+
+
+def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:
+    """End a command with one sentence and exit code 1 on an error that was written for people."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ApiError as error:
+            if kwargs.get("as_json"):
+                show.as_json(error.problem)
+                sys.exit(1)
+            raise click.ClickException(str(error)) from error
+        except PipelineOpsError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of tables.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where runs, credentials and the local BigQuery live (default: PIPELINE_OPS_STATE_DIR or .pipeline-ops).",
+)
+@click.pass_context
+def cli(context: click.Context, state_dir: Path | None) -> None:
+    """Pipeline Ops: cost pipelines from provider APIs into one FOCUS table.
+
+    \b
+    Examples:
+      main.py demo
+      main.py serve
+      main.py run acme_corp genai/payg/openai --start-date 2026-11-01 --end-date 2026-11-07
+      main.py run acme_corp aws/cost/billing --source focus.csv.gz
+      main.py status acme_corp RUN_ID
+    """
+    try:
+        settings = Settings.from_env()
+    except PipelineOpsError as error:
+        raise click.ClickException(str(error)) from error
+    context.obj = settings if state_dir is None else replace(settings, state_dir=state_dir.absolute())
+
+
+def quiet(settings: Settings) -> None:
+    """Send log lines to a file, so that tables stay readable."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logs.configure(settings.project_id, (settings.state_dir / "pipeline-ops.log").open("a"))
+    logging.captureWarnings(True)

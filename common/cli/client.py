@@ -1,0 +1,82 @@
+"""Talks to the API: over HTTP when a stack runs, else to the function in this very process."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from common.errors import PipelineOpsError
+
+TIMEOUT_S = 30.0
+
+
+class ApiError(PipelineOpsError):
+    """The API refused; the message is its problem document's."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        super().__init__(f"{problem.get('title', 'Error')} ({status}): {problem.get('detail', '')}")
+        self.status, self.problem = status, problem
+
+
+class ApiClient:
+    """One method an endpoint. ``url`` None reads the store through the API function without any server."""
+
+    def __init__(self, url: str | None) -> None:
+        import httpx2
+
+        if url is None:
+            from functions.api import app
+
+            self._http = httpx2.Client(transport=httpx2.WSGITransport(app=app), base_url="http://in-process")
+        else:
+            self._http = httpx2.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
+
+    def start(self, org: str, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Start a run; return its id and links."""
+        return self._json("POST", f"/pipelines/run/{org}/{route}", json=body)
+
+    def status(self, org: str, run_id: str) -> dict[str, Any]:
+        """Return the run as it is now."""
+        return self._json("GET", f"/pipelines/status/{org}/{run_id}")
+
+    def history(self, org: str, **query: str) -> dict[str, Any]:
+        """Return a page of runs."""
+        return self._json("GET", f"/pipelines/history/{org}", params=query)
+
+    def logs(self, org: str, run_id: str, part: str = "", **query: str) -> dict[str, Any]:
+        """Return log lines, or with ``part`` the steps or transitions."""
+        return self._json("GET", f"/pipelines/logs/{org}/{run_id}{part}", params=query)
+
+    def download(self, org: str, run_id: str) -> Iterator[str]:
+        """Yield the whole log, a line of NDJSON at a time."""
+        with self._http.stream("GET", f"/pipelines/logs/{org}/{run_id}/download") as answer:
+            if answer.status_code >= 400:
+                answer.read()
+                raise ApiError(answer.status_code, answer.json())
+            yield from answer.iter_lines()
+
+    def watch(
+        self, org: str, run_id: str, see: Callable[[dict[str, Any]], None], every_s: float = 0.2
+    ) -> dict[str, Any]:
+        """Show the run to ``see`` until it has ended; return it then."""
+        while True:
+            run = self.status(org, run_id)
+            see(run)
+            if run["ended_at"]:
+                return run
+            time.sleep(every_s)
+
+    def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        import httpx2
+
+        try:
+            answer = self._http.request(method, path, **more)
+            body: dict[str, Any] = answer.json()
+        except httpx2.TransportError as error:
+            raise PipelineOpsError(
+                f"The stack does not answer ({type(error).__name__}). Is `main.py serve` up?"
+            ) from error
+        except ValueError as error:
+            raise PipelineOpsError(f"{path} answered {answer.status_code} without JSON.") from error
+        if answer.status_code >= 400:
+            raise ApiError(answer.status_code, body)
+        return body

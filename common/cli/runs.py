@@ -1,0 +1,228 @@
+"""Commands that start runs and look at them. The API function and the stack do the work."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common import bootstrap, logs
+from common.cli import show
+from common.cli.base import cli, friendly, json_option, quiet
+from common.cli.client import ApiClient
+from common.settings import Settings
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="There is no login yet: keep it on loopback.")
+@click.pass_obj
+@friendly
+def serve(settings: Settings, port: int, host: str) -> None:
+    """Serve the API and every function, with the embedded stack, until interrupted."""
+    import signal
+    import threading
+
+    from infra.local.stack import EmbeddedStack
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    logs.configure(settings.project_id, sys.stderr)
+    with EmbeddedStack(settings, host=host, port=port) as stack:
+        click.echo(f"Serving on {stack.url} (state in {settings.state_dir}). Ctrl-C ends it.")
+        click.echo(f"  curl -X POST {stack.url}/pipelines/run/acme_corp/genai/payg/openai -d '{{}}'")
+        stop.wait()
+        click.echo("Stopping: steps at work are waited for.")
+
+
+@cli.command()
+@click.argument("org")
+@click.argument("route")
+@click.option("--start-date", metavar="YYYY-MM-DD", help="First data date (default: yesterday, UTC).")
+@click.option("--end-date", metavar="YYYY-MM-DD", help="Last data date, inclusive (default: the first).")
+@click.option("--credential", "credential_id", help="Which credential, where the organisation has several.")
+@click.option(
+    "--source",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A bill to read: CSV or Parquet, gzip or not. Without dates, those of its rows are taken.",
+)
+@json_option
+@click.pass_obj
+@friendly
+def run(settings: Settings, org: str, route: str, source: Path | None, as_json: bool, **fields: str | None) -> None:
+    """Run a pipeline and wait for its end. Exit code 0 if it completed.
+
+    \b
+    Examples:
+      main.py run acme_corp genai/payg/openai
+      main.py run acme_corp aws/cost/billing --source bills/focus-2026-10.csv.gz
+    """
+    from common.cli.landing import land
+
+    body = {name: value for name, value in fields.items() if value is not None}
+    if source is not None:
+        body |= land(settings, org, route, source, dated="start_date" in body or "end_date" in body)
+    with _Stack(settings) as client:
+        started = client.start(org, route, body)
+        if as_json:
+            ended = client.watch(org, started["run_id"], lambda _: None)
+            show.as_json(ended)
+        else:
+            ended = follow(client, org, started["run_id"], route)
+            show.run_table(ended)
+    sys.exit(0 if ended["status"] == "completed" else 1)
+
+
+@cli.command()
+@click.argument("org")
+@click.argument("run_id")
+@json_option
+@click.pass_obj
+@friendly
+def status(settings: Settings, org: str, run_id: str, as_json: bool) -> None:
+    """Show where a run is and what it waits for."""
+    found = _reader(settings).status(org, run_id)
+    show.as_json(found) if as_json else show.run_table(found)
+
+
+@cli.command()
+@click.argument("org")
+@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True)
+@click.option("--cursor", help="Next page: the cursor the last one ended with.")
+@click.option("--pipeline", metavar="ROUTE", help="Only runs of this pipeline, e.g. genai/payg/openai.")
+@click.option("--status", "state", help="Only runs in this state, e.g. failed.")
+@json_option
+@click.pass_obj
+@friendly
+def history(
+    settings: Settings,
+    org: str,
+    limit: int,
+    cursor: str | None,
+    pipeline: str | None,
+    state: str | None,
+    as_json: bool,
+) -> None:
+    """List an organisation's runs, newest first."""
+    query = {"limit": str(limit), "cursor": cursor, "pipeline": pipeline, "status": state}
+    page = _reader(settings).history(org, **{k: v for k, v in query.items() if v is not None})
+    if as_json:
+        show.as_json(page)
+        return
+    columns = ("run", "pipeline", "dates", "status", "rows", "seconds", "requested", "error")
+    rows = [
+        (
+            r["run_id"],
+            r["pipeline"],
+            f"{r['start_date']}..{r['end_date']}",
+            r["status"],
+            r["rows"],
+            r["seconds"],
+            r["requested_at"][:19],
+            (r["error"] or "")[:60],
+        )
+        for r in page["runs"]
+    ]
+    show.table(f"Runs of {org}", columns, rows, ("rows", "seconds"))
+    if page["next_cursor"]:
+        click.echo(f"More: --cursor '{page['next_cursor']}'")
+
+
+@cli.command(name="logs")
+@click.argument("org")
+@click.argument("run_id")
+@click.option("--step", help="Only lines of this step.")
+@click.option("--severity", type=click.Choice(["INFO", "WARNING", "ERROR"]))
+@click.option("--transitions", is_flag=True, help="State changes instead of log lines.")
+@click.option("--download", is_flag=True, help="The whole log as NDJSON, however long.")
+@json_option
+@click.pass_obj
+@friendly
+def show_logs(
+    settings: Settings,
+    org: str,
+    run_id: str,
+    step: str | None,
+    severity: str | None,
+    transitions: bool,
+    download: bool,
+    as_json: bool,
+) -> None:
+    """Print a run's log."""
+    client = _reader(settings)
+    if download:
+        for line in client.download(org, run_id):
+            click.echo(line)
+    elif transitions:
+        found = client.logs(org, run_id, "/transitions")
+        if as_json:
+            show.as_json(found)
+            return
+        rows = [
+            (t["at"], t["step_id"] or "run", t["attempt"], t["from"], t["to"], t["reason"])
+            for t in found["transitions"]
+        ]
+        show.table(f"Transitions of {run_id}", ("at", "of", "attempt", "from", "to", "reason"), rows)
+    else:
+        query = {name: value for name, value in (("step", step), ("severity", severity)) if value}
+        found = client.logs(org, run_id, **query)
+        if as_json:
+            show.as_json(found)
+            return
+        rows = [
+            (line["at"], line["severity"], line["step_id"], line["attempt"], line["message"]) for line in found["lines"]
+        ]
+        show.table(f"Log of {run_id}", ("at", "severity", "step", "attempt", "message"), rows)
+        if found["truncated"]:
+            click.echo("There is more: --download gives all of it.")
+
+
+@cli.command()
+@click.pass_obj
+@friendly
+def demo(settings: Settings) -> None:
+    """Run both example pipelines against a provider sandbox and show what came out."""
+    from common.cli.demo import run_demo
+
+    quiet(settings)
+    sys.exit(run_demo(settings))
+
+
+def follow(client: ApiClient, org: str, run_id: str, title: str) -> dict[str, Any]:
+    """Show a run's progress until it has ended; return it."""
+    progress = show.RunProgress(title)
+    try:
+        return client.watch(org, run_id, progress.see)
+    finally:
+        progress.close()
+
+
+class _Stack:
+    """The running stack's client, or that of an own stack for the time of the block."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._own: Any = None
+
+    def __enter__(self) -> ApiClient:
+        from infra.local.stack import EmbeddedStack, running
+
+        url = running(self._settings.state_dir)
+        if url is None:
+            quiet(self._settings)
+            self._own = EmbeddedStack(self._settings)
+            self._own.start()
+            url = self._own.url
+        return ApiClient(url)
+
+    def __exit__(self, *_: object) -> None:
+        if self._own is not None:
+            self._own.stop()
+
+
+def _reader(settings: Settings) -> ApiClient:
+    """Return a client that reads the store in this process: no stack is needed to look."""
+    quiet(settings)
+    bootstrap.use(bootstrap.build(settings))
+    return ApiClient(None)

@@ -1,0 +1,106 @@
+"""What people see: tables on a terminal, progress while a run is at work, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+STYLES = {
+    "completed": "green",
+    "succeeded": "green",
+    "failed": "red",
+    "ERROR": "red",
+    "skipped": "yellow",
+    "retrying": "yellow",
+    "WARNING": "yellow",
+    "running": "cyan",
+}
+PIPED_WIDTH = 200
+"""Columns where the output is no terminal: enough that nothing is cut in a log file."""
+
+
+def console() -> Console:
+    """Return a console on standard output as it is now."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+
+
+def as_json(data: Any) -> None:
+    """Print data for a program."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[str] = ()) -> None:
+    """Print a table; ``numbers`` names the columns that are aligned right. Known states get their colour."""
+    shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    right = set(numbers)
+    for name in columns:
+        shown.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        cells = ["" if cell is None else str(cell) for cell in row]
+        shown.add_row(*(f"[{STYLES[cell]}]{cell}[/]" if cell in STYLES else _plain(cell) for cell in cells))
+    console().print(shown)
+
+
+def run_table(run: dict[str, Any]) -> None:
+    """Print a run and its steps: status, attempts, rows, seconds; then errors and warnings in full."""
+    dates = run["start_date"] if run["start_date"] == run["end_date"] else f"{run['start_date']}..{run['end_date']}"
+    rows = [
+        (s["step_id"], s["ps_type"], s["status"], f"{s['attempt']}/{s['max_attempts']}", s["rows"], s["seconds"])
+        for s in run["steps"]
+    ]
+    attempts = sum(s["attempt"] for s in run["steps"])
+    rows.append(("run", run["run_id"], run["status"], attempts, run["rows"], run["seconds"]))
+    columns = ("step", "processor", "status", "attempts", "rows", "seconds")
+    table(f"{run['org_slug']} {run['pipeline']}  {dates}", columns, rows, ("attempts", "rows", "seconds"))
+    out = console()
+    if run["error"]:
+        out.print(f"[red]error[/] {_plain(run['error'])}")
+    elif not run["ended_at"]:
+        out.print(f"{run['reason']}, since {run['since']}, until {run['until']} at most")
+    for step in run["steps"]:
+        if step["status"] in ("waiting", "queued", "retrying") and not run["ended_at"]:
+            out.print(f"{step['step_id']}: {_plain(step['reason'])}, until {step['until'] or 'they have'}")
+        for warning in step["warnings"]:
+            out.print(f"[yellow]warning[/] {step['step_id']}: {_plain(warning)}")
+
+
+class RunProgress:
+    """Shows a run at work: a line for each change of a step, and a bar below them on a terminal."""
+
+    def __init__(self, title: str) -> None:
+        self._seen: dict[str, tuple[str, int]] = {}
+        self._out = console()
+        self._bar: Progress | None = None
+        if self._out.is_terminal:
+            parts = TextColumn(title), BarColumn(), TextColumn("{task.completed:.0f}/{task.total} steps")
+            self._bar = Progress(*parts, TimeElapsedColumn(), console=self._out, transient=True)
+            self._task = self._bar.add_task(title, total=1)
+            self._bar.start()
+
+    def see(self, run: dict[str, Any]) -> None:
+        """Print what changed since the last look."""
+        for step in run["steps"]:
+            state = step["status"], step["attempt"]
+            if self._seen.get(step["step_id"]) != state and step["status"] != "waiting":
+                self._seen[step["step_id"]] = state
+                style = STYLES.get(step["status"], "white")
+                attempt = f" (attempt {step['attempt']})" if step["attempt"] > 1 else ""
+                line = f"  {step['step_id']:<12} [{style}]{step['status']:<10}[/]{attempt} {_plain(step['reason'])}"
+                self._out.print(line)
+        if self._bar is not None:
+            done = sum(1 for s in run["steps"] if s["ended_at"])
+            self._bar.update(self._task, total=len(run["steps"]) or 1, completed=done)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _plain(text: Any) -> str:
+    """Keep rich from reading brackets in foreign text as markup."""
+    return str(text).replace("[", "\\[")

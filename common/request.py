@@ -1,0 +1,93 @@
+"""What a caller may ask of a run, checked. The same for HTTP, CLI and cron."""
+
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.domain.model import RunRequest
+from common.errors import NotFoundError, RequestError, nearest
+
+ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
+RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
+ROUTE_PART = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+MAX_DAYS = 366
+EARLIEST = date(2000, 1, 1)
+
+
+class InvalidFieldsError(RequestError):
+    """Fields of a request are wrong; ``problems`` maps each field to what is wrong with it."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
+        self.problems = dict(problems)
+
+
+class RunBody(BaseModel):
+    """Body of a run request. Dates are UTC days, both inclusive; without any, yesterday is run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    start_date: date | None = Field(None, description="First data date, e.g. 2026-11-20. Default: yesterday (UTC).")
+    end_date: date | None = Field(None, description="Last data date, inclusive. Default: start_date.")
+    credential_id: str | None = Field(None, pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    source: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$", description="Name of a file in the landing folder."
+    )
+
+
+def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger: str) -> RunRequest:
+    """Return the checked request with a fresh run id, or raise InvalidFieldsError that names each bad field."""
+    if not ORG_SLUG.match(org_slug):
+        raise NotFoundError(f"There is no organisation {org_slug!r}.")
+    if not isinstance(body, dict):
+        raise InvalidFieldsError({"body": 'must be a JSON object, e.g. {} or {"start_date": "2026-11-20"}'})
+    try:
+        # JSON has no dates, so strings are read as such; a number or a time of day is refused.
+        checked = RunBody.model_validate(body)
+    except ValidationError as error:
+        raise InvalidFieldsError(_problems(error)) from error
+    today = now.date()
+    start = checked.start_date or checked.end_date or today - timedelta(days=1)
+    end = checked.end_date or start
+    _check_dates(start, end, today)
+    return RunRequest(
+        run_id=f"run_{uuid.uuid4().hex}",
+        org_slug=org_slug,
+        route=route,
+        start_date=start,
+        end_date=end,
+        requested_at=now,
+        trigger=trigger,
+        credential_id=checked.credential_id,
+        source=checked.source,
+    )
+
+
+def _check_dates(start: date, end: date, today: date) -> None:
+    problems: dict[str, str] = {}
+    if start < EARLIEST:
+        problems["start_date"] = f"{start} is before {EARLIEST}"
+    if end > today:
+        problems["end_date"] = f"{end} is in the future (today is {today} UTC)"
+    if end < start:
+        problems["end_date"] = f"{end} is before start_date {start}"
+    elif (end - start).days >= MAX_DAYS:
+        problems["end_date"] = f"a run covers at most {MAX_DAYS} days; split {start} to {end} into several runs"
+    if problems:
+        raise InvalidFieldsError(problems)
+
+
+def _problems(error: ValidationError) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]) or "body"
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(RunBody.model_fields)
+            found[name] = f"unknown field.{nearest(name, RunBody.model_fields)} Known: {known}"
+        else:
+            found[name] = f"{item['msg']} (got {str(item['input'])[:80]!r})"
+    return found

@@ -1,0 +1,60 @@
+"""What differs from one machine to the next, read from the environment. Nothing else reads ``os.environ``."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import ConfigError
+from common.paths import configs_dir
+
+PROVIDER_URL = re.compile(r"^PIPELINE_OPS_PROVIDER_URL_([A-Z0-9_]+)$")
+PROJECT = re.compile(r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
+ENVIRONMENT = re.compile(r"^[a-z][a-z0-9_]{0,19}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One stack's settings.
+
+    ``provider_urls`` replaces base URLs of ``configs/system/providers.yml`` by provider key: how an operator points
+    a stack at a sandbox. Neither a pipeline's config nor a request can.
+    """
+
+    state_dir: Path = Path(".pipeline-ops")
+    configs: Path = field(default_factory=configs_dir)
+    project_id: str = "pipeline-ops-local"
+    environment: str = "local"
+    location: str = "US"
+    bigquery_url: str | None = None
+    provider_urls: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read ``PIPELINE_OPS_*`` and ``BIGQUERY_EMULATOR_HOST``; raise ConfigError for a value that can't be one."""
+        settings = cls(
+            state_dir=Path(environ.get("PIPELINE_OPS_STATE_DIR", ".pipeline-ops")).absolute(),
+            configs=Path(environ.get("PIPELINE_OPS_CONFIGS") or configs_dir()).absolute(),
+            project_id=environ.get("PIPELINE_OPS_PROJECT", "pipeline-ops-local"),
+            environment=environ.get("PIPELINE_OPS_ENV", "local"),
+            location=environ.get("PIPELINE_OPS_LOCATION", "US"),
+            bigquery_url=environ.get("BIGQUERY_EMULATOR_HOST") or None,
+            provider_urls={
+                match[1].lower(): value for name, value in environ.items() if (match := PROVIDER_URL.match(name))
+            },
+        )
+        if not PROJECT.match(settings.project_id):
+            raise ConfigError(f"PIPELINE_OPS_PROJECT: {settings.project_id!r} is not a Google Cloud project id.")
+        if not ENVIRONMENT.match(settings.environment):
+            raise ConfigError(f"PIPELINE_OPS_ENV: {settings.environment!r} must be lower-case letters, digits, '_'.")
+        return settings
+
+    @property
+    def landing(self) -> Path:
+        """Folder with one folder an organisation, for files that pipelines read."""
+        return self.state_dir / "landing"
+
+    def dataset(self, org_slug: str) -> str:
+        """Return the name of an organisation's dataset, e.g. ``acme_corp_prod``."""
+        return f"{org_slug}_{self.environment}"

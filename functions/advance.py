@@ -1,0 +1,15 @@
+"""Topic ``step-completed``: applies an attempt's result and unlocks what waited for it."""
+
+import functions_framework
+from cloudevents.http import CloudEvent
+
+from common.bootstrap import engine
+from common.topics import read_completed
+from functions.events import message_data
+
+
+@functions_framework.cloud_event
+def advance(event: CloudEvent) -> None:
+    """Move the run on after an attempt."""
+    run_id, result = read_completed(message_data(event))
+    engine().advance(run_id, result)

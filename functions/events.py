@@ -1,0 +1,32 @@
+"""What every event function does first: take the message out of the CloudEvent, and log under its run."""
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from cloudevents.http import CloudEvent
+
+from common.errors import PermanentError
+
+MAX_DATA_BYTES = 1_000_000
+
+
+def message_data(event: CloudEvent) -> dict[str, Any]:
+    """Return the JSON object that a Pub/Sub CloudEvent carries.
+
+    Raises PermanentError for anything else: the function then fails, the message comes back a few times and ends
+    among the dead letters, where somebody can look at it.
+    """
+    body = event.data if isinstance(event.data, dict) else {}
+    message = body.get("message")
+    encoded = message.get("data") if isinstance(message, dict) else None
+    if not isinstance(encoded, str) or len(encoded) > MAX_DATA_BYTES:
+        raise PermanentError("The event is not a Pub/Sub message with data of at most 1 MB.")
+    try:
+        data = json.loads(base64.b64decode(encoded, validate=True))
+    except (binascii.Error, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise PermanentError(f"The message's data is not base64 of JSON: {type(error).__name__}.") from error
+    if not isinstance(data, dict):
+        raise PermanentError("The message's data is not a JSON object.")
+    return data

@@ -1,0 +1,14 @@
+"""Topic ``run-finished``: tells that a run has ended."""
+
+import functions_framework
+from cloudevents.http import CloudEvent
+
+from common.bootstrap import engine
+from common.topics import read_run
+from functions.events import message_data
+
+
+@functions_framework.cloud_event
+def run_finished(event: CloudEvent) -> None:
+    """Announce the end of a run."""
+    engine().run_finished(read_run(message_data(event)))

@@ -1,0 +1,12 @@
+"""Topic ``sweep``, from Cloud Scheduler every minute: re-drives what was lost and ends what is overdue."""
+
+import functions_framework
+from cloudevents.http import CloudEvent
+
+from common.bootstrap import engine
+
+
+@functions_framework.cloud_event
+def sweep(_event: CloudEvent) -> None:
+    """Look at every run that is past a deadline. The event's content does not matter."""
+    engine().sweep()

@@ -1,0 +1,92 @@
+"""Runs, steps, transitions and log lines as the JSON that the API gives out."""
+
+from datetime import datetime
+from typing import Any
+
+from common.domain.model import Run, Step
+from common.domain.transitions import Change
+from common.ports import LogLine
+
+
+def run_view(run: Run) -> dict[str, Any]:
+    """Return a run with its steps."""
+    request = run.request
+    return {
+        "run_id": run.run_id,
+        "org_slug": request.org_slug,
+        "pipeline": request.route,
+        "pipeline_id": run.pipeline_id or None,
+        "status": run.status,
+        "reason": run.reason,
+        "error": run.error or None,
+        "trigger": request.trigger,
+        "start_date": request.start_date.isoformat(),
+        "end_date": request.end_date.isoformat(),
+        "credential_id": run.credential_id or request.credential_id,
+        "source": request.source,
+        "config_hash": run.config_hash or None,
+        "requested_at": _time(request.requested_at),
+        "started_at": _time(run.started_at),
+        "ended_at": _time(run.ended_at),
+        "since": _time(run.since),
+        "until": _time(run.wake_at),
+        "seconds": _seconds(run.started_at, run.ended_at),
+        "rows": sum(step.receipt.rows for step in run.steps),
+        "steps": [step_view(step) for step in run.steps],
+    }
+
+
+def step_view(step: Step) -> dict[str, Any]:
+    """Return one step: where it is, what it waits for, since when and until when, and what it left behind."""
+    return {
+        "step_id": step.spec.step_id,
+        "ps_type": step.spec.ps_type,
+        "depends_on": list(step.spec.depends_on),
+        "status": step.status,
+        "attempt": step.attempt,
+        "max_attempts": step.spec.retry.max_attempts,
+        "reason": step.reason,
+        "error": step.error or None,
+        "since": _time(step.since),
+        "until": _time(step.deadline),
+        "not_before": _time(step.not_before),
+        "started_at": _time(step.started_at),
+        "ended_at": _time(step.ended_at),
+        "seconds": _seconds(step.started_at, step.ended_at),
+        "rows": step.receipt.rows,
+        "table": step.receipt.table or None,
+        "job_ids": list(step.receipt.job_ids),
+        "content_hash": step.receipt.content_hash or None,
+        "warnings": list(step.receipt.warnings),
+    }
+
+
+def change_view(change: Change) -> dict[str, Any]:
+    """Return one transition of the run (``step_id`` null) or of a step."""
+    return {
+        "at": _time(change.at),
+        "step_id": change.step_id or None,
+        "attempt": change.attempt or None,
+        "from": change.before or None,
+        "to": change.after,
+        "reason": change.reason,
+    }
+
+
+def line_view(line: LogLine) -> dict[str, Any]:
+    """Return one log line."""
+    return {
+        "at": _time(line.at),
+        "severity": line.severity,
+        "step_id": line.step_id or None,
+        "attempt": line.attempt or None,
+        "message": line.message,
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return None if start is None or end is None else round((end - start).total_seconds(), 3)
