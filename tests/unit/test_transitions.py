@@ -1,0 +1,321 @@
+"""The state machine, rule by rule. Times are seconds after T0."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from common.domain import transitions
+from common.domain.commands import AnnounceRunFinished, DispatchStep, SettleReservation, StartRun
+from common.domain.events import (
+    AttemptClaimed,
+    AttemptFailed,
+    AttemptSucceeded,
+    Event,
+    OwnerLost,
+    RunRejected,
+    RunValidated,
+    Swept,
+    ValidationStarted,
+)
+from common.domain.model import (
+    Pipeline,
+    Receipt,
+    RetryPolicy,
+    Run,
+    RunRequest,
+    RunStatus,
+    StepSpec,
+    StepStatus,
+)
+from common.domain.transitions import LEASE_MARGIN, RESEND_AFTER, Transition
+
+T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
+DAY = date(2026, 11, 20)
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def step(step_id: str, *after: str, attempts: int = 1, backoff: float = 0, timeout: int = 100) -> StepSpec:
+    return StepSpec(step_id, "noop", after, timeout, RetryPolicy(attempts, backoff))
+
+
+def pending() -> Transition:
+    return transitions.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, T0))
+
+
+class World:
+    """A run, its clock and the commands it gave: drives the core as the engine does."""
+
+    def __init__(self, *specs: StepSpec) -> None:
+        self.commands: list[object] = []
+        self.now = T0
+        self.run: Run = pending().run
+        if specs:
+            self.tell(ValidationStarted())
+            self.tell(RunValidated(Pipeline("p", "openai", specs, "hash"), "cred"))
+
+    def tell(self, event: Event, after: float = 0) -> Transition:
+        self.now += timedelta(seconds=after)
+        transition = transitions.apply(self.run, event, self.now)
+        self.run = transition.run
+        self.commands.extend(transition.commands)
+        return transition
+
+    def claim(self, step_id: str, attempt: int = 1, owner: str = "me", after: float = 0) -> Transition:
+        return self.tell(AttemptClaimed(step_id, attempt, owner), after)
+
+    def succeed(self, step_id: str, attempt: int = 1, rows: int = 1) -> Transition:
+        return self.tell(AttemptSucceeded(step_id, attempt, Receipt(rows=rows)))
+
+    def fail(self, step_id: str, attempt: int = 1, *, retryable: bool = True, retry_after_s: float = 0) -> Transition:
+        return self.tell(AttemptFailed(step_id, attempt, "boom", retryable, retry_after_s))
+
+    def status(self, step_id: str) -> StepStatus:
+        found = self.run.step(step_id)
+        assert found is not None
+        return found.status
+
+    def dispatched(self) -> list[tuple[str, int]]:
+        return [(c.step_id, c.attempt) for c in self.commands if isinstance(c, DispatchStep)]
+
+    def settled(self) -> list[SettleReservation]:
+        return [c for c in self.commands if isinstance(c, SettleReservation)]
+
+
+def test_a_new_run_is_pending_and_asks_to_be_started() -> None:
+    new = pending()
+    assert new.run.status is RunStatus.PENDING
+    assert new.commands == (StartRun("run_1"),)
+    assert [c.after for c in new.changes] == ["pending"]
+
+
+def test_the_status_flow_of_a_run_that_goes_well() -> None:
+    world = World()
+    seen = [world.run.status]
+    for event in (ValidationStarted(), RunValidated(Pipeline("p", "openai", (step("a"),), "h"), "c")):
+        world.tell(event)
+        seen.append(world.run.status)
+    world.claim("a")
+    world.succeed("a")
+    assert [*seen, world.run.status] == ["pending", "validating", "running", "completed"]
+
+
+def test_only_steps_without_dependencies_start_at_once() -> None:
+    world = World(step("a"), step("b", "a"), step("c"))
+    assert world.dispatched() == [("a", 1), ("c", 1)]
+    assert world.status("b") is StepStatus.WAITING
+
+
+def test_a_step_starts_only_when_all_it_depends_on_have_succeeded() -> None:
+    world = World(step("a"), step("b"), step("c", "a", "b"))
+    world.claim("a")
+    world.succeed("a")
+    assert world.status("c") is StepStatus.WAITING
+    world.claim("b")
+    world.succeed("b")
+    assert world.dispatched()[-1] == ("c", 1)
+
+
+def test_a_repeated_success_dispatches_dependents_once() -> None:
+    world = World(step("a"), step("b", "a"))
+    world.claim("a")
+    world.succeed("a")
+    again = world.succeed("a")
+    assert not again.changes and world.dispatched() == [("a", 1), ("b", 1)]
+
+
+def test_a_result_without_a_claim_changes_nothing() -> None:
+    world = World(step("a"))
+    assert not world.succeed("a").changes
+    assert world.status("a") is StepStatus.QUEUED
+
+
+def test_a_second_claim_of_one_attempt_is_refused() -> None:
+    world = World(step("a"))
+    world.claim("a", owner="first")
+    assert not world.claim("a", owner="second").changes
+    assert world.run.steps[0].owner == "first"
+
+
+def test_a_late_success_of_a_superseded_attempt_is_ignored() -> None:
+    world = World(step("a", attempts=2))
+    world.claim("a")
+    world.fail("a")
+    assert not world.succeed("a", attempt=1).changes
+    world.claim("a", attempt=2)
+    assert not world.succeed("a", attempt=1).changes
+    assert world.status("a") is StepStatus.RUNNING
+
+
+def test_a_failed_attempt_is_retried_not_before_its_backoff() -> None:
+    world = World(step("a", attempts=2, backoff=30))
+    world.claim("a")
+    world.fail("a")
+    assert world.status("a") is StepStatus.RETRYING
+    assert world.commands[-1] == DispatchStep("run_1", "a", "noop", 2, at(30))
+    assert not world.claim("a", attempt=2, after=29.9).changes
+    assert world.claim("a", attempt=2, after=0.1).changes
+
+
+def test_retry_after_of_the_other_side_outweighs_a_shorter_backoff() -> None:
+    world = World(step("a", attempts=2, backoff=5))
+    world.claim("a")
+    world.fail("a", retry_after_s=60)
+    assert world.run.steps[0].not_before == at(60)
+
+
+def test_max_attempts_is_kept() -> None:
+    world = World(step("a", attempts=3))
+    for attempt in (1, 2, 3):
+        world.claim("a", attempt)
+        world.fail("a", attempt)
+    assert world.status("a") is StepStatus.FAILED
+    assert world.dispatched() == [("a", 1), ("a", 2), ("a", 3)]
+    assert world.run.status is RunStatus.FAILED and world.run.error == "a: boom"
+
+
+def test_a_permanent_error_is_not_retried() -> None:
+    world = World(step("a", attempts=5))
+    world.claim("a")
+    world.fail("a", retryable=False)
+    assert world.status("a") is StepStatus.FAILED and world.dispatched() == [("a", 1)]
+
+
+def test_what_depends_on_a_failed_step_is_skipped_and_other_branches_go_on() -> None:
+    world = World(step("a"), step("b", "a"), step("c", "b"), step("x"), step("y", "x"))
+    world.claim("a")
+    world.fail("a")
+    assert [world.status(s) for s in "bc"] == [StepStatus.SKIPPED, StepStatus.SKIPPED]
+    assert world.run.status is RunStatus.RUNNING
+    for name in ("x", "y"):
+        world.claim(name)
+        world.succeed(name)
+    assert world.run.status is RunStatus.FAILED
+
+
+def test_steps_declared_before_what_they_depend_on_are_skipped_too() -> None:
+    world = World(step("c", "b"), step("b", "a"), step("a"))
+    world.claim("a")
+    world.fail("a")
+    assert world.run.status is RunStatus.FAILED
+    assert [s.status for s in world.run.steps] == ["skipped", "skipped", "failed"]
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_run_ends_once_and_settles_its_reservation_once(ends_well: bool) -> None:
+    world = World(step("a"), step("b"))
+    for name in ("a", "b"):
+        world.claim(name)
+        world.succeed(name) if ends_well else world.fail(name)
+    assert world.settled() == [SettleReservation("run_1", ends_well)]
+    assert [c for c in world.commands if isinstance(c, AnnounceRunFinished)] == [AnnounceRunFinished("run_1")]
+    ended = world.run
+    for event in (Swept(), AttemptSucceeded("a", 1, Receipt()), RunRejected("x"), OwnerLost("me"), ValidationStarted()):
+        assert not world.tell(event, after=10**7).changes
+    assert world.run == ended and len(world.settled()) == 1
+
+
+def test_a_rejected_run_fails_with_its_error() -> None:
+    world = World()
+    world.tell(ValidationStarted())
+    world.tell(RunRejected("openai.yml:3: schedule: not a cron expression"))
+    assert world.run.status is RunStatus.FAILED and "openai.yml:3" in world.run.error
+    assert world.settled() == [SettleReservation("run_1", False)]
+
+
+def test_a_second_validation_does_not_replace_the_pinned_config() -> None:
+    world = World(step("a"))
+    other = RunValidated(Pipeline("other", "openai", (step("z"),), "other"), "cred2")
+    assert not world.tell(other).changes
+    assert world.run.config_hash == "hash"
+
+
+def test_the_sweep_changes_nothing_before_a_deadline() -> None:
+    world = World(step("a", timeout=100))
+    assert not world.tell(Swept(), after=119).changes
+
+
+@pytest.mark.parametrize("status", ["pending", "validating"])
+def test_a_lost_start_message_is_sent_again(status: str) -> None:
+    world = World()
+    if status == "validating":
+        world.tell(ValidationStarted())
+    world.tell(Swept(), after=RESEND_AFTER.total_seconds())
+    assert world.commands == [StartRun("run_1")] and world.run.status == status
+
+
+def test_a_lost_step_message_is_sent_again_with_the_same_attempt() -> None:
+    world = World(step("a"))
+    world.tell(Swept(), after=RESEND_AFTER.total_seconds())
+    assert world.dispatched() == [("a", 1), ("a", 1)]
+    assert world.claim("a").changes and not world.claim("a").changes
+
+
+def test_a_lost_retry_message_is_sent_again_only_after_it_was_due() -> None:
+    world = World(step("a", attempts=2, backoff=50))
+    world.claim("a")
+    world.fail("a")
+    world.tell(Swept(), after=50 + RESEND_AFTER.total_seconds() - 1)
+    assert world.dispatched() == [("a", 1), ("a", 2)]
+    world.tell(Swept(), after=1)
+    assert world.dispatched() == [("a", 1), ("a", 2), ("a", 2)]
+
+
+def test_an_attempt_whose_lease_ends_without_a_result_is_failed_and_retried() -> None:
+    world = World(step("a", attempts=2, timeout=100))
+    world.claim("a")
+    world.tell(Swept(), after=100 + LEASE_MARGIN.total_seconds() - 1)
+    assert world.status("a") is StepStatus.RUNNING
+    world.tell(Swept(), after=1)
+    assert world.status("a") is StepStatus.RETRYING and "timeout_seconds (100 s)" in world.run.steps[0].error
+
+
+def test_a_dead_owner_loses_its_attempts_and_nobody_else_does() -> None:
+    world = World(step("a", attempts=2), step("b", attempts=2))
+    world.claim("a", owner="dead")
+    world.claim("b", owner="alive")
+    world.tell(OwnerLost("dead"))
+    assert (world.status("a"), world.status("b")) == (StepStatus.RETRYING, StepStatus.RUNNING)
+
+
+def test_a_run_that_outlives_its_time_fails_and_says_what_it_waited_for() -> None:
+    world = World(step("a"))
+    assert world.run.expires_at is not None
+    world.now = world.run.expires_at
+    world.tell(Swept())
+    assert world.run.status is RunStatus.FAILED and "a queued" in world.run.error
+
+
+def test_every_open_state_has_a_reason_and_a_time_when_the_sweep_looks() -> None:
+    world = World(step("a", attempts=2, backoff=5), step("b", "a"))
+    moves = (lambda: None, lambda: world.claim("a"), lambda: world.fail("a"), lambda: world.claim("a", 2, after=5))
+    for move in moves:
+        move()
+        assert world.run.wake_at is not None and world.run.reason
+        for open_step in world.run.steps:
+            assert open_step.reason and open_step.since is not None
+            assert open_step.deadline is not None or open_step.status is StepStatus.WAITING
+
+
+def test_an_ended_run_is_never_looked_at_again() -> None:
+    world = World(step("a"))
+    world.claim("a")
+    world.succeed("a")
+    assert world.run.wake_at is None
+
+
+def test_every_change_is_logged_with_before_and_after() -> None:
+    world = World(step("a"))
+    claimed = world.claim("a")
+    assert [(c.step_id, c.before, c.after, c.attempt) for c in claimed.changes] == [("a", "queued", "running", 1)]
+    done = world.succeed("a")
+    assert [(c.step_id, c.after) for c in done.changes] == [("a", "succeeded"), ("", "completed")]
+
+
+def test_the_same_inputs_always_give_the_same_transition() -> None:
+    world = World(step("a"), step("b", "a"))
+    event = AttemptClaimed("a", 1, "me")
+    assert transitions.apply(world.run, event, at(1)) == transitions.apply(replace(world.run), event, at(1))
