@@ -1,0 +1,53 @@
+# `make` lists the targets. Everything is installed into .venv; nothing else on the machine is touched, but for the
+# DuckDB extensions that the BigQuery emulator keeps in ~/.duckdb.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first interpreter that is 3.13 or newer; .python-version makes pyenv's python3 one.
+PYTHON ?= $(shell for p in python3.13 python3 python; do \
+  if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
+
+.PHONY: help demo serve test check format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
+
+demo: $(VENV)/.local  ## run both example pipelines here and show what came out
+	@$(BIN)/python main.py demo
+
+serve: $(VENV)/.local  ## serve the API and every function on http://127.0.0.1:8080
+	@$(BIN)/python main.py serve
+
+test: check  ## lint, types and every test
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## linter, formatter and type checker
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev  ## mend what linter and formatter can
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean:  ## delete .venv and the embedded stack's state
+	rm -rf $(VENV) .pipeline-ops
+
+$(VENV)/bin/python:
+	@if [ -n "$(PYTHON)" ]; then \
+	  $(PYTHON) -m venv $(VENV) || { echo "This Python has no venv module: apt-get install python3-venv, or install uv."; rm -rf $(VENV); exit 1; }; \
+	elif command -v uv >/dev/null; then \
+	  uv venv --quiet --seed --python 3.13 $(VENV); \
+	else \
+	  echo "Pipeline Ops needs Python 3.13 or newer and found none: install it (or uv), or say make PYTHON=/path/to/python3.13."; exit 1; \
+	fi
+
+$(VENV)/.local: $(VENV)/bin/python requirements.txt requirements-local.txt
+	@echo "Installing the embedded stack into $(VENV) (about a minute, 700 MB; once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-local.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.local requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

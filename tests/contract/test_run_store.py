@@ -1,0 +1,262 @@
+"""What every run store promises. One suite, run on each adapter of the port."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from common.adapters.sqlite.bus import SqliteBus
+from common.adapters.sqlite.database import Database
+from common.adapters.sqlite.run_store import SqliteRunStore
+from common.domain import transitions
+from common.domain.events import RunRejected, RunValidated, ValidationStarted
+from common.domain.model import Pipeline, RunRequest, RunStatus, StepSpec
+from common.domain.quota import Limits
+from common.domain.transitions import Transition
+from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError
+from common.ports import RunStore
+from common.topics import messages
+
+T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
+DAY = date(2026, 11, 20)
+WIDE = Limits("ACTIVE", daily=10_000, monthly=10_000, concurrent=10_000)
+
+
+@dataclass
+class Adapter:
+    """A store under test, and a look at the messages that reached its bus."""
+
+    store: RunStore
+    topics: Callable[[], list[str]]
+
+
+@pytest.fixture(params=["sqlite"])
+def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Adapter:
+    database = Database(tmp_path / "store.db")
+    bus = SqliteBus(database)
+    return Adapter(SqliteRunStore(database, bus), lambda: [d.message.topic for d in bus.pull(1000)])
+
+
+def new_run(number: int = 1, org: str = "acme", at: datetime = T0, route: str = "a/b/c") -> Transition:
+    return transitions.create(RunRequest(f"run_{number:032x}", org, route, DAY, DAY, at))
+
+
+def create(adapter: Adapter, number: int = 1, limits: Limits = WIDE, **more: object) -> Transition:
+    new = new_run(number, **more)  # type: ignore[arg-type]
+    adapter.store.create(new, messages(new.commands), limits)
+    return new
+
+
+def end(adapter: Adapter, new: Transition, at: datetime) -> None:
+    run = adapter.store.load(new.run.run_id)
+    ended = transitions.apply(run, RunRejected("no"), at)
+    adapter.store.commit(ended, messages(ended.commands))
+
+
+def test_a_created_run_is_read_back_whole(adapter: Adapter) -> None:
+    new = create(adapter)
+    assert adapter.store.load(new.run.run_id) == new.run
+
+
+def test_a_running_run_with_steps_is_read_back_whole(adapter: Adapter) -> None:
+    create(adapter)
+    run = adapter.store.load(new_run().run.run_id)
+    run = transitions.apply(run, ValidationStarted(), T0).run
+    spec = StepSpec("extract", "noop", (), 60, config={"deep": {"list": [1, "two", None]}, "money": "0.10"})
+    moved = transitions.apply(run, RunValidated(Pipeline("p", "x", (spec,), "hash"), "cred"), T0)
+    adapter.store.commit(moved, messages(moved.commands))
+    assert adapter.store.load(run.run_id) == replace(moved.run, version=run.version + 1)
+
+
+def test_an_unknown_run_is_not_found(adapter: Adapter) -> None:
+    with pytest.raises(NotFoundError, match="run_x"):
+        adapter.store.load("run_x")
+
+
+def test_a_run_and_its_message_arrive_together(adapter: Adapter) -> None:
+    create(adapter)
+    assert adapter.topics() == ["runs"]
+
+
+def test_a_refused_run_leaves_neither_run_nor_message_nor_count(adapter: Adapter) -> None:
+    with pytest.raises(QuotaExceededError):
+        create(adapter, limits=replace(WIDE, daily=0))
+    with pytest.raises(NotFoundError):
+        adapter.store.load(new_run().run.run_id)
+    assert adapter.topics() == []
+    assert adapter.store.usage("acme", T0).daily == 0
+
+
+def test_a_commit_made_from_an_older_version_is_refused_and_changes_nothing(adapter: Adapter) -> None:
+    create(adapter)
+    adapter.topics()
+    run = adapter.store.load(new_run().run.run_id)
+    first = transitions.apply(run, ValidationStarted(), T0)
+    adapter.store.commit(first, [])
+    late = transitions.apply(run, RunRejected("late"), T0)
+    with pytest.raises(StaleRunError):
+        adapter.store.commit(late, messages(late.commands))
+    assert adapter.store.load(run.run_id).status is RunStatus.VALIDATING
+    assert adapter.topics() == [] and adapter.store.usage("acme", T0).concurrent == 1
+    assert [c.after for c in adapter.store.changes(run.run_id)] == ["pending", "validating"]
+
+
+def test_changes_are_kept_in_the_order_of_their_commits(adapter: Adapter) -> None:
+    new = create(adapter)
+    end(adapter, new, T0 + timedelta(seconds=1))
+    kept = adapter.store.changes(new.run.run_id)
+    assert [(c.before, c.after) for c in kept] == [("", "pending"), ("pending", "failed")]
+    assert kept[0] == new.changes[0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "limits"),
+    [
+        ("concurrent", replace(WIDE, concurrent=2)),
+        ("daily", replace(WIDE, daily=2)),
+        ("monthly", replace(WIDE, monthly=2)),
+    ],
+)
+def test_a_used_up_limit_is_named_with_its_value_and_use(adapter: Adapter, limit: str, limits: Limits) -> None:
+    create(adapter, 1, limits)
+    create(adapter, 2, limits)
+    with pytest.raises(QuotaExceededError) as refused:
+        create(adapter, 3, limits)
+    assert (refused.value.limit, refused.value.value, refused.value.used) == (limit, 2, 2)
+    assert refused.value.retry_after_s > 0
+
+
+def test_an_ended_run_frees_its_slot_and_counts_its_outcome_once(adapter: Adapter) -> None:
+    limits = replace(WIDE, concurrent=1)
+    new = create(adapter, 1, limits)
+    end(adapter, new, T0)
+    assert adapter.store.usage("acme", T0).failed == 1
+    create(adapter, 2, limits)
+
+
+def test_the_reservation_of_a_vanished_run_frees_itself_after_its_time(adapter: Adapter) -> None:
+    limits = replace(WIDE, concurrent=1)
+    new = create(adapter, 1, limits)
+    assert new.run.expires_at is not None
+    with pytest.raises(QuotaExceededError):
+        create(adapter, 2, limits, at=new.run.expires_at)
+    create(adapter, 3, limits, at=new.run.expires_at + timedelta(minutes=6))
+
+
+def test_a_reservation_lives_as_long_as_its_running_run(adapter: Adapter) -> None:
+    limits = replace(WIDE, concurrent=1)
+    create(adapter, 1, limits)
+    run = transitions.apply(adapter.store.load(new_run().run.run_id), ValidationStarted(), T0).run
+    spec = StepSpec("extract", "noop", (), 500)
+    moved = transitions.apply(run, RunValidated(Pipeline("p", "x", (spec,), "hash"), "cred"), T0)
+    adapter.store.commit(moved, [])
+    assert moved.run.expires_at is not None and moved.run.expires_at > T0 + timedelta(hours=3)
+    with pytest.raises(QuotaExceededError):
+        create(adapter, 2, limits, at=moved.run.expires_at)
+
+
+def test_days_and_months_are_counted_apart_and_in_utc(adapter: Adapter) -> None:
+    limits = replace(WIDE, daily=1, monthly=2)
+    create(adapter, 1, limits, at=datetime(2026, 11, 29, 23, 59, tzinfo=UTC))
+    create(adapter, 2, limits, at=datetime(2026, 11, 30, 0, 0, tzinfo=UTC))
+    with pytest.raises(QuotaExceededError, match="monthly"):
+        create(adapter, 3, limits, at=datetime(2026, 11, 30, 23, 0, tzinfo=UTC))
+    create(adapter, 4, limits, at=datetime(2026, 12, 1, 0, 0, tzinfo=UTC))
+
+
+def test_one_organisation_does_not_use_up_anothers_quota(adapter: Adapter) -> None:
+    limits = replace(WIDE, concurrent=1)
+    create(adapter, 1, limits, org="acme")
+    create(adapter, 2, limits, org="globex")
+
+
+def test_many_threads_never_exceed_a_limit(adapter: Adapter) -> None:
+    """8 threads × 25 requests against 7 slots: exactly 7 runs are admitted, and the counts agree."""
+    limits, admitted, lock = replace(WIDE, concurrent=7), [], threading.Lock()
+
+    def ask(worker: int) -> None:
+        for number in range(25):
+            try:
+                new = create(adapter, worker * 1000 + number + 1, limits)
+            except QuotaExceededError:
+                continue
+            with lock:
+                admitted.append(new.run.run_id)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    usage = adapter.store.usage("acme", T0)
+    assert len(admitted) == usage.concurrent == usage.daily == usage.monthly == 7
+
+
+def test_of_many_writers_from_one_version_exactly_one_wins(adapter: Adapter) -> None:
+    create(adapter)
+    run = adapter.store.load(new_run().run.run_id)
+    wins, losses = [], []
+
+    def write() -> None:
+        try:
+            adapter.store.commit(transitions.apply(run, ValidationStarted(), T0), [])
+            wins.append(1)
+        except StaleRunError:
+            losses.append(1)
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(wins), len(losses)) == (1, 7)
+
+
+def test_due_runs_are_those_past_their_deadline_longest_overdue_first(adapter: Adapter) -> None:
+    for number, late in ((1, 10), (2, 0), (3, 5)):
+        create(adapter, number, at=T0 + timedelta(seconds=late))
+    deadline = T0 + transitions.RESEND_AFTER
+    assert list(adapter.store.due(deadline - timedelta(seconds=1), 10)) == []
+    assert [int(r[4:], 16) for r in adapter.store.due(deadline + timedelta(seconds=5), 10)] == [2, 3]
+
+
+def test_an_ended_run_is_neither_due_nor_active(adapter: Adapter) -> None:
+    new = create(adapter)
+    assert list(adapter.store.active()) == [new.run.run_id]
+    end(adapter, new, T0)
+    assert list(adapter.store.active()) == []
+    assert list(adapter.store.due(T0 + timedelta(days=999), 10)) == []
+
+
+def numbers(page: object) -> list[int]:
+    return [int(run.run_id[4:], 16) for run in page.runs]  # type: ignore[attr-defined]
+
+
+def test_history_is_newest_first_and_pages_do_not_shift_under_inserts(adapter: Adapter) -> None:
+    for number in range(1, 6):
+        create(adapter, number, at=T0 + timedelta(seconds=number // 2))
+    first = adapter.store.history("acme", limit=2)
+    create(adapter, 9, at=T0 + timedelta(hours=1))
+    second = adapter.store.history("acme", limit=2, cursor=first.next_cursor)
+    third = adapter.store.history("acme", limit=2, cursor=second.next_cursor)
+    assert [numbers(p) for p in (first, second, third)] == [[5, 4], [3, 2], [1]]
+    assert third.next_cursor is None
+
+
+def test_history_shows_one_organisation_and_filters(adapter: Adapter) -> None:
+    create(adapter, 1)
+    create(adapter, 2, org="globex")
+    ended = create(adapter, 3, route="x/y/z")
+    end(adapter, ended, T0)
+    assert numbers(adapter.store.history("acme", limit=9)) == [3, 1]
+    assert numbers(adapter.store.history("acme", limit=9, route="x/y/z")) == [3]
+    assert numbers(adapter.store.history("acme", limit=9, status="pending")) == [1]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "[]", "[1]", '{"a":1}', "[null,null]"])
+def test_a_cursor_that_was_not_given_out_is_refused(adapter: Adapter, cursor: str) -> None:
+    with pytest.raises(RequestError, match="cursor"):
+        adapter.store.history("acme", limit=1, cursor=cursor)
