@@ -15,10 +15,8 @@ AT = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def test_each_command_becomes_the_message_of_its_topic() -> None:
-    sent = messages(
-        [StartRun("r"), DispatchStep("r", "s", "genai.payg_usage", 2, AT), SettleReservation("r", True)]
-        + [AnnounceRunFinished("r")]
-    )
+    dispatch = DispatchStep("r", "s", "genai.payg_usage", 2, AT)
+    sent = messages([StartRun("r"), dispatch, SettleReservation("r", True), AnnounceRunFinished("r")])
     assert [(m.topic, m.not_before) for m in sent] == [
         ("runs", None),
         ("step-genai.payg_usage", AT),
