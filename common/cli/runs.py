@@ -31,6 +31,7 @@ def serve(settings: Settings, port: int, host: str) -> None:
     logs.configure(settings.project_id, sys.stderr)
     with EmbeddedStack(settings, host=host, port=port) as stack:
         click.echo(f"Serving on {stack.url} (state in {settings.state_dir}). Ctrl-C ends it.")
+        click.echo(f"BigQuery emulator: BIGQUERY_EMULATOR_HOST={stack.engine.settings.bigquery_url}")
         click.echo(f"  curl -X POST {stack.url}/pipelines/run/acme_corp/genai/payg/openai -d '{{}}'")
         stop.wait()
         click.echo("Stopping: steps at work are waited for.")

@@ -68,7 +68,7 @@ class EmbeddedStack:
         bootstrap.use(self.engine)
         assert isinstance(self.engine.bus, SqliteBus)
         app = wsgi_app()
-        self._serve(app)
+        self._serve(app, settings)
         self.engine.bus.release()
         recovered = self.engine.recover()
         if recovered:
@@ -78,14 +78,14 @@ class EmbeddedStack:
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()
 
-    def _serve(self, app: Any) -> None:
+    def _serve(self, app: Any, settings: Settings) -> None:
         from waitress.server import create_server
 
         self._server = create_server(app, host=self._host, port=self._port, threads=8, ident="pipeline-ops")
         self.url = f"http://{self._host}:{self._server.effective_port}"
         threading.Thread(target=self._server.run, name="http", daemon=True).start()
-        where = {"url": self.url, "pid": os.getpid()}
-        (self._settings.state_dir / "stack.json").write_text(json.dumps(where))
+        where = {"url": self.url, "pid": os.getpid(), "bigquery_url": settings.bigquery_url}
+        (settings.state_dir / "stack.json").write_text(json.dumps(where))
 
     def _sweep(self) -> None:
         while not self._stopping.wait(SWEEP_EVERY_S):
