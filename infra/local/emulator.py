@@ -1,0 +1,139 @@
+"""The BigQuery emulator as a child process (``local-bigquery``, see docs/decisions/0007-libraries.md).
+
+It dies with its parent, even a killed one: a small watcher process between the two holds a pipe to the parent and ends
+the emulator when the pipe breaks. That works whichever thread started it, and on every Unix.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from common.errors import PipelineOpsError
+
+START_WITHIN_S = 60.0
+STOP_WITHIN_S = 10.0
+EXTENSIONS = ("ducklake", "spatial", "icu")
+
+WATCHER = """
+import os, signal, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGCHLD, lambda *_: os._exit(1) if child.poll() is not None else None)
+while True:
+    try:
+        if not os.read(0, 1):
+            break
+    except InterruptedError:
+        continue
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+child.terminate()
+try:
+    child.wait(5)
+except subprocess.TimeoutExpired:
+    child.kill()
+    child.wait()
+"""
+"""Ends its child when standard input reaches its end: that is when the stack's process is gone or closes the pipe."""
+
+
+class EmulatorError(PipelineOpsError):
+    """The emulator could not be started; the message holds the end of its log."""
+
+
+class BigQueryEmulator:
+    """One emulator on one data directory. ``url`` and ``log_path`` are set once it is started."""
+
+    def __init__(self, data_dir: Path, project: str) -> None:
+        self._data_dir, self._project = data_dir, project
+        self.log_path = data_dir / "emulator.log"
+        self.url = ""
+        self._watcher: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises EmulatorError with the end of its log if it does not."""
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        _import_extensions()
+        port, grpc_port = _free_port(), _free_port()
+        program = Path(sys.executable).with_name("local-bigquery")
+        if not program.exists():
+            raise EmulatorError("local-bigquery is not installed here: pip install -r requirements-local.txt")
+        command = [str(program), "--data-dir", str(self._data_dir / "data"), "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--grpc-port", str(grpc_port), "--project", self._project]
+        with self.log_path.open("wb") as log:
+            self._watcher = subprocess.Popen(
+                [sys.executable, "-c", WATCHER, *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C for the stack must not end the emulator before it
+            )
+        self.url = f"http://127.0.0.1:{port}"
+        self._wait()
+
+    def stop(self) -> None:
+        """End it; returns when it is gone."""
+        if self._watcher is None:
+            return
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.close()
+        try:
+            self._watcher.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._watcher.pid, 9)
+            self._watcher.wait()
+        self._watcher = None
+
+    def _wait(self) -> None:
+        assert self._watcher is not None
+        deadline = time.monotonic() + START_WITHIN_S
+        probe = f"{self.url}/bigquery/v2/projects/{self._project}/datasets"
+        while time.monotonic() < deadline:
+            if self._watcher.poll() is not None:
+                raise EmulatorError(f"The BigQuery emulator ended while it started. {self._log_end()}")
+            try:
+                with urllib.request.urlopen(probe, timeout=2):
+                    return
+            except urllib.error.HTTPError:
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        self.stop()
+        raise EmulatorError(f"The BigQuery emulator did not answer within {START_WITHIN_S:.0f} s. {self._log_end()}")
+
+    def _log_end(self) -> str:
+        end = self.log_path.read_text("utf-8", "replace").strip().splitlines()[-5:]
+        return f"The end of {self.log_path}: " + " | ".join(end)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _import_extensions() -> None:
+    """Copy DuckDB's extensions from their wheels to where DuckDB looks for them, once a user. Works offline."""
+    import duckdb
+
+    there = Path.home() / ".duckdb" / "extensions" / f"v{duckdb.__version__}"
+    if all(list(there.glob(f"*/{name}.duckdb_extension")) for name in EXTENSIONS):
+        return
+    import duckdb_extensions
+
+    for name in EXTENSIONS:
+        duckdb_extensions.import_extension(name)
