@@ -1,0 +1,236 @@
+"""GET of JSON from a provider's API: bounded in time, in size and in tries, and silent about the secret.
+
+What is retried here is what a short wait mends within the attempt. A long ``Retry-After`` ends the attempt with a
+TransientError instead, so that no function is held (and paid for) while it only waits.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, NoReturn, Self
+from urllib.parse import urlsplit
+
+from common.errors import PermanentError, TransientError
+from common.processors.base import StepContext
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_TRIES = 4
+MAX_WAIT_S = 30.0
+"""A longer wait is the engine's: it frees the function meanwhile."""
+MAX_RETRY_AFTER_S = 86_400.0
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 60.0
+BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
+"""0.5 s doubling to at most 8 s: what OpenAI's own SDK waits when the server names no time."""
+MAX_MESSAGE_CHARS = 300
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+_RETRIED = frozenset({408, 409, 429})
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|key)-[\w*.\-]{4,}", re.ASCII)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+class ProviderNotFoundError(PermanentError):
+    """The provider answered 404: it has no such address."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonAnswer:
+    """A 200's body (numbers with a point are Decimal) and its headers, names in lower case."""
+
+    body: Any
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Which API is read, and what a person has to do when it refuses the credential."""
+
+    key: str
+    name: str
+    credential_help: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A try that another one may mend. ``wait_s`` is what the provider asked for, None if it did not."""
+
+    reason: str
+    wait_s: float | None = None
+
+
+class ProviderClient:
+    """One connection pool to one provider, for one attempt. Use it as a context manager.
+
+    ``headers`` hold the secret; ``secret`` is given apart so that no message can ever repeat it.
+    """
+
+    def __init__(self, context: StepContext, api: Api, *, secret: str, headers: Mapping[str, str]) -> None:
+        import httpx2
+
+        if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise PermanentError(
+                f"The {api.name} credential {context.credential_id!r} is empty or holds characters that no key has "
+                "(a space, a line end?). Add it again: main.py credentials add."
+            )
+        self._context, self._api, self._secret = context, api, secret
+        self._base = context.provider_url(api.key).rstrip("/")
+        self._http = httpx2.Client(
+            headers={"accept": "application/json", "accept-encoding": "identity", **headers},
+            follow_redirects=False,
+            # A proxy from the environment can't reach this machine's own loopback.
+            trust_env=urlsplit(self._base).hostname not in LOOPBACK,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._http.close()
+
+    def get_json(self, path: str, params: Sequence[tuple[str, str]] = ()) -> JsonAnswer:
+        """Return the answer to a GET of ``path`` below the provider's base URL.
+
+        Retries 408, 409, 429, 5xx and broken connections, waiting as ``Retry-After`` says or 0.5 s doubling.
+        Raises TransientError when that does not help or the wait is longer than ``MAX_WAIT_S`` or the attempt has
+        left, or the body is not JSON; ProviderNotFoundError for 404; PermanentError for every other refusal.
+        """
+        for tried in range(1, MAX_TRIES + 1):
+            result = self._try(path, params)
+            if isinstance(result, JsonAnswer):
+                return result
+            self._wait(path, result, tried)
+        raise AssertionError("the last try either returned or raised")
+
+    def _wait(self, path: str, failure: _Failure, tried: int) -> None:
+        wait = failure.wait_s
+        if wait is None:
+            wait = min(BACKOFF_S * 2 ** (tried - 1), MAX_BACKOFF_S)
+        left = self._context.remaining_s()
+        if tried == MAX_TRIES or wait > MAX_WAIT_S or wait >= left:
+            asked = "" if failure.wait_s is None else f" {self._api.name} asks to wait {failure.wait_s:g} s."
+            raise TransientError(
+                f"{self._api.name} {path}: {failure.reason} (try {tried} of {MAX_TRIES}).{asked} "
+                "The step's retry decides what comes next.",
+                retry_after_s=failure.wait_s or 0.0,
+            ) from None
+        self._context.info(f"{self._api.name} {path}: {failure.reason}; next try in {wait:g} s.")
+        self._context.sleep(wait)
+
+    def _try(self, path: str, params: Sequence[tuple[str, str]]) -> JsonAnswer | _Failure:
+        import httpx2
+
+        left = self._context.remaining_s()
+        timeout = httpx2.Timeout(min(READ_TIMEOUT_S, left), connect=min(CONNECT_TIMEOUT_S, left))
+        try:
+            with self._http.stream("GET", self._base + path, params=list(params), timeout=timeout) as response:
+                body = self._read(path, response)
+        except httpx2.TimeoutException:
+            return _Failure("no answer in time")
+        except (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError) as error:
+            # The type alone: the text of such errors can quote a header, and with it the secret.
+            return _Failure(f"the connection failed ({type(error).__name__})")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise PermanentError(
+                f"{self._api.name} {path}: the request could not be sent ({type(error).__name__}). "
+                f"Check the provider's base URL and the credential {self._context.credential_id!r}."
+            ) from None
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if response.status_code == 200:
+            return JsonAnswer(self._parse(path, body), headers)
+        return self._refused(path, response.status_code, headers, body)
+
+    def _read(self, path: str, response: Any) -> bytes:
+        """Read the body as it comes; the deadline counts during a slow one too."""
+        chunks, size = [], 0
+        for chunk in response.iter_raw():
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise PermanentError(
+                    f"{self._api.name} {path}: the answer is larger than {MAX_BODY_BYTES // 2**20} MiB. "
+                    "Run fewer days at once."
+                )
+            chunks.append(chunk)
+            self._context.remaining_s()
+        return b"".join(chunks)
+
+    def _parse(self, path: str, body: bytes) -> Any:
+        try:
+            return json.loads(body, parse_float=Decimal, parse_constant=_no_constant)
+        except (ValueError, RecursionError, ArithmeticError):
+            raise TransientError(
+                f"{self._api.name} {path}: the answer of {len(body)} bytes is not valid JSON. "
+                "It is read again in the next attempt; if that stays so, the provider (or a proxy) has a fault."
+            ) from None
+
+    def _refused(self, path: str, status: int, headers: Mapping[str, str], body: bytes) -> _Failure:
+        said = self._message(body)
+        where = f"{self._api.name} {path}"
+        if status in _RETRIED or status >= 500:
+            return _Failure(f"answered {status}{said}", retry_after_s(headers, self._context.now()))
+        if status in (401, 403):
+            raise PermanentError(
+                f"{where}: refused the credential {self._context.credential_id!r} with {status}{said} "
+                f"{self._api.credential_help} Replace it: main.py credentials add."
+            )
+        if status == 404:
+            raise ProviderNotFoundError(f"{where}: answered 404{said} Check the provider's base URL.")
+        if status < 400:
+            raise PermanentError(
+                f"{where}: answered {status}, which is not followed. Check the provider's base URL in "
+                "configs/system/providers.yml."
+            )
+        raise PermanentError(f"{where}: answered {status}{said} The same request would be refused again.")
+
+    def _message(self, body: bytes) -> str:
+        """Return ``: <the provider's own message>``, without the secret or anything that looks like a key."""
+        try:
+            found = json.loads(body)["error"]["message"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            return "."
+        if not isinstance(found, str) or not found.strip():
+            return "."
+        text = _KEY_LIKE.sub("[key]", found.replace(self._secret, "[key]"))
+        text = _UNPRINTABLE.sub(" ", text).strip()
+        text = text[:MAX_MESSAGE_CHARS] + (" …" if len(text) > MAX_MESSAGE_CHARS else "")
+        return f": {text}" if text.endswith((".", "…")) else f": {text}."
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds a server asks to wait: ``retry-after-ms``, else ``retry-after`` (seconds or an HTTP date).
+
+    Never negative, at most a day (a later date is a server's mistake); None when neither header can be read.
+    Source: RFC 9110 section 10.2.3; ``retry-after-ms`` from OpenAI's SDK (openai 3.52.0, _base_client.py).
+    """
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return min(milliseconds / 1000, MAX_RETRY_AFTER_S)
+    text = headers.get("retry-after", "")
+    seconds = _number(text)
+    if seconds is None:
+        try:
+            at = parsedate_to_datetime(text)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        if at.tzinfo is None:  # "-0000" in the date: the zone is unknown, and HTTP knows only GMT
+            at = at.replace(tzinfo=UTC)
+        seconds = max((at - now).total_seconds(), 0.0)
+    return min(seconds, MAX_RETRY_AFTER_S)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
