@@ -1,0 +1,111 @@
+"""The shape of a pipeline's YAML (FR-PIP-003, FR-PIP-004). What steps mean to each other is in ``rules.py``.
+
+Descriptions go into ``configs/pipeline.schema.json``, from which editors complete and explain.
+"""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+IDENTIFIER = r"^[a-z][a-z0-9_]{0,62}$"
+
+MAX_TIMEOUT_S = 540
+"""Event-driven functions end after 540 s (cloud.google.com/functions/docs/configuring/timeout)."""
+
+MAX_BACKOFF_S = 600
+"""A Pub/Sub retry policy holds a message back for at most 600 s."""
+
+# Cloud Scheduler takes unix-cron: no seconds, and none of the extensions (L, W, #, ?) that cronsim would let pass.
+_CRON_FIELD = re.compile(r"(?:\*|[0-9]{1,2}|[A-Za-z]{3})(?:[-/,](?:\*|[0-9]{1,2}|[A-Za-z]{3}))*", re.ASCII)
+_CRON_EXAMPLE = "Example: '0 6 * * *' is 06:00 UTC every day."
+
+
+class _Strict(BaseModel):
+    """A misspelt key is an error, and so is a value that would have to be converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RetryConfig(_Strict):
+    """How often a step is tried."""
+
+    max_attempts: int = Field(
+        default=1, strict=True, ge=1, le=10, description="Attempts in all, the first one included: 1 is no retry."
+    )
+    backoff_seconds: int = Field(
+        default=0, strict=True, ge=0, le=MAX_BACKOFF_S, description="Seconds of rest between two attempts, at least."
+    )
+
+
+class StepConfig(_Strict):
+    """One step of a pipeline."""
+
+    step_id: str = Field(pattern=IDENTIFIER, description="Name of the step, unique within the pipeline.")
+    ps_type: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_.]{0,99}$", description="Processor type: which code does the work of the step."
+    )
+    config: dict[str, Any] = Field(
+        default={}, description="Settings of the processor. Strings may hold templates such as {org_slug}."
+    )
+    depends_on: tuple[str, ...] = Field(
+        default=(), description="Ids of the steps that must have succeeded before this one starts."
+    )
+    timeout_seconds: int = Field(
+        default=300, strict=True, ge=1, le=MAX_TIMEOUT_S, description="Longest time one attempt may take, in seconds."
+    )
+    retry: RetryConfig = Field(default=RetryConfig(), description="How often the step is tried, and how far apart.")
+
+
+def _number_as_text(value: Any) -> Any:
+    # `version: 1.10` is meant as it is written; the YAML reader keeps decimals digit by digit
+    return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
+
+
+class PipelineConfig(_Strict):
+    """A pipeline: what runs, in which order, how often it is retried."""
+
+    pipeline_id: str = Field(
+        pattern=IDENTIFIER, description="Unique id. It is part of the key of every row, so a new id keeps old rows."
+    )
+    name: str = Field(min_length=1, max_length=200, description="Name for people.")
+    description: str = Field(default="", max_length=4000, description="What the pipeline is for.")
+    provider: str = Field(pattern=IDENTIFIER, description="Key of a provider in configs/system/providers.yml.")
+    domain: str = Field(pattern=IDENTIFIER, description="What kind of data it brings: cost, payg, unified, ...")
+    version: Annotated[str, BeforeValidator(_number_as_text)] = Field(
+        min_length=1,
+        max_length=40,
+        description="Version of this file. A number is kept as the text it is written as.",
+        json_schema_extra={"type": ["string", "number"]},
+    )
+    schedule: str | None = Field(
+        default=None, description=f"When to run by itself: five cron fields, in UTC. {_CRON_EXAMPLE}"
+    )
+    steps: tuple[StepConfig, ...] = Field(min_length=1, description="The steps, in reading order.")
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_cron(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_cron(value)
+        return value
+
+
+def check_cron(expression: str) -> None:
+    """Raise ValueError unless it is a five-field cron expression in UTC that comes due at some time."""
+    from cronsim import CronSim, CronSimError
+
+    fields = expression.split()
+    if len(fields) != 5 or len(expression) > 200:
+        raise ValueError(f"must be five fields (minute hour day month weekday), not {len(fields)}. {_CRON_EXAMPLE}")
+    for name, field in zip(("minute", "hour", "day", "month", "weekday"), fields, strict=True):
+        if not _CRON_FIELD.fullmatch(field):
+            raise ValueError(f"its {name} may hold numbers, names, * - / and commas only. {_CRON_EXAMPLE}")
+    try:
+        next(CronSim(expression, datetime(2026, 1, 1, tzinfo=UTC)))
+    except (CronSimError, AssertionError) as error:  # cronsim asserts where a step follows a list
+        raise ValueError(f"not a schedule: {error or 'bad step'}. {_CRON_EXAMPLE}") from None
+    except StopIteration:
+        raise ValueError(f"the schedule never comes due. {_CRON_EXAMPLE}") from None

@@ -1,0 +1,110 @@
+"""What is wrong in a config file: where (path, line, field) and what to do, for people.
+
+Messages never repeat values of a ``config:`` block: somebody may have pasted a secret there.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import GenericAlias
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from common.errors import ConfigError, nearest
+
+Location = tuple[str | int, ...]
+"""Keys and list positions on the way from the top of a file to a value."""
+
+Finding = tuple[Location, str]
+"""A mistake before it is tied to a line: where in the data, and the message."""
+
+MAX_PROBLEMS = 50
+"""A file shows at most this many at once; it also bounds the work that a hostile file can cause."""
+
+_PLAIN_KEY = re.compile(r"[\w.-]{1,80}", re.ASCII)
+_QUOTED = re.compile(r"'([^']*)'")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake. ``str()`` gives ``path:line: field: message`` on one line."""
+
+    path: str
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.field}: {' '.join(self.message.split())}"
+
+
+class InvalidFileError(ConfigError):
+    """A config file holds mistakes; ``problems`` lists all of them, the message has one on each line."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def field_name(location: Location) -> str:
+    """Return ``steps[0].retry.max_attempts`` for a location, ``(file)`` for the whole file."""
+    name = ""
+    for part in location:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        else:
+            name += f".{part}" if _PLAIN_KEY.fullmatch(part) else f".{part[:80]!r}"
+    return name.removeprefix(".") or "(file)"
+
+
+def findings_of(error: ValidationError, model: type[BaseModel], prefix: Location = ()) -> Iterator[Finding]:
+    """Yield what a validation found, in words; ``prefix`` is where the validated data hangs in the file."""
+    # Pydantic's own text is kept where it says enough; its input is dropped, it may be a secret.
+    for detail in error.errors(include_url=False, include_context=True):
+        location = (*prefix, *detail["loc"])
+        yield location[:-1] if location[-1:] == ("[key]",) else location, _message(detail, model)
+
+
+def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _keys_at(model, detail["loc"][:-1])
+            return f"unknown key.{nearest(str(detail['loc'][-1]), known)} Known: {', '.join(sorted(known)) or 'none'}."
+        case "missing":
+            return "is required. Add it."
+        case "string_pattern_mismatch":
+            return f"must match {context['pattern']}."
+        case "literal_error" | "enum":
+            expected = str(context["expected"])
+            close = nearest(detail["input"], _QUOTED.findall(expected)) if isinstance(detail["input"], str) else ""
+            return f"must be one of {expected}.{close}"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return f"{detail['msg']}."
+
+
+def _keys_at(model: type[BaseModel], location: Location) -> set[str]:
+    """Keys that are allowed at a place in the data of a model; more than exactly those behind a union."""
+    models = {model}
+    for part in location:
+        if isinstance(part, str):  # a list position leads to the same models as its list
+            reached = {
+                inner
+                for outer in models
+                for name, field in outer.model_fields.items()
+                if part == (field.alias or name)
+                for inner in _models_in(field.annotation)
+            }
+            models = reached or models  # a union's tag is part of the location, yet no key
+    return {field.alias or name for outer in models for name, field in outer.model_fields.items()}
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, GenericAlias) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)

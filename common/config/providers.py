@@ -1,0 +1,89 @@
+"""The provider registry, ``configs/system/providers.yml``: whom pipelines read from, and with which credential."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from common.config.model import IDENTIFIER
+from common.config.problems import InvalidFileError, findings_of
+from common.config.yaml_source import Source, read
+from common.errors import ConfigError, nearest
+
+_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
+
+PROVIDERS_FILE = Path("system") / "providers.yml"
+
+
+def _checked_url(url: str) -> str:
+    """A credential travels to this address: only over TLS, or to this very machine (a sandbox)."""
+    if not _URL.fullmatch(url):
+        raise ValueError("must be https://host/path, without user, query or fragment.")
+    parts = urlsplit(url)  # raises ValueError for brackets around what is no IPv6 address
+    _ = parts.port  # raises ValueError when it is out of range
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ValueError("must start with https:// (http:// is for loopback addresses only).")
+    return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stays on this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Provider(BaseModel):
+    """One provider."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    display_name: str = Field(min_length=1, max_length=100, description="Name for people.")
+    base_url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
+        default=None, description="Address of its API, without a slash at the end; none for providers that send files."
+    )
+    auth: Literal["none", "bearer", "api_key"] = Field(
+        default="none", description="How its credential is sent: a bearer token, an API-key header, or not at all."
+    )
+    credential_hint: str = Field(default="", max_length=500, description="What to paste, and where to get it.")
+
+
+class ProviderRegistry(BaseModel):
+    """The file: providers by key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    providers: dict[Annotated[str, StringConstraints(pattern=IDENTIFIER)], Provider] = Field(min_length=1)
+
+
+def load_providers(root: Path) -> Mapping[str, Provider]:
+    """Read the providers by key from the tree ``root``, or raise ConfigError with all that is wrong in the file."""
+    source = read(root / PROVIDERS_FILE, str(root.resolve().name / PROVIDERS_FILE))
+    return MappingProxyType(parse_providers(source).providers)
+
+
+def parse_providers(source: Source) -> ProviderRegistry:
+    """Validate the registry, or raise InvalidFileError."""
+    try:
+        return ProviderRegistry.model_validate(source.data)
+    except ValidationError as error:
+        findings = findings_of(error, ProviderRegistry)
+        raise InvalidFileError(source.problem(location, message) for location, message in findings) from None
+
+
+def find_provider(providers: Mapping[str, Provider], key: str) -> Provider:
+    """Return a provider, or raise ConfigError that names the nearest one."""
+    if key not in providers:
+        raise ConfigError(unknown_provider(providers, key))
+    return providers[key]
+
+
+def unknown_provider(providers: Mapping[str, Provider], key: str) -> str:
+    """Say that a provider is not registered, and which one may have been meant."""
+    return f"no provider is named {key[:80]!r}.{nearest(key, providers)} Registered: {', '.join(sorted(providers))}."

@@ -1,0 +1,87 @@
+"""``{name}`` and ``${name}`` in ``config:`` blocks, from a fixed list of names (FR-PIP-006). Never an evaluator.
+
+Both spellings mean the same. A brace that does not enclose an identifier is text. What is put in is not looked at
+again, so a value can't smuggle in another template.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from common.config.problems import Finding, Location, field_name
+from common.errors import ConfigError, nearest
+
+NAMES: tuple[str, ...] = (
+    "org_slug",
+    "project_id",
+    "org_dataset",
+    "start_date",
+    "end_date",
+    "credential_id",
+    "pipeline_id",
+    "run_id",
+)
+"""FR-PIP-006, and ``end_date``: a run covers a range of days, so its last one is needed as often as its first."""
+
+TEMPLATE = re.compile(r"\$?\{([^\W\d]\w*)\}")
+
+
+def resolve(value: Any, variables: Mapping[str, str]) -> Any:
+    """Return a copy of nested dicts and lists with the templates in all strings replaced, each exactly once.
+
+    Raises ConfigError that names the field of every template that can't be replaced.
+    """
+    findings = list(unresolved(value, variables))
+    if findings:
+        raise ConfigError("\n".join(f"{field_name(location)}: {message}" for location, message in findings))
+    return substitute(value, variables)
+
+
+def unresolved(value: Any, known: Collection[str]) -> Iterator[Finding]:
+    """Yield where a template stands that none of the ``known`` names replaces. Keys hold no templates at all."""
+    for location, text in strings(value):
+        for name in TEMPLATE.findall(text):
+            if name not in known:
+                yield location, _message(name, known)
+    for location in _keys_with_templates(value):
+        yield location, "a key can't hold a template, only a value can."
+
+
+def substitute(value: Any, variables: Mapping[str, str]) -> Any:
+    """Like ``resolve``, but leave alone what can't be replaced."""
+    if isinstance(value, str):
+        return TEMPLATE.sub(lambda match: variables.get(match[1], match[0]), value)
+    if isinstance(value, dict):
+        return {key: substitute(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [substitute(item, variables) for item in value]
+    return value
+
+
+def strings(value: Any, location: Location = ()) -> Iterator[tuple[Location, str]]:
+    """Yield every string value inside nested dicts and lists, with its place."""
+    if isinstance(value, str):
+        yield location, value
+    for key, item in _items(value):
+        yield from strings(item, (*location, key))
+
+
+def _keys_with_templates(value: Any, location: Location = ()) -> Iterator[Location]:
+    for key, item in _items(value):
+        if isinstance(key, str) and TEMPLATE.search(key):
+            yield (*location, key)
+        yield from _keys_with_templates(item, (*location, key))
+
+
+def _items(value: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from enumerate(value)
+
+
+def _message(name: str, known: Collection[str]) -> str:
+    shown = name[:80]
+    if name in NAMES:
+        return f"template {{{shown}}} has no value here."
+    return f"no template variable is named {shown!r}.{nearest(name, known)} Known: {', '.join(NAMES)}."

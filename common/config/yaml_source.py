@@ -1,0 +1,208 @@
+"""YAML as plain data plus the line of every key, for files that nobody is trusted to have written well.
+
+Only the part of YAML that every reader understands alike is accepted: mappings with text keys, lists, text, ``true``,
+``false``, ``null``, whole numbers and decimals (kept as Decimal). Refused are anchors and aliases (a few lines of them
+can grow to gigabytes), tags, and plain scalars that YAML 1.1 (PyYAML) and YAML 1.2 (most editors) read differently,
+such as ``no``, ``012``, ``1e3``, ``12:30`` or a date: quoted, they are text for everybody.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.reader import ReaderError
+
+from common.config.problems import MAX_PROBLEMS, InvalidFileError, Location, Problem, field_name
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+
+_STR_TAG = "tag:yaml.org,2002:str"
+_WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,38}", re.ASCII)
+_NUMBER_IN_YAML_1_2 = re.compile(r"[-+]?(0o[0-7]+|\.?[0-9][0-9.]*[eE][-+]?[0-9]+|[0-9]+)", re.ASCII)
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file's data. ``name`` is the path as people are shown it. Shared between callers: read, never change."""
+
+    name: str
+    data: dict[str, Any]
+    lines: Mapping[Location, int]
+    sha256: str
+
+    def problem(self, location: Location, message: str) -> Problem:
+        """Tie a message to its line: that of the key, or of the nearest thing around it for a missing key."""
+        known = location
+        while known and known not in self.lines:
+            known = known[:-1]
+        return Problem(self.name, self.lines.get(known, 1), field_name(location), message)
+
+
+def read(path: Path, name: str) -> Source:
+    """Read a file whose top level is a mapping; ``name`` stands for it in messages.
+
+    Raises InvalidFileError (a ConfigError) for whatever is wrong with it. Cheap while the file stays untouched.
+    """
+    try:
+        stat = path.stat()
+        if stat.st_size > MAX_BYTES:  # asked before reading: a huge file must not fill the memory
+            raise _invalid(name, 1, "(file)", _too_large(stat.st_size))
+        return _read(path, name, stat.st_mtime_ns, stat.st_size)
+    except (OSError, ValueError) as error:  # ValueError: a path that holds a NUL
+        reason = error.strerror if isinstance(error, OSError) else "its path is not valid"
+        raise _invalid(name, 1, "(file)", f"can't be read: {reason}. Check the path and its permissions.") from None
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, name: str, _mtime_ns: int, _size: int) -> Source:
+    with path.open("rb") as file:
+        return parse(file.read(MAX_BYTES + 1), name)
+
+
+def parse(raw: bytes, name: str) -> Source:
+    """Like ``read``, of bytes."""
+    if len(raw) > MAX_BYTES:
+        raise _invalid(name, 1, "(file)", _too_large(len(raw)))
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise _invalid(name, line, "(file)", "is not UTF-8. Save it as UTF-8.") from None
+    node = _compose(text, name)
+    builder = _Builder(name)
+    data = builder.build(node, ()) if node is not None else None
+    if builder.problems:
+        raise InvalidFileError(builder.problems[:MAX_PROBLEMS])
+    if not isinstance(data, dict):
+        raise _invalid(name, 1, "(file)", "must be a mapping of keys to values at its top level.")
+    return Source(name, data, builder.lines, hashlib.sha256(raw).hexdigest())
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    loader = None
+    try:
+        loader = _StrictLoader(text)
+        return loader.get_single_node()
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _invalid(name, line, "(file)", "holds a control character. Remove it.") from None
+    except yaml.MarkedYAMLError as error:
+        raise _invalid(name, *_place(error), _syntax_message(error)) from None
+    except (yaml.YAMLError, ValueError, OverflowError):
+        # PyYAML lets chr() and int() fail on escapes and directives that no character or version has
+        line = loader.get_mark().line + 1 if loader else 1
+        raise _invalid(name, line, "(file)", "is not YAML: a number in it is out of range.") from None
+    finally:
+        if loader:
+            loader.dispose()
+
+
+def _place(error: yaml.MarkedYAMLError) -> tuple[int, str]:
+    mark = error.problem_mark or error.context_mark
+    return (mark.line + 1, f"column {mark.column + 1}") if mark else (1, "(file)")
+
+
+def _syntax_message(error: yaml.MarkedYAMLError) -> str:
+    if isinstance(error, _RefusedError):
+        return str(error.problem)
+    problem = str(error.problem)
+    advice = "Indent with spaces." if r"'\t'" in problem else "Check indentation, colons and quotes there."
+    context = f" {error.context}" if error.context else ""
+    return f"is not YAML:{context} {problem}. {advice}"
+
+
+def _too_large(size: int) -> str:
+    return f"has {size} bytes, at most {MAX_BYTES} are read. Split it."
+
+
+def _invalid(name: str, line: int, field: str, message: str) -> InvalidFileError:
+    return InvalidFileError([Problem(name, line, field, message)])
+
+
+class _RefusedError(ComposerError):
+    """YAML, but not of the kind that is accepted."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Composes nodes, and refuses while it reads: nothing is expanded, and recursion stays shallow."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _RefusedError(None, None, "anchors and aliases are not allowed. Write it out.", event.start_mark)
+        if event.tag is not None:
+            raise _RefusedError(None, None, "tags (!...) are not allowed. Remove it.", event.start_mark)
+        if self.depth >= MAX_DEPTH:
+            raise _RefusedError(None, None, f"is nested deeper than {MAX_DEPTH} levels.", event.start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+class _Builder:
+    """Nodes to data, lines and problems. Depth is bounded by the loader."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: dict[Location, int] = {}
+        self.problems: list[Problem] = []
+
+    def build(self, node: yaml.Node, location: Location) -> Any:
+        self.lines.setdefault(location, node.start_mark.line + 1)  # a key has already set it to its own line
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, location)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*location, i)) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
+        return self._scalar(node, location)
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = self._scalar(key_node, location) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                self._problem(line, location, "holds a key that is not text. Write a name, or put it in quotes.")
+            elif key in data:
+                first = self.lines[(*location, key)]
+                self._problem(line, (*location, key), f"is there twice, first in line {first}. Remove one.")
+            else:
+                self.lines[(*location, key)] = line
+                data[key] = self.build(value_node, (*location, key))
+        return data
+
+    def _scalar(self, node: yaml.ScalarNode, location: Location) -> Any:
+        text: str = node.value
+        line = node.start_mark.line + 1
+        if _UNPRINTABLE.search(text):
+            self._problem(line, location, "holds a control character. Remove it.")
+            return ""
+        if node.style is not None:  # quoted or a block: text, whatever it looks like
+            return text
+        if text in _WORDS:
+            return _WORDS[text]
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _DECIMAL.fullmatch(text):
+            return Decimal(text)
+        if node.tag != _STR_TAG or _NUMBER_IN_YAML_1_2.fullmatch(text):
+            self._problem(line, location, "is read differently by different YAML readers. Put it in quotes.")
+        return text
+
+    def _problem(self, line: int, location: Location, message: str) -> None:
+        self.problems.append(Problem(self.name, line, field_name(location), message))
