@@ -1,0 +1,49 @@
+"""Fixtures that several folders of tests share, and the one line about what did not run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.adapters.bigquery import BigQueryWarehouse
+from common.paths import PROJECT_ROOT
+from infra.local.emulator import BigQueryEmulator
+
+PROJECT = "pipeline-ops-test"
+SHARED = PROJECT_ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmulator]:
+    """One emulator for the whole session; tests use datasets of their own."""
+    with BigQueryEmulator(tmp_path_factory.mktemp("bigquery"), PROJECT) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def warehouse(bigquery_emulator: BigQueryEmulator) -> BigQueryWarehouse:
+    """The real adapter on the emulator."""
+    return BigQueryWarehouse(PROJECT, location="US", emulator_url=bigquery_emulator.url)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real bills beside the checkout."""
+    return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not SHARED.is_dir():
+        for item in items:
+            if item.get_closest_marker("shared"):
+                item.add_marker(pytest.mark.skip(reason="needs the sample bills in ../shared/data"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] = reasons.get(reason.removeprefix("Skipped: "), 0) + 1
+    left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(reasons.items())) or "nothing"
+    terminalreporter.write_line(f"not run: {left_out}")

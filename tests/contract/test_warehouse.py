@@ -1,0 +1,281 @@
+"""What the warehouse promises, on the real adapter and a real emulator. Each test has a dataset of its own."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.adapters.bigquery import BigQueryWarehouse
+from common.domain.model import Receipt
+from common.errors import PermanentError, TransientError
+from common.ports import Commit, Lineage
+from common.spool import Spool
+from common.table import LINEAGE, Table
+from tests.conftest import PROJECT
+
+TABLE = Table.model_validate(
+    {
+        "table": "costs",
+        "description": "A test",
+        "columns": [
+            {"name": "name", "type": "STRING", "mode": "REQUIRED"},
+            {"name": "cost", "type": "BIGNUMERIC"},
+            {"name": "at", "type": "TIMESTAMP"},
+            {"name": "tags", "type": "JSON"},
+            {"name": "n", "type": "INT64"},
+            {"name": "flag", "type": "BOOL"},
+        ],
+    }
+)
+AT = datetime(2026, 11, 21, 23, 59, 59, 123456, tzinfo=UTC)
+D1, D2, D3 = (date(2026, 11, day) for day in (1, 2, 3))
+LINEAGE_1 = Lineage("acme", "pipe", "cred", "run_1", AT)
+numbers = itertools.count()
+
+
+@dataclass
+class Target:
+    """One target table in its own dataset, and how a test writes to it."""
+
+    warehouse: BigQueryWarehouse
+    folder: Path
+    table_id: str
+    table: Table = TABLE
+
+    def stage(self, rows: Iterable[dict[str, Any]], days: tuple[date, date] = (D1, D3)) -> str:
+        self.warehouse.ensure_table(self.table_id, self.table)
+        number = next(numbers)
+        staging = self.warehouse.create_staging(self.table_id, self.table, f"s{number}")
+        path = self.folder / f"{number}.parquet"
+        spool = Spool(path, self.table, *days, self.warehouse.decimal_digits)
+        spool.write(rows)
+        spooled = spool.close()
+        if spooled.rows:
+            assert self.warehouse.load(staging, self.table, path, job_id=f"load{number}") == spooled.rows
+        return staging
+
+    def commit(self, staging: str, days: tuple[date, date] = (D1, D3), job: str | None = None, **key: str) -> Receipt:
+        write = Commit(
+            self.table_id,
+            self.table,
+            staging,
+            replace(LINEAGE_1, **key),  # type: ignore[arg-type]
+            *days,
+            job or f"commit{next(numbers)}",
+            {"org": "acme", "run": "run_1"},
+        )
+        return self.warehouse.commit(write)
+
+    def write(self, rows: Iterable[dict[str, Any]], days: tuple[date, date] = (D1, D3), **key: str) -> Receipt:
+        return self.commit(self.stage(rows, days), days, **key)
+
+    def names(self) -> list[tuple[str, str, str, str, str, date]]:
+        sql = (
+            "SELECT name, x_org_slug o, x_pipeline_id p, x_credential_id c, x_run_id r, x_pipeline_run_date d"
+            f" FROM `{self.table_id}`"
+        )
+        return sorted(tuple(row.values()) for row in self.warehouse.query(sql))  # type: ignore[misc]
+
+
+@pytest.fixture
+def target(warehouse: BigQueryWarehouse, tmp_path: Path) -> Target:
+    return Target(warehouse, tmp_path, f"{PROJECT}.ds{next(numbers)}.costs")
+
+
+def row(name: str, day: date = D1, **more: Any) -> dict[str, Any]:
+    return {"name": name, "x_pipeline_run_date": day, **more}
+
+
+def test_rows_arrive_with_all_seven_lineage_fields_of_the_right_types(target: Target) -> None:
+    receipt = target.write([row("a")])
+    (found,) = target.warehouse.query(f"SELECT * FROM `{target.table_id}`")
+    assert {name: found[name] for name, _ in LINEAGE} == {
+        "x_org_slug": "acme",
+        "x_pipeline_id": "pipe",
+        "x_credential_id": "cred",
+        "x_pipeline_run_date": D1,
+        "x_run_id": "run_1",
+        "x_ingested_at": AT,
+        "x_ingestion_date": date(2026, 11, 21),
+    }
+    dataset, _, name = target.table_id.rpartition(".")
+    columns = target.warehouse.query(
+        f"SELECT column_name, data_type FROM `{dataset}`.INFORMATION_SCHEMA.COLUMNS WHERE table_name = @name",
+        {"name": name},
+    )
+    types = {c["column_name"]: c["data_type"] for c in columns}
+    assert {name: types[name] for name, _ in LINEAGE} == dict(LINEAGE)
+    assert (receipt.rows, receipt.table) == (1, target.table_id) and receipt.job_ids
+
+
+def test_every_type_is_read_back_as_it_was_spooled(target: Target) -> None:
+    value = {
+        "cost": Decimal("12345678901234567890.123456789012345678"),
+        "at": AT,
+        "tags": '{"a": [1, {"b": null}]}',
+        "n": -(2**63),
+        "flag": False,
+    }
+    target.write([row("ünï'\"\n`;--", **value)])
+    (found,) = target.warehouse.query(f"SELECT * FROM `{target.table_id}`")
+    assert {name: found[name] for name in ("cost", "at", "n", "flag", "name")} == {
+        **{name: value[name] for name in ("cost", "at", "n", "flag")},
+        "name": "ünï'\"\n`;--",
+    }
+    assert found["tags"] == {"a": [1, {"b": None}]}
+
+
+def test_a_second_run_replaces_the_first_ones_rows(target: Target) -> None:
+    target.write([row("a"), row("b", D2)])
+    target.write([row("a"), row("b", D2)], run_id="run_2")
+    assert [(n, r) for n, _, _, _, r, _ in target.names()] == [("a", "run_2"), ("b", "run_2")]
+
+
+def test_each_date_of_the_range_is_replaced_and_one_without_rows_loses_its_old_ones(target: Target) -> None:
+    target.write([row("old1", D1), row("old2", D2), row("old3", D3)])
+    target.write([row("new1", D1)], days=(D1, D2), run_id="run_2")
+    assert [n for n, *_ in target.names()] == ["new1", "old3"]
+
+
+def test_an_empty_write_empties_its_range(target: Target) -> None:
+    target.write([row("old", D2), row("kept", D3)])
+    assert target.write([], days=(D1, D2)).rows == 0
+    assert [n for n, *_ in target.names()] == ["kept"]
+
+
+@pytest.mark.parametrize("other", [{"org_slug": "globex"}, {"pipeline_id": "other"}, {"credential_id": "other"}])
+def test_rows_of_another_key_are_never_touched(target: Target, other: dict[str, str]) -> None:
+    target.write([row("theirs")], **other)
+    target.write([row("ours")])
+    target.write([], run_id="run_2")
+    assert [n for n, *_ in target.names()] == ["theirs"]
+
+
+def staged_by_sql(target: Target, values: str) -> str:
+    """A staging table as a procedure fills it, past the checks of the spool."""
+    staging = target.stage([])
+    list(target.warehouse.query(f"INSERT INTO `{staging}` (name, x_pipeline_run_date) VALUES {values}"))
+    return staging
+
+
+def test_a_staged_day_outside_the_range_is_refused_and_leaves_all_as_it_was(target: Target) -> None:
+    target.write([row("old")])
+    with pytest.raises(PermanentError, match="day outside the run"):
+        target.commit(staged_by_sql(target, "('good', DATE '2026-11-01'), ('bad', DATE '2026-11-04')"))
+    assert [n for n, *_ in target.names()] == ["old"]
+
+
+def test_a_failure_after_the_delete_rolls_it_back(target: Target) -> None:
+    target.write([row("old")])
+    wrong = replace(target, table=TABLE.model_copy(update={"columns": TABLE.columns[:1]}))
+    staging = wrong.stage([row("new")])
+    with pytest.raises(PermanentError):
+        target.commit(staging)
+    assert [n for n, *_ in target.names()] == ["old"]
+
+
+def test_a_repeated_commit_of_one_job_changes_nothing_and_gives_the_same_receipt(target: Target) -> None:
+    staging = target.stage([row("a")])
+    first = target.commit(staging, job="commit-once")
+    target.write([row("newer")], run_id="run_2")
+    target.warehouse.drop(staging)
+    assert target.commit(staging, job="commit-once") == first
+    assert [n for n, *_ in target.names()] == ["newer"]
+
+
+def test_a_repeated_load_of_one_job_adds_nothing(target: Target) -> None:
+    target.warehouse.ensure_table(target.table_id, TABLE)
+    staging = target.warehouse.create_staging(target.table_id, TABLE, "twice")
+    spool = Spool(target.folder / "x.parquet", TABLE, D1, D3, target.warehouse.decimal_digits)
+    spool.write([row("a"), row("b")])
+    spool.close()
+    job = f"load-once-{next(numbers)}"
+    assert target.warehouse.load(staging, TABLE, target.folder / "x.parquet", job_id=job) == 2
+    assert target.warehouse.load(staging, TABLE, target.folder / "x.parquet", job_id=job) == 2
+
+
+def test_a_staging_table_starts_empty_even_if_its_name_was_used_before(target: Target) -> None:
+    staging = target.stage([row("left over")])
+    again = target.warehouse.create_staging(target.table_id, TABLE, staging.rpartition("__stage_")[2])
+    assert again == staging
+    assert next(target.warehouse.query(f"SELECT COUNT(*) AS n FROM `{again}`"))["n"] == 0
+
+
+def test_writers_of_different_keys_in_one_table_lose_and_double_nothing(target: Target) -> None:
+    """8 threads × 3 rounds commit at once; conflicts are retried until all are in."""
+    stagings = {f"org{n}": target.stage([row(f"r{n}")]) for n in range(8)}
+    failures: list[Exception] = []
+
+    def work(org: str) -> None:
+        try:
+            for turn in range(3):
+                target.commit(stagings[org], org_slug=org, run_id=f"run_{turn}")
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(org,)) for org in stagings]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [(o, r) for _, o, _, _, r, _ in target.names()] == [(f"org{n}", "run_2") for n in range(8)]
+
+
+def test_a_new_column_of_the_contract_is_added_and_old_rows_stay(target: Target) -> None:
+    target.write([row("old", D1)])
+    wider = TABLE.model_copy(
+        update={"columns": (*TABLE.columns, TABLE.columns[1].model_copy(update={"name": "extra"}))}
+    )
+    grown = replace(target, table=wider)
+    grown.write([row("new", D2, extra=Decimal("1.5"))], days=(D2, D2))
+    found = target.warehouse.query(f"SELECT name, extra FROM `{target.table_id}` ORDER BY name")
+    assert [tuple(r.values()) for r in found] == [("new", Decimal("1.5")), ("old", None)]
+
+
+def test_a_column_of_another_type_is_refused_and_named(target: Target) -> None:
+    target.write([row("old")])
+    retyped = TABLE.columns[1].model_copy(update={"type": "STRING"})
+    other = TABLE.model_copy(update={"columns": (TABLE.columns[0], retyped)})
+    with pytest.raises(PermanentError, match="cost is BIGNUMERIC, the contract says STRING"):
+        target.warehouse.ensure_table(target.table_id, other)
+
+
+def test_tables_are_partitioned_and_clustered_for_the_delete(target: Target) -> None:
+    target.warehouse.ensure_table(target.table_id, TABLE)
+    made = target.warehouse._client.get_table(target.table_id)
+    assert made.time_partitioning.field == "x_ingestion_date"
+    assert made.clustering_fields == ["x_org_slug", "x_pipeline_id", "x_credential_id", "x_pipeline_run_date"]
+
+
+def test_a_staging_table_expires_by_itself(target: Target) -> None:
+    made = target.warehouse._client.get_table(target.stage([]))
+    assert made.expires is None or 23 <= (made.expires - datetime.now(UTC)).total_seconds() / 3600 <= 25
+
+
+@pytest.mark.parametrize("name", ["p.d.t", "project-x.d`.t", "project-x.d.t; DROP TABLE x", "project-x.d.t$20260101"])
+def test_what_is_no_table_id_never_reaches_sql(warehouse: BigQueryWarehouse, name: str) -> None:
+    with pytest.raises(PermanentError, match="not a table id"):
+        warehouse.drop(name)
+
+
+def test_a_missing_table_is_a_permanent_error_in_words(warehouse: BigQueryWarehouse) -> None:
+    with pytest.raises(PermanentError, match="Not found") as raised:
+        list(warehouse.query(f"SELECT * FROM `{PROJECT}.nowhere.nothing`"))
+    assert "http" not in str(raised.value) and "Job ID" not in str(raised.value)
+
+
+def test_a_warehouse_that_does_not_answer_is_a_transient_error_within_seconds(target: Target) -> None:
+    away = BigQueryWarehouse(PROJECT, location="US", emulator_url="http://127.0.0.1:9")
+    began = time.monotonic()
+    for call in (lambda: away.ensure_table(target.table_id, TABLE), lambda: list(away.query("SELECT 1"))):
+        with pytest.raises(TransientError, match="does not answer"):
+            call()
+    assert time.monotonic() - began < 60
