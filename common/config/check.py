@@ -1,0 +1,97 @@
+"""Checks a whole configuration tree, or a part of it, for ``main.py validate [PATH]`` and for CI."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from common.config.contracts import check_contract
+from common.config.loader import ConfigTree
+from common.config.problems import InvalidFileError, Problem
+from common.config.providers import PROVIDERS_FILE, load_providers
+from common.config.yaml_source import read
+from common.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was found in one file. ``route`` is empty for what is no pipeline; ``path`` is as messages show it."""
+
+    route: str
+    path: str
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with the file."""
+        return not self.problems
+
+
+def validate_tree(root: Path, only: Path | None = None) -> list[Result]:
+    """Check all pipelines, table contracts and the provider registry below ``root``, in this order.
+
+    ``only`` (a file or a folder) limits what is reported, not what it is compared with. Nothing wrong in a file raises;
+    ConfigError is raised if ``only`` is no part of the tree.
+    """
+    tree = ConfigTree(root)
+    chosen = [(route, path, check) for route, path, check in _checks(tree) if only is None or _is_in(path, only)]
+    if not chosen:
+        raise ConfigError(
+            f"{only}: is no pipeline, contract or provider registry, nor a folder of such. Check the path."
+        )
+    return [Result(route, tree.shown(path), _problems_of(check)) for route, path, check in chosen]
+
+
+def _is_in(path: Path, only: Path) -> bool:
+    return path.resolve().is_relative_to(only.resolve())
+
+
+def _problems_of(check: Callable[[], object]) -> tuple[Problem, ...]:
+    try:
+        check()
+    except InvalidFileError as error:
+        return error.problems
+    return ()
+
+
+def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]]:
+    scan = tree.scan()
+    by_id = _paths_by_pipeline_id(tree, scan.routes.values())
+    for route, path in sorted(scan.routes.items()):
+        yield route, path, partial(_check_pipeline, tree, route, by_id)
+    for path, problem in scan.problems.items():
+        yield "", path, partial(_refuse, problem)
+    for path in sorted((tree.root / "schemas").glob("*.y*ml")):
+        yield "", path, partial(_check_contract, tree, path)
+    yield "", tree.root / PROVIDERS_FILE, partial(load_providers, tree.root)
+
+
+def _paths_by_pipeline_id(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[str, list[Path]]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        try:
+            pipeline_id = read(path, tree.shown(path)).data.get("pipeline_id")
+        except InvalidFileError:  # reported where the file itself is checked
+            continue
+        if isinstance(pipeline_id, str):
+            found[pipeline_id].append(path)
+    return found
+
+
+def _check_pipeline(tree: ConfigTree, route: str, by_id: Mapping[str, list[Path]]) -> None:
+    file = tree.load(route)
+    others = [tree.shown(path) for path in by_id.get(file.config.pipeline_id, ()) if path != file.path]
+    if others:  # the id is part of the key of every row: two pipelines of one id would delete each other's rows
+        message = f"{file.config.pipeline_id!r} is the id of {', '.join(others)} too. Give each its own."
+        _refuse(file.source.problem(("pipeline_id",), message))
+
+
+def _check_contract(tree: ConfigTree, path: Path) -> None:
+    if path.suffix != ".yml":
+        _refuse(Problem(tree.shown(path), 1, "(path)", "a contract is found only as <table>.yml. Rename it."))
+    check_contract(path, tree.shown(path))
+
+
+def _refuse(problem: Problem) -> None:
+    raise InvalidFileError([problem])

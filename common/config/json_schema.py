@@ -1,0 +1,80 @@
+"""The JSON Schema of a pipeline's YAML, from which editors complete and check while somebody types.
+
+``python -m common.config.json_schema`` writes ``configs/pipeline.schema.json``; a test holds it up to date.
+It says less than the rules do: what one value means to another, only ``main.py validate`` knows.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from common.config.model import PipelineConfig, RetryConfig, StepConfig
+from common.config.templates import NAMES
+from common.processors import registry
+
+SCHEMA_FILE = "pipeline.schema.json"
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_TEMPLATE = {"type": "string", "pattern": r"\$?\{(" + "|".join(NAMES) + r")\}"}
+_SCALARS = frozenset({"string", "integer", "number", "boolean"})
+_ANNOTATIONS = ("title", "description", "default")
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """Return the schema (draft 2020-12), with the ``config:`` of every registered ``ps_type``.
+
+    Raises ConfigError or ImportError if a processor can't be loaded.
+    """
+    params = {ps_type: registry.processor(ps_type).params_type for ps_type in sorted(registry.PROCESSORS)}
+    own = (PipelineConfig, StepConfig, RetryConfig)
+    name_of, defs = _definitions([*own, *params.values()])
+    of_params = defs.keys() - {name_of[model] for model in own}
+    defs |= {name: _open_to_templates(defs[name]) for name in of_params}
+    step = defs[name_of[StepConfig]]
+    step["properties"]["ps_type"]["enum"] = list(params)
+    step["allOf"] = [_config_of(ps_type, name_of[model], defs) for ps_type, model in params.items()]
+    return {"$schema": _DIALECT, "$ref": f"#/$defs/{name_of[PipelineConfig]}", "$defs": defs}
+
+
+def _definitions(models: Iterable[type[BaseModel]]) -> tuple[dict[type[BaseModel], str], dict[str, Any]]:
+    """The models' schemas by name, and each model's name; all at once, so that equal names are told apart."""
+    wanted: list[Any] = [(model, "validation") for model in dict.fromkeys(models)]
+    by_model, generated = models_json_schema(wanted)
+    names: dict[Any, str] = {model: ref["$ref"].removeprefix("#/$defs/") for (model, _), ref in by_model.items()}
+    return names, generated["$defs"]
+
+
+def _config_of(ps_type: str, name: str, defs: dict[str, Any]) -> dict[str, Any]:
+    then: dict[str, Any] = {"properties": {"config": {"$ref": f"#/$defs/{name}"}}}
+    if defs[name].get("required"):  # an absent block is an empty one
+        then["required"] = ["config"]
+    return {"if": {"properties": {"ps_type": {"const": ps_type}}, "required": ["ps_type"]}, "then": then}
+
+
+def _open_to_templates(schema: Any) -> Any:
+    """Let a template stand wherever a value does: ``{start_date}`` is no date before it is replaced."""
+    if isinstance(schema, list):
+        return [_open_to_templates(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") in _SCALARS or "enum" in schema or "const" in schema:
+        notes = {key: schema[key] for key in _ANNOTATIONS if key in schema}
+        rest = {key: value for key, value in schema.items() if key not in notes}
+        return schema if rest == {"type": "string"} else {**notes, "anyOf": [rest, _TEMPLATE]}
+    children = {key: _open_to_templates(value) for key, value in schema.items() if key not in ("default", "properties")}
+    if "properties" in schema:  # a property may be called `type` or `enum`: its name is no keyword
+        children["properties"] = {name: _open_to_templates(value) for name, value in schema["properties"].items()}
+    return {**schema, **children}
+
+
+def schema_text() -> str:
+    """Return the text of the schema's file."""
+    return json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    (Path(__file__).parents[2] / "configs" / SCHEMA_FILE).write_text(schema_text(), "utf-8")

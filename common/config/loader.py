@@ -1,0 +1,157 @@
+"""The tree of pipelines under ``configs/``: which there are, and what is in them."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from common.config.model import PipelineConfig, StepConfig
+from common.config.problems import Finding, InvalidFileError, Location, Problem, findings_of
+from common.config.rules import check, dump_params
+from common.config.templates import substitute, unresolved
+from common.config.yaml_source import Source, read
+from common.domain.model import Pipeline, RetryPolicy, StepSpec
+from common.errors import ConfigError, NotFoundError, nearest
+from common.processors import registry
+
+NOT_PIPELINES = frozenset({"schemas", "sql", "system", "environments"})
+"""Folders below the root that hold other things."""
+
+ROUTE_PARTS = 3
+"""``provider/domain/pipeline``, as in ``POST /pipelines/run/{org}/{provider}/{domain}/{pipeline}``."""
+
+_PART = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineFile:
+    """A pipeline that was found right. ``text_hash`` is the SHA-256 of the file's bytes."""
+
+    path: Path
+    route: str
+    text_hash: str
+    config: PipelineConfig
+    source: Source = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What lies in the tree: files by route, and the mistakes in the names of files, by path."""
+
+    routes: Mapping[str, Path]
+    problems: Mapping[Path, Problem]
+
+
+class ConfigTree:
+    """Pipelines by route. Reads the disk at every call, so that a mended file is seen; unchanged files are cheap."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def _title(self) -> str:
+        return self.root.resolve().name
+
+    def shown(self, path: Path) -> str:
+        """The path as messages show it, ``configs/genai/payg/openai.yml``: nothing of the machine it is on."""
+        return str(self._title / path.relative_to(self.root))
+
+    def scan(self) -> Scan:
+        """Look at all names in the tree, and in no file."""
+        by_route: dict[str, list[Path]] = defaultdict(list)
+        problems: dict[Path, Problem] = {}
+        for path in sorted(p for suffix in ("yml", "yaml") for p in self.root.rglob(f"*.{suffix}")):
+            parts = path.relative_to(self.root).with_suffix("").parts
+            if parts[0] in NOT_PIPELINES or any(part.startswith(".") for part in parts) or not path.is_file():
+                continue
+            route = parts[-ROUTE_PARTS:]
+            if len(route) < ROUTE_PARTS:
+                problems[path] = self._misplaced(path, "must lie in folders: provider/domain/pipeline.yml. Move it.")
+            elif bad := next((part for part in route if not _PART.fullmatch(part)), None):
+                message = f"{bad[:80]!r} can't be part of a route: use lower-case letters, digits, - and _. Rename it."
+                problems[path] = self._misplaced(path, message)
+            else:
+                by_route["/".join(route)].append(path)
+        for route_name, paths in by_route.items():
+            for path in paths if len(paths) > 1 else ():
+                others = ", ".join(self.shown(other) for other in paths if other != path)
+                problems[path] = self._misplaced(path, f"has the route {route_name} of {others} too. Rename one.")
+        return Scan({route: paths[0] for route, paths in by_route.items() if len(paths) == 1}, problems)
+
+    def _misplaced(self, path: Path, message: str) -> Problem:
+        return Problem(self.shown(path), 1, "(path)", message)
+
+    def routes(self) -> Mapping[str, Path]:
+        """Return the path of every route, or raise ConfigError if a file has no route, or not one of its own."""
+        scan = self.scan()
+        if scan.problems:
+            raise InvalidFileError(scan.problems.values())
+        return scan.routes
+
+    def find(self, route: str) -> Path:
+        """Return the path of a route, or raise NotFoundError with the nearest one.
+
+        Raises ConfigError if the route is that of two files; a mistake elsewhere in the tree does not matter here.
+        """
+        scan = self.scan()
+        if route in scan.routes:
+            return scan.routes[route]
+        clashes = [problem for path, problem in scan.problems.items() if self._route_of(path) == route]
+        if clashes:
+            raise InvalidFileError(clashes)
+        hint = nearest(route, scan.routes) or f" Pipelines: {', '.join(sorted(scan.routes)[:20]) or 'none'}."
+        raise NotFoundError(f"No pipeline has the route {route[:200]!r}.{hint}")
+
+    def _route_of(self, path: Path) -> str:
+        return "/".join(path.relative_to(self.root).with_suffix("").parts[-ROUTE_PARTS:])
+
+    def load(self, route: str) -> PipelineFile:
+        """Read and check one pipeline. Raises NotFoundError, or ConfigError that lists all problems of its file."""
+        path = self.find(route)
+        source = read(path, self.shown(path))
+        return PipelineFile(path, route, source.sha256, check(source, self.root), source)
+
+    def resolve(self, file: PipelineFile, variables: Mapping[str, str]) -> Pipeline:
+        """Return the pipeline with its templates replaced and its steps' configs validated once more.
+
+        ``variables`` are those of ``common.config.templates.NAMES``; ``pipeline_id`` comes from the file. The configs
+        are plain JSON data. Raises ConfigError that lists all problems; it does not repeat the variables' values.
+        """
+        known = {**variables, "pipeline_id": file.config.pipeline_id}
+        specs: list[StepSpec] = []
+        problems: list[Problem] = []
+        for i, step in enumerate(file.config.steps):
+            try:
+                specs.append(_spec(step, known, ("steps", i, "config")))
+            except _StepError as error:
+                problems.extend(file.source.problem(*finding) for finding in error.findings)
+        if problems:
+            raise InvalidFileError(problems)
+        return Pipeline(file.config.pipeline_id, file.config.provider, tuple(specs), file.text_hash)
+
+
+class _StepError(Exception):
+    """One step can't be resolved."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        super().__init__()
+        self.findings = findings
+
+
+def _spec(step: StepConfig, variables: Mapping[str, str], place: Location) -> StepSpec:
+    findings = [((*place, *inner), message) for inner, message in unresolved(step.config, variables)]
+    if findings:
+        raise _StepError(findings)
+    params_type = registry.processor(step.ps_type).params_type
+    try:
+        config = dump_params(params_type, substitute(step.config, variables))
+    except ValidationError as error:
+        raise _StepError(list(findings_of(error, params_type, place))) from None
+    except ConfigError as error:
+        raise _StepError([(place, str(error))]) from None
+    retry = RetryPolicy(step.retry.max_attempts, step.retry.backoff_seconds)
+    return StepSpec(step.step_id, step.ps_type, step.depends_on, step.timeout_seconds, retry, config)

@@ -1,0 +1,246 @@
+"""What a pipeline's parts mean to each other: every mistake of a file at once, each with its place.
+
+The rules look at the plain data and not at validated models, so that one mistake does not hide the next. They are
+generators: a hostile file with ten thousand mistakes is given up after the first few.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.config.contracts import check_contract
+from common.config.model import PipelineConfig
+from common.config.problems import MAX_PROBLEMS, Finding, InvalidFileError, Location, findings_of
+from common.config.providers import load_providers, unknown_provider
+from common.config.templates import NAMES, TEMPLATE, strings, substitute, unresolved
+from common.config.yaml_source import Source
+from common.errors import ConfigError, nearest
+from common.processors import registry
+from common.processors.base import Params
+
+PLACEHOLDERS: Mapping[str, str] = {
+    "org_slug": "acme_corp",
+    "project_id": "acme-project",
+    "org_dataset": "acme_corp_prod",
+    "start_date": "2026-01-15",
+    "end_date": "2026-01-15",
+    "credential_id": "cred_abc123",
+    "pipeline_id": "genai_openai_payg",
+    "run_id": "run_abc123",
+}
+"""Stand-ins (the examples of FR-PIP-006) with which a ``config:`` block is checked while there is no run."""
+
+TABLE_KEYS = ("source_table", "destination_table")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file that has not been found right yet. ``steps`` are those that are mappings at all, with their place."""
+
+    source: Source
+    root: Path
+
+    @cached_property
+    def steps(self) -> list[tuple[Location, dict[str, Any]]]:
+        steps = self.source.data.get("steps")
+        listed = enumerate(steps) if isinstance(steps, list) else ()
+        return [(("steps", i), step) for i, step in listed if isinstance(step, dict)]
+
+    @cached_property
+    def step_ids(self) -> list[str]:
+        return [step["step_id"] for _, step in self.steps if isinstance(step.get("step_id"), str)]
+
+
+def check(source: Source, root: Path) -> PipelineConfig:
+    """Return the pipeline, or raise InvalidFileError with all its problems, in the order of their lines."""
+    draft = Draft(source, root)
+    found: dict[Location, str] = {}
+    for location, message in islice(_findings(draft), MAX_PROBLEMS):
+        found.setdefault(location, message)  # the first rule that objects to a place says it best
+    if found:
+        problems = (source.problem(location, message) for location, message in found.items())
+        raise InvalidFileError(sorted(problems, key=lambda problem: problem.line))
+    return PipelineConfig.model_validate(source.data)
+
+
+def _findings(draft: Draft) -> Iterator[Finding]:
+    yield from _templates_outside_config(draft)
+    yield from _shape(draft)
+    yield from _provider(draft)
+    yield from _repeated_step_ids(draft)
+    yield from _dependencies(draft)
+    yield from _cycle(draft)
+    yield from _step_configs(draft)
+    yield from _tables(draft)
+    yield from _shared_destinations(draft)
+
+
+def _templates_outside_config(draft: Draft) -> Iterator[Finding]:
+    # Ids name things in the store, in logs and in topics: the same in every run, so they can't depend on one.
+    for location, text in strings(draft.source.data):
+        if not (location[0] == "steps" and location[2:3] == ("config",)) and TEMPLATE.search(text):
+            yield location, "templates are resolved inside config: only. Write the value itself."
+
+
+def _shape(draft: Draft) -> Iterator[Finding]:
+    try:
+        PipelineConfig.model_validate(draft.source.data)
+    except ValidationError as error:
+        yield from findings_of(error, PipelineConfig)
+
+
+def _provider(draft: Draft) -> Iterator[Finding]:
+    key = draft.source.data.get("provider")
+    if not isinstance(key, str):
+        return
+    try:
+        providers = load_providers(draft.root)
+    except InvalidFileError as error:
+        yield ("provider",), f"can't be checked, mend the provider registry first: {error.problems[0]}"
+        return
+    if key not in providers:
+        yield ("provider",), unknown_provider(providers, key)
+
+
+def _repeated_step_ids(draft: Draft) -> Iterator[Finding]:
+    counts = Counter[str]()
+    for location, step in draft.steps:
+        step_id = step.get("step_id")
+        if isinstance(step_id, str):
+            counts[step_id] += 1
+            if counts[step_id] > 1:
+                yield (*location, "step_id"), f"another step is named {step_id[:80]!r} too. Rename one."
+
+
+def _dependencies(draft: Draft) -> Iterator[Finding]:
+    known = set(draft.step_ids)
+    for location, step in draft.steps:
+        seen = set[str]()
+        for i, name in enumerate(_depends_on(step)):
+            if name not in known:
+                yield (*location, "depends_on", i), _unknown("no step is named", name, known, "Steps")
+            elif name in seen:
+                yield (*location, "depends_on", i), f"{name[:80]!r} is listed twice. Remove one."
+            seen.add(name)
+
+
+def _cycle(draft: Draft) -> Iterator[Finding]:
+    graph = {step["step_id"]: _depends_on(step) for _, step in draft.steps if isinstance(step.get("step_id"), str)}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        names: list[str] = list(reversed(error.args[1]))  # graphlib lists what comes before first
+        place = next(location for location, step in draft.steps if step.get("step_id") == names[0])
+        shown = " -> ".join(name[:80] for name in names[:20])
+        yield (*place, "depends_on"), f"waits for itself, step by step: {shown}. Remove one of these."
+
+
+def _step_configs(draft: Draft) -> Iterator[Finding]:
+    for location, step in draft.steps:
+        ps_type, config = step.get("ps_type"), step.get("config", {})
+        if not isinstance(ps_type, str) or TEMPLATE.search(ps_type):
+            continue
+        try:
+            params_type = _params_type(ps_type)
+        except ConfigError as error:
+            yield (*location, "ps_type"), str(error)
+            continue
+        if isinstance(config, dict):
+            place = (*location, "config")
+            for inner, message in unresolved(config, NAMES):
+                yield (*place, *inner), message
+            yield from params_findings(params_type, substitute(config, PLACEHOLDERS), place)
+
+
+def _tables(draft: Draft) -> Iterator[Finding]:
+    known = {path.stem for path in (draft.root / "schemas").glob("*.yml")}
+    for location, step in draft.steps:
+        config = step.get("config")
+        for key in TABLE_KEYS:
+            name = config.get(key) if isinstance(config, dict) else None
+            if not isinstance(name, str):
+                continue
+            if name not in known:
+                yield (
+                    (*location, "config", key),
+                    _unknown("no contract in schemas/ is for table", name, known, "Tables"),
+                )
+                continue
+            try:
+                check_contract(
+                    draft.root / "schemas" / f"{name}.yml", f"{draft.root.resolve().name}/schemas/{name}.yml"
+                )
+            except InvalidFileError as error:
+                yield (*location, "config", key), f"mend the contract first: {error.problems[0]}"
+
+
+def _shared_destinations(draft: Draft) -> Iterator[Finding]:
+    # The composite key of a row (FR-PIP-007) has no step in it: the later step would delete the rows of the earlier.
+    writer: dict[str, Location] = {}
+    for location, step in draft.steps:
+        config = step.get("config")
+        table = config.get("destination_table") if isinstance(config, dict) else None
+        if not isinstance(table, str):
+            continue
+        if table in writer:
+            line = draft.source.problem((*writer[table], "config", "destination_table"), "").line
+            yield (
+                (*location, "config", "destination_table"),
+                f"the step in line {line} writes {table[:80]!r} too: it would be overwritten. Use another table.",
+            )
+        writer.setdefault(table, location)
+
+
+def _depends_on(step: dict[str, Any]) -> list[str]:
+    names = step.get("depends_on")
+    return [name if isinstance(name, str) else "" for name in names] if isinstance(names, list) else []
+
+
+def _params_type(ps_type: str) -> type[Params]:
+    try:
+        return registry.processor(ps_type).params_type
+    except ConfigError:
+        raise
+    except Exception as error:  # a processor's module is code of its own: whatever fails in it must name the step
+        raise ConfigError(f"the processor {ps_type!r} can't be loaded ({type(error).__name__}: {error}).") from error
+
+
+def params_findings(params_type: type[Params], config: dict[str, Any], place: Location) -> Iterator[Finding]:
+    """Yield what a processor's params object to in a resolved ``config:``; ``place`` is where it hangs in the file."""
+    try:
+        dump_params(params_type, config)
+    except ValidationError as error:
+        yield from findings_of(error, params_type, place)
+    except ConfigError as error:
+        yield place, str(error)
+
+
+def dump_params(params_type: type[Params], config: dict[str, Any]) -> dict[str, Any]:
+    """Validate a resolved ``config:`` and return it as plain JSON data, defaults included.
+
+    The run keeps this and the step validates it again, so it must mean the same then. Raises ValidationError, or
+    ConfigError where it would not, or where the params' own checks break.
+    """
+    try:
+        params = params_type.model_validate(config)
+        plain = params.model_dump(mode="json", by_alias=True)
+        same = params_type.model_validate(plain) == params
+    except ValidationError:
+        raise
+    except Exception as error:  # a processor's own validator: the text of its error may hold a value, so it is left out
+        raise ConfigError(f"the processor's check of it broke down ({type(error).__name__}).") from error
+    if not same:
+        raise ConfigError("holds a value that JSON can't carry unchanged. Put decimals in quotes.")
+    return plain
+
+
+def _unknown(what: str, name: str, known: set[str], title: str) -> str:
+    listed = ", ".join(sorted(item[:80] for item in known)[:20]) or "none"
+    return f"{what} {name[:80]!r}.{nearest(name, known)} {title}: {listed}."
