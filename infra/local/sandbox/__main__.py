@@ -1,0 +1,26 @@
+"""``python -m infra.local.sandbox --port P [--seed N]``: the sandbox alone, until it is interrupted."""
+
+import argparse
+import sys
+from contextlib import suppress
+
+from infra.local.sandbox.server import RATE_LIMIT_EVERY, SANDBOX_ADMIN_KEY, SandboxServer
+
+
+def main() -> None:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local.sandbox", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="default: any free port")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same usage")
+    parser.add_argument(
+        "--rate-limit-every", type=int, default=RATE_LIMIT_EVERY, metavar="N", help="429 to every Nth request; 0: never"
+    )
+    args = parser.parse_args()
+    with SandboxServer(args.seed, port=args.port, rate_limit_every=args.rate_limit_every) as sandbox:
+        sys.stderr.write(f"OpenAI sandbox on {sandbox.url}, admin key {SANDBOX_ADMIN_KEY}. Ctrl-C stops it.\n")
+        with suppress(KeyboardInterrupt):
+            sandbox.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What the sandbox's server and its provider modules say to each other."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One GET. ``query`` keeps repeated parameters in their order; header names are in lower case."""
+
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response. A ``body`` of bytes goes out as it is (malformed JSON, too); ``delay_s`` makes it slow."""
+
+    status: int = 200
+    body: Any = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+
+    def content(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+class ProviderSandbox(Protocol):
+    """One provider's API: a module of its own beside this one, and a line in ``server.PROVIDERS``."""
+
+    prefix: str
+    """Paths that start with this are the provider's."""
+
+    def refuse(self, request: Request) -> Answer | None:
+        """Return the refusal of a request that is not authorised, or None."""
+
+    def answer(self, request: Request) -> Answer:
+        """Return what the provider answers to an authorised request."""
+
+    def rate_limited(self) -> Answer:
+        """Return the provider's 429, with its Retry-After."""

@@ -1,0 +1,141 @@
+"""A small HTTP server that speaks the documented usage APIs of GenAI providers, with made-up usage from a seed.
+
+It stands in for the providers in the demo, in tests and while developing. It binds to loopback alone.
+"""
+
+import socketserver
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
+from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
+
+SANDBOX_ADMIN_KEY = ADMIN_KEY
+"""The admin key that the OpenAI sandbox accepts."""
+
+PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox,)
+
+RATE_LIMIT_EVERY = 7
+"""One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
+
+FailWith = Callable[[Request], Answer | None] | Iterable[Answer | None]
+
+
+class SandboxServer:
+    """The server, on a thread. ``url`` is the base URL (with ``/v1``); ``requests`` are those that came, in order.
+
+    ``rate_limit_every`` refuses every nth authorised request with a 429 (0: never). ``fail_with`` puts other
+    answers in the place of the right ones, for tests: a function of the request, or answers used up one a request;
+    None lets a request through.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        port: int = 0,
+        rate_limit_every: int = RATE_LIMIT_EVERY,
+        fail_with: FailWith | None = None,
+    ) -> None:
+        self._providers = [make(seed) for make in PROVIDERS]
+        self._port, self._every, self._authorised = port, rate_limit_every, 0
+        self._injected = fail_with if callable(fail_with) else _in_turn(iter(fail_with or ()))
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._server: ThreadingHTTPServer | None = None
+        self.requests: deque[Request] = deque(maxlen=10_000)
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Serve from now on. Raises OSError if the port is taken."""
+        self._server = _Server(("127.0.0.1", self._port), _handler(self))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving and free the port; answers being delayed are cut short."""
+        self._stopping.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = None
+
+    def wait(self) -> None:
+        """Block until the server is stopped."""
+        self._thread.join()
+
+    def respond(self, request: Request) -> Answer:
+        """Return the answer to a request; a delayed one only after its delay."""
+        with self._lock:
+            self.requests.append(request)
+            injected = self._injected(request)
+        answer = injected or self._provider_answer(request)
+        if answer.delay_s:
+            self._stopping.wait(answer.delay_s)
+        return answer
+
+    def _provider_answer(self, request: Request) -> Answer:
+        provider = next((p for p in self._providers if request.path.startswith(p.prefix)), None)
+        if provider is None:
+            known = ", ".join(p.prefix for p in self._providers)
+            return Answer(404, {"error": {"message": f"Invalid URL (GET {request.path}). Known: {known}"}})
+        refusal = provider.refuse(request)
+        if refusal is not None:
+            return refusal
+        with self._lock:
+            self._authorised += 1
+            limited = self._every > 0 and self._authorised % self._every == 0
+        return provider.rate_limited() if limited else provider.answer(request)
+
+
+def _in_turn(answers: Iterator[Answer | None]) -> Callable[[Request], Answer | None]:
+    return lambda _request: next(answers, None)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Bind without HTTPServer's reverse look-up of the host's name, which can hang where DNS does."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+
+
+def _handler(sandbox: SandboxServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 60
+        disable_nagle_algorithm = True  # headers and body are two writes: without this each answer waits 40 ms
+
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            query = parse_qsl(url.query, keep_blank_values=True)
+            answer = sandbox.respond(Request(url.path, query, headers))
+            content = answer.content()
+            self.send_response(answer.status)
+            fixed = {"content-type": "application/json", "content-length": str(len(content))}
+            for name, value in {**fixed, **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing: whoever started the server reports."""
+
+    return Handler
