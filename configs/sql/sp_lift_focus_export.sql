@@ -1,0 +1,61 @@
+-- FOCUS exports of any version from 1.0 to 1.3 (cloud_focus_export), lifted to FOCUS 1.3. Costs, quantities and periods
+-- pass through untouched. Fills p_staging; the engine commits from there with lineage. {dataset} is set when it is
+-- deployed. What older versions lack is filled by the rules of the specification's own changes:
+--   1.3 ServiceProviderName and HostProviderName replace ProviderName and PublisherName, which stay mandatory;
+--   1.2 PricingCurrency: it is the billing currency unless the export says otherwise, and so are its prices and costs;
+--   1.2 account types: the export does not say, so they get the words of their own columns;
+--   1.1 ServiceSubcategory: the allowed value for "none fits" is Other (<category>).
+CREATE OR REPLACE PROCEDURE `{dataset}.sp_lift_focus_export`(
+  p_source STRING, p_staging STRING, p_org_slug STRING, p_pipeline_id STRING, p_credential_id STRING,
+  p_start_date DATE, p_end_date DATE
+)
+BEGIN
+  EXECUTE IMMEDIATE FORMAT("""
+    INSERT INTO `%s` (
+      x_pipeline_run_date, x_FocusVersion, x_SourceColumns,
+      AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId, AllocatedResourceName, AllocatedTags,
+      AvailabilityZone, BilledCost, BillingAccountId, BillingAccountName, BillingCurrency, BillingPeriodEnd,
+      BillingPeriodStart, CapacityReservationId, CapacityReservationStatus, ChargeCategory, ChargeClass,
+      ChargeDescription, ChargePeriodEnd, ChargePeriodStart, CommitmentDiscountCategory, CommitmentDiscountId,
+      CommitmentDiscountName, CommitmentDiscountQuantity, CommitmentDiscountStatus, CommitmentDiscountType,
+      CommitmentDiscountUnit, ConsumedQuantity, ConsumedUnit, ContractApplied, ContractedCost,
+      ContractedUnitPrice, EffectiveCost, InvoiceId, InvoiceIssuerName, ListCost, ListUnitPrice,
+      PricingCategory, PricingQuantity, PricingUnit, RegionId, RegionName, ResourceId, ResourceName,
+      ResourceType, ServiceCategory, ServiceName, SkuId, SkuMeter, SkuPriceDetails, SkuPriceId, SubAccountId,
+      SubAccountName, Tags, ServiceProviderName, ProviderName, PublisherName, HostProviderName,
+      ServiceSubcategory, BillingAccountType, SubAccountType, ChargeFrequency, PricingCurrency,
+      PricingCurrencyEffectiveCost, PricingCurrencyListUnitPrice, PricingCurrencyContractedUnitPrice
+    )
+    WITH source AS (
+      SELECT *, COALESCE(PricingCurrency, BillingCurrency) = BillingCurrency AS same_currency
+      FROM `%s`
+      WHERE x_org_slug = ? AND x_pipeline_id = ? AND x_credential_id = ? AND x_pipeline_run_date BETWEEN ? AND ?
+    )
+    SELECT
+      x_pipeline_run_date, '1.3', extra,
+      AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId, AllocatedResourceName, AllocatedTags,
+      AvailabilityZone, BilledCost, BillingAccountId, BillingAccountName, BillingCurrency, BillingPeriodEnd,
+      BillingPeriodStart, CapacityReservationId, CapacityReservationStatus, ChargeCategory, ChargeClass,
+      ChargeDescription, ChargePeriodEnd, ChargePeriodStart, CommitmentDiscountCategory, CommitmentDiscountId,
+      CommitmentDiscountName, CommitmentDiscountQuantity, CommitmentDiscountStatus, CommitmentDiscountType,
+      CommitmentDiscountUnit, ConsumedQuantity, ConsumedUnit, ContractApplied, ContractedCost,
+      ContractedUnitPrice, EffectiveCost, InvoiceId, InvoiceIssuerName, ListCost, ListUnitPrice,
+      PricingCategory, PricingQuantity, PricingUnit, RegionId, RegionName, ResourceId, ResourceName,
+      ResourceType, ServiceCategory, ServiceName, SkuId, SkuMeter, SkuPriceDetails, SkuPriceId, SubAccountId,
+      SubAccountName, Tags,
+      COALESCE(ServiceProviderName, ProviderName),
+      COALESCE(ProviderName, ServiceProviderName),
+      COALESCE(PublisherName, ServiceProviderName, ProviderName),
+      COALESCE(HostProviderName, ServiceProviderName, ProviderName),
+      COALESCE(ServiceSubcategory, CONCAT('Other (', ServiceCategory, ')')),
+      COALESCE(BillingAccountType, 'Billing Account'),
+      IF(SubAccountId IS NULL, NULL, COALESCE(SubAccountType, 'Sub Account')),
+      COALESCE(ChargeFrequency, IF(ChargeCategory = 'Usage', 'Usage-Based', 'One-Time')),
+      COALESCE(PricingCurrency, BillingCurrency),
+      COALESCE(PricingCurrencyEffectiveCost, IF(same_currency, EffectiveCost, NULL)),
+      COALESCE(PricingCurrencyListUnitPrice, IF(same_currency, ListUnitPrice, NULL)),
+      COALESCE(PricingCurrencyContractedUnitPrice, IF(same_currency, ContractedUnitPrice, NULL))
+    FROM source
+  """, p_staging, p_source)
+  USING p_org_slug, p_pipeline_id, p_credential_id, p_start_date, p_end_date;
+END

@@ -1,0 +1,227 @@
+"""The FOCUS procedures, called for real on the emulator: what comes out, and that it adds up."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.adapters.bigquery import BigQueryWarehouse
+from common.paths import configs_dir
+from common.ports import Commit, Lineage
+from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
+from common.spool import Spool
+from common.table import load_table
+from tests.conftest import PROJECT
+from tests.processors.context import make_context
+
+DAY = date(2026, 10, 5)
+AT = datetime(2026, 10, 6, tzinfo=UTC)
+FOCUS = load_table(configs_dir(), "cost_data_standard_1_3")
+numbers = itertools.count()
+
+
+@dataclass
+class Dataset:
+    """One organisation's dataset: source rows in, FOCUS rows out."""
+
+    warehouse: BigQueryWarehouse
+    folder: Path
+    name: str
+
+    def fill(self, table: str, rows: list[dict[str, Any]], org: str = "acme") -> None:
+        contract, target = load_table(configs_dir(), table), f"{self.name}.{table}"
+        self.warehouse.ensure_table(target, contract)
+        staging = self.warehouse.create_staging(target, contract, f"n{next(numbers)}")
+        path = self.folder / f"{next(numbers)}.parquet"
+        spool = Spool(path, contract, DAY, DAY, self.warehouse.decimal_digits)
+        spool.write({"x_pipeline_run_date": DAY, **row} for row in rows)
+        spool.close()
+        self.warehouse.load(staging, contract, path, job_id=f"fill{next(numbers)}")
+        key = Lineage(org, "pipe", "cred", "run", AT)
+        self.warehouse.commit(Commit(target, contract, staging, key, DAY, DAY, f"fillc{next(numbers)}", {}))
+
+    def call(self, procedure: str, source: str, **where: Any) -> list[dict[str, Any]]:
+        target = f"{self.name}.{FOCUS.table}"
+        self.warehouse.ensure_table(target, FOCUS)
+        staging = self.warehouse.create_staging(target, FOCUS, f"n{next(numbers)}")
+        context = make_context(
+            warehouse=self.warehouse,
+            dataset=self.name,
+            staging_table=staging,
+            org_slug="acme",
+            pipeline_id="pipe",
+            credential_id="cred",
+            run_id=f"run{next(numbers)}",
+            **{"start_date": DAY, "end_date": DAY, **where},
+        )
+        params = ProcedureParams(procedure=procedure, source_table=source, destination_table=FOCUS.table)
+        assert list(ProcedureExecutor().run(context, params)) == []
+        return list(self.warehouse.query(f"SELECT * FROM `{staging}` ORDER BY ChargeDescription, BilledCost"))
+
+
+@pytest.fixture
+def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Dataset]:
+    yield Dataset(warehouse, tmp_path, f"{PROJECT}.focus{next(numbers)}")
+
+
+def cost(meter: str, quantity: str, price: str | None, **more: Any) -> dict[str, Any]:
+    amount = None if price is None else Decimal(quantity) * Decimal(price)
+    return {
+        "provider": "openai",
+        "account_id": "org-1",
+        "endpoint": "completions",
+        "project_id": "proj_a",
+        "model": "gpt-4o",
+        "meter": meter,
+        "quantity": Decimal(quantity),
+        "unit": "Tokens",
+        "unit_price": None if price is None else Decimal(price),
+        "cost": amount,
+        "currency": "USD",
+        "price_variant": "standard",
+        "price_source": "genai-prices 0.2.3",
+        **more,
+    }
+
+
+def test_usage_becomes_one_row_per_project_model_token_type_and_variant(dataset: Dataset) -> None:
+    """Two API keys of one project are one charge: 600 + 400 tokens at 0.0000025 are 0.0025 (by hand)."""
+    dataset.fill(
+        "genai_payg_cost",
+        [
+            cost("input_text", "600", "0.0000025", api_key_id="key_1"),
+            cost("input_text", "400", "0.0000025", api_key_id="key_2"),
+            cost("input_text", "1000", "0.00000125", price_variant="batch", batch=True),
+            cost("output_text", "500", "0.00001"),
+        ],
+    )
+    rows = dataset.call("sp_convert_to_focus", "genai_payg_cost")
+    assert [(r["ChargeDescription"], r["PricingQuantity"], r["BilledCost"]) for r in rows] == [
+        ("gpt-4o input_text", Decimal(1000), Decimal("0.0025")),
+        ("gpt-4o input_text batch", Decimal(1000), Decimal("0.00125")),
+        ("gpt-4o output_text", Decimal(500), Decimal("0.005")),
+    ]
+
+
+def test_a_usage_row_has_what_focus_demands(dataset: Dataset) -> None:
+    dataset.fill("genai_payg_cost", [cost("output_text", "500", "0.00001")])
+    (row,) = dataset.call("sp_convert_to_focus", "genai_payg_cost")
+    for column in FOCUS.columns:
+        assert column.mode == "NULLABLE" or row[column.name] is not None, column.name
+    expected = {
+        "BillingPeriodStart": datetime(2026, 10, 1, tzinfo=UTC),
+        "BillingPeriodEnd": datetime(2026, 11, 1, tzinfo=UTC),
+        "ChargePeriodStart": datetime(2026, 10, 5, tzinfo=UTC),
+        "ChargePeriodEnd": datetime(2026, 10, 6, tzinfo=UTC),
+        "ServiceProviderName": "OpenAI",
+        "ServiceName": "OpenAI API",
+        "ServiceCategory": "AI and Machine Learning",
+        "ServiceSubcategory": "Generative AI",
+        "SkuId": "gpt-4o/output_text",
+        "SkuPriceId": "gpt-4o/output_text/standard",
+        "SkuPriceDetails": {"x_TokenType": "output_text"},
+        "SubAccountType": "Project",
+        "x_FocusVersion": "1.3",
+        "x_pipeline_run_date": DAY,
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert row["BilledCost"] == row["ListUnitPrice"] * row["PricingQuantity"] == row["ListCost"]
+
+
+def test_usage_without_a_price_is_left_out_and_never_a_zero(dataset: Dataset) -> None:
+    dataset.fill("genai_payg_cost", [cost("images", "3", None), cost("output_text", "1", "0.00001")])
+    rows = dataset.call("sp_convert_to_focus", "genai_payg_cost")
+    assert [r["SkuMeter"] for r in rows] == ["output_text"]
+
+
+def test_a_meter_without_a_model_is_named_by_its_endpoint(dataset: Dataset) -> None:
+    dataset.fill("genai_payg_cost", [cost("sessions", "2", "0.03", model=None, project_id=None, endpoint="code")])
+    (row,) = dataset.call("sp_convert_to_focus", "genai_payg_cost")
+    assert (row["SkuId"], row["SubAccountId"], row["SubAccountType"]) == ("code/sessions", None, None)
+
+
+@pytest.mark.parametrize("procedure", ["sp_convert_to_focus", "sp_lift_focus_export"])
+def test_rows_of_other_organisations_and_days_are_not_read(dataset: Dataset, procedure: str) -> None:
+    table = {"sp_convert_to_focus": "genai_payg_cost", "sp_lift_focus_export": "cloud_focus_export"}[procedure]
+    rows = [cost("output_text", "1", "1")] if "genai" in table else [export("1")]
+    dataset.fill(table, rows, org="globex")
+    assert dataset.call(procedure, table) == []
+    dataset.fill(table, rows)
+    assert len(dataset.call(procedure, table)) == 1
+    assert dataset.call(procedure, table, start_date=date(2026, 10, 6), end_date=date(2026, 10, 7)) == []
+
+
+def export(billed: str, **more: Any) -> dict[str, Any]:
+    """One row of a FOCUS 1.0 export: none of the later columns."""
+    month = (datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
+    return {
+        "source_file": "x.csv",
+        "source_row": 1,
+        "ProviderName": "AWS",
+        "PublisherName": "Seller",
+        "InvoiceIssuerName": "AWS",
+        "BillingAccountId": "1",
+        "BillingCurrency": "EUR",
+        "BillingPeriodStart": month[0],
+        "BillingPeriodEnd": month[1],
+        "ChargePeriodStart": month[0],
+        "ChargePeriodEnd": month[1],
+        "ChargeCategory": "Usage",
+        "ServiceName": "EC2",
+        "ServiceCategory": "Compute",
+        "BilledCost": Decimal(billed),
+        "EffectiveCost": Decimal(billed),
+        "ListCost": Decimal(billed),
+        "ContractedCost": Decimal(billed),
+        "ListUnitPrice": Decimal("0.1"),
+        **more,
+    }
+
+
+def test_a_1_0_export_gets_the_columns_of_later_versions(dataset: Dataset) -> None:
+    dataset.fill("cloud_focus_export", [export("1.50", SubAccountId="2", Tags='{"a": "b"}', extra='{"Id": "7"}')])
+    (row,) = dataset.call("sp_lift_focus_export", "cloud_focus_export")
+    expected = {
+        "ServiceProviderName": "AWS",
+        "HostProviderName": "AWS",
+        "PublisherName": "Seller",
+        "ServiceSubcategory": "Other (Compute)",
+        "PricingCurrency": "EUR",
+        "PricingCurrencyEffectiveCost": Decimal("1.50"),
+        "PricingCurrencyListUnitPrice": Decimal("0.1"),
+        "BillingAccountType": "Billing Account",
+        "SubAccountType": "Sub Account",
+        "ChargeFrequency": "Usage-Based",
+        "Tags": {"a": "b"},
+        "x_SourceColumns": {"Id": "7"},
+        "x_FocusVersion": "1.3",
+    }
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_what_an_export_says_itself_is_not_overruled(dataset: Dataset) -> None:
+    said = {
+        "ServiceProviderName": "Marketplace",
+        "HostProviderName": "Host",
+        "ServiceSubcategory": "Virtual Machines",
+        "PricingCurrency": "USD",
+        "PricingCurrencyEffectiveCost": Decimal("1.63"),
+        "BillingAccountType": "Payer",
+        "ChargeFrequency": "Recurring",
+    }
+    dataset.fill("cloud_focus_export", [export("1.50", **said)])
+    (row,) = dataset.call("sp_lift_focus_export", "cloud_focus_export")
+    assert {name: row[name] for name in said} == said
+    assert row["PricingCurrencyListUnitPrice"] is None, "a price in another currency is not invented"
+
+
+def test_costs_pass_through_to_the_last_digit(dataset: Dataset) -> None:
+    amounts = ["0.000000000000000001", "-2.76274416600", "99999999999999999999.9", "0"]
+    dataset.fill("cloud_focus_export", [export(amount) for amount in amounts])
+    rows = dataset.call("sp_lift_focus_export", "cloud_focus_export")
+    assert sorted(r["BilledCost"] for r in rows) == sorted(Decimal(a) for a in amounts)
