@@ -1,0 +1,276 @@
+"""Bills from files: what is read, and what is refused with file, line and column."""
+
+import gzip
+import json
+import os
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from common.errors import PermanentError
+from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
+from infra.local.focus_export import write_focus_export
+from tests.processors.context import RecordingContext, make_context
+
+OCTOBER = (date(2026, 10, 1), date(2026, 10, 31))
+HEADER = "ChargePeriodStart,BilledCost,ChargeDescription,Tags"
+GOOD = "2026-10-05 00:00:00,1.50,compute,{}"
+
+
+def params(**more: Any) -> ExternalFileParams:
+    return ExternalFileParams(
+        destination_table="cloud_focus_export",
+        date_column="ChargePeriodStart",
+        **{"extra_column": "extra", "source": "bill.csv", **more},
+    )
+
+
+def land(folder: Path, *lines: str, name: str = "bill.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def read(
+    folder: Path, days: tuple[date, date] = OCTOBER, context: RecordingContext | None = None, **more: Any
+) -> list[dict[str, Any]]:
+    used = context or make_context(landing=folder, start_date=days[0], end_date=days[1], source=None)
+    return [dict(row) for batch in ExternalFileExtractor().run(used, params(**more)) for row in batch.rows]
+
+
+def refused(folder: Path, *lines: str, **more: Any) -> str:
+    land(folder, *lines)
+    with pytest.raises(PermanentError) as error:
+        read(folder, **more)
+    return str(error.value)
+
+
+def test_values_get_the_contracts_types_and_their_position(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, '2026-10-05 23:00:00,1.5E-3,"a, ""b""\nc","{""k"": 1}"', GOOD)
+    first, second = read(tmp_path)
+    assert first == {
+        "x_pipeline_run_date": date(2026, 10, 5),
+        "ChargePeriodStart": datetime(2026, 10, 5, 23, tzinfo=UTC),
+        "BilledCost": Decimal("0.0015"),
+        "ChargeDescription": 'a, "b"\nc',
+        "Tags": '{"k": 1}',
+        "source_file": "bill.csv",
+        "source_row": 1,
+    }
+    assert second["source_row"] == 2
+
+
+def test_the_day_is_the_utc_day_whatever_the_offset(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, "2026-10-05T23:30:00-02:00,1,x,{}", "2026-10-05T00:00:00Z,1,x,{}")
+    assert [row["x_pipeline_run_date"].day for row in read(tmp_path)] == [6, 5]
+
+
+def test_null_words_are_no_values(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, "2026-10-05,1,NULL,")
+    assert set(read(tmp_path)[0]) == {
+        "x_pipeline_run_date",
+        "ChargePeriodStart",
+        "BilledCost",
+        "source_file",
+        "source_row",
+    }
+
+
+def test_columns_that_the_table_lacks_are_kept_as_json(tmp_path: Path) -> None:
+    land(tmp_path, f"{HEADER},x_Operation,Id", f"{GOOD},RunInstances,11472")
+    assert json.loads(read(tmp_path)[0]["extra"]) == {"x_Operation": "RunInstances", "Id": "11472"}
+
+
+def test_without_an_extra_column_an_unknown_one_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    text = refused(tmp_path, HEADER.replace("BilledCost", "BiledCost"), GOOD, extra_column=None)
+    assert "'BiledCost'" in text and "Did you mean 'BilledCost'?" in text
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_gzip_is_told_by_its_bytes_and_not_by_its_name(tmp_path: Path, packed: bool) -> None:
+    data = f"{HEADER}\n{GOOD}\n".encode()
+    (tmp_path / "bill.csv").write_bytes(gzip.compress(data) if packed else data)
+    assert len(read(tmp_path)) == 1
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    (tmp_path / "bill.csv").write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\n{GOOD}\r\n".encode())
+    assert read(tmp_path)[0]["ChargeDescription"] == "compute"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("2026-10-05,1", "line 3: 2 fields, the header has 4; nothing for column ChargeDescription"),
+        ("2026-10-05,1,a,b,c", "line 3: 5 fields, the header has 4"),
+        ('2026-10-05,1,"cut off', "line 3, column ChargePeriodStart or after: unexpected end of data"),
+        ('2026-10-05,1,"a"b,{}', "line 3"),
+        ("2026-10-05,1.2.3,x,{}", "line 3, column BilledCost: '1.2.3' is not a number"),
+        ("2026-10-05,NaN,x,{}", "line 3, column BilledCost: 'NaN' is not a number"),
+        ("2026-10-05,1_000,x,{}", "line 3, column BilledCost"),
+        ('2026-10-05,"1,234.50",x,{}', "line 3, column BilledCost: '1,234.50' is not a number"),
+        ("05/10/2026,1,x,{}", "line 3, column ChargePeriodStart: '05/10/2026' is not a time"),
+        (",1,x,{}", "line 3, column ChargePeriodStart: '' is not a time"),
+        ("2026-10-05,1,x,{bad", "line 3, column Tags: '{bad' is not JSON"),
+        ("2026-10-05,1,x\0y,{}", "line 3, column ChargeDescription: holds a NUL byte"),
+    ],
+)
+def test_a_broken_line_is_told_with_its_line_and_column(tmp_path: Path, line: str, says: str) -> None:
+    text = refused(tmp_path, HEADER, GOOD, line)
+    assert text.startswith("bill.csv: ") and says in text
+
+
+def test_the_line_is_where_the_record_begins_even_after_records_of_several_lines(tmp_path: Path) -> None:
+    assert "line 5, column BilledCost" in refused(tmp_path, HEADER, '2026-10-05,1,"a\nb\nc",{}', "2026-10-05,x,y,{}")
+
+
+def test_a_long_value_is_shortened(tmp_path: Path) -> None:
+    assert len(refused(tmp_path, HEADER, f"2026-10-05,{'9' * 5000}x,y,{{}}")) < 300
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("ChargePeriodStart,BilledCost,BilledCost", "column BilledCost is there twice"),
+        ("ChargePeriodStart,,BilledCost", "column 2 has no name"),
+        ("ChargePeriodStar,BilledCost,Tags", "no date column 'ChargePeriodStart'. Did you mean 'ChargePeriodStar'?"),
+        ("ChargePeriodStart;BilledCost", "set the step's delimiter"),
+    ],
+)
+def test_a_wrong_header_is_told(tmp_path: Path, header: str, says: str) -> None:
+    assert says in refused(tmp_path, header, "2026-10-05,1,1")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bill.csv").write_bytes(b"")
+    with pytest.raises(PermanentError, match="is empty"):
+        read(tmp_path)
+
+
+def test_a_byte_that_is_no_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "bill.csv").write_bytes(f"{HEADER}\n{GOOD}\n2026-10-05,1,caf\xe9,x\n".encode("latin-1"))
+    with pytest.raises(PermanentError, match="line 3: not UTF-8"):
+        read(tmp_path)
+
+
+def test_a_cut_off_gzip_is_refused(tmp_path: Path) -> None:
+    data = gzip.compress((HEADER + "\n" + "\n".join(f"2026-10-05,{n},x{n},{{}}" for n in range(9999))).encode())
+    (tmp_path / "bill.csv").write_bytes(data[: len(data) // 2])
+    with pytest.raises(PermanentError, match="ends too early or is damaged"):
+        read(tmp_path)
+
+
+def test_a_row_outside_the_runs_dates_is_refused_with_the_dates_to_use(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, GOOD, "2026-09-30,1,x,{}", "2026-11-02,1,x,{}")
+    with pytest.raises(PermanentError) as error:
+        read(tmp_path)
+    assert "line 3" in str(error.value) and "--start-date 2026-09-30 --end-date 2026-11-02" in str(error.value)
+
+
+def test_the_span_of_a_file_is_its_first_and_last_day(tmp_path: Path) -> None:
+    path = land(tmp_path, HEADER, GOOD, "2026-09-30,1,x,{}", "2026-11-02,1,x,{}")
+    assert date_span(path, params()) == (date(2026, 9, 30), date(2026, 11, 2))
+
+
+@pytest.mark.parametrize(
+    "source", ["../secret.csv", "/etc/passwd", "link.csv", "file:///etc/passwd", "s3://b/k", "a/../../x"]
+)
+def test_no_source_leads_out_of_the_landing_folder(tmp_path: Path, source: str) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    land(tmp_path, HEADER, GOOD, name="secret.csv")
+    os.symlink(tmp_path / "secret.csv", landing / "link.csv")
+    with pytest.raises(PermanentError, match="not a file in the landing folder"):
+        read(landing, source=source)
+
+
+def test_a_missing_file_is_told_with_the_nearest_one(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, name="bill-2026-10.csv")
+    with pytest.raises(PermanentError, match="Did you mean 'bill-2026-10.csv'"):
+        read(tmp_path, source="bill-2026-11.csv")
+
+
+def test_the_runs_source_goes_before_the_configs(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, GOOD, name="other.csv")
+    context = make_context(landing=tmp_path, start_date=OCTOBER[0], end_date=OCTOBER[1], source="other.csv")
+    assert read(tmp_path, context=context)[0]["source_file"] == "other.csv"
+
+
+def parquet(folder: Path, columns: dict[str, Any]) -> None:
+    pq.write_table(pa.table(columns), folder / "bill.csv")
+
+
+def test_parquet_is_told_by_its_bytes_and_keeps_decimals_exact(tmp_path: Path) -> None:
+    amount = Decimal("1.00000000000001")
+    parquet(
+        tmp_path,
+        {
+            "ChargePeriodStart": [datetime(2026, 10, 5, tzinfo=UTC)],
+            "BilledCost": [amount],
+            "Tags": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
+            "Id": [7],
+        },
+    )
+    (row,) = read(tmp_path)
+    assert row["BilledCost"] == amount and json.loads(row["Tags"]) == {"a": "b"}
+    assert json.loads(row["extra"]) == {"Id": "7"}
+
+
+def test_floating_point_money_is_taken_as_its_shortest_form_and_told_once(tmp_path: Path) -> None:
+    parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)] * 2, "BilledCost": [0.1, 2e-7]})
+    context = make_context(landing=tmp_path, start_date=OCTOBER[0], end_date=OCTOBER[1], source=None)
+    assert [row["BilledCost"] for row in read(tmp_path, context=context)] == [Decimal("0.1"), Decimal("0.0000002")]
+    assert len(context.warnings) == 1 and "BilledCost" in context.warnings[0]
+
+
+def test_a_cut_off_parquet_file_is_refused(tmp_path: Path) -> None:
+    parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)], "BilledCost": [1]})
+    data = (tmp_path / "bill.csv").read_bytes()
+    (tmp_path / "bill.csv").write_bytes(data[:-20])
+    with pytest.raises(PermanentError, match="not readable as Parquet"):
+        read(tmp_path)
+
+
+def test_batches_are_bounded(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, *[GOOD] * 12_001)
+    context = make_context(landing=tmp_path, start_date=OCTOBER[0], end_date=OCTOBER[1], source=None)
+    sizes = [len(batch.rows) for batch in ExternalFileExtractor().run(context, params())]
+    assert sizes == [5000, 5000, 2001]
+
+
+def test_the_generated_bill_adds_up_and_is_the_same_every_time(tmp_path: Path) -> None:
+    first, days = date(2026, 10, 5), 3
+    total = write_focus_export(tmp_path / "bill.csv", seed=1, first_day=first, days=days, rows_per_day=50)
+    rows = read(tmp_path, days=(first, date(2026, 10, 7)))
+    assert len(rows) == days * (50 + 4)
+    assert sum((row["BilledCost"] for row in rows), Decimal(0)) == total
+    assert any(row["BilledCost"] < 0 for row in rows) and any("\n" in row["ChargeDescription"] for row in rows)
+    for name in ("a.gz", "b.gz"):
+        assert write_focus_export(tmp_path / name, seed=1, first_day=first, days=days, rows_per_day=50) == total
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "rows", "billed"),
+    # Row counts and sums as published with the files (SOURCES.md beside them).
+    [
+        ("focus_1_0_sample.part_a.csv", 661, "11.65663587019"),
+        ("fdt_aws_1_2_rows100.csv", 100, "1157.48882377213324"),
+        ("fdt_aws_1_3_rows100.csv", 100, "1242.11561911486050"),
+        ("fdt_azure_1_3_rows100.csv", 100, "4697.14467587227460"),
+        ("fdt_gcp_1_3_rows100.parquet", 100, "1587.81993053025980"),
+        ("llm_handmade_1_3.parquet", 4, "87.51830000000000"),
+    ],
+)
+def test_real_bills_add_up_to_their_published_sums(shared_data: Path, name: str, rows: int, billed: str) -> None:
+    folder = shared_data / "focus"
+    span = date_span(folder / name, params())
+    found = read(folder, days=span, source=name)
+    assert len(found) == rows
+    assert sum((row["BilledCost"] for row in found), Decimal(0)) == Decimal(billed)
