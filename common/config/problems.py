@@ -24,6 +24,15 @@ MAX_PROBLEMS = 50
 """A file shows at most this many at once; it also bounds the work that a hostile file can cause."""
 
 _PLAIN_KEY = re.compile(r"[\w.-]{1,80}", re.ASCII)
+_MUST_BE = {
+    "tuple_type": "must be a list.",
+    "list_type": "must be a list.",
+    "dict_type": "must be a mapping of keys to values.",
+    "model_type": "must be a mapping of keys to values.",
+    "string_type": "must be text. Put it in quotes.",
+    "int_type": "must be a whole number.",
+}
+_SHOULD = re.compile(r"^\w+ should\b")
 _QUOTED = re.compile(r"'([^']*)'")
 
 
@@ -61,8 +70,11 @@ def field_name(location: Location) -> str:
 
 def findings_of(error: ValidationError, model: type[BaseModel], prefix: Location = ()) -> Iterator[Finding]:
     """Yield what a validation found, in words; ``prefix`` is where the validated data hangs in the file."""
-    # Pydantic's own text is kept where it says enough; its input is dropped, it may be a secret.
-    for detail in error.errors(include_url=False, include_context=True):
+    details = error.errors(include_url=False)
+    around = {detail["loc"][:end] for detail in details for end in range(len(detail["loc"]))}
+    for detail in details:
+        if detail["type"] == "too_short" and detail["loc"] in around:
+            continue  # pydantic counts only the items that are right: the wrong ones are listed already
         location = (*prefix, *detail["loc"])
         yield location[:-1] if location[-1:] == ("[key]",) else location, _message(detail, model)
 
@@ -83,8 +95,10 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
             return f"must be one of {expected}.{close}"
         case "value_error":
             return str(context["error"])
-        case _:
-            return f"{detail['msg']}."
+        case "too_short":
+            return f"must hold at least {context['min_length']}."
+        case kind:  # pydantic's own text ("Input should be ..."), which does not repeat the input: it may be a secret
+            return _MUST_BE.get(kind) or f"{_SHOULD.sub('must', detail['msg'])}."
 
 
 def _keys_at(model: type[BaseModel], location: Location) -> set[str]:
