@@ -6,6 +6,7 @@ say what to do. A run of another organisation is answered exactly like one that 
 
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import islice
 from typing import Any
 
@@ -207,5 +208,11 @@ app = _app()
 @functions_framework.http
 def api(incoming: Request) -> Response:
     """Serve one request."""
-    with app.request_context(incoming.environ):
+    try:
+        body = incoming.get_data()
+    except HTTPException as error:
+        return _answer_error(error)
+    # functions-framework reads the request again after the function, so the inner app gets a stream of its own.
+    environ = {**incoming.environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    with app.request_context(environ):
         return app.full_dispatch_request()

@@ -7,18 +7,8 @@ import pytest
 
 from common.paths import PROJECT_ROOT
 
-HEAVY = (
-    "google.cloud",
-    "google.api_core",
-    "grpc",
-    "pyarrow",
-    "numpy",
-    "genai_prices",
-    "httpx2",
-    "fsspec",
-    "duckdb",
-    "rich",
-)
+CLIENTS = ("google.cloud.bigquery", "google.cloud.firestore", "google.cloud.pubsub_v1", "google.api_core", "grpc")
+HEAVY = (*CLIENTS, "pyarrow", "numpy", "genai_prices", "httpx2", "fsspec", "duckdb", "rich")
 MODULES = ("advance", "api", "run_finished", "run_step", "start_run", "sweep")
 
 
