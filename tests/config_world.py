@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 from pydantic import BaseModel, Field, field_validator
 
+from common.config import yaml_source
 from common.config.loader import ConfigTree
 from common.errors import ConfigError
 from common.processors import registry
@@ -134,6 +135,11 @@ class ConfigWorld:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
+
+    @staticmethod
+    def fresh() -> None:
+        """Forget what was read: for tests that write faster than the clock of the file system ticks."""
+        yaml_source._read.cache_clear()
 
     def change(self, old: str, new: str) -> None:
         """Replace one piece of the valid pipeline's text."""

@@ -1,0 +1,136 @@
+"""What ``validate`` looks at, and what it says."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from common.config.check import Result, validate_tree
+from common.errors import ConfigError
+from tests.config_world import ROUTE, VALID, ConfigWorld
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ConfigWorld:
+    return ConfigWorld(tmp_path / "configs", monkeypatch)
+
+
+def only_bad(results: list[Result]) -> Result:
+    (bad,) = [result for result in results if not result.ok]
+    return bad
+
+
+def test_pipelines_contracts_and_providers_are_all_covered(world: ConfigWorld) -> None:
+    results = validate_tree(world.root)
+    assert [(result.route, result.path, result.ok) for result in results] == [
+        (ROUTE, f"configs/{ROUTE}.yml", True),
+        ("", "configs/schemas/cost.yml", True),
+        ("", "configs/schemas/usage.yml", True),
+        ("", "configs/system/providers.yml", True),
+    ]
+
+
+def test_problems_of_a_pipeline_are_listed_one_by_one(world: ConfigWorld) -> None:
+    world.change("provider: openai", "provider: opnai")
+    world.change("[extract]", "[extrat]")
+    bad = only_bad(validate_tree(world.root))
+    assert [(problem.line, problem.field) for problem in bad.problems] == [
+        (3, "provider"),
+        (24, "steps[1].depends_on[0]"),
+    ]
+
+
+def test_a_misplaced_pipeline_is_a_result_of_its_own(world: ConfigWorld) -> None:
+    world.write("top.yml", VALID)
+    bad = only_bad(validate_tree(world.root))
+    assert (bad.route, bad.path) == ("", "configs/top.yml")
+
+
+def test_two_files_with_one_route_are_two_bad_results(world: ConfigWorld) -> None:
+    world.write("x/genai/payg/openai.yml", VALID)
+    bad = [result.path for result in validate_tree(world.root) if not result.ok]
+    assert bad == [f"configs/{ROUTE}.yml", "configs/x/genai/payg/openai.yml"]
+
+
+def test_two_pipelines_of_one_id_are_refused_because_they_would_delete_each_others_rows(world: ConfigWorld) -> None:
+    world.write("genai/payg/other.yml", VALID)
+    first, second = [result for result in validate_tree(world.root) if not result.ok]
+    assert str(first.problems[0]) == (
+        f"configs/{ROUTE}.yml:1: pipeline_id: 'genai_openai_payg' is the id of configs/genai/payg/other.yml too. "
+        "Give each its own."
+    )
+    assert second.path == "configs/genai/payg/other.yml"
+
+
+def test_a_part_of_the_tree_is_still_compared_with_the_rest(world: ConfigWorld) -> None:
+    other = world.write("genai/payg/other.yml", VALID)
+    assert not only_bad(validate_tree(world.root, other)).ok
+
+
+@pytest.mark.parametrize(
+    ("part", "paths"),
+    [
+        (f"{ROUTE}.yml", [f"configs/{ROUTE}.yml"]),
+        ("genai", [f"configs/{ROUTE}.yml"]),
+        ("schemas/cost.yml", ["configs/schemas/cost.yml"]),
+        ("system", ["configs/system/providers.yml"]),
+    ],
+)
+def test_a_file_or_a_folder_can_be_checked_alone(world: ConfigWorld, part: str, paths: list[str]) -> None:
+    assert [result.path for result in validate_tree(world.root, world.root / part)] == paths
+
+
+@pytest.mark.parametrize("part", ["genai/payg/no.yml", "../elsewhere.yml", "nothing"])
+def test_a_path_that_holds_nothing_to_check_is_refused(world: ConfigWorld, part: str) -> None:
+    with pytest.raises(ConfigError, match="is no pipeline, contract or provider registry"):
+        validate_tree(world.root, world.root / part)
+
+
+def test_a_path_relative_to_the_working_directory_is_understood(
+    world: ConfigWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.root.parent)
+    assert len(validate_tree(Path("configs"), Path("configs/genai"))) == 1
+
+
+def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
+    shutil.rmtree(world.root / "system")
+    bad = [result for result in validate_tree(world.root) if not result.ok]
+    assert [result.path for result in bad] == [f"configs/{ROUTE}.yml", "configs/system/providers.yml"]
+    assert str(bad[1].problems[0]).startswith("configs/system/providers.yml:1: (file): can't be read: No such file")
+
+
+@pytest.mark.parametrize(
+    ("contract", "expected"),
+    [
+        ("table: coast\n", "1: table: must be 'cost', the name of its file."),
+        ("colums: []\n", "4: colums: unknown key. Did you mean 'columns'? Known: columns, description, table."),
+        ("  - {name: A, type: STRING}\n", "columns[1].name: column 'a' is there twice. Remove one."),
+        ("  - {name: x_run_id, type: STRING}\n", "columns[1].name: x_run_id is stamped by the engine on every row."),
+        ("  - {name: b, type: FLOAT64}\n", "columns[1].type: must be one of 'STRING', 'INT64', 'BIGNUMERIC'"),
+        ("  - {name: b c, type: DATE}\n", "columns[1].name: must match ^[A-Za-z_]"),
+    ],
+)
+def test_mistakes_in_a_contract_are_named_with_line_and_field(world: ConfigWorld, contract: str, expected: str) -> None:
+    valid = "table: cost\ndescription: d\ncolumns:\n  - {name: a, type: STRING}\n"
+    if contract.startswith("table"):
+        valid = valid.replace("table: cost\n", contract)
+    elif contract.startswith("colums"):
+        valid = f"table: cost\ndescription: d\ncolumns: [{{name: a, type: STRING}}]\n{contract}"
+    else:
+        valid += contract
+    world.write("schemas/cost.yml", valid)
+    results = validate_tree(world.root, world.root / "schemas")
+    assert expected in str(only_bad(results).problems[0])
+
+
+def test_a_contract_with_an_extension_that_nothing_reads_is_refused(world: ConfigWorld) -> None:
+    world.write("schemas/more.yaml", "table: more\ndescription: d\ncolumns:\n  - {name: a, type: DATE}\n")
+    assert "a contract is found only as <table>.yml" in str(only_bad(validate_tree(world.root)).problems[0])
+
+
+def test_nothing_in_any_file_stops_the_check_of_the_others(world: ConfigWorld) -> None:
+    world.write("a/b/c.yml", b"\xff\xfe")
+    world.write("schemas/cost.yml", "[[[[")
+    world.write("system/providers.yml", "a: &b *b\n")
+    assert [result.ok for result in validate_tree(world.root)] == [False, False, False, True, False]
