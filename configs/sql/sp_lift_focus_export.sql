@@ -4,7 +4,8 @@
 --   1.3 ServiceProviderName and HostProviderName replace ProviderName and PublisherName, which stay mandatory;
 --   1.2 PricingCurrency: it is the billing currency unless the export says otherwise, and so are its prices and costs;
 --   1.2 account types: the export does not say, so they get the words of their own columns;
---   1.1 ServiceSubcategory: the allowed value for "none fits" is Other (<category>).
+--   1.1 ServiceSubcategory: the allowed value for "none fits" is Other (<category>);
+--   1.0 ContractedCost is mandatory, yet real exports leave it empty: without a negotiated price the list price holds.
 CREATE OR REPLACE PROCEDURE `{dataset}.sp_lift_focus_export`(
   p_source STRING, p_staging STRING, p_org_slug STRING, p_pipeline_id STRING, p_credential_id STRING,
   p_start_date DATE, p_end_date DATE
@@ -18,13 +19,13 @@ BEGIN
       BillingPeriodStart, CapacityReservationId, CapacityReservationStatus, ChargeCategory, ChargeClass,
       ChargeDescription, ChargePeriodEnd, ChargePeriodStart, CommitmentDiscountCategory, CommitmentDiscountId,
       CommitmentDiscountName, CommitmentDiscountQuantity, CommitmentDiscountStatus, CommitmentDiscountType,
-      CommitmentDiscountUnit, ConsumedQuantity, ConsumedUnit, ContractApplied, ContractedCost,
+      CommitmentDiscountUnit, ConsumedQuantity, ConsumedUnit, ContractApplied,
       ContractedUnitPrice, EffectiveCost, InvoiceId, InvoiceIssuerName, ListCost, ListUnitPrice,
       PricingCategory, PricingQuantity, PricingUnit, RegionId, RegionName, ResourceId, ResourceName,
       ResourceType, ServiceCategory, ServiceName, SkuId, SkuMeter, SkuPriceDetails, SkuPriceId, SubAccountId,
       SubAccountName, Tags, ServiceProviderName, ProviderName, PublisherName, HostProviderName,
       ServiceSubcategory, BillingAccountType, SubAccountType, ChargeFrequency, PricingCurrency,
-      PricingCurrencyEffectiveCost, PricingCurrencyListUnitPrice, PricingCurrencyContractedUnitPrice
+      PricingCurrencyEffectiveCost, PricingCurrencyListUnitPrice, PricingCurrencyContractedUnitPrice, ContractedCost
     )
     WITH source AS (
       SELECT *, COALESCE(PricingCurrency, BillingCurrency) = BillingCurrency AS same_currency
@@ -38,7 +39,7 @@ BEGIN
       BillingPeriodStart, CapacityReservationId, CapacityReservationStatus, ChargeCategory, ChargeClass,
       ChargeDescription, ChargePeriodEnd, ChargePeriodStart, CommitmentDiscountCategory, CommitmentDiscountId,
       CommitmentDiscountName, CommitmentDiscountQuantity, CommitmentDiscountStatus, CommitmentDiscountType,
-      CommitmentDiscountUnit, ConsumedQuantity, ConsumedUnit, ContractApplied, ContractedCost,
+      CommitmentDiscountUnit, ConsumedQuantity, ConsumedUnit, ContractApplied,
       ContractedUnitPrice, EffectiveCost, InvoiceId, InvoiceIssuerName, ListCost, ListUnitPrice,
       PricingCategory, PricingQuantity, PricingUnit, RegionId, RegionName, ResourceId, ResourceName,
       ResourceType, ServiceCategory, ServiceName, SkuId, SkuMeter, SkuPriceDetails, SkuPriceId, SubAccountId,
@@ -50,11 +51,17 @@ BEGIN
       COALESCE(ServiceSubcategory, CONCAT('Other (', ServiceCategory, ')')),
       COALESCE(BillingAccountType, 'Billing Account'),
       IF(SubAccountId IS NULL, NULL, COALESCE(SubAccountType, 'Sub Account')),
-      COALESCE(ChargeFrequency, IF(ChargeCategory = 'Usage', 'Usage-Based', 'One-Time')),
+      CASE LOWER(ChargeFrequency)
+        WHEN 'usage-based' THEN 'Usage-Based'  -- real exports spell it in other ways
+        WHEN 'one-time' THEN 'One-Time'
+        WHEN 'recurring' THEN 'Recurring'
+        ELSE COALESCE(ChargeFrequency, IF(ChargeCategory = 'Usage', 'Usage-Based', 'One-Time'))
+      END,
       COALESCE(PricingCurrency, BillingCurrency),
       COALESCE(PricingCurrencyEffectiveCost, IF(same_currency, EffectiveCost, NULL)),
       COALESCE(PricingCurrencyListUnitPrice, IF(same_currency, ListUnitPrice, NULL)),
-      COALESCE(PricingCurrencyContractedUnitPrice, IF(same_currency, ContractedUnitPrice, NULL))
+      COALESCE(PricingCurrencyContractedUnitPrice, IF(same_currency, ContractedUnitPrice, NULL)),
+      COALESCE(ContractedCost, ListCost)
     FROM source
   """, p_staging, p_source)
   USING p_org_slug, p_pipeline_id, p_credential_id, p_start_date, p_end_date;

@@ -220,6 +220,14 @@ def test_what_an_export_says_itself_is_not_overruled(dataset: Dataset) -> None:
     assert row["PricingCurrencyListUnitPrice"] is None, "a price in another currency is not invented"
 
 
+def test_a_contracted_cost_left_empty_is_the_list_cost_and_a_frequency_gets_its_spelling(dataset: Dataset) -> None:
+    """As in three Oracle rows of the published 1.0 sample."""
+    said = {"ContractedCost": None, "ListCost": Decimal("0.012"), "ChargeFrequency": "Usage-based"}
+    dataset.fill("cloud_focus_export", [export("0.012", **said)])
+    (row,) = dataset.call("sp_lift_focus_export", "cloud_focus_export")
+    assert (row["ContractedCost"], row["ChargeFrequency"]) == (Decimal("0.012"), "Usage-Based")
+
+
 def test_costs_pass_through_to_the_last_digit(dataset: Dataset) -> None:
     amounts = ["0.000000000000000001", "-2.76274416600", "99999999999999999999.9", "0"]
     dataset.fill("cloud_focus_export", [export(amount) for amount in amounts])
