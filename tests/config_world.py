@@ -137,6 +137,11 @@ class ConfigWorld:
         return path
 
     @staticmethod
+    def forget_missing_processor() -> None:
+        """Leave only processors that can be loaded."""
+        del registry.PROCESSORS["fake.missing"]
+
+    @staticmethod
     def fresh() -> None:
         """Forget what was read: for tests that write faster than the clock of the file system ticks."""
         yaml_source._read.cache_clear()

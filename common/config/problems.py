@@ -84,7 +84,10 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
     match detail["type"]:
         case "extra_forbidden":
             known = _keys_at(model, detail["loc"][:-1])
-            return f"unknown key.{nearest(str(detail['loc'][-1]), known)} Known: {', '.join(sorted(known)) or 'none'}."
+            # `{note: one, two}` is two keys in YAML, the second without a value
+            quotes = " A text with a comma inside {...} needs quotes." if detail["input"] is None else ""
+            close = nearest(str(detail["loc"][-1]), known)
+            return f"unknown key.{close}{quotes} Known: {', '.join(sorted(known)) or 'none'}."
         case "missing":
             return "is required. Add it."
         case "string_pattern_mismatch":

@@ -209,7 +209,8 @@ def _params_type(ps_type: str) -> type[Params]:
     except ConfigError:
         raise
     except Exception as error:  # a processor's module is code of its own: whatever fails in it must name the step
-        raise ConfigError(f"the processor {ps_type!r} can't be loaded ({type(error).__name__}: {error}).") from error
+        module = f" of {error.name}" if isinstance(error, ImportError) and error.name else ""  # its text shows paths
+        raise ConfigError(f"the processor {ps_type!r} can't be loaded ({type(error).__name__}{module}).") from error
 
 
 def params_findings(params_type: type[Params], config: dict[str, Any], place: Location) -> Iterator[Finding]:

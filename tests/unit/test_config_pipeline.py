@@ -115,8 +115,18 @@ def test_an_unknown_ps_type_is_refused_with_the_nearest_one(world: ConfigWorld) 
 
 def test_a_processor_that_cannot_be_loaded_is_named(world: ConfigWorld) -> None:
     world.change("ps_type: fake.transform", "ps_type: fake.missing")
+    assert world.problem() == (
+        "20: steps[1].ps_type: the processor 'fake.missing' can't be loaded "
+        "(ModuleNotFoundError of tests.no_such_module)."
+    )
+
+
+def test_a_key_that_a_comma_made_is_explained(world: ConfigWorld) -> None:
+    world.change(
+        "    retry:\n      max_attempts: 3\n      backoff_seconds: 30\n", "    retry: {max_attempts: 3, or 4}\n"
+    )
     assert world.problem().startswith(
-        "20: steps[1].ps_type: the processor 'fake.missing' can't be loaded (ModuleNotFound"
+        "16: steps[0].retry.'or 4': unknown key. A text with a comma inside {...} needs quotes. Known: backoff_seconds,"
     )
 
 
