@@ -116,11 +116,11 @@ class ProviderClient:
         if tried == MAX_TRIES or wait > MAX_WAIT_S or wait >= left:
             asked = "" if failure.wait_s is None else f" {self._api.name} asks to wait {failure.wait_s:g} s."
             raise TransientError(
-                f"{self._api.name} {path}: {failure.reason} (try {tried} of {MAX_TRIES}).{asked} "
+                f"{self._api.name} {path}: {failure.reason.rstrip('.')} (try {tried} of {MAX_TRIES}).{asked} "
                 "The step's retry decides what comes next.",
                 retry_after_s=failure.wait_s or 0.0,
             ) from None
-        self._context.info(f"{self._api.name} {path}: {failure.reason}; next try in {wait:g} s.")
+        self._context.info(f"{self._api.name} {path}: {failure.reason.rstrip('.')}; next try in {wait:g} s.")
         self._context.sleep(wait)
 
     def _try(self, path: str, params: Sequence[tuple[str, str]]) -> JsonAnswer | _Failure:

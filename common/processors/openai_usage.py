@@ -1,0 +1,217 @@
+"""OpenAI's organisation usage API, read into the long format of ``genai_payg_usage``.
+
+Facts (paths, fields, group_by values, arithmetic) are those of OpenAI's OpenAPI document 2.3.0, and of its SDK 3.52.0
+for ``decisions``, which only the SDK describes.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from common.errors import PermanentError, TransientError
+from common.processors.base import StepContext
+from common.processors.json_fields import Fields
+from common.processors.openai_tokens import Meter, PartsExceedTotalError, Unexplained, token_meters
+from common.processors.provider_http import Api, ProviderClient, ProviderNotFoundError
+
+API = Api(
+    key="openai",
+    name="OpenAI",
+    credential_help="It has to be an admin key (sk-admin-...) with the scope api.usage.read; "
+    "a project's key can't read the organisation's usage.",
+)
+PAGE_DAYS = 7
+"""Buckets a page: OpenAI's default. It allows 31, but a page is one batch in memory, and busy days are large."""
+DAY_S = 86_400
+
+MetersOf = Callable[[Fields, Unexplained], Iterator[Meter]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How one endpoint is asked, and what its results count.
+
+    ``group_by`` holds every documented value except ``user_id``, which OpenAI refuses together with ``project_id``
+    depending on organisation and time range (SDK 3.52.0), and which names people.
+    """
+
+    result: str
+    group_by: tuple[str, ...]
+    meters: MetersOf
+    optional: bool = False
+
+
+def _counted(field: str, meter: str, unit: str) -> MetersOf:
+    """Return the meters of a result that counts one thing."""
+
+    def meters(result: Fields, _unexplained: Unexplained) -> Iterator[Meter]:
+        yield Meter(meter, result.number(field), unit)
+
+    return meters
+
+
+_BY_MODEL = ("project_id", "api_key_id", "model")
+_BY_TIER = (*_BY_MODEL, "batch", "service_tier")
+_INPUT = _counted("input_tokens", "input_text", "Tokens")
+
+ENDPOINTS: Mapping[str, Endpoint] = {
+    "completions": Endpoint("completions", _BY_TIER, token_meters),
+    "embeddings": Endpoint("embeddings", _BY_MODEL, _INPUT),
+    "moderations": Endpoint("moderations", _BY_MODEL, _INPUT),
+    "images": Endpoint("images", (*_BY_MODEL, "size", "source"), _counted("images", "images", "Images")),
+    "audio_speeches": Endpoint("audio_speeches", _BY_MODEL, _counted("characters", "characters", "Characters")),
+    "audio_transcriptions": Endpoint("audio_transcriptions", _BY_MODEL, _counted("seconds", "seconds", "Seconds")),
+    "vector_stores": Endpoint("vector_stores", ("project_id",), _counted("usage_bytes", "stored_bytes", "Bytes")),
+    "code_interpreter_sessions": Endpoint(
+        "code_interpreter_sessions", ("project_id",), _counted("num_sessions", "sessions", "Sessions")
+    ),
+    "file_search_calls": Endpoint(
+        "file_searches", ("project_id", "api_key_id", "vector_store_id"), _counted("num_requests", "calls", "Calls")
+    ),
+    "web_search_calls": Endpoint(
+        "web_searches", (*_BY_MODEL, "context_level"), _counted("num_requests", "calls", "Calls")
+    ),
+    "decisions": Endpoint("decisions", (*_BY_TIER, "api_source"), token_meters, optional=True),
+}
+
+_COLUMNS = ("project_id", "user_id", "api_key_id", "model", "service_tier")
+_ATTRIBUTES = ("size", "source", "vector_store_id", "context_level", "api_source")
+
+
+class OpenAIUsage:
+    """Reads the usage of one organisation, a page at a time."""
+
+    endpoints: Sequence[str] = tuple(ENDPOINTS)
+
+    def pages(self, context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows of each page of each endpoint, from the first to the last day of the context.
+
+        Raises TransientError for an answer of unexpected shape and PermanentError for one whose numbers
+        contradict each other, besides what ProviderClient raises.
+        """
+        secret = context.secret()
+        headers = {"authorization": f"Bearer {secret}"}
+        findings = _Findings()
+        with ProviderClient(context, API, secret=secret, headers=headers) as client:
+            for name in endpoints:
+                try:
+                    yield from _Walk(context, client, name, findings).pages()
+                except ProviderNotFoundError:
+                    if not ENDPOINTS[name].optional:
+                        raise
+                    context.info(f"OpenAI has no usage endpoint {name!r} for this organisation: left out.")
+        for text in findings.texts():
+            context.warn(text)
+
+
+@dataclass(slots=True)
+class _Findings:
+    """Results whose parts do not add up, by endpoint, model and meter: one warning each, however many there are."""
+
+    found: dict[tuple[str, str | None, str], list[tuple[date, int]]] = field(default_factory=dict)
+
+    def add(self, key: tuple[str, str | None, str], day: date, tokens: int) -> None:
+        self.found.setdefault(key, []).append((day, tokens))
+
+    def texts(self) -> Iterator[str]:
+        for (endpoint, model, meter), cases in self.found.items():
+            yield (
+                f"OpenAI {endpoint}, model {model or 'none'}: the parts of {len(cases)} results do not add up to their "
+                f"totals (first on {min(day for day, _ in cases)}). The {sum(n for _, n in cases)} tokens in no part "
+                f"are counted as {meter}; compare the cost with OpenAI's invoice."
+            )
+
+
+class _Walk:
+    """One endpoint's buckets, day after day and page after page."""
+
+    def __init__(self, context: StepContext, client: ProviderClient, name: str, findings: _Findings) -> None:
+        self._context, self._client, self._findings = context, client, findings
+        self._name, self._endpoint = name, ENDPOINTS[name]
+        self._source = f"OpenAI {name}"
+        self._start, self._end = _midnight(context.start_date), _midnight(context.end_date + timedelta(days=1))
+        self._read_to = self._start
+
+    def pages(self) -> Iterator[list[dict[str, Any]]]:
+        # A page token is bound to its query: all parameters stay the same from page to page.
+        query = [
+            ("start_time", str(self._start)),
+            ("end_time", str(self._end)),
+            ("bucket_width", "1d"),
+            ("limit", str(PAGE_DAYS)),
+            *(("group_by[]", value) for value in self._endpoint.group_by),
+        ]
+        page: str | None = None
+        seen: set[str] = set()
+        while True:
+            params = query if page is None else [*query, ("page", page)]
+            answer = self._client.get_json(f"/organization/usage/{self._name}", params)
+            body = Fields.of(answer.body, self._source)
+            account = answer.headers.get("openai-organization") or self._context.credential_id
+            yield [row for bucket in body.objects("data") for row in self._rows(bucket, account)]
+            page = self._next(body)
+            if page is None:
+                return
+            if page in seen:
+                raise TransientError(f"{self._source}: the answers' next_page leads round in a circle.")
+            seen.add(page)
+
+    @staticmethod
+    def _next(body: Fields) -> str | None:
+        more = body.flag("has_more")
+        if more is None:
+            body.wrong("has_more", "true or false")
+        if not more:
+            return None
+        return body.text("next_page") or body.wrong("next_page", "the next page's token, because has_more is true")
+
+    def _rows(self, bucket: Fields, account: str) -> Iterator[dict[str, Any]]:
+        start, end = bucket.whole("start_time"), bucket.whole("end_time")
+        if not self._read_to <= start < self._end:
+            # A bucket that comes twice would be counted twice; one from outside belongs to another run.
+            bucket.wrong("start_time", f"unix seconds from {self._read_to} to before {self._end}, ascending")
+        if not start < end <= start + DAY_S:
+            bucket.wrong("end_time", "at most a day after start_time")
+        self._read_to = end
+        begins, ends = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
+        for result in bucket.objects("results"):
+            row = self._dimensions(result) | {
+                "provider": "openai",
+                "account_id": account,
+                "endpoint": self._name,
+                "bucket_start": begins,
+                "bucket_end": ends,
+                "x_pipeline_run_date": begins.date(),
+            }
+            for meter in self._meters(result, begins.date(), row["model"]):
+                yield row | {"meter": meter.name, "quantity": meter.quantity, "unit": meter.unit}
+
+    def _meters(self, result: Fields, day: date, model: str | None) -> Iterator[Meter]:
+        def unexplained(meter: str, tokens: int) -> None:
+            self._findings.add((self._name, model, meter), day, tokens)
+
+        try:
+            yield from (meter for meter in self._endpoint.meters(result, unexplained) if meter.quantity)
+        except PartsExceedTotalError as error:
+            raise PermanentError(
+                f"{self._source}, {day}, model {model or 'none'}: {error} No quantity is guessed. Report it to OpenAI, "
+                "or leave the endpoint out: `endpoints` in the step's config."
+            ) from None
+
+    def _dimensions(self, result: Fields) -> dict[str, Any]:
+        expected = f"organization.usage.{self._endpoint.result}.result"
+        if result.text("object") != expected:
+            result.wrong("object", repr(expected))
+        attributes = {name: value for name in _ATTRIBUTES if (value := result.text(name)) is not None}
+        dimensions: dict[str, Any] = {name: result.text(name) for name in _COLUMNS}
+        return dimensions | {
+            "batch": result.flag("batch"),
+            "attributes": json.dumps(attributes, sort_keys=True) if attributes else None,
+            "requests": result.optional_whole("num_model_requests"),
+        }
+
+
+def _midnight(day: date) -> int:
+    return int(datetime.combine(day, time(), UTC).timestamp())
