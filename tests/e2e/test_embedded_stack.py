@@ -1,5 +1,6 @@
 """The product as a process: served, killed, started again. Real emulator, real functions, real files."""
 
+import gzip
 import json
 import os
 import signal
@@ -9,14 +10,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from common.adapters.bigquery import BigQueryWarehouse
 from common.paths import PROJECT_ROOT
 from common.settings import Settings
+from infra.local.focus_export import write_focus_export
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
 
 ORG, ROUTE = "acme_corp", "genai/payg/openai"
@@ -69,15 +74,21 @@ class Served:
     def ended(self, run_id: str) -> dict[str, Any]:
         return until(lambda: run if (run := self.status(run_id))["ended_at"] else None)
 
-    def rows(self) -> list[tuple[Any, ...]]:
+    def rows(self) -> list[tuple[str, ...]]:
         """All rows of the FOCUS table but for what must differ from run to run."""
-        from common.adapters.bigquery import BigQueryWarehouse
+        found = self._select("* EXCEPT (x_run_id, x_ingested_at, x_ingestion_date)")
+        return sorted(tuple(str(value) for value in row.values()) for row in found)
 
+    def total(self) -> Decimal:
+        """SUM(BilledCost) of the FOCUS table."""
+        total: Decimal = next(self._select("SUM(BilledCost) AS billed"))["billed"]
+        return total
+
+    def _select(self, columns: str) -> Iterator[dict[str, Any]]:
         settings = Settings()
         warehouse = BigQueryWarehouse(settings.project_id, location="US", emulator_url=self.bigquery_url)
         table = f"{settings.project_id}.{settings.dataset(ORG)}.cost_data_standard_1_3"
-        found = warehouse.query(f"SELECT * EXCEPT (x_run_id, x_ingested_at, x_ingestion_date) FROM `{table}`")
-        return sorted(tuple(str(value) for value in row.values()) for row in found)
+        return warehouse.query(f"SELECT {columns} FROM `{table}`")
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -132,6 +143,35 @@ def test_a_stack_killed_in_the_middle_of_extract_goes_on_at_its_next_start(state
     assert [s["attempt"] for s in killed["steps"]] == [2, 1, 1]
     assert len(after_kill) > 0 and after_kill == after_rerun
     assert killed["rows"] == undisturbed["rows"]
+
+
+def run_bill(state: Path, source: Path, *dates: str) -> tuple[int, dict[str, Any]]:
+    """``main.py run … --source``: finds the running stack by its state directory."""
+    command = [sys.executable, "main.py", "--state-dir", str(state), "run", ORG, "aws/cost/billing"]
+    done = subprocess.run(
+        [*command, "--source", str(source), *dates, "--json"], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_a_bill_adds_up_in_the_table_twice_leaves_the_same_rows_and_a_broken_one_none(state: Path) -> None:
+    bill = state.parent / "bill.csv.gz"
+    billed = write_focus_export(bill, seed=7, first_day=date(2026, 11, 1), days=2, rows_per_day=20)
+    served = Served(state, "http://127.0.0.1:9/v1")
+    codes, runs = zip(*(run_bill(state, bill) for _ in range(2)), strict=True)
+    rows, total = served.rows(), served.total()
+    broken = state.parent / "broken.csv"
+    broken.write_bytes(gzip.decompress(bill.read_bytes())[:-30])
+    code, failed = run_bill(state, broken, "--start-date", "2026-11-01", "--end-date", "2026-11-02")
+    after = served.rows()
+    served.end()
+    assert codes == (0, 0) and [run["status"] for run in runs] == ["completed", "completed"]
+    assert (runs[0]["start_date"], runs[0]["end_date"]) == ("2026-11-01", "2026-11-02")
+    assert len(rows) == runs[0]["steps"][1]["rows"] == 2 * 24 and total == billed
+    assert code == 1 and failed["status"] == "failed" and "line " in failed["error"]
+    assert [step["attempt"] for step in failed["steps"]] == [1, 0], "a broken file is not tried again"
+    assert after == rows
 
 
 def test_a_second_stack_on_one_state_directory_is_refused_in_words(state: Path) -> None:
