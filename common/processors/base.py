@@ -79,8 +79,7 @@ class StepContext:
         left = (self.deadline - self.now()).total_seconds()
         if left <= 0:
             raise StepTimeoutError(
-                f"Step {self.step_id!r} used up its timeout_seconds. "
-                "Raise timeout_seconds, or run fewer days at once."
+                f"Step {self.step_id!r} used up its timeout_seconds. Raise timeout_seconds, or run fewer days at once."
             )
         return left
 
