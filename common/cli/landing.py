@@ -9,7 +9,7 @@ from typing import Any
 
 from common.config.loader import ConfigTree
 from common.errors import PipelineOpsError
-from common.processors.external_file import ExternalFileExtractor, date_span
+from common.processors.external_file import ExternalFileParams, date_span
 from common.settings import Settings
 
 PS_TYPE = "ExternalFileExtractor"
@@ -27,7 +27,7 @@ def land(settings: Settings, org: str, route: str, source: Path, *, dated: bool)
         raise PipelineOpsError(f"--source: {route} reads no file (it has no {PS_TYPE} step).")
     body: dict[str, Any] = {"source": place(settings.landing / org, source)}
     if not dated:
-        params = ExternalFileExtractor.params_type.model_validate(dict(step.config))
+        params = ExternalFileParams.model_validate(dict(step.config))
         first, last = date_span(settings.landing / org / body["source"], params)
         body |= {"start_date": first.isoformat(), "end_date": last.isoformat()}
     return body

@@ -51,7 +51,7 @@ def serve(settings: Settings, port: int, host: str) -> None:
 @json_option
 @click.pass_obj
 @friendly
-def run(settings: Settings, org: str, route: str, source: Path | None, as_json: bool, **fields: str | None) -> None:
+def run(settings: Settings, /, org: str, route: str, source: Path | None, as_json: bool, **fields: str | None) -> None:
     """Run a pipeline and wait for its end. Exit code 0 if it completed.
 
     \b
@@ -171,10 +171,10 @@ def show_logs(
         if as_json:
             show.as_json(found)
             return
-        rows = [
+        lines = [
             (line["at"], line["severity"], line["step_id"], line["attempt"], line["message"]) for line in found["lines"]
         ]
-        show.table(f"Log of {run_id}", ("at", "severity", "step", "attempt", "message"), rows)
+        show.table(f"Log of {run_id}", ("at", "severity", "step", "attempt", "message"), lines)
         if found["truncated"]:
             click.echo("There is more: --download gives all of it.")
 

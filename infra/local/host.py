@@ -39,7 +39,8 @@ def wsgi_app() -> Any:
     """Return one WSGI application that serves every function."""
 
     def target(name: str) -> Any:
-        return functions_framework.create_app(target=name, source=str(PROJECT_ROOT / "main.py"))
+        create_app: Any = functions_framework.create_app  # untyped
+        return create_app(target=name, source=str(PROJECT_ROOT / "main.py"))
 
     names = [*SUBSCRIPTIONS.values(), "sweep"]
     mounts = {f"/functions/{name}": target(name) for name in names}
