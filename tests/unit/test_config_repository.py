@@ -1,0 +1,19 @@
+"""The configuration of this repository is right, as ``main.py validate`` would say."""
+
+import pytest
+
+from common.config.check import Result, validate_tree
+from common.config.loader import ConfigTree
+from common.paths import configs_dir
+from tests.config_world import VARIABLES
+
+
+@pytest.mark.parametrize("result", validate_tree(configs_dir()), ids=lambda result: result.path)
+def test_every_file_of_the_configuration_is_right(result: Result) -> None:
+    assert result.ok, "\n".join(map(str, result.problems))
+
+
+@pytest.mark.parametrize("route", sorted(ConfigTree(configs_dir()).scan().routes))
+def test_every_pipeline_resolves_for_a_run(route: str) -> None:
+    tree = ConfigTree(configs_dir())
+    assert tree.resolve(tree.load(route), VARIABLES).steps
