@@ -266,9 +266,7 @@ def test_a_fee_per_request_is_not_part_of_a_tokens_price() -> None:
 
 @pytest.mark.parametrize("module", ["genai_payg_cost", "genai_payg_usage", "provider_http"])
 def test_importing_a_processor_imports_nothing_heavy(module: str) -> None:
-    code = (
-        f"import sys, common.processors.{module}\n"
-        "print([n for n in ('genai_prices', 'httpx2', 'pyarrow', 'google.cloud.bigquery', 'fsspec') if n in sys.modules])"
-    )
+    heavy = ("genai_prices", "httpx2", "pyarrow", "google.cloud.bigquery", "fsspec")
+    code = f"import sys, common.processors.{module}; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
