@@ -98,6 +98,12 @@ class TransformParams(TableParams):
     source_table: str
 
 
+class PlainParams(Params):
+    """Params without any that is required."""
+
+    note: str = ""
+
+
 class FakeExtract:
     """Stands for a processor; only its params matter here."""
 
@@ -110,6 +116,12 @@ class FakeTransform:
     params_type: ClassVar[type[Params]] = TransformParams
 
 
+class FakePlain:
+    """One that needs no config at all."""
+
+    params_type: ClassVar[type[Params]] = PlainParams
+
+
 class ConfigWorld:
     """Files below one root, and what the loader makes of them."""
 
@@ -117,6 +129,7 @@ class ConfigWorld:
         fakes = {
             "fake.extract": "tests.config_world:FakeExtract",
             "fake.transform": "tests.config_world:FakeTransform",
+            "fake.plain": "tests.config_world:FakePlain",
             "fake.missing": "tests.no_such_module:Processor",
         }
         monkeypatch.setattr(registry, "PROCESSORS", fakes)

@@ -108,15 +108,14 @@ def _keys_at(model: type[BaseModel], location: Location) -> set[str]:
     """Keys that are allowed at a place in the data of a model; more than exactly those behind a union."""
     models = {model}
     for part in location:
-        if isinstance(part, str):  # a list position leads to the same models as its list
-            reached = {
-                inner
-                for outer in models
-                for name, field in outer.model_fields.items()
-                if part == (field.alias or name)
-                for inner in _models_in(field.annotation)
-            }
-            models = reached or models  # a union's tag is part of the location, yet no key
+        reached = {
+            inner
+            for outer in models
+            for name, field in outer.model_fields.items()
+            if part == (field.alias or name)
+            for inner in _models_in(field.annotation)
+        }
+        models = reached or models  # a position in a list and the tag of a union are no keys, and lead no further
     return {field.alias or name for outer in models for name, field in outer.model_fields.items()}
 
 

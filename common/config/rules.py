@@ -152,11 +152,10 @@ def _step_configs(draft: Draft) -> Iterator[Finding]:
         except ConfigError as error:
             yield (*location, "ps_type"), str(error)
             continue
-        if isinstance(config, dict):
-            place = (*location, "config")
-            for inner, message in unresolved(config, NAMES):
-                yield (*place, *inner), message
-            yield from params_findings(params_type, substitute(config, PLACEHOLDERS), place)
+        place = (*location, "config")
+        for inner, message in unresolved(config, NAMES):
+            yield (*place, *inner), message
+        yield from params_findings(params_type, substitute(config, PLACEHOLDERS), place)
 
 
 def _tables(draft: Draft) -> Iterator[Finding]:

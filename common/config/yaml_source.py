@@ -103,9 +103,6 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         # PyYAML lets chr() and int() fail on escapes and directives that no character or version has
         line = loader.get_mark().line + 1 if loader else 1
         raise _invalid(name, line, "(file)", "is not YAML: a number in it is out of range.") from None
-    finally:
-        if loader:
-            loader.dispose()
 
 
 def _place(error: yaml.MarkedYAMLError) -> tuple[int, str]:

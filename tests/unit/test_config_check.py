@@ -109,6 +109,8 @@ def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
         ("  - {name: x_run_id, type: STRING}\n", "columns[1].name: x_run_id is stamped by the engine on every row."),
         ("  - {name: b, type: FLOAT64}\n", "columns[1].type: must be one of 'STRING', 'INT64', 'BIGNUMERIC'"),
         ("  - {name: b c, type: DATE}\n", "columns[1].name: must match ^[A-Za-z_]"),
+        ("  - {name: [b], type: DATE}\n", "columns[1].name: must be text. Put it in quotes."),
+        ("  - b\n", "columns[1]: must be a mapping of keys to values."),
     ],
 )
 def test_mistakes_in_a_contract_are_named_with_line_and_field(world: ConfigWorld, contract: str, expected: str) -> None:
@@ -131,6 +133,7 @@ def test_a_contract_with_an_extension_that_nothing_reads_is_refused(world: Confi
 
 def test_nothing_in_any_file_stops_the_check_of_the_others(world: ConfigWorld) -> None:
     world.write("a/b/c.yml", b"\xff\xfe")
+    world.write("a/b/d.yml", "pipeline_id: [a]\n")
     world.write("schemas/cost.yml", "[[[[")
     world.write("system/providers.yml", "a: &b *b\n")
-    assert [result.ok for result in validate_tree(world.root)] == [False, False, False, True, False]
+    assert [result.ok for result in validate_tree(world.root)] == [False, False, False, False, True, False]

@@ -106,6 +106,29 @@ def test_steps_must_be_a_list_with_something_in_it(world: ConfigWorld, steps: st
     assert all(problem.startswith("7: steps") for problem in world.problems())
 
 
+TEXTS = ("genai_openai_payg", "OpenAI usage", "fake.extract", "extract\n", "fake.transform", '"0 6 * * *"')
+
+
+@pytest.mark.parametrize("value", ["[a]", "{a: b}", "3", "true"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_value_of_another_kind_is_refused_wherever_it_stands(world: ConfigWorld, text: str, value: str) -> None:
+    world.change(f": {text}", f": {value}\n" if text.endswith("\n") else f": {value}")
+    assert any(problem.endswith("must be text. Put it in quotes.") for problem in world.problems())
+
+
+@pytest.mark.parametrize("value", ["[a]", "{a: b}", "3", "null"])
+@pytest.mark.parametrize("key", ["source_table: usage", "destination_table: cost"])
+def test_a_table_of_another_kind_is_refused(world: ConfigWorld, key: str, value: str) -> None:
+    field = key.split(":")[0]
+    world.change(key, f"{field}: {value}")
+    assert world.problem().endswith(f"steps[1].config.{field}: must be text. Put it in quotes.")
+
+
+def test_a_pipeline_without_a_schedule_and_a_step_without_a_config_are_fine(world: ConfigWorld) -> None:
+    world.write(f"{ROUTE}.yml", VALID.replace('"0 6 * * *"', "null") + "  - {step_id: rest, ps_type: fake.plain}\n")
+    assert world.tree.load(ROUTE).config.schedule is None
+
+
 def test_an_unknown_ps_type_is_refused_with_the_nearest_one(world: ConfigWorld) -> None:
     world.change("ps_type: fake.transform", "ps_type: fake.tranform")
     assert world.problem().startswith(
