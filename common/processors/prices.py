@@ -40,12 +40,11 @@ class _Unit:
     """One unit of a meter, in the library's words.
 
     ``usage`` are the counters that are 1 for it (they include each other). ``any_of`` are the price keys of which the
-    model must have one, most specific first; ``unless`` is a key that makes the last of them the wrong one.
+    model must have one.
     """
 
     usage: tuple[str, ...]
     any_of: tuple[str, ...]
-    unless: str | None = None
 
 
 _CACHED = ("input_tokens", "cache_read_tokens")
@@ -63,7 +62,6 @@ _TOKENS: Mapping[str, _Unit] = {
     "input_cached_image": _Unit(
         (*_CACHED, *_IMAGE, "cache_image_read_tokens"),
         ("cache_image_read_mtok", "cache_read_mtok"),
-        unless="input_image_mtok",
     ),
     "input_cache_write": _Unit(("input_tokens", "cache_write_tokens"), ("cache_write_mtok",)),
     "output_text": _Unit(("output_tokens",), ("output_mtok",)),
@@ -163,11 +161,7 @@ def _has_variant(found: "PriceCalculation", variant: str, at: datetime) -> bool:
 
 
 def _has_price(prices: "ModelPrice", unit: _Unit) -> bool:
-    *specific, last = unit.any_of
-    if any(getattr(prices, key) is not None for key in specific):
-        return True
-    forbidden = unit.unless is not None and getattr(prices, unit.unless) is not None
-    return getattr(prices, last) is not None and not forbidden
+    return any(getattr(prices, key) is not None for key in unit.any_of)
 
 
 def _is_free(provider: str, endpoint: str, found: "PriceCalculation") -> bool:
