@@ -51,8 +51,8 @@ _CACHED = ("input_tokens", "cache_read_tokens")
 _AUDIO = ("input_tokens", "input_audio_tokens")
 _IMAGE = ("input_tokens", "input_image_tokens")
 
-# An image fed to a model without an image price is metered in tokens at the model's input rate: that is how OpenAI's
-# token calculators for vision models price it, and the library too. For audio no such rule exists.
+# An image fed to a model without an image price is metered in tokens at the model's input rate: so the library prices
+# it, and so do calculators after OpenAI's vision guide (PyPI openai-vision-cost). For audio no such rule exists.
 _TOKENS: Mapping[str, _Unit] = {
     "input_text": _Unit(("input_tokens",), ("input_mtok",)),
     "input_audio": _Unit(_AUDIO, ("input_audio_mtok",)),
