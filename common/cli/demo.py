@@ -17,6 +17,7 @@ from common.cli.landing import place
 from common.cli.runs import follow
 from common.ports import CredentialInfo
 from common.settings import Settings
+from common.table import LINEAGE
 from infra.local.focus_export import write_focus_export
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
 from infra.local.stack import EmbeddedStack
@@ -27,20 +28,8 @@ DAYS = 3
 SEED = 20261121
 TABLE = "cost_data_standard_1_3"
 
-DEAREST = (
-    "BilledCost",
-    "BillingCurrency",
-    "ServiceProviderName",
-    "ServiceName",
-    "ChargeDescription",
-    "x_org_slug",
-    "x_pipeline_id",
-    "x_credential_id",
-    "x_pipeline_run_date",
-    "x_run_id",
-    "x_ingested_at",
-    "x_ingestion_date",
-)
+CHARGE = ("BilledCost", "BillingCurrency", "ServiceProviderName", "ServiceName", "ChargeDescription")
+LINEAGE_FIELDS = tuple(name for name, _ in LINEAGE)
 
 
 def run_demo(settings: Settings) -> int:
@@ -87,14 +76,13 @@ def _show_rows(stack: EmbeddedStack, settings: Settings, billed: Decimal) -> Non
     """Print the dearest rows with their lineage, and that the bill's sum is the table's."""
     warehouse = stack.engine.attempts.warehouse()
     table = f"`{settings.project_id}.{settings.dataset(ORG)}.{TABLE}`"
-    columns = ", ".join(DEAREST)
-    rows = warehouse.query(f"SELECT {columns} FROM {table} ORDER BY BilledCost DESC, ChargeDescription LIMIT 10")  # noqa: S608
-    show.table(
-        f"The ten dearest rows of {TABLE}",
-        DEAREST,
-        [[_cell(row[name]) for name in DEAREST] for row in rows],
-        ["BilledCost"],
+    columns = ", ".join((*CHARGE, *LINEAGE_FIELDS))
+    rows = list(
+        warehouse.query(f"SELECT {columns} FROM {table} ORDER BY BilledCost DESC, ChargeDescription LIMIT 10")  # noqa: S608
     )
+    for title, names in ((f"The ten dearest rows of {TABLE}", CHARGE), ("Their lineage", LINEAGE_FIELDS)):
+        cells = [(number, *(_cell(row[name]) for name in names)) for number, row in enumerate(rows, 1)]
+        show.table(title, ("#", *names), cells, ("#", "BilledCost"))
     sums = list(
         warehouse.query(
             f"SELECT x_pipeline_id, COUNT(*) AS n, SUM(BilledCost) AS billed FROM {table}"  # noqa: S608
@@ -102,18 +90,19 @@ def _show_rows(stack: EmbeddedStack, settings: Settings, billed: Decimal) -> Non
             {"org": ORG},
         )
     )
-    lines = [(row["x_pipeline_id"], row["n"], f"{row['billed']:f}") for row in sums]
+    lines = [(row["x_pipeline_id"], row["n"], _cell(row["billed"])) for row in sums]
     show.table(f"Rows and sums in {TABLE}", ("pipeline", "rows", "SUM(BilledCost)"), lines, ("rows", "SUM(BilledCost)"))
     found = next((row["billed"] for row in sums if row["x_pipeline_id"] == "cloud_aws_cost_billing"), None)
     verdict = "equal to the last digit" if found == billed else "DIFFERENT"
-    click.echo(f"AWS bill: SUM(BilledCost) of the file {billed:f}, of the table {found:f}: {verdict}")
+    click.echo(f"AWS bill: SUM(BilledCost) of the file {_cell(billed)}, of the table {_cell(found)}: {verdict}")
     click.echo(f"Next: main.py history {ORG} · main.py status {ORG} RUN_ID · main.py serve")
 
 
 def _cell(value: Any) -> str:
     """Show a value on one line; money without exponent."""
     if isinstance(value, Decimal):
-        return f"{value:f}"
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     return " ".join(str(value).split())[:48]

@@ -19,7 +19,7 @@ STYLES = {
     "WARNING": "yellow",
     "running": "cyan",
 }
-PIPED_WIDTH = 200
+PIPED_WIDTH = 160
 """Columns where the output is no terminal: enough that nothing is cut in a log file."""
 
 
