@@ -48,12 +48,10 @@ def validate(settings: Settings, path: Path | None, as_json: bool) -> None:
 @friendly
 def schema(settings: Settings) -> None:
     """Write configs/pipeline.schema.json, from which editors complete and check pipelines."""
-    import json
+    from common.config.json_schema import SCHEMA_FILE, schema_text
 
-    from common.config.json_schema import pipeline_schema
-
-    path = settings.configs / "pipeline.schema.json"
-    path.write_text(json.dumps(pipeline_schema(), indent=2) + "\n")
+    path = settings.configs / SCHEMA_FILE
+    path.write_text(schema_text(), "utf-8")
     click.echo(f"wrote {path}")
 
 

@@ -1,12 +1,11 @@
 """The JSON Schema of a pipeline's YAML, from which editors complete and check while somebody types.
 
-``python -m common.config.json_schema`` writes ``configs/pipeline.schema.json``; a test holds it up to date.
+``main.py schema`` writes ``configs/pipeline.schema.json``; a test holds it up to date.
 It says less than the rules do: what one value means to another, only ``main.py validate`` knows.
 """
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -74,7 +73,3 @@ def _open_to_templates(schema: Any) -> Any:
 def schema_text() -> str:
     """Return the text of the schema's file."""
     return json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    (Path(__file__).parents[2] / "configs" / SCHEMA_FILE).write_text(schema_text(), "utf-8")

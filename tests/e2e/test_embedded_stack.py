@@ -90,6 +90,15 @@ class Served:
         table = f"{settings.project_id}.{settings.dataset(ORG)}.cost_data_standard_1_3"
         return warehouse.query(f"SELECT {columns} FROM `{table}`")
 
+    def __enter__(self) -> "Served":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it whatever happened: a failed test must leave no server behind."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(30)
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
@@ -125,15 +134,13 @@ def state(tmp_path: Path) -> Path:
 
 def test_a_stack_killed_in_the_middle_of_extract_goes_on_at_its_next_start(state: Path) -> None:
     """SIGKILL while extract waits for the provider; the next start makes attempt 2 and the same rows."""
-    with hanging_server() as url:
-        first = Served(state, url)
+    with hanging_server() as url, Served(state, url) as first:
         run_id = first.start()
         until(
             lambda: steps[0] if (steps := first.status(run_id)["steps"]) and steps[0]["status"] == "running" else None
         )
         first.kill()
-    with SandboxServer() as sandbox:
-        second = Served(state, sandbox.url)
+    with SandboxServer() as sandbox, Served(state, sandbox.url) as second:
         killed = second.ended(run_id)
         after_kill = second.rows()
         undisturbed = second.ended(second.start())
@@ -158,14 +165,14 @@ def run_bill(state: Path, source: Path, *dates: str) -> tuple[int, dict[str, Any
 def test_a_bill_adds_up_in_the_table_twice_leaves_the_same_rows_and_a_broken_one_none(state: Path) -> None:
     bill = state.parent / "bill.csv.gz"
     billed = write_focus_export(bill, seed=7, first_day=date(2026, 11, 1), days=2, rows_per_day=20)
-    served = Served(state, "http://127.0.0.1:9/v1")
-    codes, runs = zip(*(run_bill(state, bill) for _ in range(2)), strict=True)
-    rows, total = served.rows(), served.total()
-    broken = state.parent / "broken.csv"
-    broken.write_bytes(gzip.decompress(bill.read_bytes())[:-30])
-    code, failed = run_bill(state, broken, "--start-date", "2026-11-01", "--end-date", "2026-11-02")
-    after = served.rows()
-    served.end()
+    with Served(state, "http://127.0.0.1:9/v1") as served:
+        codes, runs = zip(*(run_bill(state, bill) for _ in range(2)), strict=True)
+        rows, total = served.rows(), served.total()
+        broken = state.parent / "broken.csv"
+        broken.write_bytes(gzip.decompress(bill.read_bytes())[:-30])
+        code, failed = run_bill(state, broken, "--start-date", "2026-11-01", "--end-date", "2026-11-02")
+        after = served.rows()
+        served.end()
     assert codes == (0, 0) and [run["status"] for run in runs] == ["completed", "completed"]
     assert (runs[0]["start_date"], runs[0]["end_date"]) == ("2026-11-01", "2026-11-02")
     assert len(rows) == runs[0]["steps"][1]["rows"] == 2 * 24 and total == billed
@@ -175,8 +182,7 @@ def test_a_bill_adds_up_in_the_table_twice_leaves_the_same_rows_and_a_broken_one
 
 
 def test_a_second_stack_on_one_state_directory_is_refused_in_words(state: Path) -> None:
-    with SandboxServer() as sandbox:
-        served = Served(state, sandbox.url)
+    with SandboxServer() as sandbox, Served(state, sandbox.url) as served:
         other = subprocess.run(
             [sys.executable, "main.py", "--state-dir", str(state), "serve"],
             cwd=PROJECT_ROOT,

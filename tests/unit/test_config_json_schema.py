@@ -105,7 +105,7 @@ def test_a_valid_pipeline_passes_and_bad_ones_fail(schema: dict[str, Any]) -> No
 
 def test_the_schema_in_the_repository_is_up_to_date() -> None:
     committed = (configs_dir() / SCHEMA_FILE).read_text("utf-8")
-    assert committed == schema_text(), "run: python -m common.config.json_schema"
+    assert committed == schema_text(), "run: python main.py schema"
     assert json.loads(committed)["$ref"] == "#/$defs/PipelineConfig"
 
 
