@@ -28,7 +28,7 @@ def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:
                 show.as_json(error.problem)
                 sys.exit(1)
             raise click.ClickException(str(error)) from error
-        except PipelineOpsError as error:
+        except (PipelineOpsError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
     return run

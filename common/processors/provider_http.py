@@ -114,10 +114,13 @@ class ProviderClient:
             wait = min(BACKOFF_S * 2 ** (tried - 1), MAX_BACKOFF_S)
         left = self._context.remaining_s()
         if tried == MAX_TRIES or wait > MAX_WAIT_S or wait >= left:
-            asked = "" if failure.wait_s is None else f" {self._api.name} asks to wait {failure.wait_s:g} s."
+            hint = (
+                f"Is {self._api.name} up (see its status page), and can it be reached from here?"
+                if failure.wait_s is None
+                else f"{self._api.name} asks to wait {failure.wait_s:g} s."
+            )
             raise TransientError(
-                f"{self._api.name} {path}: {failure.reason.rstrip('.')} (try {tried} of {MAX_TRIES}).{asked} "
-                "The step's retry decides what comes next.",
+                f"{self._api.name} {path}: {failure.reason.rstrip('.')} (try {tried} of {MAX_TRIES}). {hint}",
                 retry_after_s=failure.wait_s or 0.0,
             ) from None
         self._context.info(f"{self._api.name} {path}: {failure.reason.rstrip('.')}; next try in {wait:g} s.")

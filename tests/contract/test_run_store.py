@@ -16,7 +16,7 @@ from common.domain.events import RunRejected, RunValidated, ValidationStarted
 from common.domain.model import Pipeline, RunRequest, RunStatus, StepSpec
 from common.domain.quota import Limits
 from common.domain.transitions import Transition
-from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError
+from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError, TransientError
 from common.ports import RunStore
 from common.topics import messages
 
@@ -260,3 +260,11 @@ def test_history_shows_one_organisation_and_filters(adapter: Adapter) -> None:
 def test_a_cursor_that_was_not_given_out_is_refused(adapter: Adapter, cursor: str) -> None:
     with pytest.raises(RequestError, match="cursor"):
         adapter.store.history("acme", limit=1, cursor=cursor)
+
+
+def test_a_store_that_can_not_be_opened_or_read_is_a_transient_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "folder.db").mkdir()
+    (tmp_path / "rubbish.db").write_bytes(b"not a database" * 1000)
+    for name in ("folder.db", "rubbish.db"):
+        with pytest.raises(TransientError, match=f"{name} could not be opened"):
+            Database(tmp_path / name)

@@ -88,10 +88,11 @@ class Database:
         """Return this thread's connection, outside any transaction."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            db.execute("PRAGMA journal_mode = WAL")
-            # FULL: an accepted run survives a power cut, not only a killed process.
-            db.execute("PRAGMA synchronous = FULL")
+            with self._translated("opened"):
+                db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+                db.execute("PRAGMA journal_mode = WAL")
+                # FULL: an accepted run survives a power cut, not only a killed process.
+                db.execute("PRAGMA synchronous = FULL")
             self._local.db = db
         return db
 
@@ -103,7 +104,7 @@ class Database:
         TransientError when the disk is full or the lock is not to be had.
         """
         db = self.connection()
-        try:
+        with self._translated("written"):
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -112,5 +113,12 @@ class Database:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
-        except sqlite3.OperationalError as error:
-            raise TransientError(f"The run store {self.path.name} could not be written: {error}.") from error
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise TransientError(
+                f"The run store {self.path.name} could not be {what}: {error}. Is its disk full, or not writable?"
+            ) from error
