@@ -66,7 +66,8 @@ class BigQueryWarehouse:
         # The emulator reads decimals wider than 38 digits through a double and loses the end of them.
         self.decimal_digits = (76, 38) if emulator_url is None else (38, 18)
         self._ensured: set[tuple[str, ...]] = set()
-        self._lock = threading.Lock()
+        # Held while something is made: threads that all find a table missing would make it against each other.
+        self._making = threading.Lock()
 
     @cached_property
     def _client(self) -> "bigquery.Client":
@@ -86,9 +87,12 @@ class BigQueryWarehouse:
 
     def ensure_table(self, target: str, table: Table) -> None:
         key = (target, *(f"{c.name} {c.type} {c.mode}" for c in table.columns))
-        with self._lock:
-            if key in self._ensured:
-                return
+        with self._making:
+            if key not in self._ensured:
+                self._make_table(target, table)
+                self._ensured.add(key)
+
+    def _make_table(self, target: str, table: Table) -> None:
         from google.cloud import bigquery
 
         columns = [*_fields(table.columns), *(bigquery.SchemaField(name, kind) for name, kind in LINEAGE)]
@@ -104,8 +108,6 @@ class BigQueryWarehouse:
             if len(found.schema) != len(columns) or found.etag is None:
                 found = self._client.get_table(target, retry=self._retry(), timeout=CALL_TIMEOUT_S)
             self._extend(found, columns)
-        with self._lock:
-            self._ensured.add(key)
 
     def _extend(self, found: "bigquery.Table", wanted: Sequence["bigquery.SchemaField"]) -> None:
         """Add missing columns as NULLABLE; refuse a column of another type: nothing is ever narrowed or retyped."""
@@ -217,13 +219,12 @@ class BigQueryWarehouse:
 
     def ensure_procedure(self, procedure: str, ddl: str) -> None:
         key = (_checked(procedure), ddl)
-        with self._lock:
+        with self._making:
             if key in self._ensured:
                 return
-        with translated(f"make procedure {procedure}"):
-            job = self._client.query(ddl, job_retry=None, retry=self._retry(), timeout=CALL_TIMEOUT_S)
-            job.result(retry=self._retry(), timeout=JOB_TIMEOUT_S)
-        with self._lock:
+            with translated(f"make procedure {procedure}"):
+                job = self._client.query(ddl, job_retry=None, retry=self._retry(), timeout=CALL_TIMEOUT_S)
+                job.result(retry=self._retry(), timeout=JOB_TIMEOUT_S)
             self._ensured.add(key)
 
     def _run(

@@ -229,6 +229,23 @@ def test_writers_of_different_keys_in_one_table_lose_and_double_nothing(target: 
     assert [(o, r) for _, o, _, _, r, _ in target.names()] == [(f"org{n}", "run_2") for n in range(8)]
 
 
+def test_threads_that_all_find_a_table_missing_make_it_once(target: Target) -> None:
+    failures: list[Exception] = []
+
+    def ensure() -> None:
+        try:
+            target.warehouse.ensure_table(target.table_id, TABLE)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ensure) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
 def test_a_new_column_of_the_contract_is_added_and_old_rows_stay(target: Target) -> None:
     target.write([row("old", D1)])
     wider = TABLE.model_copy(
