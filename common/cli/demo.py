@@ -46,6 +46,7 @@ def run_demo(settings: Settings) -> int:
             stack.engine.credentials.add(info, SANDBOX_ADMIN_KEY)
             source, billed = _bill(settings, last)
             client = ApiClient(stack.url)
+            _finish_earlier(client)
             ended = [
                 _run(client, "genai/payg/openai", {**days, "credential_id": CREDENTIAL}),
                 _run(client, "aws/cost/billing", {**days, "source": source}),
@@ -63,6 +64,14 @@ def _bill(settings: Settings, last: Any) -> tuple[str, Decimal]:
         first = last - timedelta(days=DAYS - 1)
         billed = write_focus_export(path, seed=SEED, first_day=first, days=DAYS, rows_per_day=120)
         return place(settings.landing / ORG, path), billed
+
+
+def _finish_earlier(client: ApiClient) -> None:
+    """Follow the runs that an earlier, killed demo left: the stack has taken them up again."""
+    for run in reversed(client.history(ORG, limit="200")["runs"]):
+        if not run["ended_at"]:
+            click.echo(f"\n{run['run_id']} of an earlier process goes on")
+            show.run_table(follow(client, ORG, run["run_id"], run["pipeline"]))
 
 
 def _run(client: ApiClient, route: str, body: dict[str, str]) -> dict[str, Any]:
