@@ -13,10 +13,10 @@ from common.adapters.sqlite.logs import SqliteLogs
 from common.adapters.sqlite.run_store import SqliteRunStore
 from common.attempt import AttemptRunner
 from common.config.loader import ConfigTree
+from common.config.plans import YamlPlans
 from common.config.providers import load_providers
 from common.engine import Engine
 from common.errors import ConfigError, nearest
-from common.plans import YamlPlans
 from common.ports import Warehouse
 from common.settings import Settings
 
@@ -55,7 +55,7 @@ def build(settings: Settings, *, now: Callable[[], datetime] | None = None) -> E
         store=SqliteRunStore(database, bus),
         bus=bus,
         logs=logs,
-        plans=YamlPlans(settings.configs / "system" / "plans.yml"),
+        plans=YamlPlans(settings.configs),
         credentials=credentials,
         configs=ConfigTree(settings.configs),
         attempts=AttemptRunner(

@@ -54,6 +54,13 @@ providers:
     display_name: AWS
 """
 
+PLANS = """\
+plans:
+  small: {daily: 1, monthly: 2, concurrent: 3}
+organisations:
+  acme_corp: {plan: small, status: ACTIVE}
+"""
+
 VARIABLES = {
     "org_slug": "acme_corp",
     "project_id": "acme-prod",
@@ -140,6 +147,7 @@ class ConfigWorld:
                 f"schemas/{table}.yml", f"table: {table}\ndescription: t\ncolumns:\n  - {{name: a, type: STRING}}\n"
             )
         self.write("system/providers.yml", PROVIDERS)
+        self.write("system/plans.yml", PLANS)
         self.write(f"{ROUTE}.yml", VALID)
 
     def write(self, name: str, content: str | bytes) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.config.contracts import check_contract
 from common.config.loader import ConfigTree
+from common.config.plans import PLANS_FILE, load_plans
 from common.config.problems import InvalidFileError, Problem
 from common.config.providers import PROVIDERS_FILE, load_providers
 from common.config.yaml_source import read
@@ -29,7 +30,7 @@ class Result:
 
 
 def validate_tree(root: Path, only: Path | None = None) -> list[Result]:
-    """Check all pipelines, table contracts and the provider registry below ``root``, in this order.
+    """Check all pipelines, table contracts, the provider registry and the plans below ``root``, in this order.
 
     ``only`` (a file or a folder) limits what is reported, not what it is compared with. Nothing wrong in a file raises;
     ConfigError is raised if ``only`` is no part of the tree.
@@ -38,7 +39,7 @@ def validate_tree(root: Path, only: Path | None = None) -> list[Result]:
     chosen = [(route, path, check) for route, path, check in _checks(tree) if only is None or _is_in(path, only)]
     if not chosen:
         raise ConfigError(
-            f"{only}: is no pipeline, contract or provider registry, nor a folder of such. Check the path."
+            f"{only}: is no pipeline, contract, provider registry or plans file, nor a folder of such. Check the path."
         )
     return [Result(route, tree.shown(path), _problems_of(check)) for route, path, check in chosen]
 
@@ -65,6 +66,7 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
     for path in sorted((tree.root / "schemas").glob("*.y*ml")):
         yield "", path, partial(_check_contract, tree, path)
     yield "", tree.root / PROVIDERS_FILE, partial(load_providers, tree.root)
+    yield "", tree.root / PLANS_FILE, partial(load_plans, tree.root)
 
 
 def _paths_by_pipeline_id(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[str, list[Path]]:

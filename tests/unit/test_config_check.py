@@ -20,13 +20,14 @@ def only_bad(results: list[Result]) -> Result:
     return bad
 
 
-def test_pipelines_contracts_and_providers_are_all_covered(world: ConfigWorld) -> None:
+def test_pipelines_contracts_providers_and_plans_are_all_covered(world: ConfigWorld) -> None:
     results = validate_tree(world.root)
     assert [(result.route, result.path, result.ok) for result in results] == [
         (ROUTE, f"configs/{ROUTE}.yml", True),
         ("", "configs/schemas/cost.yml", True),
         ("", "configs/schemas/usage.yml", True),
         ("", "configs/system/providers.yml", True),
+        ("", "configs/system/plans.yml", True),
     ]
 
 
@@ -73,7 +74,7 @@ def test_a_part_of_the_tree_is_still_compared_with_the_rest(world: ConfigWorld) 
         (f"{ROUTE}.yml", [f"configs/{ROUTE}.yml"]),
         ("genai", [f"configs/{ROUTE}.yml"]),
         ("schemas/cost.yml", ["configs/schemas/cost.yml"]),
-        ("system", ["configs/system/providers.yml"]),
+        ("system", ["configs/system/providers.yml", "configs/system/plans.yml"]),
     ],
 )
 def test_a_file_or_a_folder_can_be_checked_alone(world: ConfigWorld, part: str, paths: list[str]) -> None:
@@ -82,7 +83,7 @@ def test_a_file_or_a_folder_can_be_checked_alone(world: ConfigWorld, part: str, 
 
 @pytest.mark.parametrize("part", ["genai/payg/no.yml", "../elsewhere.yml", "nothing"])
 def test_a_path_that_holds_nothing_to_check_is_refused(world: ConfigWorld, part: str) -> None:
-    with pytest.raises(ConfigError, match="is no pipeline, contract or provider registry"):
+    with pytest.raises(ConfigError, match="is no pipeline, contract, provider registry or plans file"):
         validate_tree(world.root, world.root / part)
 
 
@@ -96,7 +97,11 @@ def test_a_path_relative_to_the_working_directory_is_understood(
 def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
     shutil.rmtree(world.root / "system")
     bad = [result for result in validate_tree(world.root) if not result.ok]
-    assert [result.path for result in bad] == [f"configs/{ROUTE}.yml", "configs/system/providers.yml"]
+    assert [result.path for result in bad] == [
+        f"configs/{ROUTE}.yml",
+        "configs/system/providers.yml",
+        "configs/system/plans.yml",
+    ]
     assert str(bad[1].problems[0]).startswith("configs/system/providers.yml:1: (file): can't be read: No such file")
 
 
@@ -136,4 +141,4 @@ def test_nothing_in_any_file_stops_the_check_of_the_others(world: ConfigWorld) -
     world.write("a/b/d.yml", "pipeline_id: [a]\n")
     world.write("schemas/cost.yml", "[[[[")
     world.write("system/providers.yml", "a: &b *b\n")
-    assert [result.ok for result in validate_tree(world.root)] == [False, False, False, False, True, False]
+    assert [result.ok for result in validate_tree(world.root)] == [False, False, False, False, True, False, True]

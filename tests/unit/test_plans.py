@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from common.config.plans import YamlPlans
 from common.domain.quota import Limits, Usage, exceeded
 from common.errors import ConfigError, NotFoundError
-from common.plans import YamlPlans
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
 PLANS = """
@@ -15,13 +15,13 @@ plans:
   small: {daily: 1, monthly: 2, concurrent: 3}
 organisations:
   acme: {plan: small, status: TRIAL}
-  lost: {plan: smal, status: ACTIVE}
 """
 
 
 def plans(tmp_path: Path, text: str = PLANS) -> YamlPlans:
-    (tmp_path / "plans.yml").write_text(text)
-    return YamlPlans(tmp_path / "plans.yml")
+    (tmp_path / "system").mkdir(exist_ok=True)
+    (tmp_path / "system" / "plans.yml").write_text(text)
+    return YamlPlans(tmp_path)
 
 
 def test_an_organisation_has_its_plans_limits(tmp_path: Path) -> None:
@@ -34,11 +34,13 @@ def test_an_unknown_organisation_is_not_found_with_the_nearest_name(tmp_path: Pa
 
 
 def test_an_unknown_plan_is_a_config_error_with_the_nearest_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="organisations.lost.plan.*Did you mean 'small'"):
-        plans(tmp_path).limits("lost")
+    with pytest.raises(ConfigError, match="plans.yml:6: organisations.lost.plan: .*Did you mean 'small'"):
+        plans(tmp_path, PLANS + "  lost: {plan: smal, status: ACTIVE}\n").limits("acme")
 
 
-@pytest.mark.parametrize("text", ["plans: {", "[]", "plans: {}\norganisations: {a: {plan: x, status: BROKE}}"])
+@pytest.mark.parametrize(
+    "text", ["plans: {", "[]", PLANS.replace("TRIAL", "BROKE"), PLANS.replace("daily", "dayly"), "plans: {}"]
+)
 def test_a_damaged_file_is_a_config_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="plans.yml"):
         plans(tmp_path, text).limits("acme")
@@ -47,7 +49,7 @@ def test_a_damaged_file_is_a_config_error(tmp_path: Path, text: str) -> None:
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     read = plans(tmp_path)
     read.limits("acme")
-    (tmp_path / "plans.yml").write_text(PLANS.replace("daily: 1,", "daily: 100,"))
+    (tmp_path / "system" / "plans.yml").write_text(PLANS.replace("daily: 1,", "daily: 100,"))
     assert read.limits("acme").daily == 100
 
 

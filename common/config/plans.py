@@ -1,0 +1,90 @@
+"""Plan limits from ``configs/system/plans.yml``: the embedded mode's source of truth."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from common.config.model import IDENTIFIER
+from common.config.problems import InvalidFileError, findings_of
+from common.config.yaml_source import read
+from common.domain.quota import Limits
+from common.errors import ConfigError, NotFoundError, nearest
+
+PLANS_FILE = Path("system") / "plans.yml"
+
+Name = Annotated[str, StringConstraints(pattern=IDENTIFIER)]
+
+
+class Plan(BaseModel):
+    """What a plan admits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    daily: int = Field(ge=0, strict=True, description="Runs a UTC day.")
+    monthly: int = Field(ge=0, strict=True, description="Runs a UTC month.")
+    concurrent: int = Field(ge=0, strict=True, description="Runs at the same time.")
+
+
+class Organisation(BaseModel):
+    """An organisation's subscription."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plan: str
+    status: Literal["ACTIVE", "TRIAL", "PAST_DUE", "SUSPENDED", "CANCELLED"]
+
+
+class PlansFile(BaseModel):
+    """The file: plans by name, and which organisation has which."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    plans: dict[Name, Plan] = Field(min_length=1)
+    organisations: dict[Name, Organisation]
+
+
+def load_plans(root: Path) -> PlansFile:
+    """Read the plans of the tree ``root``, or raise InvalidFileError with all that is wrong in the file."""
+    source = read(root / PLANS_FILE, str(root.resolve().name / PLANS_FILE))
+    try:
+        file = PlansFile.model_validate(source.data)
+    except ValidationError as error:
+        findings = findings_of(error, PlansFile)
+        raise InvalidFileError(source.problem(location, message) for location, message in findings) from None
+    unknown = [
+        source.problem(
+            ("organisations", name, "plan"), f"no plan is named {its.plan[:80]!r}.{nearest(its.plan, file.plans)}"
+        )
+        for name, its in file.organisations.items()
+        if its.plan not in file.plans
+    ]
+    if unknown:
+        raise InvalidFileError(unknown)
+    return file
+
+
+class YamlPlans:
+    """The plan limits port on the YAML file, which is read again when it changes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: tuple[int, PlansFile] | None = None
+
+    def limits(self, org_slug: str) -> Limits:
+        """Return the organisation's limits; raise NotFoundError, or ConfigError if the file is wrong."""
+        file = self._file()
+        organisation = file.organisations.get(org_slug)
+        if organisation is None:
+            raise NotFoundError(f"There is no organisation {org_slug!r}.{nearest(org_slug, file.organisations)}")
+        plan = file.plans[organisation.plan]
+        return Limits(organisation.status, plan.daily, plan.monthly, plan.concurrent)
+
+    def _file(self) -> PlansFile:
+        try:
+            changed = (self._root / PLANS_FILE).stat().st_mtime_ns
+        except OSError as error:
+            raise ConfigError(f"{self._root.name / PLANS_FILE}: can't be read: {error.strerror}.") from error
+        if self._read is None or self._read[0] != changed:
+            self._read = changed, load_plans(self._root)
+        return self._read[1]
