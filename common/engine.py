@@ -206,13 +206,9 @@ class Engine:
         return request.credential_id
 
     def _owns(self, run_id: str, step_id: str, attempt: int) -> bool:
+        """Whether the attempt still holds its step: no attempt number is ever claimed twice."""
         step = self.store.load(run_id).step(step_id)
-        return (
-            step is not None
-            and step.status is StepStatus.RUNNING
-            and step.attempt == attempt
-            and step.owner == self.owner
-        )
+        return step is not None and step.status is StepStatus.RUNNING and step.attempt == attempt
 
     def _apply_once(self, run_id: str, event: Event) -> Run | None:
         """Apply the event; return the run if that changed it, None if it no longer concerns it."""

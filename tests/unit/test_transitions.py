@@ -218,6 +218,32 @@ def test_a_run_ends_once_and_settles_its_reservation_once(ends_well: bool) -> No
     assert world.run == ended and len(world.settled()) == 1
 
 
+def test_a_result_that_comes_after_its_run_has_ended_changes_nothing() -> None:
+    """The run's time is over while an attempt still works: its late success must not end the run again."""
+    world = World(step("a"))
+    world.claim("a")
+    assert world.run.expires_at is not None
+    world.now = world.run.expires_at
+    world.tell(Swept())
+    assert world.run.status is RunStatus.FAILED
+    assert not world.succeed("a").changes and not world.fail("a").changes
+    assert world.settled() == [SettleReservation("run_1", False)]
+
+
+def test_a_second_start_message_changes_nothing() -> None:
+    world = World()
+    world.tell(ValidationStarted())
+    assert not world.tell(ValidationStarted()).changes
+
+
+def test_a_repeated_message_of_an_earlier_attempt_does_not_claim_the_next() -> None:
+    world = World(step("a", attempts=2))
+    world.claim("a")
+    world.fail("a")
+    assert not world.claim("a", attempt=1).changes
+    assert world.status("a") is StepStatus.RETRYING
+
+
 def test_a_rejected_run_fails_with_its_error() -> None:
     world = World()
     world.tell(ValidationStarted())

@@ -1,0 +1,185 @@
+"""One attempt, from the processor to the commit, with a warehouse that only records."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from common.attempt import AttemptRunner
+from common.domain.events import AttemptFailed, AttemptSucceeded
+from common.domain.model import Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
+from common.errors import LostLeaseError, PermanentError, TransientError
+from common.ports import Commit, LogLine
+from common.processors.base import Batch, Params, StepContext, TableParams
+from common.settings import Settings
+from tests.fakes import FakeClock
+
+DAY = date(2026, 11, 20)
+SCHEMA = "table: t\ndescription: d\ncolumns:\n  - {name: cost, type: BIGNUMERIC}\n"
+
+
+class RecordingWarehouse:
+    """Does nothing and keeps what it was asked, in order. ``loads`` is what it says a load brought."""
+
+    decimal_digits = (38, 18)
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.commits: list[Commit] = []
+        self.loads: int | None = None
+
+    def ensure_table(self, target: str, table: Any) -> None:
+        self.calls.append("ensure")
+
+    def create_staging(self, target: str, table: Any, name: str) -> str:
+        self.calls.append("stage")
+        return f"{target}__stage_{name}"
+
+    def load(self, staging: str, table: Any, spool: Path, *, job_id: str) -> int:
+        import pyarrow.parquet as pq
+
+        self.calls.append("load")
+        rows: int = pq.read_metadata(spool).num_rows
+        return rows if self.loads is None else self.loads
+
+    def commit(self, write: Commit) -> Receipt:
+        self.calls.append("commit")
+        self.commits.append(write)
+        return Receipt(rows=1, table=write.target, job_ids=(write.job_id,))
+
+    def drop(self, table_id: str) -> None:
+        self.calls.append("drop")
+
+
+class Logs:
+    def __init__(self) -> None:
+        self.lines: list[LogLine] = []
+
+    def append(self, run_id: str, line: LogLine) -> None:
+        self.lines.append(line)
+
+
+class Yielding:
+    """Gives what the test says."""
+
+    params_type: ClassVar[type[Params]] = TableParams
+    needs_credential: ClassVar[bool] = False
+    does: ClassVar[Callable[[StepContext], Iterator[Batch]]]
+
+    def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
+        return type(self).does(context)
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        (folder / "schemas").mkdir()
+        (folder / "schemas" / "t.yml").write_text(SCHEMA)
+        self.warehouse, self.logs, self.clock = RecordingWarehouse(), Logs(), FakeClock()
+        self.runner = AttemptRunner(
+            settings=Settings(state_dir=folder, configs=folder),
+            warehouse=lambda: self.warehouse,  # type: ignore[arg-type, return-value]
+            credentials=None,  # type: ignore[arg-type]
+            logs=self.logs,  # type: ignore[arg-type]
+            now=self.clock,
+            provider_url=str,
+            sleep=lambda _seconds: None,
+        )
+
+    def attempt(
+        self, does: Callable[[StepContext], Iterator[Batch]], still_ours: bool = True
+    ) -> AttemptSucceeded | AttemptFailed:
+        Yielding.does = staticmethod(does)  # type: ignore[assignment]
+        spec = StepSpec("extract", "test.yielding", (), 60, config={"destination_table": "t"})
+        step = Step(spec, StepStatus.RUNNING, attempt=2)
+        request = RunRequest("run_1", "acme", "a/b/c", DAY, DAY, datetime(2026, 11, 21, tzinfo=UTC))
+        run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", steps=(step,))
+        return self.runner.run(run, step, lambda: still_ours)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr("common.attempt.processor", lambda _ps_type: Yielding())
+    yield World(tmp_path)
+
+
+def rows(*costs: str) -> Callable[[StepContext], Iterator[Batch]]:
+    def does(_context: StepContext) -> Iterator[Batch]:
+        for cost in costs:
+            yield Batch([{"cost": Decimal(cost), "x_pipeline_run_date": DAY}])
+
+    return does
+
+
+def test_an_attempt_stages_loads_commits_and_drops_in_this_order(world: World) -> None:
+    result = world.attempt(rows("1", "2"))
+    assert isinstance(result, AttemptSucceeded) and result.receipt.content_hash
+    assert world.warehouse.calls == ["ensure", "stage", "load", "commit", "drop"]
+    (commit,) = world.warehouse.commits
+    assert (commit.first_day, commit.last_day, commit.job_id) == (DAY, DAY, "run_1_extract_2_commit")
+    assert commit.lineage.run_id == "run_1" and commit.lineage.ingested_at == world.clock.now
+
+
+def test_an_attempt_that_lost_its_step_does_not_commit(world: World) -> None:
+    with pytest.raises(LostLeaseError):
+        world.attempt(rows("1"), still_ours=False)
+    assert "commit" not in world.warehouse.calls and world.warehouse.calls[-1] == "drop"
+
+
+def test_an_attempt_over_its_time_does_not_commit(world: World) -> None:
+    def slow(context: StepContext) -> Iterator[Batch]:
+        yield from rows("1")(context)
+        world.clock.now += timedelta(seconds=61)
+
+    result = world.attempt(slow)
+    assert isinstance(result, AttemptFailed) and "timeout_seconds" in result.error
+    assert "commit" not in world.warehouse.calls
+
+
+def test_no_rows_are_committed_too_so_that_old_ones_go(world: World) -> None:
+    assert isinstance(world.attempt(rows()), AttemptSucceeded)
+    assert world.warehouse.calls == ["ensure", "stage", "commit", "drop"]
+
+
+def test_a_bad_row_ends_the_attempt_before_anything_is_loaded(world: World) -> None:
+    result = world.attempt(rows("1", "NaN"))
+    assert isinstance(result, AttemptFailed) and not result.retryable and "Row 2" in result.error
+    assert world.warehouse.calls == ["ensure", "stage", "drop"]
+
+
+def test_a_load_that_brought_another_number_of_rows_is_tried_again(world: World) -> None:
+    world.warehouse.loads = 1
+    result = world.attempt(rows("1", "2"))
+    assert isinstance(result, AttemptFailed) and result.retryable
+    assert "2 rows were spooled but the staging table holds 1" in result.error
+    assert "commit" not in world.warehouse.calls
+
+
+def test_rounding_and_warnings_are_in_the_receipt_and_in_the_log(world: World) -> None:
+    def warns(context: StepContext) -> Iterator[Batch]:
+        context.warn("model x has no price")
+        yield from rows("0.1234567890123456789")(context)
+
+    result = world.attempt(warns)
+    assert isinstance(result, AttemptSucceeded)
+    assert result.receipt.warnings == (
+        "model x has no price",
+        "1 values of cost were rounded half-even to 18 decimals.",
+    )
+    assert [line.message for line in world.logs.lines] == list(result.receipt.warnings)
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable", "rest"),
+    [(TransientError("busy", retry_after_s=7), True, 7), (PermanentError("bad"), False, 0), (KeyError("x"), True, 0)],
+)
+def test_errors_are_told_apart_by_what_to_do_next(world: World, error: Exception, retryable: bool, rest: float) -> None:
+    def fails(_context: StepContext) -> Iterator[Batch]:
+        raise error
+        yield
+
+    result = world.attempt(fails)
+    assert isinstance(result, AttemptFailed)
+    assert (result.retryable, result.retry_after_s) == (retryable, rest)
