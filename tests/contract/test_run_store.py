@@ -171,6 +171,7 @@ def test_one_organisation_does_not_use_up_anothers_quota(adapter: Adapter) -> No
     limits = replace(WIDE, concurrent=1)
     create(adapter, 1, limits, org="acme")
     create(adapter, 2, limits, org="globex")
+    assert [adapter.store.usage(org, T0).concurrent for org in ("acme", "globex")] == [1, 1]
 
 
 def test_many_threads_never_exceed_a_limit(adapter: Adapter) -> None:
