@@ -7,8 +7,8 @@ names file, line and column, and then no row of the file is.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -17,11 +17,14 @@ from common.errors import PermanentError, nearest
 from common.paths import configs_dir
 from common.processors.base import Batch, Params, StepContext, TableParams
 from common.processors.files import BATCH_ROWS, Format, Record, records
-from common.table import DATA_DATE, Column, ColumnType, Table, load_table
+from common.table import DATA_DATE, ColumnType, Table, load_table
 
 SHOWN_CHARS = 80
-SOURCE_COLUMNS = ("source_file", "source_row")
-"""Filled with the file's name and the record's number where the contract has them."""
+WHOLE_DIGITS = 38
+"""More of them before the point hold neither BigQuery's BIGNUMERIC nor any bill."""
+
+OWN_COLUMNS = ("source_file", "source_row", "provider")
+"""Filled with the file's name, the record's number and the step's provider, where the contract has them."""
 
 
 class ExternalFileParams(TableParams):
@@ -31,7 +34,8 @@ class ExternalFileParams(TableParams):
     source: str | None = Field(None, description="File in the landing folder, unless the run names one (--source).")
     format: Format = Field("auto", description="csv, parquet, or auto: told by the file's first bytes.")
     delimiter: str = Field(",", min_length=1, max_length=1, description="Between the fields of a CSV line.")
-    null_values: tuple[str, ...] = Field(("", "NULL"), description="Texts of a CSV that mean that there is no value.")
+    null_values: tuple[str, ...] = Field(("", "NULL"), description="Texts that mean that there is no value.")
+    provider: str | None = Field(None, description="Whose bill it is, for a table with the column `provider`.")
     extra_column: str | None = Field(
         None, description="JSON column for what the contract has no column for; without it such a column is an error."
     )
@@ -47,6 +51,7 @@ class ExternalFileExtractor:
         path = inside(context.landing, context.source or params.source)
         convert = _Converter(path, load_table(configs_dir(), params.destination_table), params)
         rows: list[Mapping[str, Any]] = []
+        record: Record | None = None
         for record in records(path, file_format=params.format, delimiter=params.delimiter):
             row = convert(record)
             if not context.start_date <= row[DATA_DATE] <= context.end_date:
@@ -56,6 +61,8 @@ class ExternalFileExtractor:
                 context.remaining_s()
                 yield Batch(rows)
                 rows = []
+        if record is None:  # an export that broke off must not wipe out the days it is for
+            raise _no_rows(path)
         yield Batch(rows)
         if convert.floats:
             names = ", ".join(sorted(convert.floats))
@@ -68,11 +75,9 @@ def inside(landing: Path, source: str | None) -> Path:
         raise PermanentError(
             "The step names no source file: run it with --source FILE, or set `source:` in its config."
         )
+    if _leads_out(landing, source):
+        raise PermanentError(f"{source!r} is not a file in the landing folder: name one that lies there.")
     path = (landing / source).resolve()
-    if "://" in source or "\0" in source or not path.is_relative_to(landing.resolve()):
-        raise PermanentError(
-            f"{source!r} is not a file in the landing folder: name one that lies there, without folders."
-        )
     if not path.is_file():
         there = sorted(p.name for p in landing.iterdir() if p.is_file())[:200] if landing.is_dir() else []
         raise PermanentError(
@@ -82,21 +87,25 @@ def inside(landing: Path, source: str | None) -> Path:
     return path
 
 
+def _leads_out(landing: Path, source: str) -> bool:
+    """Tell whether the name is a URL, absolute, climbs with ``..``, or ends outside by way of a link."""
+    name = PurePath(source)
+    if "://" in source or "\0" in source or name.is_absolute() or ".." in name.parts:
+        return True
+    return not (landing / source).resolve().is_relative_to(landing.resolve())
+
+
 def date_span(path: Path, params: ExternalFileParams) -> tuple[date, date]:
     """Return the first and the last day of the file's records."""
-    days = list(_days(path, params))
+    found = records(path, file_format=params.format, delimiter=params.delimiter)
+    days = {_day(path, record, params.date_column) for record in found}
     if not days:
-        raise PermanentError(f"{path.name}: the file has a header and no rows.")
+        raise _no_rows(path)
     return min(days), max(days)
 
 
-def _days(path: Path, params: ExternalFileParams) -> Iterator[date]:
-    seen: set[date] = set()
-    for record in records(path, file_format=params.format, delimiter=params.delimiter):
-        day = _day(path, record, params.date_column)
-        if day not in seen:
-            seen.add(day)
-            yield day
+def _no_rows(path: Path) -> PermanentError:
+    return PermanentError(f"{path.name}: the file has a header and no rows: nothing is replaced. Export it again.")
 
 
 def _outside(path: Path, params: ExternalFileParams, record: Record, day: date, context: StepContext) -> PermanentError:
@@ -113,69 +122,71 @@ class _Converter:
 
     def __init__(self, path: Path, table: Table, params: ExternalFileParams) -> None:
         self._path, self._params = path, params
-        self._columns = {column.name: column for column in table.columns}
-        self._nulls = frozenset(params.null_values)
-        self._known: frozenset[str] = frozenset()
-        self.floats: set[str] = set()
+        columns = {column.name: column for column in table.columns}
         extra = params.extra_column
-        if extra is not None and (extra not in self._columns or self._columns[extra].type != "JSON"):
+        if extra is not None and (extra not in columns or columns[extra].type != "JSON"):
             raise PermanentError(f"extra_column: table {table.table} has no JSON column {extra!r}.")
+        # A column of the file that is named like one we fill ourselves is one that the table does not have.
+        self._columns = {name: c for name, c in columns.items() if name not in (*OWN_COLUMNS, extra)}
+        self._required = [c.name for c in self._columns.values() if c.mode == "REQUIRED"]
+        self._own = [name in columns for name in OWN_COLUMNS]
+        self._checked = False
+        self.floats: set[str] = set()
 
     def __call__(self, record: Record) -> dict[str, Any]:
-        self._check_columns(record)
-        extra: dict[str, Any] = {}
+        if not self._checked:  # names are the same in every record
+            self._check_names(record)
+            self._checked = True
+        extra: dict[str, str] = {}
         row: dict[str, Any] = {DATA_DATE: _day(self._path, record, self._params.date_column)}
         for name, value in record.values.items():
-            if value is None or (isinstance(value, str) and value in self._nulls):
+            if value is None or (isinstance(value, str) and value in self._params.null_values):
                 continue
             column = self._columns.get(name)
-            if column is None or name == self._params.extra_column:
-                extra[name] = value if isinstance(value, str) else str(value)
+            if column is None:
+                extra[name] = self._value(record, name, "STRING", value)
             else:
-                row[name] = self._value(record, column, value)
+                row[name] = self._value(record, name, column.type, value)
+        for name in self._required:
+            if name not in row:
+                raise _refused(self._path, record, name, record.values[name], "a value, and the table needs one")
         if extra and self._params.extra_column is not None:
             row[self._params.extra_column] = json.dumps(extra, ensure_ascii=False)
-        for name, value in zip(SOURCE_COLUMNS, (self._path.name, record.number), strict=True):
-            if name in self._columns:
-                row[name] = value
-        return row
+        own = (self._path.name, record.number, self._params.provider)
+        return row | {name: v for name, v, there in zip(OWN_COLUMNS, own, self._own, strict=True) if there}
 
-    def _check_columns(self, record: Record) -> None:
-        """Look at the column names once: they are the same in every record."""
-        if self._known:
-            return
-        names = frozenset(record.values)
+    def _check_names(self, record: Record) -> None:
         if self._params.extra_column is None:
             for name in record.values:
                 if name not in self._columns:
                     raise PermanentError(
-                        f"{self._path.name}: line 1: the table has no column {name!r}."
+                        f"{self._path.name}: {record.header}: the table has no column {name!r}."
                         f"{nearest(name, self._columns)} Or set extra_column, to keep such columns."
                     )
-        missing = [c.name for c in self._columns.values() if c.mode == "REQUIRED" and c.name not in names]
-        missing = [name for name in missing if name not in SOURCE_COLUMNS]
-        if missing:
-            raise PermanentError(
-                f"{self._path.name}: line 1: column {missing[0]} is missing.{nearest(missing[0], names)}"
-            )
-        self._known = names
+        for name in self._required:
+            if name not in record.values:
+                raise PermanentError(
+                    f"{self._path.name}: {record.header}: column {name} is missing.{nearest(name, record.values)}"
+                )
 
-    def _value(self, record: Record, column: Column, value: Any) -> Any:
-        if isinstance(value, float) and column.type == "BIGNUMERIC":
-            self.floats.add(column.name)
+    def _value(self, record: Record, name: str, kind: ColumnType, value: Any) -> Any:
+        if isinstance(value, float) and kind == "BIGNUMERIC":
+            self.floats.add(name)
         try:
-            return CONVERT[column.type](value)
-        except (ValueError, InvalidOperation, RecursionError) as error:
-            raise _refused(self._path, record, column.name, value, WANTED[column.type]) from error
+            return CONVERT[kind](value)
+        except UNREADABLE as error:
+            raise _refused(self._path, record, name, value, WANTED[kind]) from error
 
 
 def _day(path: Path, record: Record, name: str) -> date:
     if name not in record.values:
-        raise PermanentError(f"{path.name}: line 1: there is no date column {name!r}.{nearest(name, record.values)}")
+        raise PermanentError(
+            f"{path.name}: {record.header}: there is no date column {name!r}.{nearest(name, record.values)}"
+        )
     value = record.values[name]
     try:
         return _timestamp(value).date()
-    except ValueError as error:
+    except UNREADABLE as error:
         raise _refused(path, record, name, value, WANTED["TIMESTAMP"]) from error
 
 
@@ -191,7 +202,7 @@ def _decimal(value: Any) -> Decimal:
     if isinstance(value, str) and (not value.isascii() or "_" in value):
         raise ValueError(value)
     number = Decimal(repr(value) if isinstance(value, float) else value)
-    if not number.is_finite():
+    if not number.is_finite() or (number and number.adjusted() >= WHOLE_DIGITS):
         raise ValueError(value)
     return number
 
@@ -222,16 +233,30 @@ def _bool(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    if not isinstance(value, str):
-        if isinstance(value, list):  # a Parquet map comes as a list of pairs
-            value = dict(value)
-        return json.dumps(value, ensure_ascii=False, default=str)
-    json.loads(value)
-    return value
+    if isinstance(value, str):
+        json.loads(value, parse_constant=_no_json)
+        return value
+    if isinstance(value, list) and all(isinstance(item, tuple) and len(item) == 2 for item in value):
+        value = dict(value)  # a Parquet map comes as a list of pairs
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_text)
+
+
+def _no_json(name: str) -> Any:
+    raise ValueError(f"{name} is a word of Python's json, not of JSON")
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)
+    match value:
+        case str():
+            return value
+        case bytes():
+            return value.decode()
+        case datetime():
+            return _timestamp(value).isoformat()
+        case bool() | list() | dict():
+            return _json(value)
+        case _:
+            return str(value)
 
 
 CONVERT: dict[ColumnType, Callable[[Any], Any]] = {
@@ -243,6 +268,9 @@ CONVERT: dict[ColumnType, Callable[[Any], Any]] = {
     "TIMESTAMP": _timestamp,
     "JSON": _json,
 }
+
+UNREADABLE = (ValueError, ArithmeticError, RecursionError)
+"""What a conversion raises: ArithmeticError is a time before year 1 in UTC, or an exponent beyond all bounds."""
 
 WANTED: dict[ColumnType, str] = {
     "STRING": "text",

@@ -61,6 +61,7 @@ def test_values_get_the_contracts_types_and_their_position(tmp_path: Path) -> No
         "Tags": '{"k": 1}',
         "source_file": "bill.csv",
         "source_row": 1,
+        "provider": None,
     }
     assert second["source_row"] == 2
 
@@ -78,6 +79,7 @@ def test_null_words_are_no_values(tmp_path: Path) -> None:
         "BilledCost",
         "source_file",
         "source_row",
+        "provider",
     }
 
 
@@ -108,7 +110,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
     [
         ("2026-10-05,1", "line 3: 2 fields, the header has 4; nothing for column ChargeDescription"),
         ("2026-10-05,1,a,b,c", "line 3: 5 fields, the header has 4"),
-        ('2026-10-05,1,"cut off', "line 3, column ChargePeriodStart or after: unexpected end of data"),
+        ('2026-10-05,1,"cut off', "line 3, column ChargeDescription: unexpected end of data"),
         ('2026-10-05,1,"a"b,{}', "line 3"),
         ("2026-10-05,1.2.3,x,{}", "line 3, column BilledCost: '1.2.3' is not a number"),
         ("2026-10-05,NaN,x,{}", "line 3, column BilledCost: 'NaN' is not a number"),
@@ -150,6 +152,30 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bill.csv").write_bytes(b"")
     with pytest.raises(PermanentError, match="is empty"):
         read(tmp_path)
+
+
+def test_a_file_without_rows_is_refused_and_replaces_nothing(tmp_path: Path) -> None:
+    land(tmp_path, HEADER)
+    with pytest.raises(PermanentError, match="a header and no rows"):
+        read(tmp_path)
+
+
+def test_the_steps_provider_stands_on_each_row(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, GOOD)
+    assert read(tmp_path, provider="aws")[0]["provider"] == "aws"
+
+
+def test_a_record_without_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.processors.files.RECORD_BYTES", 1000)
+    assert "line 3: a record of more than 1000 bytes" in refused(tmp_path, HEADER, GOOD, "x" * 2000)
+
+
+@pytest.mark.parametrize("name", ["a*b.csv", "gz::bill.csv", "bill?.csv", "[x].csv"])
+def test_signs_in_a_files_name_mean_nothing(tmp_path: Path, name: str) -> None:
+    land(tmp_path, HEADER, GOOD, name=name)
+    assert len(read(tmp_path, source=name)) == 1
 
 
 def test_a_byte_that_is_no_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
