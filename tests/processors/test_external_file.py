@@ -23,11 +23,8 @@ GOOD = "2026-10-05 00:00:00,1.50,compute,{}"
 
 
 def params(**more: Any) -> ExternalFileParams:
-    return ExternalFileParams(
-        destination_table="cloud_focus_export",
-        date_column="ChargePeriodStart",
-        **{"extra_column": "extra", "source": "bill.csv", **more},
-    )
+    given = {"destination_table": "cloud_focus_export", "date_column": "ChargePeriodStart", "extra_column": "extra"}
+    return ExternalFileParams.model_validate({"source": "bill.csv", **given, **more})
 
 
 def land(folder: Path, *lines: str, name: str = "bill.csv") -> Path:
@@ -88,6 +85,14 @@ def test_columns_that_the_table_lacks_are_kept_as_json(tmp_path: Path) -> None:
     assert json.loads(read(tmp_path)[0]["extra"]) == {"x_Operation": "RunInstances", "Id": "11472"}
 
 
+def test_a_column_of_the_file_never_stands_for_one_that_we_fill(tmp_path: Path) -> None:
+    forged = {"source_file": "forged.csv", "provider": "p", "x_org_slug": "globex", "extra": "e"}
+    land(tmp_path, f"{HEADER},{','.join(forged)}", f"{GOOD},{','.join(forged.values())}")
+    (row,) = read(tmp_path, provider="aws")
+    assert (row["source_file"], row["provider"]) == ("bill.csv", "aws") and "x_org_slug" not in row
+    assert json.loads(row["extra"]) == forged
+
+
 def test_without_an_extra_column_an_unknown_one_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     text = refused(tmp_path, HEADER.replace("BilledCost", "BiledCost"), GOOD, extra_column=None)
     assert "'BiledCost'" in text and "Did you mean 'BilledCost'?" in text
@@ -111,7 +116,13 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         ("2026-10-05,1", "line 3: 2 fields, the header has 4; nothing for column ChargeDescription"),
         ("2026-10-05,1,a,b,c", "line 3: 5 fields, the header has 4"),
         ('2026-10-05,1,"cut off', "line 3, column ChargeDescription: unexpected end of data"),
-        ('2026-10-05,1,"a"b,{}', "line 3"),
+        ('2026-10-05,1,"a"b,{}', "line 3, column ChargeDescription: ',' expected after"),
+        ('2026-10-05,1,"a\nb","c"d', "line 3, column Tags: ',' expected after"),
+        ("2026-10-05,1e38,x,{}", "line 3, column BilledCost: '1e38' is not a number"),
+        ("2026-10-05,1e9999999999999999999,x,{}", "line 3, column BilledCost"),
+        ("0001-01-01T00:00:00+14:00,1,x,{}", "line 3, column ChargePeriodStart: '0001-01-01T00:00:00+14:00' is not a"),
+        ('2026-10-05,1,x,"{""a"": NaN}"', "line 3, column Tags"),
+        (f"2026-10-05,1,x,{'[' * 100_000}", "line 3, column Tags"),
         ("2026-10-05,1.2.3,x,{}", "line 3, column BilledCost: '1.2.3' is not a number"),
         ("2026-10-05,NaN,x,{}", "line 3, column BilledCost: 'NaN' is not a number"),
         ("2026-10-05,1_000,x,{}", "line 3, column BilledCost"),
@@ -140,6 +151,7 @@ def test_a_long_value_is_shortened(tmp_path: Path) -> None:
     [
         ("ChargePeriodStart,BilledCost,BilledCost", "column BilledCost is there twice"),
         ("ChargePeriodStart,,BilledCost", "column 2 has no name"),
+        ("", "line 1: the line is empty"),
         ("ChargePeriodStar,BilledCost,Tags", "no date column 'ChargePeriodStart'. Did you mean 'ChargePeriodStar'?"),
         ("ChargePeriodStart;BilledCost", "set the step's delimiter"),
     ],
@@ -158,6 +170,24 @@ def test_a_file_without_rows_is_refused_and_replaces_nothing(tmp_path: Path) -> 
     land(tmp_path, HEADER)
     with pytest.raises(PermanentError, match="a header and no rows"):
         read(tmp_path)
+
+
+def test_a_record_of_many_lines_is_bounded_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.processors.files.RECORD_BYTES", 1000)
+    assert "line 2: a record of more than 1000 bytes" in refused(tmp_path, HEADER, '"a', *['","a'] * 300)
+
+
+def test_a_column_that_the_table_requires_must_be_there_and_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "schemas").mkdir()
+    contract = "table: strict\ndescription: d\ncolumns:\n- {name: Day, type: DATE}\n- {name: Amount, type: BIGNUMERIC, "
+    (tmp_path / "schemas" / "strict.yml").write_text(contract + "mode: REQUIRED}\n", "utf-8")
+    monkeypatch.setenv("PIPELINE_OPS_CONFIGS", str(tmp_path))
+    own = {"destination_table": "strict", "date_column": "Day", "extra_column": None}
+    assert "line 1: column Amount is missing" in refused(tmp_path, "Day", "2026-10-05", **own)
+    text = refused(tmp_path, "Day,Amount", "2026-10-05,1", "2026-10-05,", **own)
+    assert "line 3, column Amount: '' is not a value, and the table needs one" in text
 
 
 def test_the_steps_provider_stands_on_each_row(tmp_path: Path) -> None:
@@ -204,15 +234,21 @@ def test_the_span_of_a_file_is_its_first_and_last_day(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["../secret.csv", "/etc/passwd", "link.csv", "file:///etc/passwd", "s3://b/k", "a/../../x"]
+    "source",
+    [
+        *("../secret.csv", "/etc/passwd", "link.csv", "folder/secret.csv", "file:///etc/passwd", "s3://b/k", "a\0b"),
+        *("folder/../bill.csv", "{landing}/bill.csv"),  # they end inside, but no honest run says it that way
+    ],
 )
 def test_no_source_leads_out_of_the_landing_folder(tmp_path: Path, source: str) -> None:
     landing = tmp_path / "landing"
     landing.mkdir()
     land(tmp_path, HEADER, GOOD, name="secret.csv")
+    land(landing, HEADER, GOOD)
     os.symlink(tmp_path / "secret.csv", landing / "link.csv")
+    os.symlink(tmp_path, landing / "folder")
     with pytest.raises(PermanentError, match="not a file in the landing folder"):
-        read(landing, source=source)
+        read(landing, source=source.format(landing=landing))
 
 
 def test_a_missing_file_is_told_with_the_nearest_one(tmp_path: Path) -> None:
@@ -252,6 +288,61 @@ def test_floating_point_money_is_taken_as_its_shortest_form_and_told_once(tmp_pa
     context = make_context(landing=tmp_path, start_date=OCTOBER[0], end_date=OCTOBER[1], source=None)
     assert [row["BilledCost"] for row in read(tmp_path, context=context)] == [Decimal("0.1"), Decimal("0.0000002")]
     assert len(context.warnings) == 1 and "BilledCost" in context.warnings[0]
+
+
+def test_what_parquet_has_and_the_table_lacks_is_kept_as_text(tmp_path: Path) -> None:
+    parquet(
+        tmp_path,
+        {
+            "ChargePeriodStart": pa.array([1_791_158_400], pa.timestamp("s")),  # 2026-10-05, without a zone
+            "BillingAccountId": [b"0042"],
+            "Tags": [{"a": 1}],
+            "x_Discount": pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string())),
+            "x_Days": [[1, 2]],
+            "x_Flag": [True],
+            "x_At": [datetime(2026, 10, 5, 1, tzinfo=UTC)],
+        },
+    )
+    (row,) = read(tmp_path)
+    assert row["ChargePeriodStart"] == datetime(2026, 10, 5, tzinfo=UTC)
+    assert (row["BillingAccountId"], json.loads(row["Tags"])) == ("0042", {"a": 1})
+    assert json.loads(row["extra"]) == {
+        "x_Discount": '{"k": "v"}',
+        "x_Days": "[1, 2]",
+        "x_Flag": "true",
+        "x_At": "2026-10-05T01:00:00+00:00",
+    }
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"BilledCost": [float("nan")]}, "row 1, column BilledCost: 'nan' is not a number"),
+        ({"BilledCost": [True]}, "row 1, column BilledCost: 'True' is not a number"),
+        ({"Tags": ["{bad"]}, "row 1, column Tags: '{bad' is not JSON"),
+        ({"Tags": [[float("inf")]]}, "row 1, column Tags"),
+        ({"BillingAccountId": [b"\xff"]}, "row 1, column BillingAccountId"),
+        ({"ChargePeriodEnd": [5]}, "row 1, column ChargePeriodEnd: '5' is not a time"),
+    ],
+)
+def test_a_wrong_value_in_parquet_is_told_with_its_row_and_column(
+    tmp_path: Path, columns: dict[str, Any], says: str
+) -> None:
+    parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)], **columns})
+    with pytest.raises(PermanentError) as error:
+        read(tmp_path)
+    assert str(error.value).startswith("bill.csv: ") and says in str(error.value)
+
+
+def test_a_column_that_parquet_has_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.table([[date(2026, 10, 5)], [1], [2]], names=["ChargePeriodStart", "BilledCost", "BilledCost"])
+    pq.write_table(table, tmp_path / "bill.csv")
+    with pytest.raises(PermanentError, match="schema: column BilledCost is there twice"):
+        read(tmp_path)
+
+
+def test_a_file_that_is_no_parquet_is_refused_where_parquet_is_asked_for(tmp_path: Path) -> None:
+    assert "not a Parquet file" in refused(tmp_path, HEADER, GOOD, format="parquet")
 
 
 def test_a_cut_off_parquet_file_is_refused(tmp_path: Path) -> None:
