@@ -153,5 +153,5 @@ def _spec(step: StepConfig, variables: Mapping[str, str], place: Location) -> St
         raise _StepError(list(findings_of(error, params_type, place))) from None
     except ConfigError as error:
         raise _StepError([(place, str(error))]) from None
-    retry = RetryPolicy(step.retry.max_attempts, step.retry.backoff_seconds)
+    retry = RetryPolicy(**step.retry.model_dump())
     return StepSpec(step.step_id, step.ps_type, step.depends_on, step.timeout_seconds, retry, config)

@@ -38,6 +38,15 @@ class RetryConfig(_Strict):
     backoff_seconds: int = Field(
         default=0, strict=True, ge=0, le=MAX_BACKOFF_S, description="Seconds of rest between two attempts, at least."
     )
+    backoff_multiplier: float = Field(
+        default=1, ge=1, le=10, description="The rest grows by this factor with each attempt: 2 doubles it."
+    )
+    max_backoff_seconds: int = Field(
+        default=MAX_BACKOFF_S, strict=True, ge=0, le=MAX_BACKOFF_S, description="The rest does not grow beyond this."
+    )
+    jitter: float = Field(
+        default=0, ge=0, le=1, description="Up to this share of the rest is added by chance: 0.5 is up to half more."
+    )
 
 
 class StepConfig(_Strict):

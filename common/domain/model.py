@@ -45,10 +45,13 @@ class StepStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a step is tried and how long it rests between two attempts."""
+    """How often a step is tried, and how long it rests between two attempts (see ``common/domain/retry.py``)."""
 
     max_attempts: int = 1
     backoff_seconds: float = 0.0
+    backoff_multiplier: float = 1.0
+    max_backoff_seconds: float = 600.0
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from common.domain.events import (
     ValidationStarted,
 )
 from common.domain.model import Pipeline, Run, RunRequest, RunStatus, Step, StepStatus
+from common.domain.retry import longest_rests_seconds, rest_seconds
 
 RESEND_AFTER = timedelta(seconds=120)
 """A message that led to nothing for this long is sent again: it may be lost, and a repeat is harmless."""
@@ -194,7 +195,9 @@ def _fail_attempt(run: Run, step: Step, event: AttemptFailed, now: datetime) -> 
     """Queue the next attempt, or end the step when none is left or none would help."""
     policy = step.spec.retry
     if event.retryable and step.attempt < policy.max_attempts:
-        not_before = now + timedelta(seconds=max(policy.backoff_seconds, event.retry_after_s))
+        name = f"{run.run_id} {step.spec.step_id}"
+        rest = rest_seconds(policy, step.attempt, asked_s=event.retry_after_s, name=name)
+        not_before = now + timedelta(seconds=rest)
         retry = replace(step, attempt=step.attempt + 1, error=event.error, owner="", not_before=not_before)
         reason = f"attempt {step.attempt} of {policy.max_attempts} failed: {event.error}"
         moved = _move_step(run, retry, StepStatus.RETRYING, reason, now, deadline=not_before + RESEND_AFTER)
@@ -278,7 +281,7 @@ def _open_reason(run: Run) -> str:
 def _longest(pipeline: Pipeline) -> timedelta:
     """The time the steps may take if each fails until its last attempt, one after the other."""
     seconds = sum(
-        s.retry.max_attempts * (s.timeout_seconds + LEASE_MARGIN.total_seconds() + s.retry.backoff_seconds)
+        s.retry.max_attempts * (s.timeout_seconds + LEASE_MARGIN.total_seconds()) + longest_rests_seconds(s.retry)
         for s in pipeline.steps
     )
     return timedelta(seconds=seconds)

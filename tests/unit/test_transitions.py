@@ -167,6 +167,17 @@ def test_retry_after_of_the_other_side_outweighs_a_shorter_backoff() -> None:
     assert world.run.steps[0].not_before == at(60)
 
 
+def test_the_backoff_grows_from_attempt_to_attempt() -> None:
+    spec = StepSpec("a", "noop", retry=RetryPolicy(3, 10, backoff_multiplier=3))
+    world = World(spec)
+    world.claim("a")
+    world.fail("a")
+    assert world.run.steps[0].not_before == at(10)
+    world.claim("a", attempt=2, after=10)
+    world.fail("a", attempt=2)
+    assert world.run.steps[0].not_before == at(40)
+
+
 def test_max_attempts_is_kept() -> None:
     world = World(step("a", attempts=3))
     for attempt in (1, 2, 3):
