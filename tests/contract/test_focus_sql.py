@@ -1,5 +1,6 @@
 """The FOCUS procedures, called for real on the emulator: what comes out, and that it adds up."""
 
+import csv
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.paths import configs_dir
 from common.ports import Commit, Lineage
+from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
 from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
 from common.spool import Spool
 from common.table import load_table
+from infra.local.focus_export import write_focus_export
 from tests.conftest import PROJECT
 from tests.processors.context import make_context
 
@@ -33,17 +36,19 @@ class Dataset:
     folder: Path
     name: str
 
-    def fill(self, table: str, rows: list[dict[str, Any]], org: str = "acme") -> None:
+    def fill(
+        self, table: str, rows: list[dict[str, Any]], org: str = "acme", days: tuple[date, date] = (DAY, DAY)
+    ) -> None:
         contract, target = load_table(configs_dir(), table), f"{self.name}.{table}"
         self.warehouse.ensure_table(target, contract)
         staging = self.warehouse.create_staging(target, contract, f"n{next(numbers)}")
         path = self.folder / f"{next(numbers)}.parquet"
-        spool = Spool(path, contract, DAY, DAY, self.warehouse.decimal_digits)
+        spool = Spool(path, contract, *days, self.warehouse.decimal_digits)
         spool.write({"x_pipeline_run_date": DAY, **row} for row in rows)
         spool.close()
         self.warehouse.load(staging, contract, path, job_id=f"fill{next(numbers)}")
         key = Lineage(org, "pipe", "cred", "run", AT)
-        self.warehouse.commit(Commit(target, contract, staging, key, DAY, DAY, f"fillc{next(numbers)}", {}))
+        self.warehouse.commit(Commit(target, contract, staging, key, *days, f"fillc{next(numbers)}", {}))
 
     def call(self, procedure: str, source: str, **where: Any) -> list[dict[str, Any]]:
         target = f"{self.name}.{FOCUS.table}"
@@ -233,3 +238,62 @@ def test_costs_pass_through_to_the_last_digit(dataset: Dataset) -> None:
     dataset.fill("cloud_focus_export", [export(amount) for amount in amounts])
     rows = dataset.call("sp_lift_focus_export", "cloud_focus_export")
     assert sorted(r["BilledCost"] for r in rows) == sorted(Decimal(a) for a in amounts)
+
+
+def lifted(dataset: Dataset, bill: Path) -> list[dict[str, Any]]:
+    """A whole bill from its file to FOCUS 1.3, as the pipeline of configs/cloud/aws/cost/billing.yml does it."""
+    params = ExternalFileParams(
+        destination_table="cloud_focus_export", date_column="ChargePeriodStart", extra_column="extra", source=bill.name
+    )
+    days = date_span(bill, params)
+    context = make_context(landing=bill.parent, start_date=days[0], end_date=days[1])
+    rows = [dict(row) for batch in ExternalFileExtractor().run(context, params) for row in batch.rows]
+    dataset.fill(params.destination_table, rows, days=days)
+    found = dataset.call("sp_lift_focus_export", params.destination_table, start_date=days[0], end_date=days[1])
+    for row in found:
+        for column in FOCUS.columns:
+            assert column.mode == "NULLABLE" or row[column.name] is not None, column.name
+    return found
+
+
+def billed(rows: list[dict[str, Any]]) -> Decimal:
+    return sum((row["BilledCost"] for row in rows), Decimal(0))
+
+
+def test_a_whole_generated_bill_adds_up_after_the_lift(dataset: Dataset, tmp_path: Path) -> None:
+    bill = tmp_path / "bill.csv.gz"
+    total = write_focus_export(bill, seed=3, first_day=DAY, days=3, rows_per_day=20)
+    rows = lifted(dataset, bill)
+    assert (len(rows), billed(rows)) == (3 * (20 + 4), total)
+    assert {row["ChargeCategory"] for row in rows} == {"Usage", "Purchase", "Credit", "Tax"}
+    assert {row["x_FocusVersion"] for row in rows} == {"1.3"}
+    for row in rows:  # FOCUS: cost = unit price x quantity, to the last digit
+        if row["PricingQuantity"] is not None:
+            assert row["ListCost"] == row["ListUnitPrice"] * row["PricingQuantity"]
+            assert row["ContractedCost"] == row["ContractedUnitPrice"] * row["PricingQuantity"]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "count", "total"),
+    # Row counts and sums as published with the files (SOURCES.md beside them).
+    [
+        ("focus_1_0_sample.part_a.csv", 661, "11.65663587019"),
+        ("fdt_aws_1_2_rows100.csv", 100, "1157.48882377213324"),
+        ("fdt_azure_1_3_rows100.csv", 100, "4697.14467587227460"),
+        ("fdt_gcp_1_3_rows100.parquet", 100, "1587.81993053025980"),
+        ("llm_handmade_1_3.csv", 4, "87.51830000000000"),
+    ],
+)
+def test_a_published_export_of_any_version_adds_up_and_has_allowed_values_only(
+    dataset: Dataset, shared_data: Path, name: str, count: int, total: str
+) -> None:
+    rows = lifted(dataset, shared_data / "focus" / name)
+    assert (len(rows), billed(rows)) == (count, Decimal(total))
+    with (shared_data.parent / "focus" / "columns_1_3.csv").open(encoding="utf-8", newline="") as file:
+        published = {r["column"]: r["allowed_values"] for r in csv.DictReader(file) if r["allowed_values"]}
+    for column, values in published.items():
+        if column not in FOCUS.names:  # of the Contract Commitment dataset
+            continue
+        allowed = {value.rpartition(" > ")[2] for value in values.split("|")}
+        assert {row[column] for row in rows} - {None} <= allowed, column
