@@ -1,7 +1,8 @@
 """A made-up AWS bill as a FOCUS 1.2 export, for ``make demo``: the same for the same seed, on every machine.
 
 It has what real bills have and what breaks readers: discounts, credits below zero, tax, a commitment that is bought
-and used, tags as JSON, eleven decimals, and descriptions with commas, quotes and line breaks.
+and used, tags as JSON, up to eleven decimals (as many as AWS writes), and descriptions with commas, quotes and line
+breaks.
 """
 
 import csv
@@ -18,10 +19,10 @@ Values = dict[str, str]
 
 SERVICES = (
     ("Amazon Elastic Compute Cloud", "Compute", "Virtual Machines", "Hours", "0.0961"),
-    ("Amazon Simple Storage Service", "Storage", "Object Storage", "GB-Month", "0.02312345678"),
-    ("AWS Lambda", "Compute", "Serverless Compute", "Requests", "0.00000020000"),
+    ("Amazon Simple Storage Service", "Storage", "Object Storage", "GB-Month", "0.023125"),
+    ("AWS Lambda", "Compute", "Serverless Compute", "Requests", "0.0000002"),
     ("Amazon Relational Database Service", "Databases", "Relational Databases", "Hours", "0.1850"),
-    ("Amazon Bedrock", "AI and Machine Learning", "Generative AI", "Tokens", "0.00000300000"),
+    ("Amazon Bedrock", "AI and Machine Learning", "Generative AI", "Tokens", "0.000003"),
 )
 REGIONS = (("eu-west-1", "EU (Ireland)"), ("us-east-1", "US East (N. Virginia)"))
 TEAMS = ("platform", "search", 'data, and "BI"')

@@ -366,6 +366,7 @@ def test_the_generated_bill_adds_up_and_is_the_same_every_time(tmp_path: Path) -
     rows = read(tmp_path, days=(first, date(2026, 10, 7)))
     assert len(rows) == days * (50 + 4)
     assert sum((row["BilledCost"] for row in rows), Decimal(0)) == total
+    assert max(-int(row["BilledCost"].as_tuple().exponent) for row in rows) == 11
     assert any(row["BilledCost"] < 0 for row in rows) and any("\n" in row["ChargeDescription"] for row in rows)
     for name in ("a.gz", "b.gz"):
         assert write_focus_export(tmp_path / name, seed=1, first_day=first, days=days, rows_per_day=50) == total
