@@ -19,7 +19,7 @@ Values = dict[str, str]
 
 SERVICES = (
     ("Amazon Elastic Compute Cloud", "Compute", "Virtual Machines", "Hours", "0.0961"),
-    ("Amazon Simple Storage Service", "Storage", "Object Storage", "GB-Month", "0.023125"),
+    ("Amazon Simple Storage Service", "Storage", "Object Storage", "GB-Months", "0.023125"),
     ("AWS Lambda", "Compute", "Serverless Compute", "Requests", "0.0000002"),
     ("Amazon Relational Database Service", "Databases", "Relational Databases", "Hours", "0.1850"),
     ("Amazon Bedrock", "AI and Machine Learning", "Generative AI", "Tokens", "0.000003"),
@@ -86,6 +86,7 @@ def _usage(chance: random.Random, day: date) -> Values:
         ServiceCategory=category,
         ServiceSubcategory=subcategory,
         SkuId=sku,
+        SkuMeter=unit,
         SkuPriceId=f"{sku}.{region}",
         RegionId=region,
         RegionName=region_name,
@@ -119,6 +120,7 @@ def _covered(day: date) -> Values:
         ServiceCategory=category,
         ServiceSubcategory=subcategory,
         SkuId="SKU000",
+        SkuMeter=unit,
         SkuPriceId="SKU000.plan",
         CommitmentDiscountId=PLAN,
         CommitmentDiscountName="demo-plan",
@@ -151,6 +153,7 @@ def _purchase(day: date) -> Values:
         ServiceCategory="Compute",
         ServiceSubcategory="Virtual Machines",
         SkuId="SKUPLAN",
+        SkuMeter="Commitment",
         SkuPriceId="SKUPLAN.1yr",
         CommitmentDiscountId=PLAN,
         CommitmentDiscountName="demo-plan",
@@ -231,7 +234,7 @@ COLUMNS = (
     *("ChargeDescription", "ChargeFrequency", "BilledCost", "EffectiveCost", "ListCost", "ContractedCost"),
     *("ListUnitPrice", "ContractedUnitPrice", "PricingCategory", "PricingQuantity", "PricingUnit", "PricingCurrency"),
     *("BillingCurrency", "ConsumedQuantity", "ConsumedUnit", "ServiceName", "ServiceCategory", "ServiceSubcategory"),
-    *("SkuId", "SkuPriceId", "RegionId", "RegionName", "CommitmentDiscountId", "CommitmentDiscountName"),
+    *("SkuId", "SkuMeter", "SkuPriceId", "RegionId", "RegionName", "CommitmentDiscountId", "CommitmentDiscountName"),
     *("CommitmentDiscountCategory", "CommitmentDiscountType", "CommitmentDiscountStatus"),
     *("CommitmentDiscountQuantity", "CommitmentDiscountUnit", "Tags", "x_Operation"),
 )
