@@ -5,6 +5,7 @@
 --   1.2 PricingCurrency: it is the billing currency unless the export says otherwise, and so are its prices and costs;
 --   1.2 account types: the export does not say, so they get the words of their own columns;
 --   1.1 ServiceSubcategory: the allowed value for "none fits" is Other (<category>);
+--   1.0 ChargeFrequency was not mandatory and may not be NULL: Usage-Based for usage, else One-Time, which claims least;
 --   1.0 ContractedCost is mandatory, yet real exports leave it empty: without a negotiated price the list price holds.
 CREATE OR REPLACE PROCEDURE `{dataset}.sp_lift_focus_export`(
   p_source STRING, p_staging STRING, p_org_slug STRING, p_pipeline_id STRING, p_credential_id STRING,
