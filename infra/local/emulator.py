@@ -68,7 +68,15 @@ class BigQueryEmulator:
         """Start it and wait until it answers. Raises EmulatorError with the end of its log if it does not."""
         self._data_dir.mkdir(parents=True, exist_ok=True)
         _import_extensions()
-        port, grpc_port = _free_port(), _free_port()
+        try:
+            self._launch()
+        except EmulatorError:
+            # Between the choice of a free port and its use somebody else may take it: once more, with other ports.
+            self.stop()
+            self._launch()
+
+    def _launch(self) -> None:
+        port, grpc_port = _free_ports()
         program = Path(sys.executable).with_name("local-bigquery")
         if not program.exists():
             raise EmulatorError("local-bigquery is not installed here: pip install -r requirements-local.txt")
@@ -105,6 +113,10 @@ class BigQueryEmulator:
         while time.monotonic() < deadline:
             if self._watcher.poll() is not None:
                 raise EmulatorError(f"The BigQuery emulator ended while it started. {self._log_end()}")
+            if f"running on {self.url} " not in self.log_path.read_text("utf-8", "replace"):
+                # Until it says so itself, whoever answers there may be somebody else's emulator.
+                time.sleep(0.05)
+                continue
             try:
                 with urllib.request.urlopen(probe, timeout=2):
                     return
@@ -112,7 +124,6 @@ class BigQueryEmulator:
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
-        self.stop()
         raise EmulatorError(f"The BigQuery emulator did not answer within {START_WITHIN_S:.0f} s. {self._log_end()}")
 
     def _log_end(self) -> str:
@@ -120,10 +131,10 @@ class BigQueryEmulator:
         return f"The end of {self.log_path}: " + " | ".join(end)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+def _free_ports() -> tuple[int, int]:
+    """Return two different free ports: both are held until both are known."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 def _import_extensions() -> None:
