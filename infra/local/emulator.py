@@ -4,6 +4,7 @@ It dies with its parent, even a killed one: a small watcher process between the 
 the emulator when the pipe breaks. That works whichever thread started it, and on every Unix.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -19,6 +20,9 @@ from common.errors import PipelineOpsError
 
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 10.0
+FREED_WITHIN_S = 10.0
+"""How long a start waits for the emulator before it, which may still be ending, to let go of the data."""
+
 EXTENSIONS = ("ducklake", "spatial", "icu")
 
 WATCHER = """
@@ -27,6 +31,8 @@ child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
 signal.signal(signal.SIGTERM, lambda *_: child.terminate())
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGCHLD, lambda *_: os._exit(1) if child.poll() is not None else None)
+if child.poll() is not None:  # it ended before the line above could hear of it
+    os._exit(1)
 while True:
     try:
         if not os.read(0, 1):
@@ -48,6 +54,10 @@ class EmulatorError(PipelineOpsError):
     """The emulator could not be started; the message holds the end of its log."""
 
 
+class EndedAtOnceError(EmulatorError):
+    """Its process ended while it started, as it does when its port is taken."""
+
+
 class BigQueryEmulator:
     """One emulator on one data directory. ``url`` and ``log_path`` are set once it is started."""
 
@@ -65,12 +75,16 @@ class BigQueryEmulator:
         self.stop()
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises EmulatorError with the end of its log if it does not."""
+        """Start it and wait until it answers from its data.
+
+        Raises EmulatorError, with nothing left running: with the end of the log if it does not come up, in words if
+        another emulator holds the data directory.
+        """
         self._data_dir.mkdir(parents=True, exist_ok=True)
         _import_extensions()
         try:
             self._launch()
-        except EmulatorError:
+        except EndedAtOnceError:
             # Between the choice of a free port and its use somebody else may take it: once more, with other ports.
             self.stop()
             self._launch()
@@ -91,7 +105,12 @@ class BigQueryEmulator:
                 start_new_session=True,  # a Ctrl-C for the stack must not end the emulator before it
             )
         self.url = f"http://127.0.0.1:{port}"
-        self._wait()
+        try:
+            self._wait_for_port()
+            self._wait_for_data()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End it; returns when it is gone."""
@@ -106,25 +125,43 @@ class BigQueryEmulator:
             self._watcher.wait()
         self._watcher = None
 
-    def _wait(self) -> None:
+    def _wait_for_port(self) -> None:
+        """Wait until it says that it listens: before, whoever answers there may be somebody else's emulator."""
         assert self._watcher is not None
         deadline = time.monotonic() + START_WITHIN_S
-        probe = f"{self.url}/bigquery/v2/projects/{self._project}/datasets"
-        while time.monotonic() < deadline:
+        while f"running on {self.url} " not in self.log_path.read_text("utf-8", "replace"):
             if self._watcher.poll() is not None:
-                raise EmulatorError(f"The BigQuery emulator ended while it started. {self._log_end()}")
-            if f"running on {self.url} " not in self.log_path.read_text("utf-8", "replace"):
-                # Until it says so itself, whoever answers there may be somebody else's emulator.
-                time.sleep(0.05)
-                continue
+                raise EndedAtOnceError(f"The BigQuery emulator ended while it started. {self._log_end()}")
+            if time.monotonic() > deadline:
+                raise EmulatorError(
+                    f"The BigQuery emulator did not answer within {START_WITHIN_S:.0f} s. {self._log_end()}"
+                )
+            time.sleep(0.05)
+
+    def _wait_for_data(self) -> None:
+        """Wait until it answers from its data, which it opens with the first request only."""
+        deadline = time.monotonic() + FREED_WITHIN_S
+        while problem := self._problem():
+            held = "set lock" in problem
+            if not held or time.monotonic() > deadline:
+                hint = " Another emulator still holds it: end that process, or use another directory." if held else ""
+                raise EmulatorError(f"The BigQuery emulator can't use {self._data_dir}: {problem}{hint}")
+            time.sleep(0.1)
+
+    def _problem(self) -> str:
+        """Ask for the datasets; return what is wrong, or an empty string."""
+        try:
+            probe = f"{self.url}/bigquery/v2/projects/{self._project}/datasets"
+            with urllib.request.urlopen(probe, timeout=START_WITHIN_S):
+                return ""
+        except urllib.error.HTTPError as error:
+            body = error.read().decode("utf-8", "replace")
             try:
-                with urllib.request.urlopen(probe, timeout=2):
-                    return
-            except urllib.error.HTTPError:
-                return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
-        raise EmulatorError(f"The BigQuery emulator did not answer within {START_WITHIN_S:.0f} s. {self._log_end()}")
+                return str(json.loads(body)["error"]["message"])
+            except (ValueError, LookupError, TypeError):
+                return f"{error} {body[:200]}"
+        except OSError as error:
+            return f"{error}. {self._log_end()}"
 
     def _log_end(self) -> str:
         end = self.log_path.read_text("utf-8", "replace").strip().splitlines()[-5:]

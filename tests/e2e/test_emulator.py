@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from common.adapters.bigquery import BigQueryWarehouse
 from common.paths import PROJECT_ROOT
 from infra.local import emulator as module
 from infra.local.emulator import BigQueryEmulator, EmulatorError
@@ -37,13 +38,11 @@ def test_an_emulator_that_can_not_start_tells_the_end_of_its_log(
 ) -> None:
     taken = int(bigquery_emulator.url.rpartition(":")[2])
     monkeypatch.setattr(module, "_free_ports", lambda: (taken, taken))
-    emulator = BigQueryEmulator(tmp_path, PROJECT)
     with pytest.raises(EmulatorError, match=r"The end of .*emulator\.log: .*Failed to bind to address"):
-        emulator.start()
-    emulator.stop()
+        BigQueryEmulator(tmp_path, PROJECT).start()
 
 
-def test_it_dies_with_a_killed_parent_and_starts_again_on_the_same_data(tmp_path: Path) -> None:
+def test_it_dies_with_a_killed_parent_and_its_data_is_there_at_the_next_start(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from infra.local.emulator import BigQueryEmulator\n"
         f"e = BigQueryEmulator(Path({str(tmp_path)!r}), {PROJECT!r})\n"
@@ -53,13 +52,35 @@ def test_it_dies_with_a_killed_parent_and_starts_again_on_the_same_data(tmp_path
         assert parent.stdout is not None
         url = parent.stdout.readline().strip()
         assert url, "the parent did not start it"
+        _query(url, f"CREATE SCHEMA `{PROJECT}.kept`; CREATE TABLE `{PROJECT}.kept.t` AS SELECT 7 AS n")
         os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 15
-    while _answers(url):
-        assert time.monotonic() < deadline, "it outlived its parent"
-        time.sleep(0.05)
+    # At once: the old one may still be ending, and the new one has to wait until it lets go of the data.
     with BigQueryEmulator(tmp_path, PROJECT) as again:
-        assert _answers(again.url)
+        assert _query(again.url, f"SELECT n FROM `{PROJECT}.kept.t`") == [{"n": 7}]
+        assert not _answers(url), "it outlived its parent"
+
+
+def test_a_directory_that_another_emulator_holds_is_refused_in_words_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FREED_WITHIN_S", 0.5)
+    with BigQueryEmulator(tmp_path, PROJECT) as holder:
+        second = BigQueryEmulator(tmp_path, PROJECT)
+        with pytest.raises(EmulatorError, match=r"\(PID \d+\).*Another emulator still holds it: end that process"):
+            second.start()
+        assert not _answers(second.url), "a failed start left its process behind"
+        assert _answers(holder.url)
+
+
+def test_data_that_can_not_be_read_fails_the_start_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "emulator.duckdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(EmulatorError, match="not a valid DuckDB database file"):
+        BigQueryEmulator(tmp_path, PROJECT).start()
+
+
+def _query(url: str, sql: str) -> list[dict[str, Any]]:
+    return list(BigQueryWarehouse(PROJECT, location="US", emulator_url=url).query(sql))
 
 
 def _answers(url: str) -> bool:
