@@ -6,18 +6,20 @@ file is thrown away.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from common.errors import PermanentError, nearest
+from common.errors import PermanentError, TransientError, nearest
 from common.table import DATA_DATE, Column, ColumnType, Table
 
 ROWS_PER_GROUP = 10_000
-"""Rows held in memory at a time: the file grows by one row group whenever there are so many."""
+CHARS_PER_GROUP = 16 * 2**20
+"""Rows, and characters of text in them, held in memory at a time: more become a row group of the file."""
 
 SHOWN_CHARS = 80
 HASH_MODULUS = 2**256
@@ -37,7 +39,10 @@ class SpoolResult:
 
 
 class Spool:
-    """Writes rows of one attempt to ``path``. Raises PermanentError for a row that does not fit the contract."""
+    """Writes rows of one attempt to ``path``.
+
+    Raises PermanentError for a row that does not fit the contract, TransientError if the file can't be written.
+    """
 
     def __init__(
         self, path: Path, table: Table, first_day: date, last_day: date, decimal_digits: tuple[int, int]
@@ -64,8 +69,11 @@ class Spool:
         self._schema = pa.schema(
             [pa.field(c.name, _arrow_type(c.type, decimal_digits), c.mode == "NULLABLE") for c in columns]
         )
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        self._path = path
+        with self._writing():
+            self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._pending: dict[str, list[Any]] = {name: [] for name in self._columns}
+        self._pending_rows = self._pending_chars = 0
         self._rows = 0
         self._hash = 0
         self._rounded: dict[str, int] = {}
@@ -77,28 +85,42 @@ class Spool:
             for name in row:
                 if name not in self._columns:
                     known = nearest(name, self._columns)
-                    raise PermanentError(f"Row {self._rows}: the table has no column {name!r}.{known}")
+                    raise PermanentError(f"Row {self._rows}: the table has no column {_shown(name)}.{known}")
             checked = [self._value(column, row.get(name)) for name, column in self._columns.items()]
             for values, value in zip(self._pending.values(), checked, strict=True):
                 values.append(value)
             self._hash = (self._hash + _row_hash(checked)) % HASH_MODULUS
-            if self._rows % ROWS_PER_GROUP == 0:
+            self._pending_rows += 1
+            if self._pending_rows >= ROWS_PER_GROUP or self._pending_chars >= CHARS_PER_GROUP:
                 self._flush()
 
     def close(self) -> SpoolResult:
         """Finish the file and tell what is in it."""
         self._flush()
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
         return SpoolResult(self._rows, f"{self._hash:064x}", dict(self._rounded))
 
     def _flush(self) -> None:
-        if not next(iter(self._pending.values())):
+        if not self._pending_rows:
             return
         pa = self._arrow
         arrays = [pa.array(self._pending[f.name], f.type) for f in self._schema]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        with self._writing():
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         for values in self._pending.values():
             values.clear()
+        self._pending_rows = self._pending_chars = 0
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TransientError(
+                f"The rows could not be spooled to {self._path.parent}: {error}. Is the disk full? "
+                "Free some space (or set TMPDIR to another disk); the step is tried again."
+            ) from error
 
     def _value(self, column: Column, value: Any) -> Any:
         if value is None:
@@ -122,6 +144,7 @@ class Spool:
             value.encode()
         except UnicodeEncodeError as error:
             raise self._refused(name, ascii(value), "not valid Unicode") from error
+        self._pending_chars += len(value)
         return value
 
     def _int64(self, name: str, value: Any) -> int:
@@ -141,7 +164,7 @@ class Spool:
             raise self._refused(name, value, f"more than {precision - scale} digits before the point")
         exponent = value.as_tuple().exponent
         assert isinstance(exponent, int)
-        if exponent >= -scale:
+        if -scale <= exponent <= 0:
             return value
         try:
             kept = value.quantize(self._quantum, context=self._exact)
@@ -162,9 +185,12 @@ class Spool:
         return value
 
     def _timestamp(self, name: str, value: Any) -> datetime:
-        if not isinstance(value, datetime) or value.tzinfo is None:
+        if not isinstance(value, datetime) or value.utcoffset() is None:
             raise self._refused(name, value, "not a time with a time zone")
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError as error:
+            raise self._refused(name, value, "before the year 1 or after 9999 in UTC") from error
 
     def _json(self, name: str, value: Any) -> str:
         text = self._string(name, value)
@@ -175,10 +201,15 @@ class Spool:
         return text
 
     def _refused(self, name: str, value: Any, why: str) -> PermanentError:
-        shown = "NULL" if value is None else str(value)
-        if len(shown) > SHOWN_CHARS:
-            shown = shown[:SHOWN_CHARS] + "…"
-        return PermanentError(f"Row {self._rows}, column {name}: {why} (got {shown!r}).")
+        return PermanentError(f"Row {self._rows}, column {name}: {why} (got {_shown(value)}).")
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = "NULL" if value is None else str(value)
+    except ValueError:  # Python writes no int of more than 4300 digits
+        text = f"{type(value).__name__}, too long to show"
+    return repr(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
 
 
 def _row_hash(values: list[Any]) -> int:

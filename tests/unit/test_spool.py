@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import PermanentError
-from common.spool import Spool, SpoolResult
+from common.errors import PermanentError, TransientError
+from common.spool import CHARS_PER_GROUP, Spool, SpoolResult
 from common.table import DATA_DATE, Table
 
 TABLE = Table.model_validate(
@@ -64,6 +64,8 @@ def kept(path: Path, column: str = "cost") -> list[Any]:
         (EMULATOR, "99999999999999999999.999999999999999999", "99999999999999999999.999999999999999999", 0),
         (EMULATOR, "1.5E-3", "0.0015", 0),
         (EMULATOR, "1E+19", "10000000000000000000", 0),
+        (EMULATOR, "0E+1000000", "0", 0),
+        (CLOUD, "9.9E+37", "99" + "0" * 36, 0),
         (EMULATOR, "1E-400", "0", 1),
         (EMULATOR, "1.10000000000000000000000", "1.1", 0),
     ],
@@ -91,9 +93,11 @@ def test_money_is_kept_exactly_or_rounded_once_half_even_and_counted(
         ({"name": "\ud800"}, "not valid Unicode"),
         ({"n": 2**63}, "column n: not a whole number of 64 bits"),
         ({"n": True}, "not a whole number"),
+        ({"n": 10**5000}, "column n: not a whole number of 64 bits (got 'int, too long to show')"),
         ({"flag": 1}, "column flag: not true or false"),
         ({"at": datetime(2026, 1, 1)}, "column at: not a time with a time zone"),  # noqa: DTZ001
         ({"at": "2026-01-01"}, "not a time"),
+        ({"at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}, "column at: before the year 1 or after"),
         ({"day": datetime(2026, 1, 1, tzinfo=UTC)}, "column day: not a date"),
         ({"tags": "{bad"}, "column tags: not JSON"),
         ({"tags": '{"a": NaN}'}, "not JSON"),
@@ -116,6 +120,9 @@ def test_a_row_that_does_not_fit_is_refused_with_its_number_and_column(
 def test_a_long_value_is_shortened_in_the_message(tmp_path: Path) -> None:
     with pytest.raises(PermanentError) as refused:
         spool(tmp_path, [row(tags="{" + "x" * 10_000)])
+    assert len(str(refused.value)) < 400
+    with pytest.raises(PermanentError) as refused:
+        spool(tmp_path, [row(**{"x" * 10_000: 1})])
     assert len(str(refused.value)) < 400
 
 
@@ -178,3 +185,18 @@ def test_memory_stays_flat_however_many_rows(tmp_path: Path) -> None:
         return peak
 
     assert passed(60_000) < 1.5 * passed(20_000)
+
+
+def test_memory_stays_flat_however_wide_the_rows(tmp_path: Path) -> None:
+    """300 MiB of text in few rows: never more at a time than a row group may hold, twice."""
+    tracemalloc.start()
+    spool(tmp_path, (row(name=chr(65 + n % 26) * 2**20) for n in range(300)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * CHARS_PER_GROUP
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_in_words_and_worth_another_try() -> None:
+    with pytest.raises(TransientError, match=r"No space left on device.*Free some space"):
+        Spool(Path("/dev/full"), TABLE, DAY, DAY, EMULATOR).close()
