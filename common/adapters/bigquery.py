@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,17 @@ from common.table import DATA_DATE, LINEAGE, Column, Table
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
-TABLE_ID = re.compile(r"^[a-z][a-z0-9-]{4,28}[a-z0-9]\.[A-Za-z0-9_]{1,1024}\.[A-Za-z0-9_]{1,1024}$")
+TABLE_ID = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]\.[A-Za-z0-9_]{1,1024}\.[A-Za-z0-9_]{1,1024}")
+MAX_ID_CHARS = 1024
 STAGING_LIFETIME = timedelta(hours=24)
 CLUSTERED_BY = ("x_org_slug", "x_pipeline_id", "x_credential_id", DATA_DATE)
 PARTITIONED_BY = "x_ingestion_date"
 
 CALL_TIMEOUT_S = 30.0
 JOB_TIMEOUT_S = 500.0
+UPLOAD_TRIES = 2
+"""Further tries of an upload that finds nobody, 1 s and 2 s later; the client's own six take more than a minute."""
+
 COMMIT_TRIES = 8
 
 TYPE_NAMES = {"INTEGER": "INT64", "BOOLEAN": "BOOL", "DECIMAL": "NUMERIC", "BIGDECIMAL": "BIGNUMERIC"}
@@ -44,7 +49,8 @@ SELECT IF(
   ERROR('rows without a value they need, or of a day outside the run'),
   0
 );
--- All four columns of the clustering key, so that BigQuery reads only the blocks that may hold such rows.
+-- No partition can be left out: the rows to replace were ingested on any day before. It is the clustering, by all four
+-- columns of this key, that lets BigQuery read only the blocks that may hold such rows.
 DELETE FROM {target}
 WHERE x_org_slug = @org AND x_pipeline_id = @pipeline AND x_credential_id = @credential
   AND x_pipeline_run_date BETWEEN @first_day AND @last_day;
@@ -66,6 +72,7 @@ class BigQueryWarehouse:
         # The emulator reads decimals wider than 38 digits through a double and loses the end of them.
         self.decimal_digits = (76, 38) if emulator_url is None else (38, 18)
         self._ensured: set[tuple[str, ...]] = set()
+        self._deployed: dict[str, str] = {}
         # Held while something is made: threads that all find a table missing would make it against each other.
         self._making = threading.Lock()
 
@@ -133,7 +140,8 @@ class BigQueryWarehouse:
     def create_staging(self, target: str, table: Table, name: str) -> str:
         from google.cloud import bigquery
 
-        staging = _checked(f"{target}__stage_{re.sub(r'[^A-Za-z0-9_]', '_', name)}")
+        # A table id has no hyphen; in the name of an attempt an underscore in its place stays unique.
+        staging = _checked(f"{target}__stage_{name.replace('-', '_')}")
         schema = [*_fields(table.columns), bigquery.SchemaField(DATA_DATE, "DATE", mode="REQUIRED")]
         made = bigquery.Table(staging, schema=schema)
         made.expires = datetime.now(UTC) + STAGING_LIFETIME
@@ -157,7 +165,12 @@ class BigQueryWarehouse:
             try:
                 with spool.open("rb") as file:
                     job = self._client.load_table_from_file(
-                        file, _checked(staging), job_id=_job_id(job_id), job_config=config, timeout=CALL_TIMEOUT_S
+                        file,
+                        _checked(staging),
+                        job_id=_job_id(job_id),
+                        job_config=config,
+                        num_retries=UPLOAD_TRIES,
+                        timeout=CALL_TIMEOUT_S,
                     )
             except Conflict:
                 job = self._client.get_job(_job_id(job_id), retry=self._retry(), timeout=CALL_TIMEOUT_S)
@@ -218,14 +231,14 @@ class BigQueryWarehouse:
         self._run(f"call {procedure}", sql, dict(zip(names, args, strict=True)), _job_id(job_id), {})
 
     def ensure_procedure(self, procedure: str, ddl: str) -> None:
-        key = (_checked(procedure), ddl)
+        text = sha256(ddl.encode()).hexdigest()
         with self._making:
-            if key in self._ensured:
+            if self._deployed.get(_checked(procedure)) == text:
                 return
             with translated(f"make procedure {procedure}"):
                 job = self._client.query(ddl, job_retry=None, retry=self._retry(), timeout=CALL_TIMEOUT_S)
                 job.result(retry=self._retry(), timeout=JOB_TIMEOUT_S)
-            self._ensured.add(key)
+            self._deployed[procedure] = text
 
     def _run(
         self, what: str, sql: str, params: Mapping[str, Any], job_id: str, labels: Mapping[str, str]
@@ -266,7 +279,7 @@ def _type(field: "bigquery.SchemaField") -> str:
 
 
 def _checked(table_id: str) -> str:
-    if not TABLE_ID.match(table_id):
+    if not TABLE_ID.fullmatch(table_id):
         raise PermanentError(f"{table_id!r} is not a table id of the form project.dataset.name.")
     return table_id
 
@@ -276,7 +289,10 @@ def _quoted(table_id: str) -> str:
 
 
 def _job_id(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:1024]
+    """The text as a job id: as it is if it may be one, else with a hash, so that two texts never share an id."""
+    if re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MAX_ID_CHARS}}}", text):
+        return text
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', text)[:900]}_{sha256(text.encode()).hexdigest()}"
 
 
 def _label(text: str) -> str:
