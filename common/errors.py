@@ -11,6 +11,7 @@ Messages are written for the person who reads them: where, what, what to do. The
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from enum import StrEnum
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -62,16 +63,33 @@ class ForbiddenPlanError(RequestError):
     title = "Subscription not active"
 
 
+class ErrorKind(StrEnum):
+    """What a transient failure was, as ``retry_on`` names it in a pipeline's YAML."""
+
+    TIMEOUT = "timeout"  # timeout_seconds is used up
+    RATE_LIMIT = "rate_limit"  # the other side asks to come less often
+    UNAVAILABLE = "unavailable"  # no answer, a broken one, or a 5xx
+    CONFLICT = "conflict"  # a write lost against another one
+    LOST = "lost"  # the process that ran the attempt is gone
+    UNEXPECTED = "unexpected"  # an error that the processor does not declare
+
+
 class TransientError(PipelineOpsError):
     """Worth another attempt: a provider is down, a limit was hit, a conflict was lost."""
 
-    def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
+    kind = ErrorKind.UNAVAILABLE
+
+    def __init__(self, message: str, *, retry_after_s: float = 0.0, kind: ErrorKind | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        if kind is not None:
+            self.kind = kind
 
 
 class StepTimeoutError(TransientError):
     """The attempt used up its ``timeout_seconds``."""
+
+    kind = ErrorKind.TIMEOUT
 
 
 class PermanentError(PipelineOpsError):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.errors import PermanentError, PipelineOpsError, TransientError
+from common.errors import ErrorKind, PermanentError, PipelineOpsError, TransientError
 
 MAX_CHARS = 300
 
@@ -19,6 +19,8 @@ DISK_FULL = re.compile(r"no space left on device|disk full|could not write .*fil
 
 class ConflictError(TransientError):
     """A transaction lost against another one; its job is over, a new one may win."""
+
+    kind = ErrorKind.CONFLICT
 
 
 @contextmanager

@@ -52,17 +52,41 @@ class RetryPolicy:
     backoff_multiplier: float = 1.0
     max_backoff_seconds: float = 600.0
     jitter: float = 0.0
+    retry_on: tuple[str, ...] = ()
+    """Kinds of failures that are tried again (``ErrorKind`` of ``common/errors.py``); empty: every transient one."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """A step that runs once for each item of a list that a step before it has put out.
+
+    ``over`` is ``<step_id>.outputs.<name>``. With ``dates``, the items are ISO dates and each item's run covers that
+    day alone, so that items may write one table side by side.
+    """
+
+    over: str
+    max_parallel: int = 10
+    dates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step as its pipeline's YAML declares it, templates resolved."""
+    """One step as its pipeline's YAML declares it, templates resolved.
+
+    ``timeout_seconds`` bounds the time a function is held, ``max_wait_seconds`` that of a job waited for without one.
+    ``always`` (YAML: ``run_if: always``) starts the step once all it depends on has ended, however it ended.
+    """
 
     step_id: str
     ps_type: str
     depends_on: tuple[str, ...] = ()
     timeout_seconds: int = 300
     retry: RetryPolicy = RetryPolicy()
+    max_wait_seconds: int = 21_600
+    condition: str = ""
+    map: MapSpec | None = None
+    allow_failure: bool = False
+    always: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
