@@ -154,4 +154,4 @@ def _spec(step: StepConfig, variables: Mapping[str, str], place: Location) -> St
     except ConfigError as error:
         raise _StepError([(place, str(error))]) from None
     retry = RetryPolicy(**step.retry.model_dump())
-    return StepSpec(step.step_id, step.ps_type, step.depends_on, step.timeout_seconds, retry, config)
+    return StepSpec(step.step_id, step.ps_type, step.depends_on, step.timeout_seconds, retry, config=config)
