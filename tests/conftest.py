@@ -9,6 +9,7 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.paths import PROJECT_ROOT
 from infra.local.emulator import BigQueryEmulator
+from tests.google_fixtures import google_emulators, google_project  # noqa: F401 - fixtures
 
 PROJECT = "pipeline-ops-test"
 SHARED = PROJECT_ROOT.parent / "shared" / "data"

@@ -1,0 +1,170 @@
+"""The event bus port on Pub/Sub, in the cloud and on Google's emulator of it."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from common.errors import PermanentError, PipelineOpsError, TransientError
+from common.ports import Message
+
+TIMEOUT_S = 10.0
+LATENCY_S = 0.001
+"""How long a batch waits for company. The client's own 10 ms would be most of what a single publish takes."""
+
+EARLY = timedelta(seconds=1)
+"""A message that is due this soon is published now: its function sees to the rest."""
+
+MAX_CHARS = 300
+
+
+def topic_path(project_id: str, name: str) -> str:
+    """Return a topic's full name."""
+    return f"projects/{project_id}/topics/{name}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class PubSubBus:
+    """Publishes to ``projects/<project_id>/topics/<topic>``: the data as JSON, ``key`` as an attribute.
+
+    Pub/Sub can't delay a message. One whose ``not_before`` lies ahead is therefore NOT published: the sweep sends it
+    again when it is due. ``emulator_host`` (``host:port``) is None in the cloud.
+    """
+
+    def __init__(
+        self,
+        project_id: str,
+        emulator_host: str | None = None,
+        now: Callable[[], datetime] = _now,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self._project_id, self._emulator_host, self._now, self._timeout_s = project_id, emulator_host, now, timeout_s
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish what is due, all of it together, and return once Pub/Sub holds it.
+
+        Raises TransientError (no answer within ``timeout_s``, an outage) or PermanentError (no such topic, no
+        permission, a message too large). After an error some of the messages may have been published.
+        """
+        latest = self._now() + EARLY
+        due = [message for message in messages if message.not_before is None or message.not_before <= latest]
+        if not due:
+            return
+        deadline = time.monotonic() + self._timeout_s
+        with translated(f"publish to {_names(due)}", self._project_id):
+            client = self._publisher()
+            sent = [(message, self._send(client, message)) for message in due]
+        for message, future in sent:
+            with translated(f"publish to topic {message.topic!r}", self._project_id):
+                future.result(timeout=max(0.0, deadline - time.monotonic()))
+
+    def _send(self, client: Any, message: Message) -> Any:
+        data = json.dumps(message.data).encode()
+        return client.publish(topic_path(self._project_id, message.topic), data, key=message.key)
+
+    def _publisher(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = _client(self._emulator_host, self._timeout_s)
+            return self._client
+
+
+def _client(emulator_host: str | None, timeout_s: float) -> Any:
+    """Return a publisher that gives up a little before ``timeout_s``; the client's own patience is ten minutes."""
+    from google.api_core.retry import Retry, if_exception_type
+    from google.api_core.timeout import ConstantTimeout
+    from google.cloud import pubsub_v1
+
+    again = if_exception_type(*_passing())
+    constant: Any = ConstantTimeout  # untyped
+    options = pubsub_v1.types.PublisherOptions(
+        retry=Retry(predicate=again, initial=0.1, maximum=2.0, multiplier=2.0, timeout=timeout_s * 0.9),
+        timeout=constant(timeout_s / 2),  # of one try: one that hangs leaves time for another
+    )
+    batching = pubsub_v1.types.BatchSettings(max_latency=LATENCY_S, max_messages=1000)
+    if emulator_host is None:
+        return pubsub_v1.PublisherClient(batch_settings=batching, publisher_options=options)
+
+    import grpc  # type: ignore[import-untyped]
+    from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+
+    transport = PublisherGrpcTransport(channel=grpc.insecure_channel(emulator_host))
+    return pubsub_v1.PublisherClient(batch_settings=batching, publisher_options=options, transport=transport)
+
+
+@contextmanager
+def translated(what: str, project_id: str) -> Iterator[None]:
+    """Raise TransientError or PermanentError, with what to do, in the place of the client's exceptions."""
+    from google.api_core import exceptions
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+    from google.cloud.pubsub_v1.publisher.exceptions import MessageTooLargeError
+
+    failed = f"Pub/Sub could not {what} in project {project_id!r}:"
+    try:
+        yield
+    except PipelineOpsError:
+        raise
+    except TimeoutError as error:
+        raise TransientError(f"{failed} no answer in time.") from error
+    except exceptions.RetryError as error:
+        raise TransientError(f"{failed} no answer in time ({_short(error.cause or error)})") from error
+    except TransportError as error:
+        raise TransientError(f"{failed} no answer ({_short(error)})") from error
+    except MessageTooLargeError as error:
+        raise PermanentError(f"{failed} a message is larger than Pub/Sub takes (10 MB).") from error
+    except DefaultCredentialsError as error:
+        raise PermanentError(
+            f"{failed} no Google credentials. Run `gcloud auth application-default login`, or give the function a "
+            "service account."
+        ) from error
+    except GoogleAuthError as error:
+        raise PermanentError(f"{failed} {_short(error)}") from error
+    except exceptions.GoogleAPICallError as error:
+        raise _sorted_out(failed, error) from error
+
+
+def _sorted_out(failed: str, error: Any) -> PipelineOpsError:
+    from google.api_core import exceptions
+
+    match error:
+        case exceptions.NotFound():
+            return PermanentError(f"{failed} it does not exist. Run the set-up, which creates every topic.")
+        case exceptions.Forbidden() | exceptions.Unauthorized():
+            return PermanentError(f"{failed} {_short(error)} Give the service account roles/pubsub.publisher.")
+        case exceptions.BadRequest():
+            return PermanentError(f"{failed} {_short(error)}")
+        case _:
+            return TransientError(f"{failed} {_short(error)}")
+
+
+def _passing() -> tuple[type[Exception], ...]:
+    """What the client itself tries again within the time there is, as its own defaults do."""
+    from google.api_core import exceptions
+
+    return (
+        exceptions.Aborted,
+        exceptions.Cancelled,
+        exceptions.DeadlineExceeded,
+        exceptions.InternalServerError,
+        exceptions.ResourceExhausted,
+        exceptions.ServiceUnavailable,
+        exceptions.Unknown,
+    )
+
+
+def _names(messages: Sequence[Message]) -> str:
+    return ", ".join(f"topic {name!r}" for name in sorted({message.topic for message in messages}))
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(getattr(error, "message", "") or error).split())
+    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"

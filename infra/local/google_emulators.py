@@ -1,0 +1,244 @@
+"""Google's own Firestore and Pub/Sub emulators as child processes, straight from the jars of the gcloud SDK.
+
+They keep everything in memory and end with the process that started them, even a killed one (the watcher of
+``infra/local/emulator.py`` sees to that). Nothing but this machine reaches them: they listen on 127.0.0.1 only.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from infra.local.emulator import STOP_WITHIN_S, WATCHER, EmulatorError, EndedAtOnceError
+
+SDK_VARIABLE = "PIPELINE_OPS_GCLOUD_SDK"
+INSTALL = (
+    "Install it with `gcloud components install cloud-firestore-emulator pubsub-emulator beta` (where gcloud came "
+    "from apt: `apt-get install google-cloud-cli-firestore-emulator google-cloud-cli-pubsub-emulator`)"
+)
+HEAP = "-Xmx512m"
+START_WITHIN_S = 60.0
+STARTS = 3
+"""Between the choice of a free port and its use somebody else may take it: then once more, on another."""
+
+
+class MissingProgramError(EmulatorError):
+    """Java, gcloud or an emulator is not installed here; the message says what to install."""
+
+
+class JavaEmulator:
+    """One emulator from its jar. ``host`` (``127.0.0.1:port``) is set once it is started."""
+
+    name: ClassVar[str]
+    ready_line: ClassVar[str]
+    """What its log says once it listens; ``{port}`` stands for the port."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self.log_path = log_dir / f"{self.name.lower().replace('/', '')}-emulator.log"
+        self.host = ""
+        self._watcher: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises EmulatorError, with nothing left running."""
+        command = [_java(), HEAP, "-Duser.language=en", *self._program(sdk_root())]
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        for left in reversed(range(STARTS)):
+            try:
+                return self._launch(command, _free_port())
+            except EndedAtOnceError:
+                if left == 0:
+                    raise
+
+    def stop(self) -> None:
+        """End it; returns when it is gone."""
+        if self._watcher is None:
+            return
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.close()
+        try:
+            self._watcher.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._watcher.pid, 9)
+            self._watcher.wait()
+        self._watcher = None
+
+    def _program(self, sdk: Path) -> list[str]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        """Return whether it serves, given that its log says that it listens."""
+        with socket.create_connection(_address(self.host), timeout=1):
+            return True
+
+    def _launch(self, command: list[str], port: int) -> None:
+        with self.log_path.open("wb") as log:
+            self._watcher = subprocess.Popen(
+                [sys.executable, "-c", WATCHER, *command, "--host=127.0.0.1", f"--port={port}"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C for the stack must not end the emulator before it
+            )
+        self.host = f"127.0.0.1:{port}"
+        try:
+            self._wait(self.ready_line.format(port=port))
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self, ready_line: str) -> None:
+        """Wait until it says that it listens and then answers: before, somebody else may answer on that port."""
+        assert self._watcher is not None
+        deadline = time.monotonic() + START_WITHIN_S
+        while True:
+            log = self.log_path.read_text("utf-8", "replace")
+            # Pub/Sub's emulator does not end when its port is taken: it says so, and sits there.
+            if "BindException" in log or self._watcher.poll() is not None:
+                raise EndedAtOnceError(f"The {self.name} emulator did not start. {self._log_end(log)}")
+            try:
+                if ready_line in log and self._answers():
+                    return
+            except OSError:
+                pass
+            if time.monotonic() > deadline:
+                raise EmulatorError(
+                    f"The {self.name} emulator did not answer within {START_WITHIN_S:.0f} s. {self._log_end(log)}"
+                )
+            time.sleep(0.05)
+
+    def _log_end(self, log: str) -> str:
+        lines = [line for line in log.splitlines() if line.strip() and not re.match(r"\s+at ", line)]
+        return f"The end of {self.log_path}: " + " | ".join(lines[-5:])
+
+
+class FirestoreEmulator(JavaEmulator):
+    """Firestore. A client call on one that is down blocks for minutes: start it first."""
+
+    name = "Firestore"
+    ready_line = "Dev App Server is now running"
+
+    def _program(self, sdk: Path) -> list[str]:
+        jar = _jar(sdk / "platform" / "cloud-firestore-emulator", "cloud-firestore-emulator.jar")
+        return ["-cp", str(jar), "com.google.cloud.datastore.emulator.firestore.CloudFirestore"]
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.host}/", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
+
+
+class PubSubEmulator(JavaEmulator):
+    """Pub/Sub. It pushes two messages a subscription at a time, and takes only 200, 201 and 204 for success."""
+
+    name = "Pub/Sub"
+    ready_line = "Server started, listening on {port}"
+
+    def _program(self, sdk: Path) -> list[str]:
+        return ["-jar", str(_jar(sdk / "platform" / "pubsub-emulator" / "lib", "cloud-pubsub-emulator-*-all.jar"))]
+
+
+class GoogleEmulators:
+    """Both emulators, started side by side."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self.firestore, self.pubsub = FirestoreEmulator(log_dir), PubSubEmulator(log_dir)
+
+    @property
+    def firestore_host(self) -> str:
+        """``127.0.0.1:port`` of Firestore, once started."""
+        return self.firestore.host
+
+    @property
+    def pubsub_host(self) -> str:
+        """``127.0.0.1:port`` of Pub/Sub, once started."""
+        return self.pubsub.host
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start both and wait until both answer. Raises EmulatorError, with nothing left running."""
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                for started in [pool.submit(emulator.start) for emulator in (self.firestore, self.pubsub)]:
+                    started.result()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End both; returns when they are gone."""
+        self.firestore.stop()
+        self.pubsub.stop()
+
+
+def sdk_root() -> Path:
+    """Return the folder of the gcloud SDK: PIPELINE_OPS_GCLOUD_SDK, or what ``gcloud`` says of itself."""
+    if chosen := os.environ.get(SDK_VARIABLE):
+        return Path(chosen)
+    gcloud = shutil.which("gcloud")
+    if gcloud is None:
+        raise MissingProgramError(
+            f"Google's emulators need the gcloud SDK, and there is no `gcloud` on the PATH. Install it "
+            f"(https://cloud.google.com/sdk/docs/install), or name its folder in {SDK_VARIABLE}."
+        )
+    command = [gcloud, "info", "--format=value(installation.sdk_root)"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    root = said.stdout.strip()
+    if said.returncode != 0 or not root:
+        problem = " ".join(said.stderr.split())[-300:]
+        raise MissingProgramError(f"`gcloud info` does not work: {problem} Name the SDK's folder in {SDK_VARIABLE}.")
+    return Path(root)
+
+
+def _jar(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise MissingProgramError(
+            f"There is no {pattern} in {folder}. {INSTALL}, or name the SDK's folder in {SDK_VARIABLE}."
+        )
+    return found[-1]
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=str(Path(home) / "bin")) if home else None
+    java = java or shutil.which("java")
+    if java is None:
+        raise MissingProgramError(
+            "Google's emulators need Java, and there is no `java` on the PATH. Install a Java runtime, 17 or newer "
+            "(`apt-get install default-jre-headless`, `brew install openjdk`)."
+        )
+    return java
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+def _address(host: str) -> tuple[str, int]:
+    name, _, port = host.rpartition(":")
+    return name, int(port)
