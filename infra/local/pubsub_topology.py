@@ -24,7 +24,11 @@ ACK_DEADLINE_S = 600
 
 @dataclass(frozen=True, slots=True)
 class PushPolicy:
-    """How a failed push is repeated, and after how many it becomes a dead letter (Pub/Sub wants 5 to 100)."""
+    """How a failed push is repeated, and after how many it becomes a dead letter (Pub/Sub wants 5 to 100).
+
+    Without a longest backoff a push is repeated as soon as may be: every second here. The shortest backoff there is
+    comes to three seconds.
+    """
 
     min_backoff_s: float = 10.0
     max_backoff_s: float = 600.0
@@ -86,17 +90,19 @@ def _clients(emulator_host: str) -> tuple[Any, Any]:
 
 
 def _subscription(project_id: str, topic: str, push_endpoint: str, policy: PushPolicy) -> dict[str, Any]:
-    return {
+    request: dict[str, Any] = {
         "name": subscription_path(project_id, topic),
         "topic": topic_path(project_id, topic),
         "ack_deadline_seconds": ACK_DEADLINE_S,
         "push_config": {"push_endpoint": push_endpoint},
-        "retry_policy": {
-            "minimum_backoff": timedelta(seconds=policy.min_backoff_s),
-            "maximum_backoff": timedelta(seconds=policy.max_backoff_s),
-        },
         "expiration_policy": {},  # never: a topic that is quiet for a month keeps its function
     }
+    if policy.max_backoff_s > 0:
+        request["retry_policy"] = {
+            "minimum_backoff": timedelta(seconds=policy.min_backoff_s),
+            "maximum_backoff": timedelta(seconds=policy.max_backoff_s),
+        }
+    return request
 
 
 def _ensure_topic(publisher: Any, path: str) -> None:

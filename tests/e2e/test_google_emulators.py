@@ -42,7 +42,10 @@ def test_an_emulator_that_can_not_start_tells_the_end_of_its_log(
     taken = int(google_emulators.pubsub_host.rpartition(":")[2])
     monkeypatch.setattr(module, "_free_port", lambda: taken)
     monkeypatch.setattr(module, "STARTS", 1)
-    with pytest.raises(EmulatorError, match=r"The end of .*pubsub-emulator\.log: .*Address already in use"):
+    monkeypatch.setattr(module, "START_WITHIN_S", 20.0)
+    with pytest.raises(
+        EmulatorError, match=r"emulator did not start\. The end of .*pubsub-emulator\.log: .*Address already in use"
+    ):
         PubSubEmulator(tmp_path).start()
 
 
