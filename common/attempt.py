@@ -3,18 +3,20 @@
 Nothing here touches the run's state. The engine claims the attempt before and reports its result after.
 """
 
+import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from common.domain.events import AttemptFailed, AttemptSucceeded
+from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import Receipt, Run, Step
 from common.errors import (
     ConfigError,
+    ErrorKind,
     LostLeaseError,
     PermanentError,
     PipelineOpsError,
@@ -23,13 +25,17 @@ from common.errors import (
 )
 from common.logs import logger
 from common.ports import Commit, Credentials, Lineage, LogLine, RunLogs, Warehouse
-from common.processors.base import Processor, StepContext
+from common.processors.base import Batch, Processor, StepContext, Waiting
 from common.processors.registry import processor
 from common.settings import Settings
 from common.spool import Spool, SpoolResult
 from common.table import Table, load_table
+from common.time_limit import limited
 
 MAX_ERROR_CHARS = 2_000
+MAX_OUTPUT_CHARS = 100_000
+
+Result = AttemptSucceeded | AttemptFailed | AttemptSuspended
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +50,32 @@ class AttemptRunner:
     provider_url: Callable[[str], str]
     sleep: Callable[[float], None] = time.sleep
 
-    def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> AttemptSucceeded | AttemptFailed:
+    def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
         """Do the attempt and return how it ended. Raises LostLeaseError if it no longer owns its step."""
         spec, attempt = step.spec, step.attempt
         try:
-            receipt = _Attempt(self, run, step, still_ours).receipt()
+            work = _Attempt(self, run, step, still_ours)
+            receipt = limited(work.receipt, spec.timeout_seconds, spec.step_id)
         except LostLeaseError:
             raise
+        except _Suspended as suspended:
+            return AttemptSuspended(spec.step_id, attempt, suspended.waiting.job, suspended.waiting.look_at)
         except TransientError as error:
-            return AttemptFailed(spec.step_id, attempt, _text(error), True, error.retry_after_s)
+            return AttemptFailed(spec.step_id, attempt, _text(error), error.kind, error.retry_after_s)
         except (PermanentError, ConfigError, RequestError) as error:
-            return AttemptFailed(spec.step_id, attempt, _text(error), retryable=False)
+            return AttemptFailed(spec.step_id, attempt, _text(error))
         except Exception as error:
             logger.exception("The processor %s raised an error that it does not declare", spec.ps_type)
-            return AttemptFailed(spec.step_id, attempt, _unexpected(error), retryable=True)
+            return AttemptFailed(spec.step_id, attempt, _unexpected(error), ErrorKind.UNEXPECTED)
         return AttemptSucceeded(spec.step_id, attempt, receipt)
+
+
+class _Suspended(Exception):
+    """The processor waits for a job."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        super().__init__()
+        self.waiting = waiting
 
 
 class _Attempt:
@@ -67,6 +84,7 @@ class _Attempt:
     def __init__(self, runner: AttemptRunner, run: Run, step: Step, still_ours: Callable[[], bool]) -> None:
         self._runner, self._run, self._step, self._still_ours = runner, run, step, still_ours
         self._warnings: list[str] = []
+        self._outputs: dict[str, Any] = {}
         self._name = f"{run.run_id}_{step.spec.step_id}_{step.attempt}"
         org = run.request.org_slug
         self._dataset = f"{runner.settings.project_id}.{runner.settings.dataset(org)}"
@@ -77,27 +95,43 @@ class _Attempt:
         params = work.params_type.model_validate(dict(self._step.spec.config))
         name: str | None = getattr(params, "destination_table", None)
         if name is None:
-            for _ in work.run(self._context(""), params):
-                raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
-            return Receipt(warnings=tuple(self._warnings))
+            for batch in self._batches(work, self._context(""), params):
+                if batch.rows:
+                    raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
+            return Receipt(warnings=tuple(self._warnings), outputs=self._outputs)
         table = load_table(self._runner.settings.configs, name)
         written = self._write(work, params, table, f"{self._dataset}.{name}")
-        return replace(written, warnings=tuple(self._warnings))
+        return replace(written, warnings=tuple(self._warnings), outputs=self._outputs)
+
+    @staticmethod
+    def _batches(work: Processor, context: StepContext, params: Any) -> Iterator[Batch]:
+        for batch in work.run(context, params):
+            if isinstance(batch, Waiting):
+                raise _Suspended(batch)
+            context.remaining_s()
+            yield batch
 
     def _write(self, work: Processor, params: Any, table: Table, target: str) -> Receipt:
         warehouse = self._runner.warehouse()
         warehouse.ensure_table(target, table)
         staging = warehouse.create_staging(target, table, self._name)
+        keep = False
         try:
             context = self._context(staging)
             spooled = self._fill(work, params, context, table)
             context.remaining_s()
             if not self._still_ours():
                 raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
-            receipt = warehouse.commit(self._commit(target, table, staging))
-            return replace(receipt, content_hash=spooled.content_hash if spooled.rows else "")
+            write = self._commit(target, table, staging)
+            receipt = warehouse.commit(write)
+            content_hash = spooled.content_hash if spooled.rows else ""
+            return replace(receipt, content_hash=content_hash, ingested_at=write.lineage.ingested_at)
+        except _Suspended:
+            keep = True
+            raise
         finally:
-            self._drop(warehouse, staging)
+            if not keep:
+                self._drop(warehouse, staging)
 
     def _fill(self, work: Processor, params: Any, context: StepContext, table: Table) -> SpoolResult:
         request = self._run.request
@@ -105,8 +139,7 @@ class _Attempt:
             path = Path(folder) / "rows.parquet"
             digits = context.warehouse.decimal_digits
             spool = Spool(path, table, request.start_date, request.end_date, digits)
-            for batch in work.run(context, params):
-                context.remaining_s()
+            for batch in self._batches(work, context, params):
                 spool.write(batch.rows)
             result = spool.close()
             for column, count in result.rounded.items():
@@ -160,9 +193,21 @@ class _Attempt:
             secret=lambda: runner.credentials.secret(request.org_slug, run.credential_id),
             info=lambda text: self._log("INFO", text),
             warn=self._warn,
+            put_out=self._put_out,
             sleep=runner.sleep,
             now=runner.now,
+            waiting_on=self._step.waits_on,
         )
+
+    def _put_out(self, name: str, value: Any) -> None:
+        outputs = {**self._outputs, name: value}
+        try:
+            size = len(json.dumps(outputs, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PermanentError(f"Output {name!r} is no JSON value: {type(error).__name__}.") from error
+        if size > MAX_OUTPUT_CHARS:
+            raise PermanentError(f"The step's outputs have {size} characters, at most {MAX_OUTPUT_CHARS} are kept.")
+        self._outputs = json.loads(json.dumps(outputs))
 
     def _warn(self, text: str) -> None:
         self._warnings.append(text)

@@ -1,12 +1,21 @@
-"""Values of the domain to JSON and back. Decoding checks types, so a foreign or damaged document is refused."""
+"""Values of the domain to JSON and back. Decoding checks types, so a foreign or damaged document is refused.
 
-from dataclasses import replace
+A run and each of its steps are documents of their own: a run's leaves out ``steps``, a step's all but the name of its
+``spec``, which the run's ``specs`` hold. Neither holds its ``version``, which the store keeps beside it.
+"""
+
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from common.domain.model import Receipt, Run
+from common.domain.draft import Change
+from common.domain.model import Receipt, Run, Step, StepSpec
+
+_RUN_PARTS = {"version", "steps"}
+_SPEC_PARTS = {field.name for field in fields(StepSpec)} - {"step_id", "ps_type"}
+_STEP_PARTS: dict[str, Any] = {"version": True, "spec": _SPEC_PARTS}
 
 
 @cache
@@ -15,24 +24,73 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def encode_run(run: Run) -> bytes:
-    """Return the run as JSON, without its ``version``, which the store keeps beside it."""
-    data: bytes = _adapter(Run).dump_json(run, exclude={"version"}, exclude_defaults=True)
+    """Return the run's own document as JSON."""
+    data: bytes = _adapter(Run).dump_json(run, exclude=_RUN_PARTS, exclude_defaults=True)
     return data
 
 
 def decode_run(body: bytes | str, version: int) -> Run:
-    """Return the run that ``encode_run`` wrote."""
+    """Return the run that ``encode_run`` wrote, without steps."""
     run: Run = _adapter(Run).validate_json(body)
     return replace(run, version=version)
 
 
-def encode_receipt(receipt: Receipt) -> dict[str, Any]:
-    """Return the receipt as plain JSON data."""
-    data: dict[str, Any] = _adapter(Receipt).dump_python(receipt, mode="json")
+def encode_step(step: Step) -> bytes:
+    """Return a step's document as JSON."""
+    data: bytes = _adapter(Step).dump_json(step, exclude=_STEP_PARTS, exclude_defaults=True)
     return data
 
 
-def decode_receipt(data: Any) -> Receipt:
-    """Return the receipt that ``encode_receipt`` made."""
+def decode_step(body: bytes | str, version: int, spec: StepSpec) -> Step:
+    """Return the step that ``encode_step`` wrote."""
+    step: Step = _adapter(Step).validate_json(body)
+    return replace(step, version=version, spec=spec)
+
+
+def encode_changes(changes: tuple[Change, ...]) -> bytes:
+    """Return the changes of one commit as a JSON array."""
+    data: bytes = _adapter(tuple[Change, ...]).dump_json(changes)
+    return data
+
+
+def decode_changes(body: bytes | str) -> tuple[Change, ...]:
+    """Return the changes that ``encode_changes`` wrote."""
+    changes: tuple[Change, ...] = _adapter(tuple[Change, ...]).validate_json(body)
+    return changes
+
+
+def plain_run(run: Run) -> dict[str, Any]:
+    """Return the run's document as JSON data."""
+    data: dict[str, Any] = _adapter(Run).dump_python(run, mode="json", exclude=_RUN_PARTS, exclude_defaults=True)
+    return data
+
+
+def read_run(data: Any) -> Run:
+    """Return the run that ``plain_run`` made. Raises pydantic's ValidationError for anything else."""
+    run: Run = _adapter(Run).validate_python(data)
+    return run
+
+
+def plain_step(step: Step) -> dict[str, Any]:
+    """Return the step's document as JSON data, with its version."""
+    parts: dict[str, Any] = {"spec": _SPEC_PARTS}
+    data: dict[str, Any] = _adapter(Step).dump_python(step, mode="json", exclude=parts, exclude_defaults=True)
+    return data
+
+
+def read_step(data: Any) -> Step:
+    """Return the step that ``plain_step`` made; its spec is a name only. Raises pydantic's ValidationError."""
+    step: Step = _adapter(Step).validate_python(data)
+    return step
+
+
+def plain_receipt(receipt: Receipt) -> dict[str, Any]:
+    """Return the receipt as JSON data."""
+    data: dict[str, Any] = _adapter(Receipt).dump_python(receipt, mode="json", exclude_defaults=True)
+    return data
+
+
+def read_receipt(data: Any) -> Receipt:
+    """Return the receipt that ``plain_receipt`` made. Raises pydantic's ValidationError for anything else."""
     receipt: Receipt = _adapter(Receipt).validate_python(data)
     return receipt

@@ -6,32 +6,40 @@ what no longer concerns the run changes nothing.
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
+from heapq import merge
 
 from common.attempt import AttemptRunner
 from common.config.loader import ConfigTree
 from common.domain import transitions
+from common.domain.draft import Change, Transition
 from common.domain.events import (
     AttemptClaimed,
     AttemptFailed,
     AttemptSucceeded,
+    AttemptSuspended,
+    CancelRequested,
     Event,
+    MessageDied,
     OwnerLost,
     RunRejected,
     RunValidated,
+    SkipRequested,
+    StepsEnded,
     Swept,
-    ValidationStarted,
 )
-from common.domain.model import NO_CREDENTIAL, Pipeline, Run, RunRequest, RunStatus, StepStatus
-from common.domain.quota import ADMITTED_STATUSES
-from common.domain.transitions import Change, Transition
+from common.domain.model import NO_CREDENTIAL, Pipeline, Run, RunRequest, RunStatus, Step, StepStatus
+from common.domain.plan import map_of, spec_of, unlocked_by
+from common.domain.quota import ADMITTED_STATUSES, Limits
 from common.errors import (
     ConfigError,
+    ConflictingStateError,
     ForbiddenPlanError,
     LostLeaseError,
     NotFoundError,
+    PipelineOpsError,
     RequestError,
     StaleRunError,
     TransientError,
@@ -40,6 +48,7 @@ from common.errors import (
 from common.logs import bound, logger
 from common.ports import Credentials, EventBus, LogLine, PlanLimits, RunLogs, RunStore
 from common.processors.registry import processor
+from common.request import new_run_id
 from common.settings import Settings
 from common.topics import completed, messages
 
@@ -68,66 +77,129 @@ class Engine:
         Raises NotFoundError (organisation, pipeline or credential), ForbiddenPlanError, QuotaExceededError.
         """
         self.configs.find(request.route)
-        limits = self.plans.limits(request.org_slug)
-        if limits.status not in ADMITTED_STATUSES:
-            raise ForbiddenPlanError(
-                f"The subscription of {request.org_slug} is {limits.status}; runs need "
-                f"{' or '.join(sorted(ADMITTED_STATUSES))}. Renew the subscription, then try again."
-            )
+        self._limits(request.org_slug)
         if request.credential_id is not None:
             self._check_credential(request)
-        new = transitions.create(request)
-        with bound(run=request.run_id, org=request.org_slug):
-            self.store.create(new, messages(new.commands), limits)
-            self._tell(new)
+        return self._admit(transitions.create(request))
+
+    def _admit(self, new: Transition) -> Run:
+        request = new.run.request
+        self.store.create(new, self._limits(request.org_slug))
+        self._tell(new)
         return new.run
+
+    def _limits(self, org_slug: str) -> Limits:
+        limits = self.plans.limits(org_slug)
+        if limits.status not in ADMITTED_STATUSES:
+            raise ForbiddenPlanError(
+                f"The subscription of {org_slug} is {limits.status}; runs need "
+                f"{' or '.join(sorted(ADMITTED_STATUSES))}. Renew the subscription, then try again."
+            )
+        return limits
+
+    def rerun(self, old: Run, *, only: str | None, who: str, why: str) -> Run:
+        """Store a new pending run of an ended one that keeps what succeeded; return it. Holds quota like any run.
+
+        ``only`` names the single step to run. Raises RequestError, ForbiddenPlanError, QuotaExceededError.
+        """
+        if not old.status.is_terminal:
+            raise ConflictingStateError(f"Run {old.run_id} is {old.status}: cancel it, or wait for its end.")
+        if not old.specs:
+            raise ConflictingStateError(f"Run {old.run_id} never had a valid config: start a new run.")
+        if only is not None:
+            self._known_step(old, only)
+        request = replace(
+            old.request, run_id=new_run_id(), requested_at=self.now(), trigger="rerun", rerun_of=old.run_id
+        )
+        new = transitions.rerun(old, request, only, who=who, why=why)
+        if not any(spec.step_id not in new.run.steps for spec in old.specs):
+            raise ConflictingStateError(f"Every step of {old.run_id} succeeded: name one to run again, or start a run.")
+        return self._admit(new)
+
+    def cancel(self, run: Run, *, who: str, why: str) -> Run:
+        """End the run now, whatever is at work; return it. An ended run stays as it is: ConflictingStateError."""
+        cancelled = self._apply(run.run_id, CancelRequested(who, why))
+        if cancelled is None:
+            raise ConflictingStateError(f"Run {run.run_id} has ended already: there is nothing to cancel.")
+        return cancelled
+
+    def skip(self, run: Run, step_id: str, *, who: str, why: str) -> Run:
+        """Let the run go on without a step whose turn has come; return it. Raises ConflictingStateError."""
+        step = self._known_step(run, step_id)
+        skipped = self._apply(run.run_id, SkipRequested(step_id, who, why))
+        if skipped is None:
+            raise ConflictingStateError(
+                f"Step {step_id} is {step.status} ({step.reason}) and can't be skipped: only one that is queued, "
+                "running, retrying or suspended can."
+            )
+        return skipped
+
+    @staticmethod
+    def _known_step(run: Run, step_id: str) -> Step:
+        step = run.step(step_id)
+        if step is None:
+            raise NotFoundError(f"Run {run.run_id} has no step {step_id!r}.{nearest(step_id, run.steps)}")
+        return step
 
     def start_run(self, run_id: str) -> None:
         """Validate a pending run and queue its first steps, or end it with what is wrong."""
-        run = self._apply(run_id, ValidationStarted())
-        if run.status is not RunStatus.VALIDATING:
+        run = self.store.load(run_id)
+        if run.status is not RunStatus.PENDING:
             return
         try:
             event: Event = self._validated(run)
         except (ConfigError, RequestError) as error:
             event = RunRejected(str(error))
-        self._apply(run_id, event)
+        self._apply(run_id, event, view=run)
 
-    def run_step(self, run_id: str, step_id: str, attempt: int) -> None:
-        """Make one attempt: claim its lease, do the work, publish the result.
+    def run_step(self, order: Run, step: Step) -> None:
+        """Make or resume the attempt that ``step`` is at: claim its lease, do the work, publish the result.
 
-        Returns at once when the attempt is not (or no longer) there to be taken. Raises TransientError when it is
-        not due yet, so that the message comes back.
+        ``order`` is the run as this one step needs it. Returns at once when the attempt is not (or no longer) there
+        to be taken. Raises TransientError when it is not due yet, so that the message comes back.
         """
-        run = self.store.load(run_id)
-        step = run.step(step_id)
-        if step and step.attempt == attempt and step.not_before and self.now() < step.not_before:
+        run_id, step_id, attempt = order.run_id, step.step_id, step.attempt
+        if step.not_before and self.now() < step.not_before:
             raise TransientError(f"Attempt {attempt} of {step_id} is due at {step.not_before.isoformat()}.")
-        with bound(run=run_id, org=run.request.org_slug, step=step_id, attempt=attempt):
+        with bound(run=run_id, org=order.request.org_slug, step=step_id, attempt=attempt):
             claim = AttemptClaimed(step_id, attempt, self.owner)
-            claimed = self._apply_once(run_id, claim)
+            claimed = self._apply(run_id, claim, _parts(step_id), view=order.with_step(step))
             if claimed is None:
                 logger.info("Not taken: the attempt is already at work or over")
                 return
-            step = claimed.step(step_id)
-            assert step is not None
+            ours = replace(claimed.steps[step_id], spec=step.spec)
             try:
-                result = self.attempts.run(claimed, step, lambda: self._owns(run_id, step_id, attempt))
+                result = self.attempts.run(order, ours, lambda: self.store.holds(run_id, ours))
             except LostLeaseError as error:
                 logger.warning("%s Its result is dropped.", error)
                 return
+            if isinstance(result, AttemptSuspended):
+                self._apply(run_id, result, _parts(step_id))
+                return
             if isinstance(result, AttemptFailed):
-                self._log(run_id, LogLine(self.now(), "ERROR", result.error, step_id, attempt))
-            self.bus.publish([completed(run_id, result)])
+                logger.error(result.error)
+            self.bus.publish([completed(run_id, ours, result)])
 
-    def advance(self, run_id: str, result: AttemptSucceeded | AttemptFailed) -> None:
+    def advance(self, run_id: str, step: Step, result: AttemptSucceeded | AttemptFailed) -> None:
         """Apply an attempt's result: unlock dependents, retry, or end the run."""
-        self._apply(run_id, result)
+        base = map_of(step.step_id)
+        run = self.store.load(run_id, (base[0],) if base else ())
+        spec = spec_of(run, step.step_id)
+        if spec is None or run.status.is_terminal:
+            return
+        view = run.with_step(replace(step, spec=spec))
+        if self._apply(run_id, result, _parts(step.step_id), view=view) is None:
+            # Applied before, by a delivery that may have died before it told the steps that wait for this one.
+            self._apply(run_id, StepsEnded(unlocked_by(run, step.step_id)))
+
+    def message_died(self, run_id: str, step_id: str, attempt: int, error: str) -> None:
+        """End the step (or the run that never started) whose message the bus has given up."""
+        self._apply(run_id, MessageDied(step_id, attempt, error))
 
     def run_finished(self, run_id: str) -> None:
         """Tell that a run has ended: one structured line that alerting can be built on."""
         run = self.store.load(run_id)
-        rows = sum(s.receipt.rows for s in run.steps)
+        rows = sum(s.receipt.rows for s in run.steps.values())
         with bound(run=run_id, org=run.request.org_slug, route=run.request.route, rows=rows):
             failed = run.status is RunStatus.FAILED
             logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
@@ -136,8 +208,12 @@ class Engine:
         """Re-drive or end every run that is past a deadline; return how many were. Safe to run twice at once."""
         swept = 0
         for run_id in self.store.due(self.now(), SWEEP_LIMIT):
-            self._apply(run_id, Swept())
-            swept += 1
+            try:
+                self._apply(run_id, Swept())
+                swept += 1
+            except PipelineOpsError as error:
+                # One run that can't be mended now must not keep the sweep from the others.
+                logger.error("Run %s could not be swept: %s", run_id, error)
         return swept
 
     def recover(self) -> int:
@@ -148,14 +224,28 @@ class Engine:
         touched = 0
         for run_id in self.store.active():
             run = self.store.load(run_id)
-            owners = {s.owner for s in run.steps if s.status is StepStatus.RUNNING} - {self.owner}
+            at_work = (s for s in run.steps.values() if s.status is StepStatus.RUNNING)
+            owners = {s.owner for s in at_work if s.owner} - {self.owner}
             for owner in sorted(owners):
                 self._apply(run_id, OwnerLost(owner))
             touched += bool(owners)
         return touched
 
+    def log_lines(self, run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
+        """Yield the run's transitions and what its processors logged, in the order of their times."""
+        told = (_line(change) for change in self.store.changes(run_id))
+        wanted = [
+            line
+            for line in told
+            if (step_id is None or line.step_id == step_id) and (severity is None or line.severity == severity)
+        ]
+        wanted.sort(key=lambda line: line.at)
+        return merge(wanted, self.logs.read(run_id, step_id=step_id, severity=severity), key=lambda line: line.at)
+
     def _validated(self, run: Run) -> RunValidated:
         """Read, resolve and check the config as the run will use it from now on."""
+        if run.specs:  # a rerun: its config is that of the run before
+            return RunValidated(Pipeline(run.pipeline_id, "", run.specs, run.config_hash), run.credential_id)
         request = run.request
         file = self.configs.load(request.route)
         needs = any(processor(step.ps_type).needs_credential for step in file.config.steps)
@@ -205,45 +295,54 @@ class Engine:
             raise ConfigError(f"Credential {request.credential_id!r} is for {found}, the pipeline needs {provider}.")
         return request.credential_id
 
-    def _owns(self, run_id: str, step_id: str, attempt: int) -> bool:
-        """Whether the attempt still holds its step: no attempt number is ever claimed twice."""
-        step = self.store.load(run_id).step(step_id)
-        return step is not None and step.status is StepStatus.RUNNING and step.attempt == attempt
+    def _apply(
+        self, run_id: str, event: Event, parts: Collection[str] | None = None, *, view: Run | None = None
+    ) -> Run | None:
+        """Apply the event; return the run if that changed it, None if it no longer concerns it.
 
-    def _apply_once(self, run_id: str, event: Event) -> Run | None:
-        """Apply the event; return the run if that changed it, None if it no longer concerns it."""
+        ``parts`` are the steps that the event needs (None: all). ``view`` is what the caller knows already: it is
+        tried first, and what the store says instead if that turns out to be old.
+        """
         for tried in range(COMMIT_TRIES):
-            transition = transitions.apply(self.store.load(run_id), event, self.now())
-            if not transition.changes:
+            run = view if view is not None and tried == 0 else self.store.load(run_id, parts)
+            transition = transitions.apply(run, event, self.now())
+            if not transition.writes:
+                self.bus.publish(messages(transition.run, transition.commands))
+                self._ask(run_id, transition)
                 return None
             try:
-                self.store.commit(transition, messages(transition.commands))
+                stored = self.store.commit(transition)
             except StaleRunError:
                 time.sleep(random.uniform(0, 0.002 * 2 ** min(tried, 7)))
                 continue
             self._tell(transition)
-            return transition.run
+            self._ask(run_id, transition)
+            return stored
         raise TransientError(f"Run {run_id} was changed by others {COMMIT_TRIES} times in a row.")
 
-    def _apply(self, run_id: str, event: Event) -> Run:
-        changed = self._apply_once(run_id, event)
-        return self.store.load(run_id) if changed is None else changed
+    def _ask(self, run_id: str, transition: Transition) -> None:
+        """Find out what the loaded part of the run could not tell; whoever ends the last of several steps gets yes."""
+        for ask in transition.asks:
+            if self.store.all_ended(run_id, ask.needs):
+                self._apply(run_id, StepsEnded((ask.target,)))
 
     def _tell(self, transition: Transition) -> None:
         """Log what a committed transition changed."""
         run = transition.run
-        for change in transition.changes:
-            severity, text = _describe(change)
-            with bound(run=run.run_id, org=run.request.org_slug):
-                logger.log(40 if severity == "ERROR" else 20, text)
-            self.logs.append(run.run_id, LogLine(change.at, severity, text, change.step_id, change.attempt))
-
-    def _log(self, run_id: str, line: LogLine) -> None:
-        logger.error(line.message)
-        self.logs.append(run_id, line)
+        with bound(run=run.run_id, org=run.request.org_slug):
+            for change in transition.changes:
+                line = _line(change)
+                logger.log(40 if line.severity == "ERROR" else 20, line.message)
 
 
-def _describe(change: Change) -> tuple[str, str]:
+def _parts(step_id: str) -> tuple[str, ...]:
+    """What an event of this step needs: itself, and its map if it is an item's."""
+    base = map_of(step_id)
+    return (step_id, base[0]) if base else (step_id,)
+
+
+def _line(change: Change) -> LogLine:
     subject = f"step {change.step_id}" if change.step_id else "run"
     moved = change.after if change.before in ("", change.after) else f"{change.before} → {change.after}"
-    return ("ERROR" if change.after == "failed" else "INFO"), f"{subject} {moved}: {change.reason}"
+    severity = "ERROR" if change.after == "failed" else "INFO"
+    return LogLine(change.at, severity, f"{subject} {moved}: {change.reason}", change.step_id, change.attempt)

@@ -74,6 +74,13 @@ class ErrorKind(StrEnum):
     UNEXPECTED = "unexpected"  # an error that the processor does not declare
 
 
+class ConflictingStateError(RequestError):
+    """What was asked for does not fit the state that the run or step is in."""
+
+    status = 409
+    title = "Not possible now"
+
+
 class TransientError(PipelineOpsError):
     """Worth another attempt: a provider is down, a limit was hit, a conflict was lost."""
 

@@ -3,15 +3,15 @@
 Each docstring is a promise that ``tests/contract`` checks on every adapter of the port.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.domain.model import Receipt, Run
+from common.domain.draft import Change, Transition
+from common.domain.model import Receipt, Run, Step
 from common.domain.quota import Limits, Usage
-from common.domain.transitions import Change, Transition
 from common.table import Table
 
 
@@ -19,13 +19,15 @@ from common.table import Table
 class Message:
     """One message for a topic. ``data`` is plain JSON; ``key`` names what it is about, for logs and traces.
 
-    A bus that can delay does not deliver before ``not_before``; one that can't may, and the function refuses it.
+    A bus that can delay does not deliver before ``not_before``; one that can't leaves it to the sweep to send it then.
+    ``source`` is the topic that a dead letter was sent to.
     """
 
     topic: str
     key: str
     data: Mapping[str, Any]
     not_before: datetime | None = None
+    source: str = ""
 
 
 class EventBus(Protocol):
@@ -44,27 +46,41 @@ class RunPage:
 
 
 class RunStore(Protocol):
-    """Where runs, their transitions and their reservations live."""
+    """Where runs, their steps, their transitions and their reservations live.
 
-    def create(self, new: Transition, messages: Sequence[Message], limits: Limits) -> None:
-        """Hold quota and store the new run, its changes and its messages: all of it or nothing.
+    A run and each of its steps are records of their own, so that steps at work side by side never wait for one
+    another. What a transition leaves alone is not written and not compared.
+    """
+
+    def create(self, new: Transition, limits: Limits) -> None:
+        """Hold quota and store the new run, its kept steps, its changes and its messages: all of it or nothing.
 
         Counts the run in its day and month and reserves one concurrent slot until the run's ``expires_at``, which
         ``commit`` keeps in step with the run. Stale reservations don't count. Raises QuotaExceededError.
         """
 
-    def load(self, run_id: str) -> Run:
-        """Return the run, or raise NotFoundError."""
+    def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
+        """Return the whole run, or with ``step_ids`` the run and the records of these steps, as far as they exist.
 
-    def commit(self, transition: Transition, messages: Sequence[Message]) -> None:
-        """Store the run, its changes and its messages together, or nothing.
-
-        Settles the reservation when the transition commands it. The messages reach the bus at least once, even if
-        the process dies right after. Raises StaleRunError if the stored version is not ``transition.run.version``.
+        Raises NotFoundError if there is no such run.
         """
 
+    def commit(self, transition: Transition) -> Run:
+        """Store what the transition changed, and its messages, together or nothing; return it with new versions.
+
+        Settles the reservation when the transition commands it. The messages reach the bus at least once, even if
+        the process dies right after, or the sweep derives them from what was stored. Raises StaleRunError if a
+        record that the transition changes is no longer at the version it was read with (0: it must not exist).
+        """
+
+    def holds(self, run_id: str, step: Step) -> bool:
+        """Return whether the step's record is still at the version of ``step``."""
+
+    def all_ended(self, run_id: str, step_ids: Collection[str]) -> bool:
+        """Return whether each of these steps has a record that has ended, without reading the records one by one."""
+
     def due(self, now: datetime, limit: int) -> Sequence[str]:
-        """Return ids of runs whose ``wake_at`` has come, the longest overdue first."""
+        """Return ids of runs that the sweep has to look at: their ``wake_at`` or the deadline of a step has come."""
 
     def active(self) -> Sequence[str]:
         """Return ids of all runs that have not ended, oldest first."""

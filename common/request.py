@@ -39,6 +39,11 @@ class RunBody(BaseModel):
     )
 
 
+def new_run_id() -> str:
+    """Return an id that no other run has."""
+    return f"run_{uuid.uuid4().hex}"
+
+
 def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger: str) -> RunRequest:
     """Return the checked request with a fresh run id, or raise InvalidFieldsError that names each bad field."""
     if not ORG_SLUG.match(org_slug):
@@ -55,7 +60,7 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
     end = checked.end_date or start
     _check_dates(start, end, today)
     return RunRequest(
-        run_id=f"run_{uuid.uuid4().hex}",
+        run_id=new_run_id(),
         org_slug=org_slug,
         route=route,
         start_date=start,

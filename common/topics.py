@@ -4,28 +4,37 @@
 topic                who listens                         data
 ===================  ==================================  ======================================
 ``runs``             ``start_run``                       run_id
-``step-<ps_type>``   the step function of that ps_type   run_id, step_id, attempt
-``step-completed``   ``advance``                         run_id, and an attempt's result
+``step-<ps_type>``   the step function of that ps_type   run (as one step needs it), step
+``step-completed``   ``advance``                         run_id, step, the attempt's result
 ``run-finished``     ``run_finished``                    run_id
+``dead-letters``     ``dead_letter``                     of a message that was given up
 ===================  ==================================  ======================================
 
-Messages carry ids, never rows, configs or secrets: whoever gets one reads the run from the store.
+A step travels as it was when its message was sent, version included: whoever gets it may act on it at once, because
+the store's compare-and-set tells whether it is still so. That saves a read a hop. Messages carry no rows, no secrets.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from common.codec import decode_receipt, encode_receipt
+from common.codec import plain_receipt, plain_run, plain_step, read_receipt, read_run, read_step
 from common.domain.commands import AnnounceRunFinished, Command, DispatchStep, StartRun
 from common.domain.events import AttemptFailed, AttemptSucceeded
+from common.domain.model import Run, Step
+from common.domain.plan import work_order
 from common.errors import PermanentError
 from common.ports import Message
 
 RUNS = "runs"
 STEP_COMPLETED = "step-completed"
 RUN_FINISHED = "run-finished"
+DEAD_LETTERS = "dead-letters"
+DEAD_LETTER_SOURCE = "CloudPubSubDeadLetterSourceSubscription"
+"""The attribute in which Pub/Sub tells whose message a dead letter was; the embedded bus does the same."""
 
 
 def step_topic(ps_type: str) -> str:
@@ -42,88 +51,129 @@ class RunMessage(BaseModel):
 
 
 class StepMessage(BaseModel):
-    """Data of ``step-<ps_type>``."""
+    """Data of ``step-<ps_type>``: a run with one spec, and its step as it was when the message was sent."""
 
     model_config = ConfigDict(extra="forbid")
 
+    run: dict[str, Any]
+    step: dict[str, Any]
+
+
+class _Succeeded(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     run_id: str
-    step_id: str
-    attempt: int = Field(ge=1)
-
-
-class _Succeeded(StepMessage):
+    step: dict[str, Any]
     outcome: Literal["succeeded"] = "succeeded"
     receipt: dict[str, Any]
 
 
-class _Failed(StepMessage):
+class _Failed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str
+    step: dict[str, Any]
     outcome: Literal["failed"] = "failed"
     error: str
-    retryable: bool
+    kind: str = ""
     retry_after_s: float = Field(0.0, ge=0)
 
 
+_RUN = TypeAdapter(RunMessage)
+_STEP = TypeAdapter(StepMessage)
 _RESULT: TypeAdapter[_Succeeded | _Failed] = TypeAdapter(
     Annotated[_Succeeded | _Failed, Field(discriminator="outcome")]
 )
 
 
-def messages(commands: Iterable[Command]) -> list[Message]:
+def messages(run: Run, commands: Iterable[Command]) -> list[Message]:
     """Return the messages that carry these commands out. Those the store itself carries out have none."""
     found: list[Message] = []
     for command in commands:
         match command:
             case StartRun(run_id):
                 found.append(Message(RUNS, run_id, {"run_id": run_id}))
-            case DispatchStep(run_id, step_id, ps_type, attempt, not_before):
-                data = {"run_id": run_id, "step_id": step_id, "attempt": attempt}
-                found.append(Message(step_topic(ps_type), run_id, data, not_before))
+            case DispatchStep(step):
+                # The step's version is the one it has after the commit that sends it.
+                current = run.steps.get(step.step_id)
+                if current is not None and current.attempt == step.attempt:
+                    step = replace(step, version=current.version)
+                data = {"run": plain_run(work_order(run, step)), "step": plain_step(step)}
+                found.append(Message(step_topic(step.spec.ps_type), run.run_id, data, step.not_before))
             case AnnounceRunFinished(run_id):
                 found.append(Message(RUN_FINISHED, run_id, {"run_id": run_id}))
     return found
 
 
-def completed(run_id: str, result: AttemptSucceeded | AttemptFailed) -> Message:
-    """Return the message that tells ``advance`` how an attempt ended."""
-    body: StepMessage
+def completed(run_id: str, step: Step, result: AttemptSucceeded | AttemptFailed) -> Message:
+    """Return the message that tells ``advance`` how the attempt that ``step`` is at ended."""
+    body: _Succeeded | _Failed
     if isinstance(result, AttemptSucceeded):
-        body = _Succeeded(
-            run_id=run_id, step_id=result.step_id, attempt=result.attempt, receipt=encode_receipt(result.receipt)
-        )
+        body = _Succeeded(run_id=run_id, step=plain_step(step), receipt=plain_receipt(result.receipt))
     else:
         body = _Failed(
             run_id=run_id,
-            step_id=result.step_id,
-            attempt=result.attempt,
+            step=plain_step(step),
             error=result.error,
-            retryable=result.retryable,
+            kind=result.kind,
             retry_after_s=result.retry_after_s,
         )
     return Message(STEP_COMPLETED, run_id, body.model_dump())
 
 
-def read_run(data: Mapping[str, Any]) -> str:
+def read_run_id(data: Mapping[str, Any]) -> str:
     """Return the run id of a ``runs`` or ``run-finished`` message."""
-    return _checked(TypeAdapter(RunMessage), data).run_id
+    return _checked(_RUN, data).run_id
 
 
-def read_step(data: Mapping[str, Any]) -> StepMessage:
-    """Return what a ``step-<ps_type>`` message asks for."""
-    return _checked(TypeAdapter(StepMessage), data)
+def read_order(data: Mapping[str, Any]) -> tuple[Run, Step]:
+    """Return the run and the step that a ``step-<ps_type>`` message asks for."""
+    body = _checked(_STEP, data)
+    with _readable():
+        run, step = read_run(body.run), read_step(body.step)
+    if len(run.specs) != 1 or run.specs[0].step_id != step.step_id:
+        raise PermanentError("The message can't be read: its run must have the spec of its step, and no other.")
+    return run, replace(step, spec=run.specs[0])
 
 
-def read_completed(data: Mapping[str, Any]) -> tuple[str, AttemptSucceeded | AttemptFailed]:
-    """Return the run id and the result of a ``step-completed`` message."""
+def read_completed(data: Mapping[str, Any]) -> tuple[str, Step, AttemptSucceeded | AttemptFailed]:
+    """Return run id, step and result of a ``step-completed`` message. The step's spec is a name only."""
     body = _checked(_RESULT, data)
-    if isinstance(body, _Succeeded):
-        return body.run_id, AttemptSucceeded(body.step_id, body.attempt, decode_receipt(body.receipt))
-    return body.run_id, AttemptFailed(body.step_id, body.attempt, body.error, body.retryable, body.retry_after_s)
+    with _readable():
+        step = read_step(body.step)
+        if isinstance(body, _Failed):
+            failed = AttemptFailed(step.step_id, step.attempt, body.error, body.kind, body.retry_after_s)
+            return body.run_id, step, failed
+        return body.run_id, step, AttemptSucceeded(step.step_id, step.attempt, read_receipt(body.receipt))
+
+
+def read_dead(topic: str, data: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return (run id, step id, attempt) that a message of ``topic`` was about; no step for a run's own messages."""
+    if topic in (RUNS, RUN_FINISHED):
+        return read_run_id(data), "", 0
+    if topic == STEP_COMPLETED:
+        run_id, step, _ = read_completed(data)
+        return run_id, step.step_id, step.attempt
+    run, step = read_order(data)
+    return run.run_id, step.step_id, step.attempt
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise _unreadable(error) from error
 
 
 def _checked[T](adapter: TypeAdapter[T], data: Mapping[str, Any]) -> T:
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "data"
-        raise PermanentError(f"The message can't be read: {where}: {first['msg']}.") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: ValidationError) -> PermanentError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "data"
+    return PermanentError(f"The message can't be read: {where}: {first['msg']}.")

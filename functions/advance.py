@@ -11,5 +11,4 @@ from functions.events import message_data
 @functions_framework.cloud_event
 def advance(event: CloudEvent) -> None:
     """Move the run on after an attempt."""
-    run_id, result = read_completed(message_data(event))
-    engine().advance(run_id, result)
+    engine().advance(*read_completed(message_data(event)))

@@ -74,7 +74,7 @@ def logs(org: str, run_id: str) -> Response:
     query = _query("step", "severity", "limit")
     run = _run(org, run_id)
     limit = _number(query.get("limit", "1000"), "limit", MAX_LINES)
-    lines = engine().logs.read(run.run_id, step_id=query.get("step"), severity=query.get("severity"))
+    lines = engine().log_lines(run.run_id, step_id=query.get("step"), severity=query.get("severity"))
     shown = [line_view(line) for line in islice(lines, limit + 1)]
     return jsonify({"run_id": run_id, "lines": shown[:limit], "truncated": len(shown) > limit})
 
@@ -83,11 +83,11 @@ def logs(org: str, run_id: str) -> Response:
 def log_steps(org: str, run_id: str) -> Response:
     """Return each step with its own log lines."""
     _query()
-    run, read = _run(org, run_id), engine().logs.read
+    run, read = _run(org, run_id), engine().log_lines
     steps = []
-    for step in run.steps:
+    for step in run.steps.values():
         lines = islice(read(run_id, step_id=step.spec.step_id), MAX_LINES)
-        steps.append({**step_view(step), "lines": [line_view(line) for line in lines]})
+        steps.append({**step_view(run, step), "lines": [line_view(line) for line in lines]})
     return jsonify({"run_id": run_id, "steps": steps})
 
 
@@ -104,7 +104,7 @@ def log_download(org: str, run_id: str) -> Response:
     """Stream the whole log as NDJSON, one line an object."""
     _query()
     run = _run(org, run_id)
-    lines = engine().logs.read(run.run_id)
+    lines = engine().log_lines(run.run_id)
 
     def stream() -> Iterator[str]:
         for line in lines:

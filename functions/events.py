@@ -8,8 +8,17 @@ from typing import Any
 from cloudevents.http import CloudEvent
 
 from common.errors import PermanentError
+from common.topics import DEAD_LETTER_SOURCE
 
 MAX_DATA_BYTES = 1_000_000
+
+
+def message_source(event: CloudEvent) -> str:
+    """Return the topic that a dead letter was sent to, empty for any other message."""
+    body = event.data if isinstance(event.data, dict) else {}
+    message = body.get("message")
+    attributes = message.get("attributes") if isinstance(message, dict) else None
+    return str(attributes.get(DEAD_LETTER_SOURCE, "")) if isinstance(attributes, dict) else ""
 
 
 def message_data(event: CloudEvent) -> dict[str, Any]:

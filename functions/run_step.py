@@ -11,7 +11,7 @@ from cloudevents.http import CloudEvent
 
 from common.bootstrap import engine
 from common.processors.registry import PROCESSORS
-from common.topics import read_step
+from common.topics import read_order
 from functions.events import message_data
 
 StepFunction = Callable[[CloudEvent], None]
@@ -25,8 +25,7 @@ def function_name(ps_type: str) -> str:
 
 def _step_function(ps_type: str) -> StepFunction:
     def step(event: CloudEvent) -> None:
-        asked = read_step(message_data(event))
-        engine().run_step(asked.run_id, asked.step_id, asked.attempt)
+        engine().run_step(*read_order(message_data(event)))
 
     step.__name__ = step.__qualname__ = function_name(ps_type)
     step.__doc__ = f"Make one attempt of a {ps_type} step."

@@ -4,11 +4,11 @@ import functions_framework
 from cloudevents.http import CloudEvent
 
 from common.bootstrap import engine
-from common.topics import read_run
+from common.topics import read_run_id
 from functions.events import message_data
 
 
 @functions_framework.cloud_event
 def start_run(event: CloudEvent) -> None:
     """Pin the run's config and start it."""
-    engine().start_run(read_run(message_data(event)))
+    engine().start_run(read_run_id(message_data(event)))

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from common.domain.model import Run, Step
-from common.domain.transitions import Change
+from common.domain.draft import RESEND_AFTER, Change
+from common.domain.model import Run, Step, StepStatus
+from common.domain.plan import blocked_by, map_of
 from common.ports import LogLine
 
 
@@ -20,6 +21,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "reason": run.reason,
         "error": run.error or None,
         "trigger": request.trigger,
+        "rerun_of": request.rerun_of,
         "start_date": request.start_date.isoformat(),
         "end_date": request.end_date.isoformat(),
         "credential_id": run.credential_id or request.credential_id,
@@ -29,14 +31,14 @@ def run_view(run: Run) -> dict[str, Any]:
         "started_at": _time(run.started_at),
         "ended_at": _time(run.ended_at),
         "since": _time(run.since),
-        "until": _time(run.wake_at),
+        "until": _time(run.expires_at),
         "seconds": _seconds(run.started_at, run.ended_at),
-        "rows": sum(step.receipt.rows for step in run.steps),
-        "steps": [step_view(step) for step in run.steps],
+        "rows": sum(step.receipt.rows for step in run.steps.values() if map_of(step.step_id) is None),
+        "steps": [step_view(run, step) for step in run.steps.values()],
     }
 
 
-def step_view(step: Step) -> dict[str, Any]:
+def step_view(run: Run, step: Step) -> dict[str, Any]:
     """Return one step: where it is, what it waits for, since when and until when, and what it left behind."""
     return {
         "step_id": step.spec.step_id,
@@ -48,7 +50,8 @@ def step_view(step: Step) -> dict[str, Any]:
         "reason": step.reason,
         "error": step.error or None,
         "since": _time(step.since),
-        "until": _time(step.deadline),
+        "until": _time(_until(step)),
+        "blocked_by": list(blocked_by(run, step)),
         "not_before": _time(step.not_before),
         "started_at": _time(step.started_at),
         "ended_at": _time(step.ended_at),
@@ -57,7 +60,9 @@ def step_view(step: Step) -> dict[str, Any]:
         "table": step.receipt.table or None,
         "job_ids": list(step.receipt.job_ids),
         "content_hash": step.receipt.content_hash or None,
+        "outputs": dict(step.receipt.outputs),
         "warnings": list(step.receipt.warnings),
+        "waits_on": step.waits_on or None,
     }
 
 
@@ -82,6 +87,13 @@ def line_view(line: LogLine) -> dict[str, Any]:
         "attempt": line.attempt or None,
         "message": line.message,
     }
+
+
+def _until(step: Step) -> datetime | None:
+    """When the sweep acts on the step, if nothing has happened by then."""
+    if step.status is StepStatus.QUEUED and step.deadline is None and step.since:
+        return step.since + RESEND_AFTER
+    return step.deadline
 
 
 def _time(at: datetime | None) -> str | None:

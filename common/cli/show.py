@@ -14,7 +14,10 @@ STYLES = {
     "succeeded": "green",
     "failed": "red",
     "ERROR": "red",
+    "cancelled": "yellow",
     "skipped": "yellow",
+    "omitted": "yellow",
+    "suspended": "cyan",
     "retrying": "yellow",
     "WARNING": "yellow",
     "running": "cyan",
@@ -62,7 +65,7 @@ def run_table(run: dict[str, Any]) -> None:
     elif not run["ended_at"]:
         out.print(f"{run['reason']}, since {run['since']}, until {run['until']} at most")
     for step in run["steps"]:
-        if step["status"] in ("waiting", "queued", "retrying") and not run["ended_at"]:
+        if step["status"] in ("waiting", "queued", "retrying", "suspended") and not run["ended_at"]:
             out.print(f"{step['step_id']}: {_plain(step['reason'])}, until {step['until'] or 'they have'}")
         for warning in step["warnings"]:
             out.print(f"[yellow]warning[/] {step['step_id']}: {_plain(warning)}")

@@ -1,7 +1,8 @@
 """What a transition wants done. Imperative; stored together with the new run, carried out after."""
 
 from dataclasses import dataclass
-from datetime import datetime
+
+from common.domain.model import RunStatus, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,13 +14,9 @@ class StartRun:
 
 @dataclass(frozen=True, slots=True)
 class DispatchStep:
-    """Have the step function of ``ps_type`` make this attempt, not before ``not_before``."""
+    """Have the step function of the step's ``ps_type`` make (or resume) its attempt, not before ``not_before``."""
 
-    run_id: str
-    step_id: str
-    ps_type: str
-    attempt: int
-    not_before: datetime | None = None
+    step: Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,7 @@ class SettleReservation:
     """Give the run's quota back and count its outcome."""
 
     run_id: str
-    succeeded: bool
+    outcome: RunStatus
 
 
 @dataclass(frozen=True, slots=True)

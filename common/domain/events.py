@@ -1,13 +1,9 @@
-"""What happened. Past tense; each is applied to a run by ``transitions.apply``."""
+"""What happened, or was asked for. Each is applied to a run by ``transitions.apply``."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from common.domain.model import Pipeline, Receipt
-
-
-@dataclass(frozen=True, slots=True)
-class ValidationStarted:
-    """The start function has picked the run up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +31,16 @@ class AttemptClaimed:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptSuspended:
+    """An attempt waits for a job elsewhere; no function is held until ``look_at``."""
+
+    step_id: str
+    attempt: int
+    job: str
+    look_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptSucceeded:
     """An attempt's rows are committed."""
 
@@ -45,13 +51,23 @@ class AttemptSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt ended without a commit. ``retry_after_s`` is the rest the other side asked for."""
+    """An attempt ended without a commit. ``retry_after_s`` is the rest the other side asked for.
+
+    ``kind`` is an ``ErrorKind`` for a failure that another attempt may mend, and empty for a permanent one.
+    """
 
     step_id: str
     attempt: int
     error: str
-    retryable: bool
+    kind: str = ""
     retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepsEnded:
+    """Others have ended what these steps waited for. ``RUN_END`` stands for the end of the run."""
+
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +78,47 @@ class OwnerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageDied:
+    """A message was given up by the bus: of a step's attempt, or (``step_id`` empty) of the run."""
+
+    step_id: str
+    attempt: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Swept:
     """The sweep looked at the run: whatever is past its deadline is sent again or ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants the run to end now."""
+
+    who: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRequested:
+    """Somebody wants the run to go on without a step."""
+
+    step_id: str
+    who: str
+    why: str
+
+
 Event = (
-    ValidationStarted
-    | RunValidated
+    RunValidated
     | RunRejected
     | AttemptClaimed
+    | AttemptSuspended
     | AttemptSucceeded
     | AttemptFailed
+    | StepsEnded
     | OwnerLost
+    | MessageDied
     | Swept
+    | CancelRequested
+    | SkipRequested
 )

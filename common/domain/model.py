@@ -14,33 +14,45 @@ NO_CREDENTIAL = "none"
 
 
 class RunStatus(StrEnum):
-    """Where a run is. The last two are terminal."""
+    """Where a run is. The last three are terminal."""
 
     PENDING = "pending"
     VALIDATING = "validating"
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
     @property
     def is_terminal(self) -> bool:
-        return self in (RunStatus.COMPLETED, RunStatus.FAILED)
+        return self in _ENDED_RUNS
+
+
+_ENDED_RUNS = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 
 
 class StepStatus(StrEnum):
-    """Where a step is. The last three are terminal."""
+    """Where a step is. The last five are terminal."""
 
     WAITING = "waiting"  # for the steps it depends on
-    QUEUED = "queued"  # its attempt is on its topic
-    RUNNING = "running"  # an attempt holds the lease
+    QUEUED = "queued"  # its first attempt is on its topic
+    RUNNING = "running"  # an attempt holds the lease; or, of a map, its items are at work
     RETRYING = "retrying"  # the next attempt is on its topic, due at `not_before`
+    SUSPENDED = "suspended"  # the attempt waits for the job `waits_on`; looked at again at `not_before`
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    SKIPPED = "skipped"  # something it depends on did not succeed
+    SKIPPED = "skipped"  # on purpose, by its condition or by somebody: what depends on it goes on
+    OMITTED = "omitted"  # it can't start: something it depends on did not succeed
+    CANCELLED = "cancelled"  # the run ended before it did
 
     @property
     def is_terminal(self) -> bool:
-        return self in (StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.SKIPPED)
+        return self in _ENDED_STEPS
+
+
+_ENDED_STEPS = frozenset(
+    {StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.OMITTED, StepStatus.CANCELLED}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +114,32 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a step left behind: rows in its target table, the jobs that wrote them, warnings by text."""
+    """What a step left behind: rows in its target table, the jobs that wrote them, warnings and outputs by name.
+
+    ``outputs`` are small JSON values for the conditions and maps of later steps.
+    """
 
     rows: int = 0
     table: str = ""
     job_ids: tuple[str, ...] = ()
     content_hash: str = ""
+    ingested_at: datetime | None = None
     warnings: tuple[str, ...] = ()
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of one run.
+    """One step of one run: a record of its own in the store, from its first claim on.
 
-    ``attempt`` counts from 1 once queued; it is the fence: a result of any other attempt changes nothing.
-    ``deadline`` is when the sweep acts on a step that is still in this state; ``reason`` says what it waits for.
+    ``version`` is the store's, for compare-and-set; 0 means that there is no record. ``attempt`` counts from 1 once
+    queued; it is the fence: a result of any other attempt changes nothing. ``deadline`` is when the sweep acts on a
+    step that is still in this state; ``reason`` says what it waits for. ``items`` are those of a map at work.
     """
 
     spec: StepSpec
     status: StepStatus = StepStatus.WAITING
+    version: int = 0
     attempt: int = 0
     owner: str = ""
     since: datetime | None = None
@@ -129,8 +148,25 @@ class Step:
     reason: str = ""
     error: str = ""
     receipt: Receipt = Receipt()
+    waits_on: str = ""
+    give_up_at: datetime | None = None
+    items: tuple[Any, ...] = ()
     started_at: datetime | None = None
     ended_at: datetime | None = None
+
+    @property
+    def step_id(self) -> str:
+        return self.spec.step_id
+
+    @property
+    def is_done(self) -> bool:
+        """Whether what depends on the step may go on."""
+        return self.status in (StepStatus.SUCCEEDED, StepStatus.SKIPPED) or self.is_tolerated
+
+    @property
+    def is_tolerated(self) -> bool:
+        """Whether the step failed and its pipeline says that this does not matter."""
+        return self.status is StepStatus.FAILED and self.spec.allow_failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +182,16 @@ class RunRequest:
     trigger: str = "api"
     credential_id: str | None = None
     source: str | None = None
+    rerun_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run and its steps, in the order of the pipeline's file. ``version`` is the store's, for compare-and-set.
+    """One run, and those of its steps that were loaded. ``version`` is the store's, for compare-and-set.
 
-    ``deadline`` is when the sweep looks at a run that is not yet running; ``expires_at`` is when it fails whatever
-    has not ended by then.
+    ``specs`` is the pinned pipeline. ``steps`` holds every step after a whole load, by id; after a partial one those
+    that were asked for and have a record. ``wake_at`` is when the sweep looks at the run; ``expires_at`` is when it
+    ends whatever has not ended by then.
     """
 
     request: RunRequest
@@ -162,11 +200,12 @@ class Run:
     pipeline_id: str = ""
     credential_id: str = ""
     config_hash: str = ""
-    steps: tuple[Step, ...] = ()
+    specs: tuple[StepSpec, ...] = ()
+    steps: Mapping[str, Step] = field(default_factory=dict)
     reason: str = ""
     error: str = ""
     since: datetime | None = None
-    deadline: datetime | None = None
+    wake_at: datetime | None = None
     expires_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -175,19 +214,10 @@ class Run:
     def run_id(self) -> str:
         return self.request.run_id
 
-    @property
-    def wake_at(self) -> datetime | None:
-        """When the sweep has to look at the run, or None once it has ended."""
-        if self.status.is_terminal:
-            return None
-        times = [self.deadline, self.expires_at, *(s.deadline for s in self.steps if not s.status.is_terminal)]
-        return min((t for t in times if t is not None), default=None)
-
     def step(self, step_id: str) -> Step | None:
-        """Return the step of that id, or None."""
-        return next((s for s in self.steps if s.spec.step_id == step_id), None)
+        """Return the step of that id, or None if there is none or it was not loaded."""
+        return self.steps.get(step_id)
 
-    def with_steps(self, *changed: Step) -> Self:
-        """Return the run with these steps in the place of those with the same ids."""
-        by_id = {s.spec.step_id: s for s in changed}
-        return replace(self, steps=tuple(by_id.get(s.spec.step_id, s) for s in self.steps))
+    def with_step(self, step: Step) -> Self:
+        """Return the run with this step in the place of the one with its id."""
+        return replace(self, steps={**self.steps, step.spec.step_id: step})

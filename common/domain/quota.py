@@ -24,8 +24,9 @@ class Usage:
     daily: int
     monthly: int
     concurrent: int
-    succeeded: int
+    completed: int
     failed: int
+    cancelled: int
 
 
 def day_of(now: datetime) -> str:

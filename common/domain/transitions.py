@@ -4,31 +4,44 @@ Pub/Sub repeats, delays and reorders messages, and processes die anywhere, so ea
 event still concerns the run as it is; one that does not changes nothing. Standard library only, no clock, no I/O,
 no randomness: the same run, event and time always give the same transition.
 
-A run: ``pending`` → ``validating`` → ``running`` → ``completed`` | ``failed``.
-A step: ``waiting`` → ``queued`` → ``running`` → ``succeeded`` | ``failed``, by way of ``retrying``; or ``skipped``.
+A run: ``pending`` → ``validating`` → ``running`` → ``completed`` | ``failed`` | ``cancelled``.
+A step: ``waiting`` → ``queued`` → ``running`` → ``succeeded`` | ``failed``, by way of ``retrying`` or ``suspended``;
+or ``skipped``, ``omitted``, ``cancelled``.
+
+The run may be loaded in part: an attempt's event needs its step (of an item also its map), nothing else. What the
+loaded part can't tell is asked (``Transition.asks``). ``StepsEnded``, ``Swept``, ``OwnerLost``, ``MessageDied`` and
+what people ask for need the whole run.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from math import ceil
+from typing import Any
 
-from common.domain.commands import AnnounceRunFinished, Command, DispatchStep, SettleReservation, StartRun
+from common.domain import plan
+from common.domain.commands import DispatchStep, StartRun
+from common.domain.draft import RESEND_AFTER, RETRY_GRACE, Ask, Change, Draft, Transition
 from common.domain.events import (
     AttemptClaimed,
     AttemptFailed,
     AttemptSucceeded,
+    AttemptSuspended,
+    CancelRequested,
     Event,
+    MessageDied,
     OwnerLost,
     RunRejected,
     RunValidated,
+    SkipRequested,
+    StepsEnded,
     Swept,
-    ValidationStarted,
 )
-from common.domain.model import Pipeline, Run, RunRequest, RunStatus, Step, StepStatus
+from common.domain.model import Pipeline, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
+from common.domain.plan import RUN_END
 from common.domain.retry import longest_rests_seconds, rest_seconds
 
-RESEND_AFTER = timedelta(seconds=120)
-"""A message that led to nothing for this long is sent again: it may be lost, and a repeat is harmless."""
+__all__ = ["RESEND_AFTER", "Ask", "Change", "Transition", "apply", "create", "rerun"]
 
 LEASE_MARGIN = timedelta(seconds=60)
 """A lease outlives ``timeout_seconds`` by this much, so that an attempt which ends in time never loses its step."""
@@ -39,148 +52,203 @@ START_WITHIN = timedelta(hours=1)
 RUN_SLACK = timedelta(hours=6)
 """What a running run may wait for its messages beyond the time its steps may take, all in a row."""
 
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One logged transition: of the run (``step_id`` empty) or of a step."""
-
-    at: datetime
-    step_id: str
-    attempt: int
-    before: str
-    after: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """The run after an event, what it wants done, and what is to be logged. Without changes: nothing to store."""
-
-    run: Run
-    commands: tuple[Command, ...] = ()
-    changes: tuple[Change, ...] = ()
+CLAIMABLE = (StepStatus.QUEUED, StepStatus.RETRYING, StepStatus.SUSPENDED)
 
 
 def create(request: RunRequest) -> Transition:
     """Return the new, pending run of a request."""
-    now = request.requested_at
-    reason = "waits for the start function"
-    run = Run(request, reason=reason, since=now, deadline=now + RESEND_AFTER, expires_at=now + START_WITHIN)
-    change = Change(now, "", 0, "", RunStatus.PENDING, f"requested by {request.trigger}")
-    return Transition(run, (StartRun(run.run_id),), (change,))
+    return _pending(Run(request), f"requested by {request.trigger}")
+
+
+def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, why: str) -> Transition:
+    """Return a new, pending run of an ended one, with its pinned pipeline; what has succeeded there is kept.
+
+    ``only`` names the single step to run. Without it all that did not succeed is run, with what depends on it.
+    """
+    run = Run(request, pipeline_id=old.pipeline_id, credential_id=old.credential_id, config_hash=old.config_hash)
+    run = replace(run, specs=old.specs)
+    again = {only} if only else _unfinished(old)
+    kept: dict[str, Step] = {}
+    for step in old.steps.values():
+        base = plan.map_of(step.step_id)
+        if (base[0] if base else step.step_id) in again:
+            continue
+        if step.is_done:
+            kept[step.step_id] = replace(step, version=0, reason=f"kept from {old.run_id}")
+        elif only and not base:
+            kept[step.step_id] = Step(step.spec, StepStatus.SKIPPED, reason=f"only {only} is run again")
+    new = _pending(replace(run, steps=kept), f"rerun of {old.run_id} by {who}: {why}")
+    return replace(new, touched=tuple(kept))
+
+
+def _unfinished(old: Run) -> set[str]:
+    """The steps that did not succeed, and all that depends on them."""
+    again = {spec.step_id for spec in old.specs if not (step := old.steps[spec.step_id]).is_done or step.is_tolerated}
+    size = -1
+    while size != len(again):
+        size = len(again)
+        again |= {spec.step_id for spec in old.specs if again.intersection(spec.depends_on)}
+    return again
+
+
+def _pending(run: Run, reason: str) -> Transition:
+    now = run.request.requested_at
+    new = replace(run, reason="waits for the start function", since=now, wake_at=now + RESEND_AFTER)
+    change = Change(now, "", 0, "", RunStatus.PENDING, reason)
+    return Transition(replace(new, expires_at=now + START_WITHIN), (StartRun(run.run_id),), (change,), header=True)
 
 
 def apply(run: Run, event: Event, now: datetime) -> Transition:
     """Return what the event makes of the run at ``now``."""
     if run.status.is_terminal:
         return Transition(run)
-    match event:
-        case ValidationStarted():
-            return _on_validation_started(run, now)
-        case RunValidated():
-            return _on_validated(run, event, now)
-        case RunRejected():
-            return _on_rejected(run, event, now)
-        case AttemptClaimed():
-            return _on_claimed(run, event, now)
-        case AttemptSucceeded():
-            return _on_succeeded(run, event, now)
-        case AttemptFailed():
-            return _on_failed(run, event, now)
-        case OwnerLost():
-            return _on_owner_lost(run, event, now)
-        case Swept():
-            return _on_swept(run, now)
-        case _:
-            assert_never(event)
+    draft = Draft(run, now)
+    HANDLERS[type(event)](draft, event)
+    return draft.done()
 
 
-def _on_validation_started(run: Run, now: datetime) -> Transition:
-    if run.status is not RunStatus.PENDING:
-        return Transition(run)
-    return _move_run(run, RunStatus.VALIDATING, "its config is read and checked", now, deadline=now + RESEND_AFTER)
-
-
-def _on_validated(run: Run, event: RunValidated, now: datetime) -> Transition:
-    if run.status is not RunStatus.VALIDATING:
-        return Transition(run)
-    pinned = replace(
-        run,
-        pipeline_id=event.pipeline.pipeline_id,
+def _on_validated(draft: Draft, event: RunValidated) -> None:
+    if draft.run.status is not RunStatus.PENDING:
+        return
+    now, pipeline = draft.now, event.pipeline
+    draft.move_run(RunStatus.VALIDATING, "its config is read and checked")
+    draft.move_run(
+        RunStatus.RUNNING,
+        "its steps are at work",
+        pipeline_id=pipeline.pipeline_id,
         credential_id=event.credential_id,
-        config_hash=event.pipeline.config_hash,
-        steps=tuple(Step(spec, since=now, reason=_waits_for(spec.depends_on)) for spec in event.pipeline.steps),
+        config_hash=pipeline.config_hash,
+        specs=pipeline.steps,
         started_at=now,
-        expires_at=now + _longest(event.pipeline) + RUN_SLACK,
+        wake_at=now + RESEND_AFTER,
+        expires_at=now + _longest(pipeline) + RUN_SLACK,
     )
-    moved = _move_run(pinned, RunStatus.RUNNING, "its steps are at work", now)
-    return _then(moved, _settle_steps(moved.run, now))
+    draft.fill()
+    draft.settle((*(spec.step_id for spec in pipeline.steps), RUN_END))
 
 
-def _on_rejected(run: Run, event: RunRejected, now: datetime) -> Transition:
-    if run.status not in (RunStatus.PENDING, RunStatus.VALIDATING):
-        return Transition(run)
-    return _end_run(replace(run, error=event.error), RunStatus.FAILED, event.error, now)
+def _on_rejected(draft: Draft, event: RunRejected) -> None:
+    if draft.run.status is RunStatus.PENDING:
+        draft.move_run(RunStatus.VALIDATING, "its config is read and checked")
+        draft.end_run(RunStatus.FAILED, event.error, error=event.error)
 
 
-def _on_claimed(run: Run, event: AttemptClaimed, now: datetime) -> Transition:
-    step = run.step(event.step_id)
-    if step is None or step.attempt != event.attempt:
-        return Transition(run)
-    if step.status not in (StepStatus.QUEUED, StepStatus.RETRYING) or (step.not_before and now < step.not_before):
-        return Transition(run)
+def _on_claimed(draft: Draft, event: AttemptClaimed) -> None:
+    step, now = draft.run.step(event.step_id), draft.now
+    if step is None or step.attempt != event.attempt or step.status not in CLAIMABLE:
+        return
+    if step.not_before and now < step.not_before:
+        return
+    if step.version == 0:
+        queued = Change(step.since or now, step.step_id, 1, StepStatus.WAITING, StepStatus.QUEUED, step.reason)
+        draft.note(queued)
     lease = now + timedelta(seconds=step.spec.timeout_seconds) + LEASE_MARGIN
     claimed = replace(step, owner=event.owner, started_at=step.started_at or now, not_before=None)
-    return _move_step(run, claimed, StepStatus.RUNNING, f"attempt {step.attempt} is at work", now, deadline=lease)
+    draft.move(claimed, StepStatus.RUNNING, f"attempt {step.attempt} is at work", lease)
 
 
-def _on_succeeded(run: Run, event: AttemptSucceeded, now: datetime) -> Transition:
-    step = _current(run, event.step_id, event.attempt)
+def _on_suspended(draft: Draft, event: AttemptSuspended) -> None:
+    step, now = _current(draft.run, event.step_id, event.attempt), draft.now
     if step is None:
-        return Transition(run)
-    done = replace(step, receipt=event.receipt, error="", ended_at=now, not_before=None)
-    moved = _move_step(run, done, StepStatus.SUCCEEDED, f"{event.receipt.rows} rows", now)
-    return _then(moved, _settle_steps(moved.run, now))
+        return
+    give_up_at = step.give_up_at or now + timedelta(seconds=step.spec.max_wait_seconds)
+    if now >= give_up_at:
+        error = f"job {event.job} was not done within max_wait_seconds ({step.spec.max_wait_seconds} s)"
+        _fail_attempt(draft, step, AttemptFailed(step.step_id, step.attempt, error, "timeout"))
+        return
+    look_at = max(now, min(event.look_at, give_up_at))
+    _let_live_until(draft, give_up_at)
+    waiting = replace(step, owner="", not_before=look_at, waits_on=event.job, give_up_at=give_up_at)
+    moved = draft.move(waiting, StepStatus.SUSPENDED, f"waits for job {event.job}", look_at + RETRY_GRACE)
+    draft.send(DispatchStep(moved))
 
 
-def _on_failed(run: Run, event: AttemptFailed, now: datetime) -> Transition:
-    step = _current(run, event.step_id, event.attempt)
-    return Transition(run) if step is None else _fail_attempt(run, step, event, now)
+def _on_succeeded(draft: Draft, event: AttemptSucceeded) -> None:
+    step = _current(draft.run, event.step_id, event.attempt)
+    if step is not None:
+        draft.end(step, StepStatus.SUCCEEDED, f"{event.receipt.rows} rows", receipt=event.receipt, error="")
 
 
-def _on_owner_lost(run: Run, event: OwnerLost, now: datetime) -> Transition:
-    result = Transition(run)
-    for step in run.steps:
+def _on_failed(draft: Draft, event: AttemptFailed) -> None:
+    step = _current(draft.run, event.step_id, event.attempt)
+    if step is not None:
+        _fail_attempt(draft, step, event)
+
+
+def _on_owner_lost(draft: Draft, event: OwnerLost) -> None:
+    for step in draft.each():
         if step.status is StepStatus.RUNNING and step.owner == event.owner:
-            lost = AttemptFailed(step.spec.step_id, step.attempt, "the process that ran it ended", retryable=True)
-            result = _then(result, _fail_attempt(result.run, step, lost, now))
-    return result
+            error = "the process that ran it ended"
+            _fail_attempt(draft, step, AttemptFailed(step.step_id, step.attempt, error, "lost"))
 
 
-def _on_swept(run: Run, now: datetime) -> Transition:
+def _on_message_died(draft: Draft, event: MessageDied) -> None:
+    if not event.step_id:
+        if draft.run.status is RunStatus.PENDING:
+            draft.end_run(RunStatus.FAILED, event.error, error=event.error)
+        return
+    step = draft.run.step(event.step_id)
+    if step and step.attempt == event.attempt and not step.status.is_terminal and step.spec.map is None:
+        draft.end(step, StepStatus.FAILED, event.error, error=event.error)
+
+
+def _on_steps_ended(draft: Draft, event: StepsEnded) -> None:
+    draft.settle(event.targets)
+
+
+def _on_cancel(draft: Draft, event: CancelRequested) -> None:
+    reason = f"cancelled by {event.who}: {event.why}"
+    draft.end_run(RunStatus.CANCELLED, reason, error=reason)
+
+
+def _on_skip(draft: Draft, event: SkipRequested) -> None:
+    step = draft.run.step(event.step_id)
+    if step is None or step.status.is_terminal or step.status is StepStatus.WAITING or step.items:
+        return
+    draft.end(step, StepStatus.SKIPPED, f"skipped by {event.who}: {event.why}")
+
+
+def _on_swept(draft: Draft, _event: Swept) -> None:
+    run, now = draft.run, draft.now
     if run.expires_at and now >= run.expires_at:
         error = f"not finished within its time (it was {run.status}: {_open_reason(run)})"
-        return _end_run(replace(run, error=error), RunStatus.FAILED, error, now)
-    if run.status in (RunStatus.PENDING, RunStatus.VALIDATING):
-        if run.deadline is None or now < run.deadline:
-            return Transition(run)
-        again = replace(run, deadline=now + RESEND_AFTER)
-        change = Change(now, "", 0, run.status, run.status, "start sent again")
-        return Transition(again, (StartRun(run.run_id),), (change,))
-    result = Transition(run)
-    for step in run.steps:
-        if not step.status.is_terminal and step.deadline and now >= step.deadline:
-            result = _then(result, _sweep_step(result.run, step, now))
-    return result
+        draft.end_run(RunStatus.FAILED, error, error=error)
+    elif run.status is RunStatus.PENDING:
+        if run.wake_at and now >= run.wake_at:
+            draft.log("", 0, run.status, run.status, "start sent again")
+            draft.set_run(wake_at=now + RESEND_AFTER)
+            draft.send(StartRun(run.run_id))
+    else:
+        _sweep_steps(draft)
 
 
-def _sweep_step(run: Run, step: Step, now: datetime) -> Transition:
+def _sweep_steps(draft: Draft) -> None:
+    """Do what is overdue; then start what nobody started, because a process died between two of its steps."""
+    now = draft.now
+    for step in draft.each():
+        if step.deadline and now >= step.deadline and not step.status.is_terminal:
+            _sweep_step(draft, step)
+    for step in draft.each():
+        # The message of a queued step was sent when its turn came: it is lost only if it led to nothing for long.
+        fresh = step.status is StepStatus.QUEUED and step.since and now < step.since + RESEND_AFTER
+        if not step.status.is_terminal and not fresh:
+            if step.status is StepStatus.QUEUED:
+                draft.log(step.step_id, 1, step.status, step.status, "attempt sent again")
+            draft.settle((step.step_id,))
+    draft.settle((RUN_END,))
+    if not draft.run.status.is_terminal:
+        open_steps = [s for s in draft.run.steps.values() if not s.status.is_terminal]
+        queued = [s.since + RESEND_AFTER for s in open_steps if s.status is StepStatus.QUEUED and s.since]
+        draft.set_run(wake_at=min([now + RESEND_AFTER, *(at for at in queued if at > now)]))
+
+
+def _sweep_step(draft: Draft, step: Step) -> None:
     if step.status is StepStatus.RUNNING:
         error = f"no result within timeout_seconds ({step.spec.timeout_seconds} s) and its margin"
-        return _fail_attempt(run, step, AttemptFailed(step.spec.step_id, step.attempt, error, retryable=True), now)
-    again = replace(step, deadline=now + RESEND_AFTER)
-    change = Change(now, step.spec.step_id, step.attempt, step.status, step.status, "attempt sent again")
-    return Transition(run.with_steps(again), (_dispatch(run, step),), (change,))
+        _fail_attempt(draft, step, AttemptFailed(step.step_id, step.attempt, error, "lost"))
+        return
+    draft.log(step.step_id, step.attempt, step.status, step.status, "attempt sent again")
+    draft.send(DispatchStep(draft.put(replace(step, deadline=draft.now + RESEND_AFTER))))
 
 
 def _current(run: Run, step_id: str, attempt: int) -> Step | None:
@@ -191,97 +259,63 @@ def _current(run: Run, step_id: str, attempt: int) -> Step | None:
     return step
 
 
-def _fail_attempt(run: Run, step: Step, event: AttemptFailed, now: datetime) -> Transition:
+def _fail_attempt(draft: Draft, step: Step, event: AttemptFailed) -> None:
     """Queue the next attempt, or end the step when none is left or none would help."""
     policy = step.spec.retry
-    if event.retryable and step.attempt < policy.max_attempts:
-        name = f"{run.run_id} {step.spec.step_id}"
-        rest = rest_seconds(policy, step.attempt, asked_s=event.retry_after_s, name=name)
-        not_before = now + timedelta(seconds=rest)
-        retry = replace(step, attempt=step.attempt + 1, error=event.error, owner="", not_before=not_before)
-        reason = f"attempt {step.attempt} of {policy.max_attempts} failed: {event.error}"
-        moved = _move_step(run, retry, StepStatus.RETRYING, reason, now, deadline=not_before + RESEND_AFTER)
-        return _then(moved, Transition(moved.run, (_dispatch(run, retry),)))
-    ended = replace(step, error=event.error, ended_at=now, not_before=None)
-    moved = _move_step(run, ended, StepStatus.FAILED, event.error, now)
-    return _then(moved, _settle_steps(moved.run, now))
+    wanted = bool(event.kind) and (not policy.retry_on or event.kind in policy.retry_on)
+    if not wanted or step.attempt >= policy.max_attempts:
+        draft.end(step, StepStatus.FAILED, event.error, error=event.error)
+        return
+    name = f"{draft.run.run_id} {step.step_id}"
+    rest = rest_seconds(policy, step.attempt, asked_s=event.retry_after_s, name=name)
+    not_before = draft.now + timedelta(seconds=rest)
+    _let_live_until(draft, not_before)
+    retry = replace(
+        step,
+        attempt=step.attempt + 1,
+        error=event.error,
+        owner="",
+        not_before=not_before,
+        waits_on="",
+        give_up_at=None,
+    )
+    reason = f"attempt {step.attempt} of {policy.max_attempts} failed: {event.error}"
+    draft.send(DispatchStep(draft.move(retry, StepStatus.RETRYING, reason, not_before + RETRY_GRACE)))
 
 
-def _settle_steps(run: Run, now: datetime) -> Transition:
-    """Queue what is unblocked, skip what can never run, and end the run when nothing is left to do."""
-    result = Transition(run)
-    for spec in (s.spec for s in run.steps if s.status is StepStatus.WAITING):
-        result = _then(result, _unblock(result.run, spec.step_id, now))
-    if result.changes and any(c.after == StepStatus.SKIPPED for c in result.changes):
-        return _then(result, _settle_steps(result.run, now))
-    if not all(s.status.is_terminal for s in result.run.steps):
-        return result
-    failed = [s for s in result.run.steps if s.status is StepStatus.FAILED]
-    if not failed:
-        return _then(result, _end_run(result.run, RunStatus.COMPLETED, "every step succeeded", now))
-    error = "; ".join(f"{s.spec.step_id}: {s.error}" for s in failed)
-    return _then(result, _end_run(replace(result.run, error=error), RunStatus.FAILED, error, now))
-
-
-def _unblock(run: Run, step_id: str, now: datetime) -> Transition:
-    step = run.step(step_id)
-    assert step is not None
-    needed = [s for s in run.steps if s.spec.step_id in step.spec.depends_on]
-    lost = [s.spec.step_id for s in needed if s.status in (StepStatus.FAILED, StepStatus.SKIPPED)]
-    if lost:
-        skipped = replace(step, ended_at=now)
-        return _move_step(run, skipped, StepStatus.SKIPPED, f"{', '.join(lost)} did not succeed", now)
-    if any(s.status is not StepStatus.SUCCEEDED for s in needed):
-        return Transition(run)
-    queued = replace(step, attempt=1)
-    moved = _move_step(run, queued, StepStatus.QUEUED, "waits for its function", now, deadline=now + RESEND_AFTER)
-    return _then(moved, Transition(moved.run, (_dispatch(run, queued),)))
-
-
-def _end_run(run: Run, status: RunStatus, reason: str, now: datetime) -> Transition:
-    ended = replace(run, ended_at=now, expires_at=None)
-    moved = _move_run(ended, status, reason, now)
-    settle = SettleReservation(run.run_id, succeeded=status is RunStatus.COMPLETED)
-    return _then(moved, Transition(moved.run, (settle, AnnounceRunFinished(run.run_id))))
-
-
-def _move_run(run: Run, status: RunStatus, reason: str, now: datetime, deadline: datetime | None = None) -> Transition:
-    change = Change(now, "", 0, run.status, status, reason)
-    return Transition(replace(run, status=status, reason=reason, since=now, deadline=deadline), (), (change,))
-
-
-def _move_step(
-    run: Run, step: Step, status: StepStatus, reason: str, now: datetime, deadline: datetime | None = None
-) -> Transition:
-    before = run.step(step.spec.step_id)
-    assert before is not None
-    change = Change(now, step.spec.step_id, step.attempt, before.status, status, reason)
-    moved = replace(step, status=status, reason=reason, since=now, deadline=deadline)
-    return Transition(run.with_steps(moved), (), (change,))
-
-
-def _then(first: Transition, second: Transition) -> Transition:
-    """Join two transitions made one after the other on the same run."""
-    return Transition(second.run, first.commands + second.commands, first.changes + second.changes)
-
-
-def _dispatch(run: Run, step: Step) -> DispatchStep:
-    return DispatchStep(run.run_id, step.spec.step_id, step.spec.ps_type, step.attempt, step.not_before)
-
-
-def _waits_for(depends_on: tuple[str, ...]) -> str:
-    return f"waits for {', '.join(depends_on)}"
+def _let_live_until(draft: Draft, at: datetime) -> None:
+    """Move the run's end, if it comes too soon after a rest that others asked for."""
+    if draft.run.expires_at and at + RUN_SLACK > draft.run.expires_at:
+        draft.set_run(expires_at=at + RUN_SLACK)
 
 
 def _open_reason(run: Run) -> str:
-    waiting = [f"{s.spec.step_id} {s.status}" for s in run.steps if not s.status.is_terminal]
-    return ", ".join(waiting) or run.reason
+    waiting = [f"{s.step_id} {s.status}" for s in run.steps.values() if not s.status.is_terminal]
+    return ", ".join(waiting[:20]) or run.reason
 
 
 def _longest(pipeline: Pipeline) -> timedelta:
     """The time the steps may take if each fails until its last attempt, one after the other."""
-    seconds = sum(
-        s.retry.max_attempts * (s.timeout_seconds + LEASE_MARGIN.total_seconds()) + longest_rests_seconds(s.retry)
-        for s in pipeline.steps
-    )
-    return timedelta(seconds=seconds)
+    return timedelta(seconds=sum(_longest_step(spec) for spec in pipeline.steps))
+
+
+def _longest_step(spec: StepSpec) -> float:
+    attempts = spec.retry.max_attempts * (spec.timeout_seconds + LEASE_MARGIN.total_seconds())
+    rounds = ceil(plan.MAX_ITEMS / spec.map.max_parallel) if spec.map else 1
+    return rounds * (attempts + longest_rests_seconds(spec.retry))
+
+
+HANDLERS: Mapping[type[Event], Callable[[Draft, Any], None]] = {
+    RunValidated: _on_validated,
+    RunRejected: _on_rejected,
+    AttemptClaimed: _on_claimed,
+    AttemptSuspended: _on_suspended,
+    AttemptSucceeded: _on_succeeded,
+    AttemptFailed: _on_failed,
+    StepsEnded: _on_steps_ended,
+    OwnerLost: _on_owner_lost,
+    MessageDied: _on_message_died,
+    Swept: _on_swept,
+    CancelRequested: _on_cancel,
+    SkipRequested: _on_skip,
+}

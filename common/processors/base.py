@@ -33,6 +33,18 @@ class Batch:
     rows: Sequence[Row]
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Yielded in the place of a batch: the work goes on in job ``job``, and nobody needs to be there for it.
+
+    The attempt ends here without an outcome, and its function with it. At ``look_at`` the processor is run again, in
+    the same attempt, with ``context.waiting_on`` naming the job. A staging table stays as it is until then.
+    """
+
+    job: str
+    look_at: datetime
+
+
 class Params(BaseModel):
     """Base of every processor's ``config:`` block: strict, so that a misspelt key is an error."""
 
@@ -50,7 +62,10 @@ class TableParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """All an attempt may know and use. ``dataset`` is ``project.dataset`` of the organisation."""
+    """All an attempt may know and use. ``dataset`` is ``project.dataset`` of the organisation.
+
+    ``put_out(name, value)`` gives a small JSON value to the conditions and maps of later steps.
+    """
 
     org_slug: str
     pipeline_id: str
@@ -71,8 +86,10 @@ class StepContext:
     secret: Callable[[], str]
     info: Callable[[str], None]
     warn: Callable[[str], None]
+    put_out: Callable[[str, Any], None]
     sleep: Callable[[float], None]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    waiting_on: str = ""
 
     def remaining_s(self) -> float:
         """Seconds left of ``timeout_seconds``; raise StepTimeoutError when none are. Call it between units of work."""
@@ -94,6 +111,9 @@ class Processor(Protocol):
     params_type: ClassVar[type[Params]]
     needs_credential: ClassVar[bool]
 
-    def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
-        """Do the work of one attempt. Raise TransientError or PermanentError; anything else counts as transient."""
+    def run(self, context: StepContext, params: Any) -> Iterator[Batch | Waiting]:
+        """Do the work of one attempt, or come to the point where it waits for a job.
+
+        Raise TransientError or PermanentError; anything else counts as transient.
+        """
         ...

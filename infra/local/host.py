@@ -20,13 +20,21 @@ from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.logs import bound, logger
 from common.paths import PROJECT_ROOT
 from common.processors.registry import PROCESSORS
-from common.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, step_topic
+from common.topics import (
+    DEAD_LETTER_SOURCE,
+    DEAD_LETTERS,
+    RUN_FINISHED,
+    RUNS,
+    STEP_COMPLETED,
+    step_topic,
+)
 from functions.run_step import function_name
 
 SUBSCRIPTIONS: dict[str, str] = {
     RUNS: "start_run",
     STEP_COMPLETED: "advance",
     RUN_FINISHED: "run_finished",
+    DEAD_LETTERS: "dead_letter",
     **{step_topic(ps_type): function_name(ps_type) for ps_type in PROCESSORS},
 }
 """Which function listens to which topic, as ``infra`` sets it up in the cloud."""
@@ -67,7 +75,7 @@ def cloud_event(delivery: Delivery, project_id: str) -> tuple[dict[str, str], by
             "data": base64.b64encode(json.dumps(message.data).encode()).decode(),
             "messageId": number,
             "publishTime": published,
-            "attributes": {"key": message.key},
+            "attributes": {"key": message.key, **({DEAD_LETTER_SOURCE: message.source} if message.source else {})},
         },
         "subscription": f"projects/{project_id}/subscriptions/{message.topic}",
         "deliveryAttempt": delivery.deliveries,

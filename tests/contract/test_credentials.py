@@ -55,8 +55,7 @@ def test_another_organisation_neither_sees_nor_opens_it(credentials: SqliteCrede
 
 def test_a_record_copied_to_another_organisation_does_not_open(credentials: SqliteCredentials, tmp_path: Path) -> None:
     credentials.add(INFO, CANARY)
-    with Database(tmp_path / "store.db").transaction() as db:
-        db.execute("UPDATE credentials SET org_slug = 'globex'")
+    Database(tmp_path / "store.db").write(lambda db: db.execute("UPDATE credentials SET org_slug = 'globex'"))
     with pytest.raises(PermanentError, match="can't be opened"):
         credentials.secret("globex", "cred_openai")
 

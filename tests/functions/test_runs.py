@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from common.bootstrap import build
+from common.domain import plan
 from common.domain.model import RunStatus, StepStatus
 from common.errors import PermanentError, TransientError
 from tests.harness import ORG, ROUTE, Harness, step
@@ -68,7 +69,8 @@ def test_an_early_delivery_of_a_retry_is_refused_and_comes_back(harness: Harness
     run_id = harness.start()
     harness.drain()
     with pytest.raises(TransientError, match="is due at"):
-        harness.engine.run_step(run_id, "only", 2)
+        run = harness.run(run_id)
+        harness.engine.run_step(plan.work_order(run, run.steps["only"]), run.steps["only"])
     assert script.calls == [1]
 
 
@@ -76,7 +78,7 @@ def test_an_undeclared_error_is_retried_and_named_by_its_type_alone(harness: Har
     harness.script("bug", flaky(9, KeyError("sk-secret")))
     harness.pipeline(step("only", script="bug", attempts=2))
     run = harness.finish(harness.start())
-    assert run.status is RunStatus.FAILED and run.steps[0].attempt == 2
+    assert run.status is RunStatus.FAILED and run.steps["only"].attempt == 2
     assert "KeyError" in run.error and "sk-secret" not in run.error
 
 
@@ -86,7 +88,7 @@ def test_a_permanent_error_ends_the_step_at_once(harness: Harness) -> None:
     harness.pipeline(step("only", script="bad", attempts=5), step("next", "only"))
     run = harness.finish(harness.start())
     assert script.calls == [1]
-    assert [s.status for s in run.steps] == [StepStatus.FAILED, StepStatus.SKIPPED]
+    assert [s.status for s in run.steps.values()] == [StepStatus.FAILED, StepStatus.OMITTED]
 
 
 def test_a_message_delivered_many_times_does_its_work_once(harness: Harness) -> None:
@@ -99,7 +101,7 @@ def test_a_message_delivered_many_times_does_its_work_once(harness: Harness) -> 
             assert harness.deliver(found[0]) == 200
         harness.bus.ack(found[0])
     assert calls == ["a", "b"] and harness.run(run_id).status is RunStatus.COMPLETED
-    assert harness.engine.store.usage(ORG, harness.clock.now).succeeded == 1
+    assert harness.engine.store.usage(ORG, harness.clock.now).completed == 1
 
 
 def test_every_message_lost_once_does_not_strand_a_run(harness: Harness) -> None:
@@ -109,7 +111,7 @@ def test_every_message_lost_once_does_not_strand_a_run(harness: Harness) -> None
     for _ in range(600):
         while found := harness.bus.pull(1):
             seen = found[0].message
-            name = seen.topic, seen.data.get("step_id")
+            name = seen.topic, str(seen.data.get("step", {}).get("spec"))
             if name in lost:
                 harness.deliver(found[0])
             lost.add(name)
@@ -174,14 +176,14 @@ def test_a_process_that_dies_at_work_loses_its_attempt_at_the_next_start(harness
     harness.bus.ack(start)
     with pytest.raises(Killed):
         harness.deliver(harness.bus.pull(1)[0])
-    assert harness.run(run_id).steps[0].status is StepStatus.RUNNING
+    assert harness.run(run_id).steps["only"].status is StepStatus.RUNNING
     harness.script("work", lambda _context, _params: None)
     harness.restart()
     harness.bus.release()
     assert harness.engine.recover() == 1
     harness.drain()
     run = harness.run(run_id)
-    assert run.status is RunStatus.COMPLETED and run.steps[0].attempt == 2
+    assert run.status is RunStatus.COMPLETED and run.steps["only"].attempt == 2
 
 
 def test_a_restart_leaves_the_leases_of_this_process_alone(harness: Harness) -> None:
@@ -201,7 +203,7 @@ def test_an_attempt_that_lost_its_step_drops_its_result(harness: Harness) -> Non
     harness.pipeline(step("only", script="slow", attempts=2))
     run_id = harness.start()
     run = harness.finish(run_id)
-    assert run.status is RunStatus.COMPLETED and run.steps[0].attempt == 2
+    assert run.status is RunStatus.COMPLETED and run.steps["only"].attempt == 2
 
 
 def test_an_attempt_over_its_time_is_ended_with_what_to_do(harness: Harness) -> None:

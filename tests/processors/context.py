@@ -73,6 +73,7 @@ def make_context(**overrides: Any) -> RecordingContext:
         "secret": lambda: SECRET,
         "info": infos.append,
         "warn": warnings.append,
+        "put_out": lambda name, value: None,
         "sleep": time.sleep,
         "now": time.now,
         "infos": infos,

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from common.attempt import AttemptRunner
+from common.attempt import AttemptRunner, Result
 from common.domain.events import AttemptFailed, AttemptSucceeded
 from common.domain.model import Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
-from common.errors import LostLeaseError, PermanentError, TransientError
+from common.errors import ErrorKind, LostLeaseError, PermanentError, TransientError
 from common.ports import Commit, LogLine
 from common.processors.base import Batch, Params, StepContext, TableParams
 from common.settings import Settings
@@ -88,14 +88,12 @@ class World:
             sleep=lambda _seconds: None,
         )
 
-    def attempt(
-        self, does: Callable[[StepContext], Iterator[Batch]], still_ours: bool = True
-    ) -> AttemptSucceeded | AttemptFailed:
+    def attempt(self, does: Callable[[StepContext], Iterator[Batch]], still_ours: bool = True) -> Result:
         Yielding.does = staticmethod(does)  # type: ignore[assignment]
         spec = StepSpec("extract", "test.yielding", (), 60, config={"destination_table": "t"})
         step = Step(spec, StepStatus.RUNNING, attempt=2)
         request = RunRequest("run_1", "acme", "a/b/c", DAY, DAY, datetime(2026, 11, 21, tzinfo=UTC))
-        run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", steps=(step,))
+        run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(step.spec,))
         return self.runner.run(run, step, lambda: still_ours)
 
 
@@ -145,14 +143,14 @@ def test_no_rows_are_committed_too_so_that_old_ones_go(world: World) -> None:
 
 def test_a_bad_row_ends_the_attempt_before_anything_is_loaded(world: World) -> None:
     result = world.attempt(rows("1", "NaN"))
-    assert isinstance(result, AttemptFailed) and not result.retryable and "Row 2" in result.error
+    assert isinstance(result, AttemptFailed) and not result.kind and "Row 2" in result.error
     assert world.warehouse.calls == ["ensure", "stage", "drop"]
 
 
 def test_a_load_that_brought_another_number_of_rows_is_tried_again(world: World) -> None:
     world.warehouse.loads = 1
     result = world.attempt(rows("1", "2"))
-    assert isinstance(result, AttemptFailed) and result.retryable
+    assert isinstance(result, AttemptFailed) and result.kind == "unavailable"
     assert "2 rows were spooled but the staging table holds 1" in result.error
     assert "commit" not in world.warehouse.calls
 
@@ -172,14 +170,18 @@ def test_rounding_and_warnings_are_in_the_receipt_and_in_the_log(world: World) -
 
 
 @pytest.mark.parametrize(
-    ("error", "retryable", "rest"),
-    [(TransientError("busy", retry_after_s=7), True, 7), (PermanentError("bad"), False, 0), (KeyError("x"), True, 0)],
+    ("error", "kind", "rest"),
+    [
+        (TransientError("busy", retry_after_s=7, kind=ErrorKind.RATE_LIMIT), "rate_limit", 7),
+        (PermanentError("bad"), "", 0),
+        (KeyError("x"), "unexpected", 0),
+    ],
 )
-def test_errors_are_told_apart_by_what_to_do_next(world: World, error: Exception, retryable: bool, rest: float) -> None:
+def test_errors_are_told_apart_by_what_to_do_next(world: World, error: Exception, kind: str, rest: float) -> None:
     def fails(_context: StepContext) -> Iterator[Batch]:
         raise error
         yield
 
     result = world.attempt(fails)
     assert isinstance(result, AttemptFailed)
-    assert (result.retryable, result.retry_after_s) == (retryable, rest)
+    assert (result.kind, result.retry_after_s) == (kind, rest)

@@ -7,6 +7,7 @@ import pytest
 
 from common.domain import transitions
 from common.domain.commands import AnnounceRunFinished, DispatchStep, SettleReservation, StartRun
+from common.domain.draft import RETRY_GRACE
 from common.domain.events import (
     AttemptClaimed,
     AttemptFailed,
@@ -16,7 +17,6 @@ from common.domain.events import (
     RunRejected,
     RunValidated,
     Swept,
-    ValidationStarted,
 )
 from common.domain.model import (
     Pipeline,
@@ -25,9 +25,11 @@ from common.domain.model import (
     Run,
     RunRequest,
     RunStatus,
+    Step,
     StepSpec,
     StepStatus,
 )
+from common.domain.plan import whole
 from common.domain.transitions import LEASE_MARGIN, RESEND_AFTER, Transition
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
@@ -47,20 +49,28 @@ def pending() -> Transition:
 
 
 class World:
-    """A run, its clock and the commands it gave: drives the core as the engine does."""
+    """A run, its clock and the commands it gave: drives the core as the engine and a store do."""
 
     def __init__(self, *specs: StepSpec) -> None:
         self.commands: list[object] = []
         self.now = T0
-        self.run: Run = pending().run
+        self.header: Run = pending().run
+        self.records: dict[str, Step] = {}
         if specs:
-            self.tell(ValidationStarted())
             self.tell(RunValidated(Pipeline("p", "openai", specs, "hash"), "cred"))
+
+    @property
+    def run(self) -> Run:
+        return whole(self.header, self.records)
 
     def tell(self, event: Event, after: float = 0) -> Transition:
         self.now += timedelta(seconds=after)
         transition = transitions.apply(self.run, event, self.now)
-        self.run = transition.run
+        if transition.header:
+            self.header = replace(transition.run, steps={}, version=self.header.version + 1)
+        for step_id in transition.touched:
+            changed = transition.run.steps[step_id]
+            self.records[step_id] = replace(changed, version=changed.version + 1)
         self.commands.extend(transition.commands)
         return transition
 
@@ -70,8 +80,10 @@ class World:
     def succeed(self, step_id: str, attempt: int = 1, rows: int = 1) -> Transition:
         return self.tell(AttemptSucceeded(step_id, attempt, Receipt(rows=rows)))
 
-    def fail(self, step_id: str, attempt: int = 1, *, retryable: bool = True, retry_after_s: float = 0) -> Transition:
-        return self.tell(AttemptFailed(step_id, attempt, "boom", retryable, retry_after_s))
+    def fail(
+        self, step_id: str, attempt: int = 1, *, kind: str = "unavailable", retry_after_s: float = 0
+    ) -> Transition:
+        return self.tell(AttemptFailed(step_id, attempt, "boom", kind, retry_after_s))
 
     def status(self, step_id: str) -> StepStatus:
         found = self.run.step(step_id)
@@ -79,7 +91,7 @@ class World:
         return found.status
 
     def dispatched(self) -> list[tuple[str, int]]:
-        return [(c.step_id, c.attempt) for c in self.commands if isinstance(c, DispatchStep)]
+        return [(c.step.step_id, c.step.attempt) for c in self.commands if isinstance(c, DispatchStep)]
 
     def settled(self) -> list[SettleReservation]:
         return [c for c in self.commands if isinstance(c, SettleReservation)]
@@ -94,13 +106,11 @@ def test_a_new_run_is_pending_and_asks_to_be_started() -> None:
 
 def test_the_status_flow_of_a_run_that_goes_well() -> None:
     world = World()
-    seen = [world.run.status]
-    for event in (ValidationStarted(), RunValidated(Pipeline("p", "openai", (step("a"),), "h"), "c")):
-        world.tell(event)
-        seen.append(world.run.status)
+    started = world.tell(RunValidated(Pipeline("p", "openai", (step("a"),), "h"), "c"))
     world.claim("a")
-    world.succeed("a")
-    assert [*seen, world.run.status] == ["pending", "validating", "running", "completed"]
+    ended = world.succeed("a")
+    seen = [c.after for c in (*pending().changes, *started.changes, *ended.changes) if not c.step_id]
+    assert seen == ["pending", "validating", "running", "completed"]
 
 
 def test_only_steps_without_dependencies_start_at_once() -> None:
@@ -137,7 +147,7 @@ def test_a_second_claim_of_one_attempt_is_refused() -> None:
     world = World(step("a"))
     world.claim("a", owner="first")
     assert not world.claim("a", owner="second").changes
-    assert world.run.steps[0].owner == "first"
+    assert world.run.steps["a"].owner == "first"
 
 
 def test_a_late_success_of_a_superseded_attempt_is_ignored() -> None:
@@ -155,7 +165,8 @@ def test_a_failed_attempt_is_retried_not_before_its_backoff() -> None:
     world.claim("a")
     world.fail("a")
     assert world.status("a") is StepStatus.RETRYING
-    assert world.commands[-1] == DispatchStep("run_1", "a", "noop", 2, at(30))
+    sent = world.commands[-1]
+    assert isinstance(sent, DispatchStep) and (sent.step.attempt, sent.step.not_before) == (2, at(30))
     assert not world.claim("a", attempt=2, after=29.9).changes
     assert world.claim("a", attempt=2, after=0.1).changes
 
@@ -164,7 +175,7 @@ def test_retry_after_of_the_other_side_outweighs_a_shorter_backoff() -> None:
     world = World(step("a", attempts=2, backoff=5))
     world.claim("a")
     world.fail("a", retry_after_s=60)
-    assert world.run.steps[0].not_before == at(60)
+    assert world.run.steps["a"].not_before == at(60)
 
 
 def test_the_backoff_grows_from_attempt_to_attempt() -> None:
@@ -172,10 +183,10 @@ def test_the_backoff_grows_from_attempt_to_attempt() -> None:
     world = World(spec)
     world.claim("a")
     world.fail("a")
-    assert world.run.steps[0].not_before == at(10)
+    assert world.run.steps["a"].not_before == at(10)
     world.claim("a", attempt=2, after=10)
     world.fail("a", attempt=2)
-    assert world.run.steps[0].not_before == at(40)
+    assert world.run.steps["a"].not_before == at(40)
 
 
 def test_max_attempts_is_kept() -> None:
@@ -191,15 +202,15 @@ def test_max_attempts_is_kept() -> None:
 def test_a_permanent_error_is_not_retried() -> None:
     world = World(step("a", attempts=5))
     world.claim("a")
-    world.fail("a", retryable=False)
+    world.fail("a", kind="")
     assert world.status("a") is StepStatus.FAILED and world.dispatched() == [("a", 1)]
 
 
-def test_what_depends_on_a_failed_step_is_skipped_and_other_branches_go_on() -> None:
+def test_what_depends_on_a_failed_step_is_omitted_and_other_branches_go_on() -> None:
     world = World(step("a"), step("b", "a"), step("c", "b"), step("x"), step("y", "x"))
     world.claim("a")
     world.fail("a")
-    assert [world.status(s) for s in "bc"] == [StepStatus.SKIPPED, StepStatus.SKIPPED]
+    assert [world.status(s) for s in "bc"] == [StepStatus.OMITTED, StepStatus.OMITTED]
     assert world.run.status is RunStatus.RUNNING
     for name in ("x", "y"):
         world.claim(name)
@@ -207,12 +218,12 @@ def test_what_depends_on_a_failed_step_is_skipped_and_other_branches_go_on() -> 
     assert world.run.status is RunStatus.FAILED
 
 
-def test_steps_declared_before_what_they_depend_on_are_skipped_too() -> None:
+def test_steps_declared_before_what_they_depend_on_are_omitted_too() -> None:
     world = World(step("c", "b"), step("b", "a"), step("a"))
     world.claim("a")
     world.fail("a")
     assert world.run.status is RunStatus.FAILED
-    assert [s.status for s in world.run.steps] == ["skipped", "skipped", "failed"]
+    assert [s.status for s in world.run.steps.values()] == ["omitted", "omitted", "failed"]
 
 
 @pytest.mark.parametrize("ends_well", [True, False])
@@ -221,10 +232,10 @@ def test_a_run_ends_once_and_settles_its_reservation_once(ends_well: bool) -> No
     for name in ("a", "b"):
         world.claim(name)
         world.succeed(name) if ends_well else world.fail(name)
-    assert world.settled() == [SettleReservation("run_1", ends_well)]
+    assert world.settled() == [SettleReservation("run_1", RunStatus.COMPLETED if ends_well else RunStatus.FAILED)]
     assert [c for c in world.commands if isinstance(c, AnnounceRunFinished)] == [AnnounceRunFinished("run_1")]
     ended = world.run
-    for event in (Swept(), AttemptSucceeded("a", 1, Receipt()), RunRejected("x"), OwnerLost("me"), ValidationStarted()):
+    for event in (Swept(), AttemptSucceeded("a", 1, Receipt()), RunRejected("x"), OwnerLost("me")):
         assert not world.tell(event, after=10**7).changes
     assert world.run == ended and len(world.settled()) == 1
 
@@ -238,13 +249,7 @@ def test_a_result_that_comes_after_its_run_has_ended_changes_nothing() -> None:
     world.tell(Swept())
     assert world.run.status is RunStatus.FAILED
     assert not world.succeed("a").changes and not world.fail("a").changes
-    assert world.settled() == [SettleReservation("run_1", False)]
-
-
-def test_a_second_start_message_changes_nothing() -> None:
-    world = World()
-    world.tell(ValidationStarted())
-    assert not world.tell(ValidationStarted()).changes
+    assert world.settled() == [SettleReservation("run_1", RunStatus.FAILED)]
 
 
 def test_a_repeated_message_of_an_earlier_attempt_does_not_claim_the_next() -> None:
@@ -257,10 +262,9 @@ def test_a_repeated_message_of_an_earlier_attempt_does_not_claim_the_next() -> N
 
 def test_a_rejected_run_fails_with_its_error() -> None:
     world = World()
-    world.tell(ValidationStarted())
     world.tell(RunRejected("openai.yml:3: schedule: not a cron expression"))
     assert world.run.status is RunStatus.FAILED and "openai.yml:3" in world.run.error
-    assert world.settled() == [SettleReservation("run_1", False)]
+    assert world.settled() == [SettleReservation("run_1", RunStatus.FAILED)]
 
 
 def test_a_second_validation_does_not_replace_the_pinned_config() -> None:
@@ -275,13 +279,10 @@ def test_the_sweep_changes_nothing_before_a_deadline() -> None:
     assert not world.tell(Swept(), after=119).changes
 
 
-@pytest.mark.parametrize("status", ["pending", "validating"])
-def test_a_lost_start_message_is_sent_again(status: str) -> None:
+def test_a_lost_start_message_is_sent_again() -> None:
     world = World()
-    if status == "validating":
-        world.tell(ValidationStarted())
     world.tell(Swept(), after=RESEND_AFTER.total_seconds())
-    assert world.commands == [StartRun("run_1")] and world.run.status == status
+    assert world.commands == [StartRun("run_1")] and world.run.status is RunStatus.PENDING
 
 
 def test_a_lost_step_message_is_sent_again_with_the_same_attempt() -> None:
@@ -295,7 +296,7 @@ def test_a_lost_retry_message_is_sent_again_only_after_it_was_due() -> None:
     world = World(step("a", attempts=2, backoff=50))
     world.claim("a")
     world.fail("a")
-    world.tell(Swept(), after=50 + RESEND_AFTER.total_seconds() - 1)
+    world.tell(Swept(), after=50 + RETRY_GRACE.total_seconds() - 1)
     assert world.dispatched() == [("a", 1), ("a", 2)]
     world.tell(Swept(), after=1)
     assert world.dispatched() == [("a", 1), ("a", 2), ("a", 2)]
@@ -307,7 +308,7 @@ def test_an_attempt_whose_lease_ends_without_a_result_is_failed_and_retried() ->
     world.tell(Swept(), after=100 + LEASE_MARGIN.total_seconds() - 1)
     assert world.status("a") is StepStatus.RUNNING
     world.tell(Swept(), after=1)
-    assert world.status("a") is StepStatus.RETRYING and "timeout_seconds (100 s)" in world.run.steps[0].error
+    assert world.status("a") is StepStatus.RETRYING and "timeout_seconds (100 s)" in world.run.steps["a"].error
 
 
 def test_a_dead_owner_loses_its_attempts_and_nobody_else_does() -> None:
@@ -332,9 +333,10 @@ def test_every_open_state_has_a_reason_and_a_time_when_the_sweep_looks() -> None
     for move in moves:
         move()
         assert world.run.wake_at is not None and world.run.reason
-        for open_step in world.run.steps:
+        for open_step in world.run.steps.values():
             assert open_step.reason and open_step.since is not None
-            assert open_step.deadline is not None or open_step.status is StepStatus.WAITING
+            followed = open_step.status in (StepStatus.WAITING, StepStatus.QUEUED)  # by the run's own wake_at
+            assert open_step.deadline is not None or followed
 
 
 def test_an_ended_run_is_never_looked_at_again() -> None:
@@ -347,7 +349,10 @@ def test_an_ended_run_is_never_looked_at_again() -> None:
 def test_every_change_is_logged_with_before_and_after() -> None:
     world = World(step("a"))
     claimed = world.claim("a")
-    assert [(c.step_id, c.before, c.after, c.attempt) for c in claimed.changes] == [("a", "queued", "running", 1)]
+    assert [(c.step_id, c.before, c.after, c.attempt) for c in claimed.changes] == [
+        ("a", "waiting", "queued", 1),
+        ("a", "queued", "running", 1),
+    ]
     done = world.succeed("a")
     assert [(c.step_id, c.after) for c in done.changes] == [("a", "succeeded"), ("", "completed")]
 

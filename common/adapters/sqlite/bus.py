@@ -8,11 +8,12 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from common.adapters.sqlite.database import Database, from_micros, to_micros
 from common.ports import Message
+from common.topics import DEAD_LETTERS
 
 ACK_DEADLINE = timedelta(seconds=660)
 """Longer than any function may run (540 s), so that a message never comes back while its function still works."""
@@ -44,17 +45,23 @@ class SqliteBus:
         self._version = 0
 
     def publish(self, messages: Sequence[Message]) -> None:
-        with self._database.transaction() as db:
-            self.enqueue(db, messages)
+        self._database.write(lambda db: self.enqueue(db, messages))
         self.wake()
 
     def enqueue(self, db: sqlite3.Connection, messages: Sequence[Message]) -> None:
         """Insert messages in the caller's transaction. The caller wakes the bus after its commit."""
         now = to_micros(self._now())
         db.executemany(
-            "INSERT INTO messages (topic, key, data, published_at, due_at) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO messages (topic, source, key, data, published_at, due_at) VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (m.topic, m.key, json.dumps(m.data), now, now if m.not_before is None else to_micros(m.not_before))
+                (
+                    m.topic,
+                    m.source,
+                    m.key,
+                    json.dumps(m.data, ensure_ascii=False),
+                    now,
+                    now if m.not_before is None else to_micros(m.not_before),
+                )
                 for m in messages
             ],
         )
@@ -68,43 +75,54 @@ class SqliteBus:
     def pull(self, limit: int) -> list[Delivery]:
         """Lease up to ``limit`` messages that are due, oldest due first."""
         now = self._now()
-        with self._database.transaction() as db:
-            rows = db.execute(
+        leased = (to_micros(now + ACK_DEADLINE), to_micros(now), limit)
+        rows = self._database.write(
+            lambda db: db.execute(
                 "UPDATE messages SET due_at = ?, deliveries = deliveries + 1 WHERE id IN"
                 " (SELECT id FROM messages WHERE due_at <= ? ORDER BY due_at, id LIMIT ?)"
-                " RETURNING id, topic, key, data, published_at, deliveries",
-                (to_micros(now + ACK_DEADLINE), to_micros(now), limit),
+                " RETURNING id, topic, source, key, data, published_at, deliveries",
+                leased,
             ).fetchall()
+        )
         return [
-            Delivery(number, Message(topic, key, json.loads(data)), from_micros(published_at), deliveries)
-            for number, topic, key, data, published_at, deliveries in sorted(rows)
+            Delivery(
+                number, Message(topic, key, json.loads(data), source=source), from_micros(published_at), deliveries
+            )
+            for number, topic, source, key, data, published_at, deliveries in sorted(rows)
         ]
 
     def ack(self, delivery: Delivery) -> None:
         """Delete a message whose function has done its work."""
-        with self._database.transaction() as db:
-            db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,))
+        self._database.write(lambda db: db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,)))
 
     def nack(self, delivery: Delivery, error: str) -> None:
         """Give a message back: soon again at first, later and later, at last to the dead letters."""
         now = self._now()
-        with self._database.transaction() as db:
-            if delivery.deliveries >= MAX_DELIVERIES:
-                db.execute(
-                    "INSERT INTO dead_letters (topic, key, data, published_at, died_at, deliveries, error)"
-                    " SELECT topic, key, data, published_at, ?, deliveries, ? FROM messages WHERE id = ?",
-                    (to_micros(now), error, delivery.message_id),
-                )
-                db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,))
-            else:
-                pause = timedelta(seconds=min(0.1 * 4**delivery.deliveries, 60))
-                db.execute("UPDATE messages SET due_at = ? WHERE id = ?", (to_micros(now + pause), delivery.message_id))
+        if delivery.deliveries >= MAX_DELIVERIES:
+            self._database.write(lambda db: self._bury(db, delivery, error, to_micros(now)))
+            self.wake()
+        else:
+            pause = timedelta(seconds=min(0.1 * 4**delivery.deliveries, 60))
+            row = (to_micros(now + pause), delivery.message_id)
+            self._database.write(lambda db: db.execute("UPDATE messages SET due_at = ? WHERE id = ?", row))
+
+    def _bury(self, db: sqlite3.Connection, delivery: Delivery, error: str, now: int) -> None:
+        """Move a message to the dead letters, and tell whoever listens to them."""
+        db.execute(
+            "INSERT INTO dead_letters (topic, key, data, published_at, died_at, deliveries, error)"
+            " SELECT topic, key, data, published_at, ?, deliveries, ? FROM messages WHERE id = ?",
+            (now, error, delivery.message_id),
+        )
+        db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,))
+        if delivery.message.topic != DEAD_LETTERS:
+            message = replace(delivery.message, topic=DEAD_LETTERS, source=delivery.message.topic)
+            self.enqueue(db, [message])
 
     def release(self) -> None:
         """Make every leased message due now: for a start, when whoever held them is known to be dead."""
         now = to_micros(self._now())
-        with self._database.transaction() as db:
-            db.execute("UPDATE messages SET due_at = ? WHERE deliveries > 0 AND due_at > ?", (now, now))
+        release = "UPDATE messages SET due_at = ? WHERE deliveries > 0 AND due_at > ?"
+        self._database.write(lambda db: db.execute(release, (now, now)))
         self.wake()
 
     def wait(self, seen: int, timeout_s: float) -> int:

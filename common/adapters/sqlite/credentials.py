@@ -32,12 +32,14 @@ class SqliteCredentials:
         sealed = nonce + AESGCM(self._key(make=True)).encrypt(
             nonce, secret.encode(), _bound_to(info.org_slug, info.credential_id)
         )
-        with self._database.transaction() as db:
-            db.execute(
+        row = (info.org_slug, info.credential_id, info.provider, to_micros(info.created_at), sealed)
+        self._database.write(
+            lambda db: db.execute(
                 "INSERT OR REPLACE INTO credentials (org_slug, credential_id, provider, created_at, sealed)"
                 " VALUES (?, ?, ?, ?, ?)",
-                (info.org_slug, info.credential_id, info.provider, to_micros(info.created_at), sealed),
+                row,
             )
+        )
 
     def list(self, org_slug: str) -> Sequence[CredentialInfo]:
         rows = self._database.connection().execute(
@@ -48,11 +50,8 @@ class SqliteCredentials:
         return [CredentialInfo(org, name, provider, from_micros(at)) for org, name, provider, at in rows]
 
     def remove(self, org_slug: str, credential_id: str) -> None:
-        with self._database.transaction() as db:
-            gone = db.execute(
-                "DELETE FROM credentials WHERE org_slug = ? AND credential_id = ?", (org_slug, credential_id)
-            )
-        if gone.rowcount == 0:
+        delete = "DELETE FROM credentials WHERE org_slug = ? AND credential_id = ?"
+        if self._database.write(lambda db: db.execute(delete, (org_slug, credential_id)).rowcount) == 0:
             raise self._unknown(org_slug, credential_id)
 
     def secret(self, org_slug: str, credential_id: str) -> str:

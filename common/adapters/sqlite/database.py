@@ -1,15 +1,16 @@
-"""The SQLite file: its tables, its connections, its transactions."""
+"""The SQLite file: its tables, its connections, its shared transactions."""
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from common.errors import TransientError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 30.0
 
 SCHEMA = """
@@ -19,10 +20,12 @@ CREATE TABLE runs (
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_org ON runs (org_slug, requested_at DESC, run_id DESC);
 CREATE INDEX runs_by_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
-CREATE TABLE changes (
-  id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, at INTEGER NOT NULL, step_id TEXT NOT NULL, attempt INTEGER NOT NULL,
-  before TEXT NOT NULL, after TEXT NOT NULL, reason TEXT NOT NULL
-);
+CREATE TABLE steps (
+  run_id TEXT NOT NULL, step_id TEXT NOT NULL, ended INTEGER NOT NULL, deadline INTEGER, version INTEGER NOT NULL,
+  body BLOB NOT NULL, PRIMARY KEY (run_id, step_id)
+) WITHOUT ROWID;
+CREATE INDEX steps_by_deadline ON steps (deadline) WHERE deadline IS NOT NULL;
+CREATE TABLE changes (id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, body BLOB NOT NULL);
 CREATE INDEX changes_by_run ON changes (run_id, id);
 CREATE TABLE logs (
   id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, at INTEGER NOT NULL, severity TEXT NOT NULL, step_id TEXT NOT NULL,
@@ -30,8 +33,8 @@ CREATE TABLE logs (
 );
 CREATE INDEX logs_by_run ON logs (run_id, id);
 CREATE TABLE messages (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT NOT NULL, data TEXT NOT NULL,
-  published_at INTEGER NOT NULL, due_at INTEGER NOT NULL, deliveries INTEGER NOT NULL DEFAULT 0
+  id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL,
+  data TEXT NOT NULL, published_at INTEGER NOT NULL, due_at INTEGER NOT NULL, deliveries INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX messages_by_due ON messages (due_at, id);
 CREATE TABLE dead_letters (
@@ -40,7 +43,8 @@ CREATE TABLE dead_letters (
 );
 CREATE TABLE usage (
   org_slug TEXT NOT NULL, period TEXT NOT NULL, admitted INTEGER NOT NULL DEFAULT 0,
-  succeeded INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (org_slug, period)
+  completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (org_slug, period)
 ) WITHOUT ROWID;
 CREATE TABLE reservations (
   run_id TEXT PRIMARY KEY, org_slug TEXT NOT NULL, day TEXT NOT NULL, month TEXT NOT NULL, expires_at INTEGER NOT NULL
@@ -65,54 +69,110 @@ def from_micros(micros: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
 
 
+class _Work[T]:
+    """One caller's part of a shared transaction, and what came of it."""
+
+    def __init__(self, does: Callable[[sqlite3.Connection], T]) -> None:
+        self.does = does
+        self.done = False
+        self.error: BaseException | None = None
+        self.result: T
+
+
 class Database:
-    """One SQLite file, a connection per thread. Tables are made on first use; a newer file is refused."""
+    """One SQLite file. Writers of all threads share transactions, readers have a connection each.
+
+    Tables are made on first use; a newer file is refused.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
+        self._writing = threading.Lock()
+        self._arriving = threading.Lock()
+        self._waiting: list[_Work[Any]] = []
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.transaction() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise TransientError(
-                    f"{path} has schema version {version}, this program knows {SCHEMA_VERSION}. "
-                    "Use the program version that wrote it, or another --state-dir."
-                )
+        self._writer = self._connect()
+        self.write(self._make_tables)
 
-    def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection, outside any transaction."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            with self._translated("opened"):
-                db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-                db.execute("PRAGMA journal_mode = WAL")
-                # FULL: an accepted run survives a power cut, not only a killed process.
-                db.execute("PRAGMA synchronous = FULL")
-            self._local.db = db
+    def _make_tables(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            for statement in SCHEMA.split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise TransientError(
+                f"{self.path} has schema version {version}, this program knows {SCHEMA_VERSION}. "
+                "Use the program version that wrote it, or another --state-dir."
+            )
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._translated("opened"):
+            db = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            db.execute("PRAGMA journal_mode = WAL")
+            # FULL: an accepted run survives a power cut, not only a killed process.
+            db.execute("PRAGMA synchronous = FULL")
         return db
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction: commits at the end, rolls back on any exception.
+    def connection(self) -> sqlite3.Connection:
+        """Return this thread's connection for reading."""
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            self._local.db = db = self._connect()
+        return db
 
-        IMMEDIATE takes the write lock at once, so that two writers queue instead of failing half-way. Raises
-        TransientError when the disk is full or the lock is not to be had.
+    def write[T](self, does: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``does`` in a write transaction; return its result once that is safe on the disk.
+
+        Callers that come while another one's transaction is at work wait, and then share the next: one of them runs
+        the work of all, each behind a savepoint, and one sync makes all of it durable. What a caller raises undoes
+        its own part alone. Raises TransientError when the disk is full or the lock is not to be had.
         """
-        db = self.connection()
-        with self._translated("written"):
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        work = _Work(does)
+        with self._arriving:
+            self._waiting.append(work)
+        with self._writing:
+            if not work.done:
+                with self._arriving:
+                    batch, self._waiting = self._waiting, []
+                self._commit(batch)
+        if work.error is not None:
+            raise work.error
+        return work.result
+
+    def _commit(self, batch: list[_Work[Any]]) -> None:
+        db = self._writer
+        try:
+            with self._translated("written"):
+                # IMMEDIATE takes the write lock at once, so that processes queue instead of failing half-way.
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    for work in batch:
+                        self._do(db, work)
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
+        except BaseException as error:
+            for work in batch:
+                work.error = work.error or error
+        finally:
+            for work in batch:
+                work.done = True
+
+    def _do(self, db: sqlite3.Connection, work: _Work[Any]) -> None:
+        db.execute("SAVEPOINT part")
+        try:
+            with self._translated("written"):
+                work.result = work.does(db)
+        except BaseException as error:
+            db.execute("ROLLBACK TO part")
+            work.error = error
+        db.execute("RELEASE part")
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:

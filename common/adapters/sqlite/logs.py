@@ -13,11 +13,9 @@ class SqliteLogs:
         self._database = database
 
     def append(self, run_id: str, line: LogLine) -> None:
-        with self._database.transaction() as db:
-            db.execute(
-                "INSERT INTO logs (run_id, at, severity, step_id, attempt, message) VALUES (?, ?, ?, ?, ?, ?)",
-                (run_id, to_micros(line.at), line.severity, line.step_id, line.attempt, line.message),
-            )
+        insert = "INSERT INTO logs (run_id, at, severity, step_id, attempt, message) VALUES (?, ?, ?, ?, ?, ?)"
+        row = (run_id, to_micros(line.at), line.severity, line.step_id, line.attempt, line.message)
+        self._database.write(lambda db: db.execute(insert, row))
 
     def read(self, run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
         rows = self._database.connection().execute(

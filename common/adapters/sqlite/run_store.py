@@ -2,18 +2,21 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from common.adapters.sqlite.bus import SqliteBus
-from common.adapters.sqlite.database import Database, from_micros, to_micros
-from common.codec import decode_run, encode_run
+from common.adapters.sqlite.database import Database, to_micros
+from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.commands import SettleReservation
-from common.domain.model import Run
+from common.domain.draft import Change, Transition
+from common.domain.model import Run, Step
+from common.domain.plan import spec_of, whole
 from common.domain.quota import Limits, Usage, day_of, exceeded, month_of
-from common.domain.transitions import Change, Transition
 from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError
-from common.ports import Message, RunPage
+from common.ports import RunPage
+from common.topics import messages
 
 RESERVATION_GRACE = timedelta(minutes=5)
 """A reservation outlives its run's ``expires_at`` by some sweeps: the sweep that ends the run settles it."""
@@ -35,26 +38,30 @@ class SqliteRunStore:
         self._database = database
         self._bus = bus
 
-    def create(self, new: Transition, messages: Sequence[Message], limits: Limits) -> None:
+    def create(self, new: Transition, limits: Limits) -> None:
         run, now = new.run, new.run.request.requested_at
-        assert run.expires_at is not None
-        with self._database.transaction() as db:
+
+        def insert(db: sqlite3.Connection) -> None:
             self._reserve(db, run, limits, now)
             db.execute(
                 "INSERT INTO runs (run_id, org_slug, route, status, requested_at, wake_at, version, body)"
-                " VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+                " VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
                 (
                     run.run_id,
                     run.request.org_slug,
                     run.request.route,
                     run.status,
                     to_micros(now),
-                    _wake(run),
+                    _micros(run.wake_at),
                     encode_run(run),
                 ),
             )
+            for step_id in new.touched:
+                self._write_step(db, run, run.steps[step_id])
             self._log(db, new)
-            self._bus.enqueue(db, messages)
+            self._bus.enqueue(db, messages(run, new.commands))
+
+        self._database.write(insert)
         self._bus.wake()
 
     def _reserve(self, db: sqlite3.Connection, run: Run, limits: Limits, now: datetime) -> None:
@@ -86,41 +93,98 @@ class SqliteRunStore:
             (run.run_id, org, day, month, to_micros(run.expires_at + RESERVATION_GRACE)),
         )
 
-    def load(self, run_id: str) -> Run:
-        row = (
-            self._database.connection().execute("SELECT body, version FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        )
+    def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
+        db = self._database.connection()
+        row = db.execute("SELECT body, version FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if row is None:
             raise NotFoundError(f"There is no run {run_id!r}.")
-        return decode_run(*row)
+        run = decode_run(*row)
+        if step_ids is None:
+            rows = db.execute("SELECT step_id, body, version FROM steps WHERE run_id = ?", (run_id,)).fetchall()
+            return whole(run, self._steps(run, rows))
+        marks = ", ".join("?" * len(step_ids))
+        rows = db.execute(
+            f"SELECT step_id, body, version FROM steps WHERE run_id = ? AND step_id IN ({marks})",  # noqa: S608
+            (run_id, *step_ids),
+        ).fetchall()
+        return replace(run, steps=self._steps(run, rows)) if rows else run
 
-    def commit(self, transition: Transition, messages: Sequence[Message]) -> None:
+    @staticmethod
+    def _steps(run: Run, rows: Iterable[tuple[str, bytes, int]]) -> dict[str, Step]:
+        found: dict[str, Step] = {}
+        for step_id, body, version in rows:
+            spec = spec_of(run, step_id)
+            if spec is not None:
+                found[step_id] = decode_step(body, version, spec)
+        return found
+
+    def commit(self, transition: Transition) -> Run:
         run = transition.run
-        with self._database.transaction() as db:
-            updated = db.execute(
-                "UPDATE runs SET status = ?, wake_at = ?, version = version + 1, body = ?"
-                " WHERE run_id = ? AND version = ?",
-                (run.status, _wake(run), encode_run(run), run.run_id, run.version),
-            )
-            if updated.rowcount == 0:
-                raise StaleRunError(f"Run {run.run_id} has changed since version {run.version} was read.")
+
+        def update(db: sqlite3.Connection) -> Run:
+            changed = self._write_run(db, run) if transition.header else run
+            steps = dict(run.steps)
+            for step_id in transition.touched:
+                steps[step_id] = self._write_step(db, run, run.steps[step_id])
+            stored = replace(changed, steps=steps)
             self._log(db, transition)
-            if run.expires_at is not None and any(not c.step_id for c in transition.changes):
-                db.execute(
-                    "UPDATE reservations SET expires_at = ? WHERE run_id = ?",
-                    (to_micros(run.expires_at + RESERVATION_GRACE), run.run_id),
-                )
             for command in transition.commands:
                 if isinstance(command, SettleReservation):
                     self._settle(db, run, command)
-            self._bus.enqueue(db, messages)
+            self._bus.enqueue(db, messages(stored, transition.commands))
+            return stored
+
+        stored = self._database.write(update)
         self._bus.wake()
+        return stored
+
+    @staticmethod
+    def _write_run(db: sqlite3.Connection, run: Run) -> Run:
+        updated = db.execute(
+            "UPDATE runs SET status = ?, wake_at = ?, version = version + 1, body = ? WHERE run_id = ? AND version = ?",
+            (run.status, _micros(run.wake_at), encode_run(run), run.run_id, run.version),
+        )
+        if updated.rowcount == 0:
+            raise StaleRunError(f"Run {run.run_id} has changed since version {run.version} was read.")
+        if run.expires_at is not None:
+            expires_at = to_micros(run.expires_at + RESERVATION_GRACE)
+            db.execute("UPDATE reservations SET expires_at = ? WHERE run_id = ?", (expires_at, run.run_id))
+        return replace(run, version=run.version + 1)
+
+    @staticmethod
+    def _write_step(db: sqlite3.Connection, run: Run, step: Step) -> Step:
+        values = (step.status.is_terminal, _micros(step.deadline), step.version + 1, encode_step(step))
+        key = (run.run_id, step.step_id)
+        if step.version == 0:
+            insert = "INSERT OR IGNORE INTO steps (ended, deadline, version, body, run_id, step_id)"
+            written = db.execute(f"{insert} VALUES (?, ?, ?, ?, ?, ?)", (*values, *key))
+        else:
+            written = db.execute(
+                "UPDATE steps SET ended = ?, deadline = ?, version = ?, body = ?"
+                " WHERE run_id = ? AND step_id = ? AND version = ?",
+                (*values, *key, step.version),
+            )
+        if written.rowcount == 0:
+            raise StaleRunError(f"Step {step.step_id} of {run.run_id} has changed since version {step.version}.")
+        return replace(step, version=step.version + 1)
+
+    def holds(self, run_id: str, step: Step) -> bool:
+        query = "SELECT 1 FROM steps WHERE run_id = ? AND step_id = ? AND version = ?"
+        found = self._database.connection().execute(query, (run_id, step.step_id, step.version))
+        return found.fetchone() is not None
+
+    def all_ended(self, run_id: str, step_ids: Collection[str]) -> bool:
+        db = self._database.connection()
+        wanted = json.dumps(list(step_ids))
+        query = "SELECT COUNT(*) FROM steps WHERE run_id = ? AND ended AND step_id IN (SELECT value FROM json_each(?))"
+        count: int = db.execute(query, (run_id, wanted)).fetchone()[0]
+        return count == len(step_ids)
 
     @staticmethod
     def _settle(db: sqlite3.Connection, run: Run, command: SettleReservation) -> None:
         """Free the slot and count the outcome in the month that admitted the run."""
         db.execute("DELETE FROM reservations WHERE run_id = ?", (command.run_id,))
-        outcome = "succeeded" if command.succeeded else "failed"
+        outcome = command.outcome.value
         at = run.request.requested_at
         db.execute(
             f"UPDATE usage SET {outcome} = {outcome} + 1 WHERE org_slug = ? AND period IN (?, ?)",  # noqa: S608
@@ -129,17 +193,16 @@ class SqliteRunStore:
 
     @staticmethod
     def _log(db: sqlite3.Connection, transition: Transition) -> None:
-        db.executemany(
-            "INSERT INTO changes (run_id, at, step_id, attempt, before, after, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (transition.run.run_id, to_micros(c.at), c.step_id, c.attempt, c.before, c.after, c.reason)
-                for c in transition.changes
-            ],
-        )
+        if transition.changes:
+            row = (transition.run.run_id, encode_changes(transition.changes))
+            db.execute("INSERT INTO changes (run_id, body) VALUES (?, ?)", row)
 
     def due(self, now: datetime, limit: int) -> Sequence[str]:
         rows = self._database.connection().execute(
-            "SELECT run_id FROM runs WHERE wake_at <= ? ORDER BY wake_at LIMIT ?", (to_micros(now), limit)
+            "SELECT run_id FROM (SELECT run_id, wake_at AS at FROM runs WHERE wake_at <= :now"
+            " UNION ALL SELECT run_id, deadline FROM steps WHERE deadline <= :now)"
+            " GROUP BY run_id ORDER BY MIN(at) LIMIT :limit",
+            {"now": to_micros(now), "limit": limit},
         )
         return [row[0] for row in rows]
 
@@ -162,21 +225,19 @@ class SqliteRunStore:
         rows = (
             self._database.connection()
             .execute(
-                "SELECT body, version FROM runs WHERE org_slug = :org AND (requested_at, run_id) < (:at, :run)"
+                "SELECT run_id, requested_at FROM runs WHERE org_slug = :org AND (requested_at, run_id) < (:at, :run)"
                 " AND (:route IS NULL OR route = :route) AND (:status IS NULL OR status = :status)"
                 " ORDER BY requested_at DESC, run_id DESC LIMIT :limit",
                 {"org": org_slug, "at": at, "run": run_id, "route": route, "status": status, "limit": limit + 1},
             )
             .fetchall()
         )
-        runs = tuple(decode_run(*row) for row in rows[:limit])
+        runs = tuple(self.load(row[0]) for row in rows[:limit])
         return RunPage(runs, _encode_cursor(runs[-1]) if len(rows) > limit else None)
 
     def changes(self, run_id: str) -> Sequence[Change]:
-        rows = self._database.connection().execute(
-            "SELECT at, step_id, attempt, before, after, reason FROM changes WHERE run_id = ? ORDER BY id", (run_id,)
-        )
-        return [Change(from_micros(at), *rest) for at, *rest in rows]
+        rows = self._database.connection().execute("SELECT body FROM changes WHERE run_id = ? ORDER BY id", (run_id,))
+        return [change for (body,) in rows for change in decode_changes(body)]
 
     def usage(self, org_slug: str, now: datetime) -> Usage:
         return self._usage(self._database.connection(), org_slug, now)
@@ -186,20 +247,21 @@ class SqliteRunStore:
         counts = {
             period: rest
             for period, *rest in db.execute(
-                "SELECT period, admitted, succeeded, failed FROM usage WHERE org_slug = ? AND period IN (?, ?)",
+                "SELECT period, admitted, completed, failed, cancelled FROM usage"
+                " WHERE org_slug = ? AND period IN (?, ?)",
                 (org_slug, day_of(now), month_of(now)),
             )
         }
         live = db.execute(
             "SELECT COUNT(*) FROM reservations WHERE org_slug = ? AND expires_at > ?", (org_slug, to_micros(now))
         ).fetchone()[0]
-        nothing = (0, 0, 0)
-        monthly, succeeded, failed = counts.get(month_of(now), nothing)
-        return Usage(counts.get(day_of(now), nothing)[0], monthly, live, succeeded, failed)
+        nothing = (0, 0, 0, 0)
+        monthly, completed, failed, cancelled = counts.get(month_of(now), nothing)
+        return Usage(counts.get(day_of(now), nothing)[0], monthly, live, completed, failed, cancelled)
 
 
-def _wake(run: Run) -> int | None:
-    return None if run.wake_at is None else to_micros(run.wake_at)
+def _micros(at: datetime | None) -> int | None:
+    return None if at is None else to_micros(at)
 
 
 def _encode_cursor(run: Run) -> str:
