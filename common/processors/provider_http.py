@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
-from common.errors import PermanentError, TransientError
+from common.errors import ErrorKind, PermanentError, TransientError
 from common.processors.base import StepContext
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -63,6 +63,7 @@ class _Failure:
 
     reason: str
     wait_s: float | None = None
+    kind: ErrorKind = ErrorKind.UNAVAILABLE
 
 
 class ProviderClient:
@@ -99,7 +100,8 @@ class ProviderClient:
 
         Retries 408, 409, 429, 5xx and broken connections, waiting as ``Retry-After`` says or 0.5 s doubling.
         Raises TransientError when that does not help or the wait is longer than ``MAX_WAIT_S`` or the attempt has
-        left, or the body is not JSON; ProviderNotFoundError for 404; PermanentError for every other refusal.
+        left, or the body is not JSON; it is of kind RATE_LIMIT after a 429, else UNAVAILABLE. Raises
+        ProviderNotFoundError for 404, PermanentError for every other refusal.
         """
         for tried in range(1, MAX_TRIES + 1):
             result = self._try(path, params)
@@ -122,6 +124,7 @@ class ProviderClient:
             raise TransientError(
                 f"{self._api.name} {path}: {failure.reason.rstrip('.')} (try {tried} of {MAX_TRIES}). {hint}",
                 retry_after_s=failure.wait_s or 0.0,
+                kind=failure.kind,
             ) from None
         self._context.info(f"{self._api.name} {path}: {failure.reason.rstrip('.')}; next try in {wait:g} s.")
         self._context.sleep(wait)
@@ -176,7 +179,8 @@ class ProviderClient:
         said = self._message(body)
         where = f"{self._api.name} {path}"
         if status in _RETRIED or status >= 500:
-            return _Failure(f"answered {status}{said}", retry_after_s(headers, self._context.now()))
+            kind = ErrorKind.RATE_LIMIT if status == 429 else ErrorKind.UNAVAILABLE
+            return _Failure(f"answered {status}{said}", retry_after_s(headers, self._context.now()), kind)
         if status in (401, 403):
             raise PermanentError(
                 f"{where}: refused the credential {self._context.credential_id!r} with {status}{said} "

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError, StepTimeoutError, TransientError
+from common.errors import ErrorKind, PermanentError, StepTimeoutError, TransientError
 from common.processors import provider_http
 from common.processors.provider_http import Api, ProviderClient, ProviderNotFoundError, retry_after_s
 from tests.processors.context import NOW, make_context
@@ -130,6 +130,24 @@ def test_tries_are_counted_and_back_off(provider: Any) -> None:
     assert len(server.seen) == 4
 
 
+@pytest.mark.parametrize(
+    ("replies", "kind"),
+    [
+        ([429], ErrorKind.RATE_LIMIT),
+        ([500, 500, 500, 429], ErrorKind.RATE_LIMIT),
+        ([429, 429, 429, 503], ErrorKind.UNAVAILABLE),
+        ([408], ErrorKind.UNAVAILABLE),
+        ([409], ErrorKind.UNAVAILABLE),
+        ([200], ErrorKind.UNAVAILABLE),  # a body that is not JSON
+    ],
+)
+def test_the_last_try_says_what_kind_of_failure_it_was(provider: Any, replies: list[int], kind: ErrorKind) -> None:
+    server = provider(*((status, {}, b"") for status in replies))
+    with client_of(server.url) as (client, _), pytest.raises(TransientError) as caught:
+        client.get_json("/x")
+    assert caught.value.kind is kind
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_credential_is_permanent_and_says_what_to_do(provider: Any, status: int) -> None:
     server = provider((status, {}, error_body("Missing scopes: usage.read")))
@@ -185,9 +203,10 @@ def test_a_connection_that_nobody_accepts_is_transient() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with (
             client_of(url) as (client, context),
-            pytest.raises(TransientError, match=r"connection failed \(ConnectErr"),
+            pytest.raises(TransientError, match=r"connection failed \(ConnectErr") as caught,
         ):
             client.get_json("/x")
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
     assert context.time.slept == [0.5, 1.0, 2.0]
 
 
