@@ -111,6 +111,13 @@ class PlainParams(Params):
     note: str = ""
 
 
+class ItemParams(Params):
+    """Params of a step that writes no table."""
+
+    size: int = 0
+    filters: tuple[Filter, ...] = ()
+
+
 class FakeExtract:
     """Stands for a processor; only its params matter here."""
 
@@ -129,6 +136,12 @@ class FakePlain:
     params_type: ClassVar[type[Params]] = PlainParams
 
 
+class FakeItems:
+    """One for maps."""
+
+    params_type: ClassVar[type[Params]] = ItemParams
+
+
 class ConfigWorld:
     """Files below one root, and what the loader makes of them."""
 
@@ -137,6 +150,7 @@ class ConfigWorld:
             "fake.extract": "tests.config_world:FakeExtract",
             "fake.transform": "tests.config_world:FakeTransform",
             "fake.plain": "tests.config_world:FakePlain",
+            "fake.items": "tests.config_world:FakeItems",
             "fake.missing": "tests.no_such_module:Processor",
         }
         monkeypatch.setattr(registry, "PROCESSORS", fakes)

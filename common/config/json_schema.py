@@ -11,14 +11,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from common.config.model import PipelineConfig, RetryConfig, StepConfig
-from common.config.templates import NAMES
+from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig
+from common.config.templates import ITEM, NAMES
 from common.processors import registry
 
 SCHEMA_FILE = "pipeline.schema.json"
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_TEMPLATE = {"type": "string", "pattern": r"\$?\{(" + "|".join(NAMES) + r")\}"}
+_TEMPLATE = {"type": "string", "pattern": r"\$?\{(" + "|".join((*NAMES, ITEM)) + r")\}"}
 _SCALARS = frozenset({"string", "integer", "number", "boolean"})
 _ANNOTATIONS = ("title", "description", "default")
 
@@ -29,7 +29,7 @@ def pipeline_schema() -> dict[str, Any]:
     Raises ConfigError or ImportError if a processor can't be loaded.
     """
     params = {ps_type: registry.processor(ps_type).params_type for ps_type in sorted(registry.PROCESSORS)}
-    own = (PipelineConfig, StepConfig, RetryConfig)
+    own = (PipelineConfig, StepConfig, RetryConfig, MapConfig)
     name_of, defs = _definitions([*own, *params.values()])
     of_params = defs.keys() - {name_of[model] for model in own}
     defs |= {name: _open_to_templates(defs[name]) for name in of_params}

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from common.config.model import PipelineConfig, StepConfig
+from common.config.params import dump_params, mapped_findings
 from common.config.problems import Finding, InvalidFileError, Location, Problem, findings_of
-from common.config.rules import check, dump_params
-from common.config.templates import substitute, unresolved
+from common.config.rules import check
+from common.config.templates import ITEM, substitute, unresolved
 from common.config.yaml_source import Source, read
-from common.domain.model import Pipeline, RetryPolicy, StepSpec
+from common.domain.model import MapSpec, Pipeline, RetryPolicy, StepSpec
 from common.errors import ConfigError, NotFoundError, nearest
 from common.processors import registry
 
@@ -119,7 +121,9 @@ class ConfigTree:
         """Return the pipeline with its templates replaced and its steps' configs validated once more.
 
         ``variables`` are those of ``common.config.templates.NAMES``; ``pipeline_id`` comes from the file. The configs
-        are plain JSON data. Raises ConfigError that lists all problems; it does not repeat the variables' values.
+        are plain JSON data; that of a step with ``map:`` still holds ``{item}``, which
+        ``common.domain.mapping.item_config`` replaces item by item. Raises ConfigError that lists all problems; it
+        does not repeat the variables' values.
         """
         known = {**variables, "pipeline_id": file.config.pipeline_id}
         specs: list[StepSpec] = []
@@ -143,15 +147,39 @@ class _StepError(Exception):
 
 
 def _spec(step: StepConfig, variables: Mapping[str, str], place: Location) -> StepSpec:
-    findings = [((*place, *inner), message) for inner, message in unresolved(step.config, variables)]
+    known = (*variables, ITEM) if step.map else tuple(variables)
+    findings = [((*place, *inner), message) for inner, message in unresolved(step.config, known)]
     if findings:
         raise _StepError(findings)
+    return StepSpec(
+        step.step_id,
+        step.ps_type,
+        step.depends_on,
+        step.timeout_seconds,
+        RetryPolicy(**step.retry.model_dump()),
+        step.max_wait_seconds,
+        condition=step.condition or "",
+        map=MapSpec(**step.map.model_dump()) if step.map else None,
+        allow_failure=step.allow_failure,
+        always=step.run_if == "always",
+        config=_plain_config(step, substitute(step.config, variables), place),
+    )
+
+
+def _plain_config(step: StepConfig, config: dict[str, Any], place: Location) -> dict[str, Any]:
+    """Return a valid config as JSON data: with its params' defaults, or, of a step with ``map:``, as it is.
+
+    What ``{item}`` becomes is known only item by item, and the params can't be dumped with the template in them.
+    """
     params_type = registry.processor(step.ps_type).params_type
+    if step.map:
+        findings = list(mapped_findings(params_type, config, place, dates=step.map.dates))
+        if findings:
+            raise _StepError(findings)
+        return config
     try:
-        config = dump_params(params_type, substitute(step.config, variables))
+        return dump_params(params_type, config)
     except ValidationError as error:
         raise _StepError(list(findings_of(error, params_type, place))) from None
     except ConfigError as error:
         raise _StepError([(place, str(error))]) from None
-    retry = RetryPolicy(**step.retry.model_dump())
-    return StepSpec(step.step_id, step.ps_type, step.depends_on, step.timeout_seconds, retry, config=config)

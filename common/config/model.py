@@ -6,17 +6,23 @@ Descriptions go into ``configs/pipeline.schema.json``, from which editors comple
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+
+from common.domain.condition import MAX_CHARS
+from common.errors import ErrorKind, nearest
 
 IDENTIFIER = r"^[a-z][a-z0-9_]{0,62}$"
+OUTPUT = r"^[a-z][a-z0-9_]{0,62}\.outputs\.[a-z][a-z0-9_]{0,62}$"
 
 MAX_TIMEOUT_S = 540
 """Event-driven functions end after 540 s (cloud.google.com/functions/docs/configuring/timeout)."""
 
 MAX_BACKOFF_S = 600
 """A Pub/Sub retry policy holds a message back for at most 600 s."""
+
+KINDS = tuple(kind.value for kind in ErrorKind)
 
 # Cloud Scheduler takes unix-cron: no seconds, and none of the extensions (L, W, #, ?) that cronsim would let pass.
 _CRON_FIELD = re.compile(r"(?:\*|[0-9]{1,2}|[A-Za-z]{3})(?:[-/,](?:\*|[0-9]{1,2}|[A-Za-z]{3}))*", re.ASCII)
@@ -29,8 +35,17 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _known_kind(name: str) -> str:
+    if name not in KINDS:
+        raise ValueError(f"no kind of failure is named {name[:80]!r}.{nearest(name, KINDS)} Known: {', '.join(KINDS)}.")
+    return name
+
+
+_Kind = Annotated[str, AfterValidator(_known_kind), WithJsonSchema({"enum": list(KINDS), "type": "string"})]
+
+
 class RetryConfig(_Strict):
-    """How often a step is tried."""
+    """How often a step is tried, and after what."""
 
     max_attempts: int = Field(
         default=1, strict=True, ge=1, le=10, description="Attempts in all, the first one included: 1 is no retry."
@@ -47,6 +62,26 @@ class RetryConfig(_Strict):
     jitter: float = Field(
         default=0, ge=0, le=1, description="Up to this share of the rest is added by chance: 0.5 is up to half more."
     )
+    retry_on: tuple[_Kind, ...] = Field(
+        default=(),
+        description="Kinds of failures after which the step is tried again. Empty: all that another attempt may mend.",
+    )
+
+
+class MapConfig(_Strict):
+    """Makes a step run once for each item of a list."""
+
+    over: str = Field(
+        pattern=OUTPUT, description="The list, <step_id>.outputs.<name>: an output of a step in depends_on."
+    )
+    max_parallel: int = Field(
+        default=10, strict=True, ge=1, le=100, description="How many items are at work at a time, at most."
+    )
+    dates: bool = Field(
+        default=False,
+        strict=True,
+        description="The items are days (YYYY-MM-DD); each item's run covers its day alone. Needed to write a table.",
+    )
 
 
 class StepConfig(_Strict):
@@ -60,12 +95,34 @@ class StepConfig(_Strict):
         default={}, description="Settings of the processor. Strings may hold templates such as {org_slug}."
     )
     depends_on: tuple[str, ...] = Field(
-        default=(), description="Ids of the steps that must have succeeded before this one starts."
+        default=(), description="Ids of the steps that must have succeeded, or been skipped, before this one starts."
     )
     timeout_seconds: int = Field(
         default=300, strict=True, ge=1, le=MAX_TIMEOUT_S, description="Longest time one attempt may take, in seconds."
     )
+    max_wait_seconds: int = Field(
+        default=21_600,
+        strict=True,
+        ge=60,
+        le=86_400,
+        description="Longest time the step may wait for a job in BigQuery, in seconds. No function is held meanwhile.",
+    )
     retry: RetryConfig = Field(default=RetryConfig(), description="How often the step is tried, and how far apart.")
+    condition: str | None = Field(
+        default=None,
+        max_length=MAX_CHARS,
+        description="Skip the step unless this holds, such as: steps.extract.rows > 0 and run.trigger == 'cron'",
+    )
+    map: MapConfig | None = Field(
+        default=None, description="Run the step once for each item of a list; {item} in config: is the item."
+    )
+    allow_failure: bool = Field(
+        default=False, strict=True, description="If the step fails, the run goes on as if it had succeeded."
+    )
+    run_if: Literal["success", "always"] = Field(
+        default="success",
+        description="always: start once all in depends_on have ended, however they ended. For cleaning up.",
+    )
 
 
 def _number_as_text(value: Any) -> Any:

@@ -4,6 +4,7 @@ The rules look at the plain data and not at validated models, so that one mistak
 generators: a hostile file with ten thousand mistakes is given up after the first few.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.config.contracts import check_contract
-from common.config.model import PipelineConfig
+from common.config.model import OUTPUT, PipelineConfig
+from common.config.params import mapped_findings, params_findings, params_type_of
 from common.config.problems import MAX_PROBLEMS, Finding, InvalidFileError, Location, findings_of
 from common.config.providers import load_providers, unknown_provider
-from common.config.templates import NAMES, TEMPLATE, strings, substitute, unresolved
+from common.config.templates import ITEM, NAMES, TEMPLATE, strings, substitute, unresolved
 from common.config.yaml_source import Source
+from common.domain.condition import ConditionError, parse
 from common.errors import ConfigError, nearest
-from common.processors import registry
-from common.processors.base import Params
 
 PLACEHOLDERS: Mapping[str, str] = {
     "org_slug": "acme_corp",
@@ -77,6 +78,9 @@ def _findings(draft: Draft) -> Iterator[Finding]:
     yield from _repeated_step_ids(draft)
     yield from _dependencies(draft)
     yield from _cycle(draft)
+    yield from _retried_kinds(draft)
+    yield from _conditions(draft)
+    yield from _maps(draft)
     yield from _step_configs(draft)
     yield from _tables(draft)
     yield from _shared_destinations(draft)
@@ -142,20 +146,78 @@ def _cycle(draft: Draft) -> Iterator[Finding]:
         yield (*place, "depends_on"), f"waits for itself, step by step: {shown}. Remove one of these."
 
 
+def _retried_kinds(draft: Draft) -> Iterator[Finding]:
+    for location, step in draft.steps:
+        retry = step.get("retry")
+        kinds = retry.get("retry_on") if isinstance(retry, dict) else None
+        if not isinstance(retry, dict) or not isinstance(kinds, list):
+            continue
+        place = (*location, "retry", "retry_on")
+        if kinds and retry.get("max_attempts", 1) == 1:
+            yield (
+                place,
+                "nothing is tried again while max_attempts is 1. Set max_attempts to 2 or more, or remove this.",
+            )
+        for i, kind in enumerate(kinds):
+            if isinstance(kind, str) and kind in kinds[:i]:
+                yield (*place, i), f"{kind[:80]!r} is listed twice. Remove one."
+
+
+def _conditions(draft: Draft) -> Iterator[Finding]:
+    for location, step in draft.steps:
+        text = step.get("condition")
+        if not isinstance(text, str):
+            continue
+        try:
+            condition = parse(text)
+        except ConditionError as error:
+            yield (*location, "condition"), str(error)
+            continue
+        for step_id in condition.step_ids:
+            yield from _comes_before(draft, step, step_id, (*location, "condition"))
+
+
+def _maps(draft: Draft) -> Iterator[Finding]:
+    for location, step in draft.steps:
+        mapping, config = step.get("map"), step.get("config")
+        if not isinstance(mapping, dict):
+            continue
+        over = mapping.get("over")
+        if isinstance(over, str) and re.fullmatch(OUTPUT, over):
+            yield from _comes_before(draft, step, over.split(".")[0], (*location, "map", "over"))
+        # Rows are replaced by day: items of one day would delete each other's.
+        if isinstance(config, dict) and "destination_table" in config and mapping.get("dates", False) is False:
+            message = "must be true in a step that writes a table: without a day of its own, each item would replace "
+            yield (*location, "map", "dates"), f"{message}the rows of the others. Map over days and set dates: true."
+
+
+def _comes_before(draft: Draft, step: dict[str, Any], step_id: str, place: Location) -> Iterator[Finding]:
+    before, known = _depends_on(step), set(draft.step_ids)
+    if step_id not in known:
+        yield place, _unknown("no step is named", step_id, known, "Steps")
+    elif step_id not in before:
+        close = nearest(step_id, before)
+        yield place, f"{step_id!r} is not in this step's depends_on, so it may not have ended by then. Add it.{close}"
+
+
 def _step_configs(draft: Draft) -> Iterator[Finding]:
     for location, step in draft.steps:
         ps_type, config = step.get("ps_type"), step.get("config", {})
         if not isinstance(ps_type, str) or TEMPLATE.search(ps_type):
             continue
         try:
-            params_type = _params_type(ps_type)
+            params_type = params_type_of(ps_type)
         except ConfigError as error:
             yield (*location, "ps_type"), str(error)
             continue
-        place = (*location, "config")
-        for inner, message in unresolved(config, NAMES):
+        place, mapping = (*location, "config"), step.get("map")
+        for inner, message in unresolved(config, NAMES if mapping is None else (*NAMES, ITEM)):
             yield (*place, *inner), message
-        yield from params_findings(params_type, substitute(config, PLACEHOLDERS), place)
+        config = substitute(config, PLACEHOLDERS)
+        if isinstance(config, dict) and isinstance(mapping, dict):
+            yield from mapped_findings(params_type, config, place, dates=mapping.get("dates") is True)
+        else:
+            yield from params_findings(params_type, config, place)
 
 
 def _tables(draft: Draft) -> Iterator[Finding]:
@@ -200,45 +262,6 @@ def _shared_destinations(draft: Draft) -> Iterator[Finding]:
 def _depends_on(step: dict[str, Any]) -> list[str]:
     names = step.get("depends_on")
     return [name if isinstance(name, str) else "" for name in names] if isinstance(names, list) else []
-
-
-def _params_type(ps_type: str) -> type[Params]:
-    try:
-        return registry.processor(ps_type).params_type
-    except ConfigError:
-        raise
-    except Exception as error:  # a processor's module is code of its own: whatever fails in it must name the step
-        module = f" of {error.name}" if isinstance(error, ImportError) and error.name else ""  # its text shows paths
-        raise ConfigError(f"the processor {ps_type!r} can't be loaded ({type(error).__name__}{module}).") from error
-
-
-def params_findings(params_type: type[Params], config: dict[str, Any], place: Location) -> Iterator[Finding]:
-    """Yield what a processor's params object to in a resolved ``config:``; ``place`` is where it hangs in the file."""
-    try:
-        dump_params(params_type, config)
-    except ValidationError as error:
-        yield from findings_of(error, params_type, place)
-    except ConfigError as error:
-        yield place, str(error)
-
-
-def dump_params(params_type: type[Params], config: dict[str, Any]) -> dict[str, Any]:
-    """Validate a resolved ``config:`` and return it as plain JSON data, defaults included.
-
-    The run keeps this and the step validates it again, so it must mean the same then. Raises ValidationError, or
-    ConfigError where it would not, or where the params' own checks break.
-    """
-    try:
-        params = params_type.model_validate(config)
-        plain = params.model_dump(mode="json", by_alias=True)
-        same = params_type.model_validate(plain) == params
-    except ValidationError:
-        raise
-    except Exception as error:  # a processor's own validator: the text of its error may hold a value, so it is left out
-        raise ConfigError(f"the processor's check of it broke down ({type(error).__name__}).") from error
-    if not same:
-        raise ConfigError("holds a value that JSON can't carry unchanged. Put decimals in quotes.")
-    return plain
 
 
 def _unknown(what: str, name: str, known: set[str], title: str) -> str:

@@ -23,6 +23,9 @@ NAMES: tuple[str, ...] = (
 )
 """FR-PIP-006, and ``end_date``: a run covers a range of days, so its last one is needed as often as its first."""
 
+ITEM = "item"
+"""In a step with ``map:`` only. It is put in item by item, when the run has come to the step."""
+
 TEMPLATE = re.compile(r"\$?\{([^\W\d]\w*)\}")
 
 
@@ -82,6 +85,8 @@ def _items(value: Any) -> Iterator[tuple[str | int, Any]]:
 
 def _message(name: str, known: Collection[str]) -> str:
     shown = name[:80]
+    if name == ITEM:
+        return "template {item} has a value in a step with map: only. Add map:, or write the value itself."
     if name in NAMES:
         return f"template {{{shown}}} has no value here."
     return f"no template variable is named {shown!r}.{nearest(name, known)} Known: {', '.join(NAMES)}."

@@ -11,9 +11,23 @@ from hypothesis import strategies as st
 
 from common.config.check import validate_tree
 from common.config.loader import PipelineFile
-from common.config.model import PipelineConfig, RetryConfig, StepConfig
+from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig
 from common.errors import ConfigError
 from tests.config_world import ROUTE, VALID, VARIABLES, ConfigWorld, ExtractParams
+
+RICH = (
+    VALID.replace("max_attempts: 3", "max_attempts: 3\n      retry_on: [timeout]")
+    + """\
+  - step_id: each
+    ps_type: fake.items
+    depends_on: [extract, calculate]
+    condition: steps.extract.rows > 0 and steps.calculate.status == 'succeeded'
+    map: {over: extract.outputs.days, max_parallel: 3}
+    allow_failure: true
+    run_if: always
+    config: {size: "{item}", filters: [{project: "${org_slug} {item}"}]}
+"""
+)
 
 quiet = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
@@ -44,7 +58,13 @@ def test_random_bytes(world: ConfigWorld, raw: bytes) -> None:
 
 
 keys = st.sampled_from(
-    [*PipelineConfig.model_fields, *StepConfig.model_fields, *RetryConfig.model_fields, *ExtractParams.model_fields]
+    [
+        *PipelineConfig.model_fields,
+        *StepConfig.model_fields,
+        *RetryConfig.model_fields,
+        *MapConfig.model_fields,
+        *ExtractParams.model_fields,
+    ]
 ) | st.text(max_size=4)
 scalars = st.one_of(
     st.none(),
@@ -53,7 +73,18 @@ scalars = st.one_of(
     st.floats(),
     st.text(max_size=6),
     st.sampled_from(
-        ["extract", "fake.extract", "fake.missing", "usage", "{run_id}", "${nope}", "* * * * *", "openai", "break"]
+        [
+            "extract",
+            "fake.extract",
+            "fake.missing",
+            "usage",
+            "{run_id}",
+            "{item}",
+            "${nope}",
+            "* * * * *",
+            "openai",
+            "break",
+        ]
     ),
 )
 trees = st.recursive(
@@ -72,7 +103,7 @@ def test_random_structures(world: ConfigWorld, tree: Any) -> None:
 @quiet
 @given(st.data())
 def test_a_valid_file_with_any_one_value_replaced(world: ConfigWorld, data: st.DataObject) -> None:
-    content: Any = yaml.load(VALID, yaml.BaseLoader)  # text only: numbers are a mutation of their own
+    content: Any = yaml.load(RICH, yaml.BaseLoader)  # text only: numbers are a mutation of their own
     node, key = content, data.draw(st.sampled_from(sorted(content)))
     while isinstance(node[key], dict | list) and node[key] and data.draw(st.booleans()):
         node = node[key]
@@ -82,15 +113,13 @@ def test_a_valid_file_with_any_one_value_replaced(world: ConfigWorld, data: st.D
 
 
 @quiet
-@given(
-    st.integers(0, len(VALID)), st.integers(0, 40), st.text(alphabet="\t\n :-[]{}\"'#&*!|>%@`,?$ab01é\0", max_size=6)
-)
+@given(st.integers(0, len(RICH)), st.integers(0, 40), st.text(alphabet="\t\n :-[]{}\"'#&*!|>%@`,?$ab01é\0", max_size=6))
 def test_a_valid_file_with_any_piece_replaced(world: ConfigWorld, start: int, length: int, piece: str) -> None:
-    load(world, (VALID[:start] + piece + VALID[start + length :]).encode())
+    load(world, (RICH[:start] + piece + RICH[start + length :]).encode())
 
 
 def test_the_valid_file_is_among_what_is_accepted(world: ConfigWorld) -> None:
-    assert load(world, VALID.encode()) is not None
+    assert load(world, RICH.encode()) is not None
 
 
 @quiet

@@ -52,13 +52,18 @@ def test_unknown_keys_are_refused_everywhere(schema: dict[str, Any]) -> None:
 
 
 def test_every_key_that_is_no_processors_has_a_description(schema: dict[str, Any]) -> None:
-    for name in ("PipelineConfig", "StepConfig", "RetryConfig"):
+    for name in ("PipelineConfig", "StepConfig", "RetryConfig", "MapConfig"):
         missing = [key for key, part in schema["$defs"][name]["properties"].items() if not part.get("description")]
         assert missing == []
 
 
 def test_editors_know_every_ps_type_and_complete_its_config(schema: dict[str, Any]) -> None:
-    assert step_of(schema)["properties"]["ps_type"]["enum"] == ["fake.extract", "fake.plain", "fake.transform"]
+    assert step_of(schema)["properties"]["ps_type"]["enum"] == [
+        "fake.extract",
+        "fake.items",
+        "fake.plain",
+        "fake.transform",
+    ]
     assert set(config_of(schema, "fake.extract")["properties"]) == set(ExtractParams.model_fields)
     assert config_of(schema, "fake.transform")["required"] == ["destination_table", "source_table"]
 
@@ -67,7 +72,7 @@ def test_a_config_may_be_left_out_only_where_nothing_in_it_is_required(schema: d
     needed = {
         rule["if"]["properties"]["ps_type"]["const"]: rule["then"].get("required") for rule in step_of(schema)["allOf"]
     }
-    assert needed == {"fake.extract": ["config"], "fake.plain": None, "fake.transform": ["config"]}
+    assert needed == {"fake.extract": ["config"], "fake.items": None, "fake.plain": None, "fake.transform": ["config"]}
 
 
 def test_a_template_may_stand_where_a_date_a_number_or_a_choice_does(schema: dict[str, Any]) -> None:
