@@ -111,7 +111,7 @@ class StepConfig(_Strict):
     condition: str | None = Field(
         default=None,
         max_length=MAX_CHARS,
-        description="Skip the step unless this holds, such as: steps.extract.rows > 0 and run.trigger == 'cron'",
+        description="Skip the step unless this holds, such as: steps.extract.rows > 0 and run.trigger == 'api'",
     )
     map: MapConfig | None = Field(
         default=None, description="Run the step once for each item of a list; {item} in config: is the item."
