@@ -186,7 +186,8 @@ def _maps(draft: Draft) -> Iterator[Finding]:
         if isinstance(over, str) and re.fullmatch(OUTPUT, over):
             yield from _comes_before(draft, step, over.split(".")[0], (*location, "map", "over"))
         # Rows are replaced by day: items of one day would delete each other's.
-        if isinstance(config, dict) and "destination_table" in config and mapping.get("dates", False) is False:
+        table = config.get("destination_table") if isinstance(config, dict) else None
+        if table is not None and mapping.get("dates", False) is False:
             message = "must be true in a step that writes a table: without a day of its own, each item would replace "
             yield (*location, "map", "dates"), f"{message}the rows of the others. Map over days and set dates: true."
 

@@ -193,6 +193,14 @@ def test_the_config_of_a_mapped_step_is_checked_with_a_day(
     assert any(expected in problem for problem in world.problems()), world.problems()
 
 
+def test_a_mapped_step_that_writes_no_table_may_say_so(world: ConfigWorld) -> None:
+    with_mapped(
+        world, "map: {over: extract.outputs.days, max_parallel: 3, dates: true}", "map: {over: extract.outputs.x}"
+    )
+    world.change("destination_table: hourly", "destination_table: null")
+    assert not any("dates" in problem for problem in world.problems())
+
+
 def plain_map(world: ConfigWorld, config: str) -> None:
     step = (
         "  - {step_id: each, ps_type: fake.items, depends_on: [extract], map: {over: extract.outputs.names}, config: "
