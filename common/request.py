@@ -39,6 +39,28 @@ class RunBody(BaseModel):
     )
 
 
+class ControlBody(BaseModel):
+    """Body of a request that changes a run: who wants it and why. Both are logged with what it changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    by: str = Field(min_length=1, max_length=100, description="Who asks, e.g. a mail address.")
+    reason: str = Field(min_length=1, max_length=500, description="Why, for whoever reads the run's transitions.")
+    step: str | None = Field(None, max_length=80, description="Of a rerun: the only step to run again.")
+
+
+def control_body(body: Any, *, with_step: bool = False) -> ControlBody:
+    """Return the checked body, or raise InvalidFieldsError that names each bad field."""
+    if not isinstance(body, dict):
+        raise InvalidFieldsError({"body": 'must be a JSON object, e.g. {"by": "ana", "reason": "wrong dates"}'})
+    if "step" in body and not with_step:
+        raise InvalidFieldsError({"step": "the step is part of the address here, or not needed."})
+    try:
+        return ControlBody.model_validate(body)
+    except ValidationError as error:
+        raise InvalidFieldsError(_problems(error, ControlBody)) from error
+
+
 def new_run_id() -> str:
     """Return an id that no other run has."""
     return f"run_{uuid.uuid4().hex}"
@@ -54,7 +76,7 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
         # JSON has no dates, so strings are read as such; a number or a time of day is refused.
         checked = RunBody.model_validate(body)
     except ValidationError as error:
-        raise InvalidFieldsError(_problems(error)) from error
+        raise InvalidFieldsError(_problems(error, RunBody)) from error
     today = now.date()
     start = checked.start_date or checked.end_date or today - timedelta(days=1)
     end = checked.end_date or start
@@ -86,13 +108,13 @@ def _check_dates(start: date, end: date, today: date) -> None:
         raise InvalidFieldsError(problems)
 
 
-def _problems(error: ValidationError) -> dict[str, str]:
+def _problems(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"]) or "body"
         if item["type"] == "extra_forbidden":
-            known = ", ".join(RunBody.model_fields)
-            found[name] = f"unknown field.{nearest(name, RunBody.model_fields)} Known: {known}"
+            known = ", ".join(model.model_fields)
+            found[name] = f"unknown field.{nearest(name, model.model_fields)} Known: {known}"
         else:
             found[name] = f"{item['msg']} (got {str(item['input'])[:80]!r})"
     return found

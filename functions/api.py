@@ -1,4 +1,4 @@
-"""HTTP: start a run, follow it, read its logs.
+"""HTTP: start a run, follow it, change its course, read its logs.
 
 One function with Flask's routing inside. Errors are RFC 9457 problem documents (``application/problem+json``) that
 say what to do. A run of another organisation is answered exactly like one that does not exist.
@@ -18,7 +18,7 @@ from common.bootstrap import engine
 from common.domain.model import Run, RunStatus
 from common.errors import ConfigError, NotFoundError, QuotaExceededError, RequestError, TransientError, nearest
 from common.logs import logger
-from common.request import ORG_SLUG, RUN_ID, InvalidFieldsError, run_request
+from common.request import ORG_SLUG, RUN_ID, InvalidFieldsError, control_body, run_request
 from functions.views import change_view, line_view, run_view, step_view
 
 MAX_BODY_BYTES = 64 * 1024
@@ -34,10 +34,31 @@ def start(org: str, provider: str, domain: str, pipeline: str) -> tuple[Response
     _query()
     built = engine()
     asked = run_request(org, f"{provider}/{domain}/{pipeline}", _body(), now=built.now(), trigger="api")
-    run = built.request_run(asked)
-    base = f"/pipelines/{{}}/{org}/{run.run_id}"
-    links = {name: base.format(name) for name in ("status", "logs")}
-    return jsonify({"run_id": run.run_id, "status": run.status, "links": links}), 202
+    return _accepted(built.request_run(asked))
+
+
+@routes.post("/pipelines/cancel/<org>/<run_id>")
+def cancel(org: str, run_id: str) -> Response:
+    """End a run now. What is at work in it is not committed any more."""
+    _query()
+    body = control_body(_body())
+    return jsonify(run_view(engine().cancel(_run(org, run_id), who=body.by, why=body.reason)))
+
+
+@routes.post("/pipelines/rerun/<org>/<run_id>")
+def rerun(org: str, run_id: str) -> tuple[Response, int]:
+    """Start a new run of an ended one: what did not succeed and what depends on it, or one step alone."""
+    _query()
+    body = control_body(_body(), with_step=True)
+    return _accepted(engine().rerun(_run(org, run_id), only=body.step, who=body.by, why=body.reason))
+
+
+@routes.post("/pipelines/skip/<org>/<run_id>/<step_id>")
+def skip(org: str, run_id: str, step_id: str) -> Response:
+    """Let a run go on without a step whose turn has come."""
+    _query()
+    body = control_body(_body())
+    return jsonify(run_view(engine().skip(_run(org, run_id), step_id, who=body.by, why=body.reason)))
 
 
 @routes.get("/pipelines/status/<org>/<run_id>")
@@ -133,6 +154,12 @@ def _run(org: str, run_id: str) -> Run:
     if run.request.org_slug != org:
         raise missing
     return run
+
+
+def _accepted(run: Run) -> tuple[Response, int]:
+    base = f"/pipelines/{{}}/{run.request.org_slug}/{run.run_id}"
+    links = {name: base.format(name) for name in ("status", "logs", "cancel")}
+    return jsonify({"run_id": run.run_id, "status": run.status, "links": links}), 202
 
 
 def _body() -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from common.processors.base import Batch, Params, StepContext
+from common.processors.base import Batch, Params, StepContext, Waiting
 
 
 class FakeClock:
@@ -37,3 +37,16 @@ class Scripted:
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
         self.scripts.get(params.script, lambda _context, _params: None)(context, params)
         return iter(())
+
+
+class Suspending(Scripted):
+    """Waits for a job, until the test says that it is done. ``looks`` are the jobs that it was resumed for."""
+
+    looks: ClassVar[list[str]] = []
+    done: ClassVar[bool] = False
+
+    def run(self, context: StepContext, params: Any) -> Iterator[Batch | Waiting]:
+        self.looks.append(context.waiting_on)
+        if not self.done:
+            yield Waiting("job-1", context.now() + timedelta(seconds=30))
+        yield Batch([])

@@ -34,6 +34,18 @@ class ApiClient:
         """Start a run; return its id and links."""
         return self._json("POST", f"/pipelines/run/{org}/{route}", json=body)
 
+    def cancel(self, org: str, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """End a run; return it."""
+        return self._json("POST", f"/pipelines/cancel/{org}/{run_id}", json=body)
+
+    def rerun(self, org: str, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Start a new run of an ended one; return its id and links."""
+        return self._json("POST", f"/pipelines/rerun/{org}/{run_id}", json=body)
+
+    def skip(self, org: str, run_id: str, step_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Skip a step; return the run."""
+        return self._json("POST", f"/pipelines/skip/{org}/{run_id}/{step_id}", json=body)
+
     def status(self, org: str, run_id: str) -> dict[str, Any]:
         """Return the run as it is now."""
         return self._json("GET", f"/pipelines/status/{org}/{run_id}")

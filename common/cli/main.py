@@ -1,6 +1,6 @@
 """The command line program: the group, with every command registered on it."""
 
-from common.cli import admin, runs
+from common.cli import admin, control, runs
 from common.cli.base import cli
 
-__all__ = ["admin", "cli", "runs"]
+__all__ = ["admin", "cli", "control", "runs"]

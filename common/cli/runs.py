@@ -64,15 +64,8 @@ def run(settings: Settings, /, org: str, route: str, source: Path | None, as_jso
     body = {name: value for name, value in fields.items() if value is not None}
     if source is not None:
         body |= land(settings, org, route, source, dated="start_date" in body or "end_date" in body)
-    with _Stack(settings) as client:
-        started = client.start(org, route, body)
-        if as_json:
-            ended = client.watch(org, started["run_id"], lambda _: None)
-            show.as_json(ended)
-        else:
-            ended = follow(client, org, started["run_id"], route)
-            show.run_table(ended)
-    sys.exit(0 if ended["status"] == "completed" else 1)
+    with OwnStack(settings) as client:
+        wait_for_end(client, org, client.start(org, route, body)["run_id"], route, as_json)
 
 
 @cli.command()
@@ -83,7 +76,7 @@ def run(settings: Settings, /, org: str, route: str, source: Path | None, as_jso
 @friendly
 def status(settings: Settings, org: str, run_id: str, as_json: bool) -> None:
     """Show where a run is and what it waits for."""
-    found = _reader(settings).status(org, run_id)
+    found = reader(settings).status(org, run_id)
     show.as_json(found) if as_json else show.run_table(found)
 
 
@@ -107,7 +100,7 @@ def history(
 ) -> None:
     """List an organisation's runs, newest first."""
     query = {"limit": str(limit), "cursor": cursor, "pipeline": pipeline, "status": state}
-    page = _reader(settings).history(org, **{k: v for k, v in query.items() if v is not None})
+    page = reader(settings).history(org, **{k: v for k, v in query.items() if v is not None})
     if as_json:
         show.as_json(page)
         return
@@ -151,7 +144,7 @@ def show_logs(
     as_json: bool,
 ) -> None:
     """Print a run's log."""
-    client = _reader(settings)
+    client = reader(settings)
     if download:
         for line in client.download(org, run_id):
             click.echo(line)
@@ -199,7 +192,18 @@ def follow(client: ApiClient, org: str, run_id: str, title: str) -> dict[str, An
         progress.close()
 
 
-class _Stack:
+def wait_for_end(client: ApiClient, org: str, run_id: str, title: str, as_json: bool) -> None:
+    """Follow a run, show how it ended and leave the program with 0 if it completed, else 1."""
+    if as_json:
+        ended = client.watch(org, run_id, lambda _: None)
+        show.as_json(ended)
+    else:
+        ended = follow(client, org, run_id, title)
+        show.run_table(ended)
+    sys.exit(0 if ended["status"] == "completed" else 1)
+
+
+class OwnStack:
     """The running stack's client, or that of an own stack for the time of the block."""
 
     def __init__(self, settings: Settings) -> None:
@@ -222,8 +226,8 @@ class _Stack:
             self._own.stop()
 
 
-def _reader(settings: Settings) -> ApiClient:
-    """Return a client that reads the store in this process: no stack is needed to look."""
+def reader(settings: Settings) -> ApiClient:
+    """Return a client of the store in this process: no stack is needed to look, or to end a run."""
     quiet(settings)
     bootstrap.use(bootstrap.build(settings))
     return ApiClient(None)

@@ -63,22 +63,40 @@ def create(request: RunRequest) -> Transition:
 def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, why: str) -> Transition:
     """Return a new, pending run of an ended one, with its pinned pipeline; what has succeeded there is kept.
 
-    ``only`` names the single step to run. Without it all that did not succeed is run, with what depends on it.
+    ``only`` names the single step to run: the new run has it and what it depends on. Without it all that did not
+    succeed is run, with what depends on it. Either way a step that is run has only such behind it.
     """
-    run = Run(request, pipeline_id=old.pipeline_id, credential_id=old.credential_id, config_hash=old.config_hash)
-    run = replace(run, specs=old.specs)
+    specs = tuple(spec for spec in old.specs if only is None or spec.step_id in _before(old, only))
     again = {only} if only else _unfinished(old)
     kept: dict[str, Step] = {}
     for step in old.steps.values():
         base = plan.map_of(step.step_id)
-        if (base[0] if base else step.step_id) in again:
+        spec = plan.spec_of(old, base[0] if base else step.step_id)
+        if spec not in specs or spec.step_id in again:
             continue
         if step.is_done:
             kept[step.step_id] = replace(step, version=0, reason=f"kept from {old.run_id}")
-        elif only and not base:
+        elif not base:
             kept[step.step_id] = Step(step.spec, StepStatus.SKIPPED, reason=f"only {only} is run again")
-    new = _pending(replace(run, steps=kept), f"rerun of {old.run_id} by {who}: {why}")
+    run = Run(
+        request,
+        pipeline_id=old.pipeline_id,
+        credential_id=old.credential_id,
+        config_hash=old.config_hash,
+        specs=specs,
+        steps=kept,
+    )
+    new = _pending(run, f"rerun of {old.run_id} by {who}: {why}")
     return replace(new, touched=tuple(kept))
+
+
+def _before(run: Run, step_id: str) -> set[str]:
+    """The step and all that it depends on, directly or not: with these alone it is the last step of its run."""
+    before, size = {step_id}, 0
+    while size != len(before):
+        size = len(before)
+        before |= {name for spec in run.specs if spec.step_id in before for name in spec.depends_on}
+    return before
 
 
 def _unfinished(old: Run) -> set[str]:
