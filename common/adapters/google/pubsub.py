@@ -82,7 +82,7 @@ def _client(emulator_host: str | None, timeout_s: float) -> Any:
     """Return a publisher that gives up a little before ``timeout_s``; the client's own patience is ten minutes."""
     from google.api_core.retry import Retry, if_exception_type
     from google.api_core.timeout import ConstantTimeout
-    from google.cloud import pubsub_v1
+    from google.cloud import pubsub_v1  # type: ignore[attr-defined, unused-ignore]
 
     again = if_exception_type(*_passing())
     constant: Any = ConstantTimeout  # untyped
