@@ -1,5 +1,6 @@
 """The tree of pipelines under ``configs/``: which there are, and what is in them."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from common.config.memo import Memo
 from common.config.model import PipelineConfig, StepConfig
 from common.config.params import dump_params, mapped_findings
 from common.config.problems import Finding, InvalidFileError, Location, Problem, findings_of
@@ -53,6 +55,9 @@ class ConfigTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._folders: list[str] = []
+        self._scanned = Memo[Scan]()
+        self._loaded: dict[str, Memo[PipelineFile]] = defaultdict(Memo)
 
     @cached_property
     def _title(self) -> str:
@@ -64,6 +69,10 @@ class ConfigTree:
 
     def scan(self) -> Scan:
         """Look at all names in the tree, and in no file."""
+        return self._scanned.get(self._folders, self._scan)
+
+    def _scan(self) -> Scan:
+        self._folders = [folder for folder, _, _ in os.walk(self.root)]
         by_route: dict[str, list[Path]] = defaultdict(list)
         problems: dict[Path, Problem] = {}
         for path in sorted(p for suffix in ("yml", "yaml") for p in self.root.rglob(f"*.{suffix}")):
@@ -114,6 +123,11 @@ class ConfigTree:
     def load(self, route: str) -> PipelineFile:
         """Read and check one pipeline. Raises NotFoundError, or ConfigError that lists all problems of its file."""
         path = self.find(route)
+        schemas = self.root / "schemas"
+        beside = [schemas, *schemas.glob("*.yml"), self.root / "system" / "providers.yml"]
+        return self._loaded[route].get([path, *beside], lambda: self._read(path, route))
+
+    def _read(self, path: Path, route: str) -> PipelineFile:
         source = read(path, self.shown(path))
         return PipelineFile(path, route, source.sha256, check(source, self.root), source)
 
