@@ -8,7 +8,9 @@ ended, because code that catches everything would swallow the first.
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 from common.errors import StepTimeoutError
 
@@ -22,38 +24,73 @@ class _TimeUpError(StepTimeoutError):
         super().__init__("Its time was up.")
 
 
+class _Limit:
+    """One block of work at its limit. ``ended`` is set and read under the watch's lock only."""
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        self.ended = False
+
+
+class _Watch:
+    """One thread that watches all limits of the process; it starts with the first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, _Limit]] = []
+        self._count = 0
+        self._thread: threading.Thread | None = None
+
+    def begin(self, seconds: float) -> _Limit:
+        limit = _Limit(threading.get_ident())
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="time limits", daemon=True)
+                self._thread.start()
+            self._push(time.monotonic() + seconds, limit)
+            if self._due[0][2] is limit:
+                self._changed.notify()
+        return limit
+
+    def end(self, limit: _Limit) -> None:
+        with self._changed:
+            limit.ended = True
+            _raise_in(limit.worker, None)  # takes back one that was sent and not yet raised
+
+    def _push(self, at: float, limit: _Limit) -> None:
+        self._count += 1
+        heappush(self._due, (at, self._count, limit))
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                while self._due and (self._due[0][2].ended or self._due[0][0] <= now):
+                    _, _, limit = heappop(self._due)
+                    if not limit.ended:
+                        _raise_in(limit.worker, _TimeUpError)
+                        self._push(now + AGAIN_S, limit)
+                self._changed.wait(self._due[0][0] - now if self._due else None)
+
+
+_WATCH = _Watch()
+
+
 def limited[T](work: Callable[[], T], seconds: float, step_id: str) -> T:
     """Return what ``work`` returns. Raises StepTimeoutError inside of it once it has run for ``seconds``."""
-    ended = threading.Event()
-    lock = threading.Lock()
-    worker = threading.get_ident()
-
-    def watch() -> None:
-        wait = seconds
-        while not ended.wait(wait):
-            with lock:
-                if not ended.is_set():
-                    _raise_in(worker, _TimeUpError)
-            wait = AGAIN_S
-
-    def stop() -> None:
-        with lock:
-            ended.set()
-            _raise_in(worker, None)  # takes back one that was sent and not yet raised
-
-    threading.Thread(target=watch, name=f"time limit of {step_id}", daemon=True).start()
+    limit = _WATCH.begin(seconds)
     try:
         try:
             return work()
         finally:
-            stop()
+            _WATCH.end(limit)
     except _TimeUpError:
         raise StepTimeoutError(
             f"Step {step_id!r} used up its timeout_seconds ({seconds:g} s) and was ended. "
             "Raise timeout_seconds, or run fewer days at once."
         ) from None
     finally:
-        stop()  # the exception may have met the first one; the next would come a second later
+        _WATCH.end(limit)  # the exception may have met the first one; the next would come a second later
 
 
 def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:

@@ -43,11 +43,16 @@ def map_of(step_id: str) -> tuple[str, int] | None:
 
 
 def spec_of(run: Run, step_id: str) -> StepSpec | None:
-    """Return the spec of a step, or of an item's step, without the item put in; None if the pipeline has none."""
+    """Return the spec of a step, or of an item's step, without the item put in; None if the pipeline has none.
+
+    Conditions and tolerance are the map's: a failed item fails the map, and that may be tolerated.
+    """
     base = map_of(step_id)
     name = base[0] if base else step_id
     found = next((spec for spec in run.specs if spec.step_id == name), None)
-    return replace(found, step_id=step_id, map=None) if found and base else found
+    if found is None or base is None:
+        return found
+    return replace(found, step_id=step_id, map=None, condition="", allow_failure=False)
 
 
 def work_order(run: Run, step: Step) -> Run:

@@ -150,8 +150,11 @@ class Database:
                 # IMMEDIATE takes the write lock at once, so that processes queue instead of failing half-way.
                 db.execute("BEGIN IMMEDIATE")
                 try:
-                    for work in batch:
-                        self._do(db, work)
+                    if len(batch) == 1:
+                        batch[0].result = batch[0].does(db)
+                    else:
+                        for work in batch:
+                            self._do_part(db, work)
                     db.execute("COMMIT")
                 except BaseException:
                     if db.in_transaction:
@@ -164,11 +167,12 @@ class Database:
             for work in batch:
                 work.done = True
 
-    def _do(self, db: sqlite3.Connection, work: _Work[Any]) -> None:
+    def _do_part(self, db: sqlite3.Connection, work: _Work[Any]) -> None:
         db.execute("SAVEPOINT part")
         try:
-            with self._translated("written"):
-                work.result = work.does(db)
+            work.result = work.does(db)
+        except sqlite3.DatabaseError:
+            raise  # the file's trouble is everybody's
         except BaseException as error:
             db.execute("ROLLBACK TO part")
             work.error = error

@@ -1,0 +1,68 @@
+"""Work that has used up its time is ended, whether it looks at the clock or not."""
+
+import threading
+import time
+
+import pytest
+
+from common.errors import StepTimeoutError
+from common.time_limit import limited
+
+
+def spin() -> None:
+    while True:
+        time.sleep(0.001)
+
+
+def test_work_in_time_gives_its_result() -> None:
+    assert limited(lambda: 7, 60, "s") == 7
+
+
+def test_work_that_never_looks_at_the_clock_is_ended() -> None:
+    with pytest.raises(StepTimeoutError, match="'s' used up its timeout_seconds"):
+        limited(spin, 0.05, "s")
+
+
+def test_work_that_swallows_every_error_is_ended_too() -> None:
+    caught: list[str] = []
+
+    def stubborn() -> None:
+        while len(caught) < 2:
+            try:
+                spin()
+            except Exception as error:
+                caught.append(type(error).__name__)
+        spin()
+
+    with pytest.raises(StepTimeoutError):
+        limited(stubborn, 0.05, "s")
+    assert len(caught) == 2
+
+
+def test_an_error_of_the_work_comes_out_as_it_is() -> None:
+    def broken() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        limited(broken, 60, "s")
+
+
+def test_of_two_pieces_of_work_only_the_one_over_its_time_is_ended() -> None:
+    go, results = threading.Event(), []
+    other = threading.Thread(target=lambda: results.append(limited(lambda: go.wait(10), 60, "other")))
+    other.start()
+    with pytest.raises(StepTimeoutError):
+        limited(spin, 0.05, "s")
+    go.set()
+    other.join(10)
+    assert results == [True]
+
+
+def test_a_thread_is_not_disturbed_after_its_work_has_ended() -> None:
+    """Work that ends just when its time does: nothing may be raised after it, in many tries."""
+    for _ in range(200):
+        try:
+            limited(lambda: time.sleep(0.002), 0.002, "s")
+        except StepTimeoutError:
+            pass
+        time.sleep(0)
