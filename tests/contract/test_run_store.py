@@ -1,13 +1,14 @@
 """What every run store promises. One suite, run on each adapter of the port."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from common.adapters.google.firestore_store import FirestoreRunStore
 from common.adapters.sqlite.bus import SqliteBus
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.run_store import SqliteRunStore
@@ -26,6 +27,7 @@ from common.domain.quota import Limits
 from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError, TransientError
 from common.ports import Message, RunStore
 from common.topics import read_order
+from tests.memory_store import MemoryRunStore
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 DAY = date(2026, 11, 20)
@@ -43,8 +45,30 @@ class Adapter:
         return [message.topic for message in self.sent()]
 
 
-@pytest.fixture(params=["sqlite"])
+class RecordingBus:
+    """Keeps what is published until it is looked at."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        self._messages += messages
+
+    def sent(self) -> list[Message]:
+        found, self._messages = self._messages, []
+        return found
+
+
+@pytest.fixture(params=["sqlite", "memory", "firestore"])
 def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Adapter:
+    recorder = RecordingBus()
+    match request.param:
+        case "memory":
+            return Adapter(MemoryRunStore(recorder), recorder.sent)
+        case "firestore":
+            host = request.getfixturevalue("google_emulators").firestore_host
+            project = request.getfixturevalue("google_project")
+            return Adapter(FirestoreRunStore(project, recorder, host), recorder.sent)
     database = Database(tmp_path / "store.db")
     bus = SqliteBus(database)
     return Adapter(SqliteRunStore(database, bus), lambda: [d.message for d in bus.pull(1000)])

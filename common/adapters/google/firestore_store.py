@@ -1,0 +1,283 @@
+"""The run store port on Firestore, in the cloud and on Google's emulator of it.
+
+A transition is one atomic batch that compares the update time of each document it changes, and of no other. Its
+messages are published after it, because Firestore and Pub/Sub share no transaction: see ``_publish``.
+"""
+
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import batched
+from typing import Any
+
+from common.adapters.google.firestore_client import (
+    Firestore,
+    NotAppliedError,
+    Operations,
+    pauses,
+    unchanged_since,
+    version,
+    where,
+)
+from common.adapters.google.firestore_documents import (
+    Book,
+    change_entries,
+    decode_cursor,
+    encode_cursor,
+    fixed_run_fields,
+    held_until,
+    moves_reservation,
+    read_changes,
+    read_run,
+    read_steps,
+    run_fields,
+    step_fields,
+)
+from common.domain.commands import SettleReservation
+from common.domain.draft import Change, Transition
+from common.domain.model import Run, Step
+from common.domain.plan import whole
+from common.domain.quota import Limits, Usage, exceeded, month_of
+from common.errors import (
+    ConflictingStateError,
+    ErrorKind,
+    NotFoundError,
+    PipelineOpsError,
+    QuotaExceededError,
+    StaleRunError,
+    TransientError,
+)
+from common.logs import logger
+from common.ports import EventBus, RunPage
+from common.topics import messages
+
+MAX_IN = 30
+"""How many values Firestore's ``in`` takes."""
+
+ADMIT_TRIES = 60
+ADMIT_PAUSE_S = 0.25
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class FirestoreRunStore:
+    """Keeps runs in a project's default database; ``operations`` counts what that is billed."""
+
+    def __init__(
+        self,
+        project_id: str,
+        bus: EventBus,
+        emulator_host: str | None = None,
+        operations: Operations | None = None,
+    ) -> None:
+        self._firestore = Firestore(project_id, emulator_host, operations)
+        self._bus = bus
+
+    def create(self, new: Transition, limits: Limits) -> None:
+        run, commit = new.run, uuid.uuid4().hex
+        for _ in pauses(ADMIT_TRIES, ADMIT_PAUSE_S):
+            try:
+                self._admit(new, limits, commit)
+                break
+            except NotAppliedError:  # another run of the organisation was admitted or ended meanwhile
+                continue
+        else:
+            raise TransientError(
+                f"The quota of {run.request.org_slug} is asked for by too many runs at once. Try again.",
+                retry_after_s=1.0,
+                kind=ErrorKind.CONFLICT,
+            )
+        try:
+            self._publish(run, new)
+        except PipelineOpsError as error:
+            # The run is stored and holds its slot: told that it failed, the caller would ask for a second one.
+            logger.warning("Run %s is stored, its message is left to the sweep: %s", run.run_id, error)
+
+    def _admit(self, new: Transition, limits: Limits, commit: str) -> None:
+        """Count the run and store it, if the limits allow. Raises NotAppliedError if the usage changed meanwhile."""
+        run, now = new.run, new.run.request.requested_at
+        usage_ref, run_ref = self._usage(run.request.org_slug), self._run(run.run_id)
+        stored = self._firestore.get(usage_ref).get(usage_ref.path)
+        book = Book.read(stored)
+        hit = exceeded(limits, book.usage(now), now)
+        if hit is not None:
+            name, value, used, retry_after_s = hit
+            raise QuotaExceededError(limit=name, value=value, used=used, retry_after_s=retry_after_s)
+        entries = change_entries(new)
+
+        def fill(batch: Any) -> None:
+            fields = book.admitting(run).fields()
+            if stored is None:
+                batch.create(usage_ref, fields)
+            else:
+                batch.update(usage_ref, fields, option=unchanged_since(version(stored.update_time)))
+            changes = entries.get("", [])
+            batch.create(run_ref, {**fixed_run_fields(run), **run_fields(run, commit), "changes": changes})
+            for step_id in new.touched:
+                self._fill_step(batch, run.run_id, run.steps[step_id], entries.get(step_id, []), commit)
+
+        try:
+            self._firestore.write(fill, lambda: self._made_by(commit, [run_ref]))
+        except NotAppliedError as error:
+            if error.exists and stored is not None:
+                raise ConflictingStateError(f"There is a run {run.run_id!r} already.") from None
+            raise
+
+    def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
+        run_ref = self._run(run_id)
+        wanted = [self._step(run_id, step_id) for step_id in dict.fromkeys(step_ids or ())]
+        found = self._firestore.get(run_ref, *wanted)
+        stored = found.pop(run_ref.path, None)
+        if stored is None:
+            raise NotFoundError(f"There is no run {run_id!r}.")
+        run = read_run(stored)
+        if step_ids is None:
+            return whole(run, read_steps(run, self._firestore.query(self._steps(run_id))))
+        return replace(run, steps=read_steps(run, found.values()))
+
+    def commit(self, transition: Transition) -> Run:
+        run, commit, entries = transition.run, uuid.uuid4().hex, change_entries(transition)
+        touched = [run.steps[step_id] for step_id in transition.touched]
+        run_ref = self._run(run.run_id)
+        settled = [command for command in transition.commands if isinstance(command, SettleReservation)]
+
+        def fill(batch: Any) -> None:
+            if transition.header:
+                fields = {**run_fields(run, commit), **_appended(entries.get("", []))}
+                batch.update(run_ref, fields, option=unchanged_since(run.version))
+            for step in touched:
+                self._fill_step(batch, run.run_id, step, entries.get(step.step_id, []), commit)
+            # The organisation's usage is changed blindly, without a reading or a precondition.
+            for command in settled:
+                batch.set(self._usage(run.request.org_slug), _settled(run, command), merge=True)
+            if moves_reservation(transition):
+                batch.set(self._usage(run.request.org_slug), {"reservations": held_until(run)}, merge=True)
+
+        references = [run_ref] * transition.header + [self._step(run.run_id, step.step_id) for step in touched]
+        try:
+            made = self._firestore.write(fill, lambda: self._made_by(commit, references))
+        except NotAppliedError as error:
+            raise StaleRunError(f"Run {run.run_id} has changed since it was read: {error}") from error
+        steps = {**run.steps, **{step.step_id: replace(step, version=made) for step in touched}}
+        stored = replace(run, steps=steps, version=made if transition.header else run.version)
+        self._publish(stored, transition)
+        return stored
+
+    def _fill_step(self, batch: Any, run_id: str, step: Step, entries: list[str], commit: str) -> None:
+        reference, fields = self._step(run_id, step.step_id), step_fields(run_id, step, commit)
+        if step.version == 0:
+            batch.create(reference, {**fields, "changes": entries})
+        else:
+            batch.update(reference, {**fields, **_appended(entries)}, option=unchanged_since(step.version))
+
+    def _made_by(self, commit: str, references: Sequence[Any]) -> int | None:
+        """Return the version that this commit made, if one of its documents tells that it was applied."""
+        found = self._firestore.get(*references, fields=["commit"]).values()
+        return next((version(one.update_time) for one in found if one.get("commit") == commit), None)
+
+    def _publish(self, stored: Run, transition: Transition) -> None:
+        """Publish what the stored transition commands.
+
+        An error is raised although the transition is stored: the message that led to it is then delivered again,
+        and an event that was applied before sends what should have followed. Where nobody delivers again, and when
+        the process dies here, the sweep derives the messages from what is stored.
+        """
+        self._bus.publish(messages(stored, transition.commands))
+
+    def holds(self, run_id: str, step: Step) -> bool:
+        found = self._firestore.get(self._step(run_id, step.step_id), fields=["__name__"])
+        return any(version(one.update_time) == step.version for one in found.values())
+
+    def all_ended(self, run_id: str, step_ids: Collection[str]) -> bool:
+        wanted = set(step_ids)
+        ended = where(self._steps(run_id), "ended", "==", True)
+        # Of many steps some are open most times it is asked: that fewer have ended at all is known from one count.
+        if len(wanted) > MAX_IN and self._firestore.count(ended) < len(wanted):
+            return False
+        return all(
+            self._firestore.count(where(ended, "step_id", "in", list(some))) == len(some)
+            for some in batched(sorted(wanted), MAX_IN, strict=False)
+        )
+
+    def due(self, now: datetime, limit: int) -> Sequence[str]:
+        runs = where(self._firestore.collection("runs"), "wake_at", "<=", now).order_by("wake_at")
+        steps = where(self._firestore.group("steps"), "deadline", "<=", now).order_by("deadline")
+        found = [(one.get("wake_at"), one.id) for one in self._firestore.query(runs.select(["wake_at"]).limit(limit))]
+        late = self._firestore.query(steps.select(["run_id", "deadline"]).limit(limit))
+        found += [(one.get("deadline"), one.get("run_id")) for one in late]
+        return list(dict.fromkeys(run_id for _, run_id in sorted(found)))[:limit]
+
+    def active(self) -> Sequence[str]:
+        # An ended run's wake_at is null, which no comparison finds. Sorted here, it needs no index of its own.
+        awake = where(self._firestore.collection("runs"), "wake_at", ">", LONG_AGO)
+        found = self._firestore.query(awake.select(["requested_at"]))
+        return [one.id for one in sorted(found, key=lambda one: (one.get("requested_at"), one.id))]
+
+    def history(
+        self,
+        org_slug: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        route: str | None = None,
+        status: str | None = None,
+    ) -> RunPage:
+        after = None if cursor is None else decode_cursor(cursor)
+        query = where(self._firestore.collection("runs"), "org_slug", "==", org_slug)
+        for field, value in (("route", route), ("status", status)):
+            if value is not None:
+                query = where(query, field, "==", value)
+        query = query.order_by("requested_at", direction="DESCENDING").order_by("__name__", direction="DESCENDING")
+        if after is not None:
+            query = query.start_after({"requested_at": after[0], "__name__": self._run(after[1])})
+        found = self._firestore.query(query.limit(limit + 1))
+        runs = self._with_steps([read_run(one) for one in found[:limit]])
+        return RunPage(runs, encode_cursor(runs[-1]) if len(found) > limit else None)
+
+    def _with_steps(self, runs: Iterable[Run]) -> tuple[Run, ...]:
+        """Return these runs whole, the steps of thirty runs read at once."""
+        complete: list[Run] = []
+        for some in batched(runs, MAX_IN, strict=False):
+            records: dict[str, list[Any]] = {run.run_id: [] for run in some}
+            for one in self._firestore.query(where(self._firestore.group("steps"), "run_id", "in", list(records))):
+                records[one.get("run_id")].append(one)
+            complete += [whole(run, read_steps(run, records[run.run_id])) for run in some]
+        return tuple(complete)
+
+    def changes(self, run_id: str) -> Sequence[Change]:
+        found = [*self._firestore.get(self._run(run_id), fields=["changes"]).values()]
+        found += self._firestore.query(self._steps(run_id).select(["changes"]))
+        return read_changes(one.get("changes") for one in found)
+
+    def usage(self, org_slug: str, now: datetime) -> Usage:
+        reference = self._usage(org_slug)
+        return Book.read(self._firestore.get(reference).get(reference.path)).usage(now)
+
+    def _run(self, run_id: str) -> Any:
+        return self._firestore.document("runs", run_id)
+
+    def _steps(self, run_id: str) -> Any:
+        return self._firestore.collection("runs", run_id, "steps")
+
+    def _step(self, run_id: str, step_id: str) -> Any:
+        return self._firestore.document("runs", run_id, "steps", step_id)
+
+    def _usage(self, org_slug: str) -> Any:
+        return self._firestore.document("usage", org_slug)
+
+
+def _appended(entries: list[str]) -> Mapping[str, Any]:
+    """Return the update that adds these changes to a document."""
+    from google.cloud.firestore import ArrayUnion
+
+    array_union: Any = ArrayUnion  # untyped
+    return {"changes": array_union(entries)} if entries else {}
+
+
+def _settled(run: Run, command: SettleReservation) -> Mapping[str, Any]:
+    """Return the update that frees the slot and counts the outcome in the month that admitted the run."""
+    from google.cloud.firestore import DELETE_FIELD, Increment
+
+    increment: Any = Increment  # untyped
+    counts = {str(command.outcome): increment(1)}
+    return {"months": {month_of(run.request.requested_at): counts}, "reservations": {command.run_id: DELETE_FIELD}}

@@ -1,0 +1,55 @@
+"""What every store of run logs promises. One suite, run on each adapter of the port."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from common.adapters.google import firestore_logs
+from common.adapters.google.firestore_logs import FirestoreLogs
+from common.adapters.sqlite.database import Database
+from common.adapters.sqlite.logs import SqliteLogs
+from common.ports import LogLine, RunLogs
+
+T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "firestore"])
+def logs(request: pytest.FixtureRequest, tmp_path: Path) -> RunLogs:
+    if request.param == "sqlite":
+        return SqliteLogs(Database(tmp_path / "store.db"))
+    host = request.getfixturevalue("google_emulators").firestore_host
+    return FirestoreLogs(request.getfixturevalue("google_project"), host)
+
+
+def line(number: int, severity: str = "INFO", step_id: str = "a") -> LogLine:
+    return LogLine(T0 + timedelta(microseconds=number), severity, f"line {number}: Käse ☃", step_id, 2)
+
+
+def test_lines_come_back_whole_and_in_the_order_they_were_kept(logs: RunLogs) -> None:
+    kept = [line(number) for number in (3, 1, 2)]
+    for one in kept:
+        logs.append("run_1", one)
+    logs.append("run_2", line(4))
+    assert list(logs.read("run_1")) == kept
+
+
+def test_lines_are_found_by_step_and_by_severity(logs: RunLogs) -> None:
+    kept = [line(1), line(2, "WARNING"), line(3, "WARNING", "b"), line(4, step_id="b")]
+    for one in kept:
+        logs.append("run_1", one)
+    assert list(logs.read("run_1", step_id="b")) == kept[2:]
+    assert list(logs.read("run_1", severity="WARNING")) == kept[1:3]
+    assert list(logs.read("run_1", step_id="b", severity="INFO")) == kept[3:]
+
+
+def test_a_run_that_logged_nothing_has_no_lines(logs: RunLogs) -> None:
+    assert list(logs.read("run_1")) == []
+
+
+def test_many_lines_come_page_by_page(logs: RunLogs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firestore_logs, "PAGE", 3)
+    kept = [line(number) for number in range(6)]
+    for one in kept:
+        logs.append("run_1", one)
+    assert list(logs.read("run_1")) == kept
