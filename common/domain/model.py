@@ -81,6 +81,9 @@ class MapSpec:
     dates: bool = False
 
 
+NO_RETRY = RetryPolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class StepSpec:
     """One step as its pipeline's YAML declares it, templates resolved.
@@ -93,7 +96,7 @@ class StepSpec:
     ps_type: str
     depends_on: tuple[str, ...] = ()
     timeout_seconds: int = 300
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = field(default_factory=lambda: NO_RETRY)
     max_wait_seconds: int = 21_600
     condition: str = ""
     map: MapSpec | None = None
@@ -128,6 +131,9 @@ class Receipt:
     outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
+NO_RECEIPT = Receipt()
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of one run: a record of its own in the store, from its first claim on.
@@ -147,7 +153,7 @@ class Step:
     deadline: datetime | None = None
     reason: str = ""
     error: str = ""
-    receipt: Receipt = Receipt()
+    receipt: Receipt = field(default_factory=lambda: NO_RECEIPT)
     waits_on: str = ""
     give_up_at: datetime | None = None
     items: tuple[Any, ...] = ()

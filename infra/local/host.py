@@ -9,6 +9,7 @@ import base64
 import json
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,6 +39,13 @@ SUBSCRIPTIONS: dict[str, str] = {
     **{step_topic(ps_type): function_name(ps_type) for ps_type in PROCESSORS},
 }
 """Which function listens to which topic, as ``infra`` sets it up in the cloud."""
+
+QUICK_TOPICS = (RUNS, STEP_COMPLETED)
+"""Topics whose functions only read configs and move runs on: they wait for nothing but the store."""
+
+SLOW_TOPICS = tuple(topic for topic in SUBSCRIPTIONS if topic not in QUICK_TOPICS)
+QUICK_LIMIT = 16
+"""Messages a transaction, so that whoever wants to write does not wait for long."""
 
 WORKERS = 32
 IDLE_POLL_S = 0.5
@@ -84,13 +92,19 @@ def cloud_event(delivery: Delivery, project_id: str) -> tuple[dict[str, str], by
 
 
 class Dispatcher:
-    """Pulls due messages and posts each to its function on a pool of threads, until stopped."""
+    """Pulls due messages and hands each to ``deliver`` on a pool of threads, until stopped.
 
-    def __init__(self, bus: SqliteBus, app: Any, project_id: str) -> None:
-        self._bus, self._app, self._project_id = bus, app, project_id
+    ``deliver`` returns None if the message was taken, else what went wrong. Acknowledgements travel with the next
+    pull, in one transaction; one that is lost with the process only repeats a message.
+    """
+
+    def __init__(self, bus: SqliteBus, deliver: Callable[[Delivery], str | None], workers: int = WORKERS) -> None:
+        self._bus, self._deliver, self._workers = bus, deliver, workers
         self._stopping = threading.Event()
-        self._free = threading.Semaphore(WORKERS)
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="function")
+        self._lock = threading.Lock()
+        self._busy = 0
+        self._taken: list[Delivery] = []
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="function")
         self._puller = threading.Thread(target=self._pull, name="dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -103,42 +117,72 @@ class Dispatcher:
         self._bus.wake()
         self._puller.join()
         self._pool.shutdown(wait=True, cancel_futures=False)
+        self._bus.pull(0, self._taken)
 
     def _pull(self) -> None:
-        seen = 0
         while not self._stopping.is_set():
-            self._free.acquire()
+            seen = self._bus.seen
+            with self._lock:
+                free, taken, self._taken = self._workers - self._busy, self._taken, []
+            found: list[Delivery] = []
+            quick = 0
             try:
-                found = self._bus.pull(1)
+                with self._bus.batch():
+                    quick = self._run_quick(taken)
+                    found = self._bus.pull(free, topics=SLOW_TOPICS) if free else []
             except Exception:
                 logger.exception("The bus could not be read; trying again")
+                with self._lock:
+                    self._taken = taken + self._taken
                 found = []
-            if found:
-                self._pool.submit(self._deliver, found[0])
-                continue
-            self._free.release()
-            seen = self._bus.wait(seen, IDLE_POLL_S)
+            with self._lock:
+                self._busy += len(found)
+            for delivery in found:
+                self._pool.submit(self._run, delivery)
+            if not found and not quick:
+                self._bus.wait(seen, IDLE_POLL_S)
 
-    def _deliver(self, delivery: Delivery) -> None:
-        try:
-            error = self._post(delivery)
+    def _run_quick(self, taken: list[Delivery]) -> int:
+        """Deliver what only moves runs on, here and in the same transaction: pulled, applied, acknowledged at once."""
+        quick = self._bus.pull(QUICK_LIMIT, taken, QUICK_TOPICS)
+        for delivery in quick:
+            error = self._deliver(delivery)
             if error is None:
                 self._bus.ack(delivery)
             else:
+                logger.warning("Delivery %d to %s failed: %s", delivery.deliveries, delivery.message.topic, error)
+                self._bus.nack(delivery, error)
+        return len(quick)
+
+    def _run(self, delivery: Delivery) -> None:
+        taken = False
+        try:
+            error = self._deliver(delivery)
+            taken = error is None
+            if error is not None:
                 logger.warning("Delivery %d to %s failed: %s", delivery.deliveries, delivery.message.topic, error)
                 self._bus.nack(delivery, error)
         except Exception:
             # Neither acknowledged nor given back: it comes again when its deadline is over.
             logger.exception("A delivery could not be settled")
         finally:
-            self._free.release()
+            with self._lock:
+                self._busy -= 1
+                if taken:
+                    self._taken.append(delivery)
+            self._bus.wake()
 
-    def _post(self, delivery: Delivery) -> str | None:
-        """Post the message; return None if its function answered 2xx, else what went wrong."""
+
+def poster(app: Any, project_id: str) -> Callable[[Delivery], str | None]:
+    """Return a ``deliver`` that posts a message to its function in process; 2xx takes it."""
+
+    def deliver(delivery: Delivery) -> str | None:
         name = SUBSCRIPTIONS.get(delivery.message.topic)
         if name is None:
             return f"no function listens to topic {delivery.message.topic!r}"
-        headers, body = cloud_event(delivery, self._project_id)
+        headers, body = cloud_event(delivery, project_id)
         with bound(function=name):
-            answer = Client(self._app).post(f"/functions/{name}/", data=body, headers=headers)
+            answer = Client(app).post(f"/functions/{name}/", data=body, headers=headers)
         return None if 200 <= answer.status_code < 300 else f"{name} answered {answer.status_code}"
+
+    return deliver

@@ -20,7 +20,7 @@ from common.errors import PipelineOpsError
 from common.logs import logger
 from common.settings import Settings
 from infra.local.emulator import BigQueryEmulator
-from infra.local.host import Dispatcher, wsgi_app
+from infra.local.host import Dispatcher, poster, wsgi_app
 
 SWEEP_EVERY_S = 5.0
 """The cloud's Scheduler sweeps every minute; here a sweep costs one indexed read."""
@@ -73,7 +73,7 @@ class EmbeddedStack:
         recovered = self.engine.recover()
         if recovered:
             logger.warning("%d runs of an earlier process go on", recovered)
-        self._dispatcher = Dispatcher(self.engine.bus, app, settings.project_id)
+        self._dispatcher = Dispatcher(self.engine.bus, poster(app, settings.project_id))
         self._dispatcher.start()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()

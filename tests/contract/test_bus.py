@@ -106,7 +106,7 @@ def test_two_pullers_never_get_one_message(bus: SqliteBus) -> None:
 
 
 def test_waiting_ends_when_a_message_is_published(bus: SqliteBus) -> None:
-    seen, woken = bus.wait(0, 0), threading.Event()
+    seen, woken = bus.seen, threading.Event()
 
     def wait() -> None:
         bus.wait(seen, 60)

@@ -8,8 +8,10 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from common.adapters.sqlite.database import Database, from_micros, to_micros
 from common.ports import Message
@@ -19,6 +21,12 @@ ACK_DEADLINE = timedelta(seconds=660)
 """Longer than any function may run (540 s), so that a message never comes back while its function still works."""
 
 MAX_DELIVERIES = 10
+
+LEASE = """
+UPDATE messages SET due_at = ?, deliveries = deliveries + 1
+WHERE id IN (SELECT id FROM messages WHERE due_at <= ? {only}ORDER BY due_at, id LIMIT ?)
+RETURNING id, topic, source, key, data, published_at, deliveries
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +80,32 @@ class SqliteBus:
             self._version += 1
             self._news.notify_all()
 
-    def pull(self, limit: int) -> list[Delivery]:
-        """Lease up to ``limit`` messages that are due, oldest due first."""
+    @property
+    def seen(self) -> int:
+        """How often the bus was woken: what ``wait`` compares with."""
+        return self._version
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Return a block in which all that this thread pulls, acknowledges and writes is one transaction."""
+        return self._database.batch()
+
+    def pull(self, limit: int, taken: Sequence[Delivery] = (), topics: Sequence[str] | None = None) -> list[Delivery]:
+        """Lease up to ``limit`` messages that are due, oldest due first; acknowledge those ``taken`` with it.
+
+        With ``topics``, only messages of these.
+        """
         now = self._now()
-        leased = (to_micros(now + ACK_DEADLINE), to_micros(now), limit)
-        rows = self._database.write(
-            lambda db: db.execute(
-                "UPDATE messages SET due_at = ?, deliveries = deliveries + 1 WHERE id IN"
-                " (SELECT id FROM messages WHERE due_at <= ? ORDER BY due_at, id LIMIT ?)"
-                " RETURNING id, topic, source, key, data, published_at, deliveries",
-                leased,
-            ).fetchall()
-        )
+        only = f"AND topic IN ({', '.join('?' * len(topics))}) " if topics else ""
+        leased = (to_micros(now + ACK_DEADLINE), to_micros(now), *(topics or ()), limit)
+
+        def lease(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            if taken:
+                db.executemany("DELETE FROM messages WHERE id = ?", [(d.message_id,) for d in taken])
+            return db.execute(LEASE.format(only=only), leased).fetchall() if limit else []
+
         return [
-            Delivery(
-                number, Message(topic, key, json.loads(data), source=source), from_micros(published_at), deliveries
-            )
-            for number, topic, source, key, data, published_at, deliveries in sorted(rows)
+            Delivery(number, Message(topic, key, json.loads(data), source=source), from_micros(published), deliveries)
+            for number, topic, source, key, data, published, deliveries in sorted(self._database.write(lease))
         ]
 
     def ack(self, delivery: Delivery) -> None:
@@ -125,8 +142,8 @@ class SqliteBus:
         self._database.write(lambda db: db.execute(release, (now, now)))
         self.wake()
 
-    def wait(self, seen: int, timeout_s: float) -> int:
-        """Sleep until ``wake`` was called since ``seen`` or something falls due; return what was seen now."""
+    def wait(self, seen: int, timeout_s: float) -> None:
+        """Sleep until ``wake`` was called since ``seen``, or something falls due, or the time is over."""
         row = self._database.connection().execute("SELECT MIN(due_at) FROM messages").fetchone()
         if row[0] is not None:
             due_in = (from_micros(row[0]) - self._now()).total_seconds()
@@ -134,7 +151,6 @@ class SqliteBus:
         with self._news:
             if self._version == seen and timeout_s > 0:
                 self._news.wait(timeout_s)
-            return self._version
 
     def dead_letters(self) -> list[tuple[str, str, str]]:
         """Return (topic, key, error) of the messages that were given up."""

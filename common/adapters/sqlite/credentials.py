@@ -24,7 +24,8 @@ class SqliteCredentials:
                 "INSERT OR REPLACE INTO credentials (org_slug, credential_id, provider, created_at, sealed)"
                 " VALUES (?, ?, ?, ?, ?)",
                 row,
-            )
+            ),
+            durable=True,
         )
 
     def list(self, org_slug: str) -> Sequence[CredentialInfo]:

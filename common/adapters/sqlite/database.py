@@ -1,5 +1,6 @@
 """The SQLite file: its tables, its connections, its shared transactions."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -78,6 +79,11 @@ class _Work[T]:
         self.error: BaseException | None = None
         self.result: T
 
+    def outcome(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
 
 class Database:
     """One SQLite file. Writers of all threads share transactions, readers have a connection each.
@@ -93,7 +99,11 @@ class Database:
         self._waiting: list[_Work[Any]] = []
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._writer = self._connect()
+        self._durable = False
         self.write(self._make_tables)
+        with self._translated("opened"):
+            # The write-ahead log holds what is committed; it stays the same file while a connection is open.
+            self._wal = os.open(f"{path}-wal", os.O_RDONLY)
 
     def _make_tables(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -113,24 +123,33 @@ class Database:
                 self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             db.execute("PRAGMA journal_mode = WAL")
-            # FULL: an accepted run survives a power cut, not only a killed process.
-            db.execute("PRAGMA synchronous = FULL")
+            # A commit is not synced by itself: what must outlive a power cut says so, see ``write``.
+            db.execute("PRAGMA synchronous = NORMAL")
         return db
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection for reading."""
+        """Return this thread's connection for reading; in a batch of its own, the one that sees what it wrote."""
+        if self._batching():
+            return self._writer
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
             self._local.db = db = self._connect()
         return db
 
-    def write[T](self, does: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``does`` in a write transaction; return its result once that is safe on the disk.
+    def write[T](self, does: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """Run ``does`` in a write transaction; return its result once that is committed.
 
-        Callers that come while another one's transaction is at work wait, and then share the next: one of them runs
-        the work of all, each behind a savepoint, and one sync makes all of it durable. What a caller raises undoes
-        its own part alone. Raises TransientError when the disk is full or the lock is not to be had.
+        A commit outlives this process. One that is ``durable``, and all before it, outlive a power cut too; after one
+        the file is as it was at some commit since then, which is a state to go on from. Callers that come while
+        another one's transaction is at work wait, and then share the next: one of them runs the work of all, each
+        behind a savepoint. What a caller raises undoes its own part alone. Raises TransientError when the disk is
+        full or the lock is not to be had.
         """
+        if self._batching():
+            part = _Work(does)
+            self._do_part(self._writer, part)
+            self._durable = self._durable or durable
+            return part.outcome()
         work = _Work(does)
         with self._arriving:
             self._waiting.append(work)
@@ -139,9 +158,42 @@ class Database:
                 with self._arriving:
                     batch, self._waiting = self._waiting, []
                 self._commit(batch)
-        if work.error is not None:
-            raise work.error
-        return work.result
+        result = work.outcome()
+        if durable:
+            self._sync()
+        return result
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make everything that this thread writes in the block one transaction, committed at its end.
+
+        Each write still stands or falls alone; reads of this thread see the writes before. Nothing of it is safe
+        before the block has ended: whoever acknowledges something must do so inside, too. Raises TransientError,
+        and has then written nothing.
+        """
+        with self._writing, self._translated("written"):
+            self._local.batching = True
+            self._durable = False
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._writer.execute("COMMIT")
+            finally:
+                self._local.batching = False
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+        if self._durable:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Have all that is committed outlive a power cut. Other writers go on meanwhile."""
+        try:
+            os.fsync(self._wal)
+        except OSError as error:
+            raise TransientError(f"{self.path.name} could not be synced to its disk: {error.strerror}.") from error
+
+    def _batching(self) -> bool:
+        return getattr(self._local, "batching", False)
 
     def _commit(self, batch: list[_Work[Any]]) -> None:
         db = self._writer
@@ -182,7 +234,7 @@ class Database:
     def _translated(self, what: str) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise TransientError(
                 f"The run store {self.path.name} could not be {what}: {error}. Is its disk full, or not writable?"
             ) from error

@@ -61,7 +61,7 @@ class SqliteRunStore:
             self._log(db, new)
             self._bus.enqueue(db, messages(run, new.commands))
 
-        self._database.write(insert)
+        self._database.write(insert, durable=True)
         self._bus.wake()
 
     def _reserve(self, db: sqlite3.Connection, run: Run, limits: Limits, now: datetime) -> None:
@@ -134,7 +134,7 @@ class SqliteRunStore:
             self._bus.enqueue(db, messages(stored, transition.commands))
             return stored
 
-        stored = self._database.write(update)
+        stored = self._database.write(update, durable=run.status.is_terminal)
         self._bus.wake()
         return stored
 
