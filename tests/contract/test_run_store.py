@@ -17,6 +17,7 @@ from common.domain.draft import Transition
 from common.domain.events import (
     AttemptClaimed,
     AttemptSucceeded,
+    AttemptSuspended,
     CancelRequested,
     RunRejected,
     RunValidated,
@@ -319,6 +320,18 @@ def test_a_reservation_lives_as_long_as_its_running_run(adapter: Adapter) -> Non
         create(adapter, 2, limits, at=moved.run.expires_at)
 
 
+def test_a_reservation_lives_as_long_as_a_step_that_waits_for_a_job(adapter: Adapter) -> None:
+    limits = replace(WIDE, concurrent=1)
+    before = started(adapter).expires_at
+    run = claimed(adapter, "a")
+    waiting = transitions.apply(run, AttemptSuspended("a", 1, "job", T0 + timedelta(hours=1)), T0)
+    adapter.store.commit(waiting)
+    after = waiting.run.expires_at
+    assert before is not None and after is not None and after > before + timedelta(hours=1)
+    with pytest.raises(QuotaExceededError):
+        create(adapter, 2, limits, at=after)
+
+
 def test_days_and_months_are_counted_apart_and_in_utc(adapter: Adapter) -> None:
     limits = replace(WIDE, daily=1, monthly=2)
     create(adapter, 1, limits, at=datetime(2026, 11, 29, 23, 59, tzinfo=UTC))
@@ -406,6 +419,16 @@ def test_history_is_newest_first_and_pages_do_not_shift_under_inserts(adapter: A
     third = adapter.store.history("acme", limit=2, cursor=second.next_cursor)
     assert [numbers(p) for p in (first, second, third)] == [[5, 4], [3, 2], [1]]
     assert third.next_cursor is None
+
+
+def test_a_long_page_of_history_brings_the_steps_of_each_run(adapter: Adapter) -> None:
+    started(adapter)
+    claimed(adapter, "a")
+    for number in range(2, 36):
+        create(adapter, number)
+    page = adapter.store.history("acme", limit=50)
+    assert numbers(page) == list(range(35, 0, -1)) and page.next_cursor is None
+    assert page.runs[-1] == adapter.store.load(new_run().run.run_id) and page.runs[-1].steps["a"].owner == "me"
 
 
 def test_history_shows_one_organisation_and_filters(adapter: Adapter) -> None:

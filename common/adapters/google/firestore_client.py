@@ -193,7 +193,12 @@ def pauses(tries: int, longest_s: float = LONGEST_PAUSE_S) -> Iterator[float]:
 
 
 def version(at: Any) -> int:
-    """Return a document's update time as whole nanoseconds since 1970, exactly (emulators give microseconds)."""
+    """Return a document's update time as whole nanoseconds since 1970, exactly (emulators give microseconds).
+
+    The client gives it as a datetime of its own, but a collection group's documents have the bare message.
+    """
+    if hasattr(at, "nanos"):
+        return int(at.seconds * SECOND_NS + at.nanos)
     since = at - datetime(1970, 1, 1, tzinfo=UTC)
     return int((since.days * 86_400 + since.seconds) * SECOND_NS + at.nanosecond)
 

@@ -136,6 +136,11 @@ class FirestoreRunStore:
         return replace(run, steps=read_steps(run, found.values()))
 
     def commit(self, transition: Transition) -> Run:
+        stored = self._stored(transition) if transition.writes else transition.run
+        self._publish(stored, transition)
+        return stored
+
+    def _stored(self, transition: Transition) -> Run:
         run, commit, entries = transition.run, uuid.uuid4().hex, change_entries(transition)
         touched = [run.steps[step_id] for step_id in transition.touched]
         run_ref = self._run(run.run_id)
@@ -159,9 +164,7 @@ class FirestoreRunStore:
         except NotAppliedError as error:
             raise StaleRunError(f"Run {run.run_id} has changed since it was read: {error}") from error
         steps = {**run.steps, **{step.step_id: replace(step, version=made) for step in touched}}
-        stored = replace(run, steps=steps, version=made if transition.header else run.version)
-        self._publish(stored, transition)
-        return stored
+        return replace(run, steps=steps, version=made if transition.header else run.version)
 
     def _fill_step(self, batch: Any, run_id: str, step: Step, entries: list[str], commit: str) -> None:
         reference, fields = self._step(run_id, step.step_id), step_fields(run_id, step, commit)

@@ -1,0 +1,174 @@
+"""What a run costs on Firestore and Pub/Sub, counted: ``docs/cost.md`` turns these counts into money.
+
+pytest tests/contract/test_store_cost.py -s
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from common.adapters.google.firestore_client import Operations
+from common.adapters.google.firestore_credentials import FirestoreCredentials
+from common.adapters.google.firestore_logs import FirestoreLogs
+from common.adapters.google.firestore_store import FirestoreRunStore
+from common.attempt import AttemptRunner, Result
+from common.domain.model import Run, RunRequest, RunStatus, Step
+from common.engine import Engine
+from common.ports import CredentialInfo, Message
+from common.request import new_run_id
+from common.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
+from infra.local.google_emulators import GoogleEmulators
+from tests.harness import ORG, ROUTE, SECRET, Harness, step
+
+
+class WritingAttempts(AttemptRunner):
+    """Asks once, as a step that writes a table does before its commit, whether the step is still its own."""
+
+    def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
+        assert still_ours()
+        return super().run(run, step, still_ours)
+
+
+@dataclass
+class Counts:
+    """Documents read, documents written, messages published."""
+
+    reads: int = 0
+    writes: int = 0
+    messages: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.reads} reads, {self.writes} writes, {self.messages} messages"
+
+
+@dataclass
+class QueueBus:
+    """Keeps messages until they are delivered, as JSON."""
+
+    waiting: list[Message] = field(default_factory=list)
+    published: int = 0
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        self.published += len(messages)
+        for one in messages:
+            body = json.dumps(one.data)
+            self.sizes.setdefault(one.topic, []).append(len(body))
+            self.waiting.append(replace(one, data=json.loads(body)))
+
+
+@dataclass
+class Bill:
+    """One run, taken apart: what each call of the engine took."""
+
+    engine: Engine
+    bus: QueueBus
+    operations: Operations
+    calls: list[tuple[str, Counts]] = field(default_factory=list)
+
+    def note(self, what: str, call: Callable[[], object]) -> None:
+        before = (self.operations.reads, self.operations.writes, self.bus.published)
+        call()
+        now = (self.operations.reads, self.operations.writes, self.bus.published)
+        self.calls.append((what, Counts(*(new - old for new, old in zip(now, before, strict=True)))))
+
+    def run(self) -> Run:
+        engine, day = self.engine, self.engine.now().date()
+        request = RunRequest(new_run_id(), ORG, ROUTE, day, day, engine.now())
+        self.note("create", lambda: engine.request_run(request))
+        while self.bus.waiting:
+            message = self.bus.waiting.pop(0)
+            data = message.data
+            match message.topic:
+                case name if name == RUNS:
+                    self.note("start", lambda data=data: engine.start_run(read_run_id(data)))
+                case name if name == STEP_COMPLETED:
+                    self.note("advance", lambda data=data: engine.advance(*read_completed(data)))
+                case name if name == RUN_FINISHED:
+                    self.note("finished", lambda data=data: engine.run_finished(read_run_id(data)))
+                case _:
+                    self.note("step", lambda data=data: engine.run_step(*read_order(data)))
+        return engine.store.load(request.run_id)
+
+    def of(self, what: str) -> list[Counts]:
+        return [counts for name, counts in self.calls if name == what]
+
+    def total(self) -> Counts:
+        every = [counts for _, counts in self.calls]
+        return Counts(sum(c.reads for c in every), sum(c.writes for c in every), sum(c.messages for c in every))
+
+
+def billed(steps: int, *, writing: bool, harness: Harness, host: str, project: str) -> Bill:
+    """Run a chain of that many steps to its end and return what it took."""
+    names = [f"s{number}" for number in range(steps)]
+    harness.pipeline(*(step(name, *names[max(0, n - 1) : n]) for n, name in enumerate(names)))
+    operations, bus = Operations(), QueueBus()
+    logs = FirestoreLogs(project, host, operations)
+    credentials = FirestoreCredentials(project, harness.folder / "key", host, operations)
+    credentials.add(CredentialInfo(ORG, "cred_openai", "openai", harness.clock()), SECRET)
+    kind = WritingAttempts if writing else AttemptRunner
+    known = harness.engine.attempts
+    attempts = kind(known.settings, known.warehouse, credentials, logs, known.now, known.provider_url, known.sleep)
+    store = FirestoreRunStore(project, bus, host, operations)
+    bill = Bill(
+        replace(harness.engine, store=store, bus=bus, logs=logs, credentials=credentials, attempts=attempts),
+        bus,
+        operations,
+    )
+    assert bill.run().status is RunStatus.COMPLETED
+    return bill
+
+
+@pytest.fixture
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
+    return Harness(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("writing", [False, True], ids=["noop", "writing"])
+def test_a_step_costs_two_writes_at_most_two_reads_and_two_messages(
+    harness: Harness, google_emulators: GoogleEmulators, google_project: str, writing: bool
+) -> None:
+    bill = billed(10, writing=writing, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    attempts, advances = bill.of("step"), bill.of("advance")
+    assert len(attempts) == len(advances) == 10
+    print(f"\n{'writing' if writing else 'no-op'} step: run_step {attempts[0]}; advance {advances[0]}")  # noqa: T201
+    for took, advanced in zip(attempts[:-1], advances[:-1], strict=True):
+        assert took.reads + advanced.reads == 1 + writing
+        assert took.writes + advanced.writes == 2
+        assert took.messages + advanced.messages == 2
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+def test_what_a_run_costs_beside_its_steps_does_not_grow_but_for_the_last_look(
+    harness: Harness, google_emulators: GoogleEmulators, google_project: str, steps: int
+) -> None:
+    bill = billed(steps, writing=True, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    (create,), (start,), (finished,) = bill.of("create"), bill.of("start"), bill.of("finished")
+    last, usual = bill.of("advance")[-1], bill.of("advance")[0]
+    end = Counts(last.reads - usual.reads, last.writes - usual.writes)
+    print(f"\n{steps} steps: create {create}; start {start}; end of the run {end}; run_finished {finished}")  # noqa: T201
+    largest = ", ".join(f"{topic} {max(sizes)}" for topic, sizes in bill.bus.sizes.items())
+    print(f"{steps} steps, all of it: {bill.total()}; largest messages in bytes: {largest}")  # noqa: T201
+    assert (create.reads, create.writes) == (1, 2)
+    assert start.reads <= 3 and start.writes == 2
+    assert (end.reads, end.writes) == (0, 2)
+    assert finished.reads <= steps + 1 and finished.writes == 0
+
+
+def test_a_step_that_opens_its_credential_costs_one_read_more(
+    harness: Harness, google_emulators: GoogleEmulators, google_project: str
+) -> None:
+    harness.script("ok", lambda context, _params: context.secret())
+    bill = billed(2, writing=True, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    assert [counts.reads for counts in bill.of("step")] == [2, 2]
+
+
+def test_a_line_that_a_processor_logs_costs_one_write(
+    harness: Harness, google_emulators: GoogleEmulators, google_project: str
+) -> None:
+    harness.script("ok", lambda context, _params: context.info("a line"))
+    bill = billed(2, writing=False, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    assert [counts.writes for counts in bill.of("step")] == [2, 2]
