@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help demo serve test check format clean
+.PHONY: help demo serve test test-slow check sim mutants format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -27,6 +27,17 @@ check: $(VENV)/.dev  ## linter, formatter and type checker
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+test-slow: $(VENV)/.dev  ## the tests that take long
+	@$(BIN)/python -m pytest -m slow
+
+SEEDS ?= 0..10000
+
+sim: $(VENV)/.dev  ## play simulated worlds: make sim SEEDS=0..100000
+	@$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+mutants: $(VENV)/.dev  ## sabotage the code line by line; each time a test has to notice
+	@$(BIN)/python -m tests.sim.mutants
 
 format: $(VENV)/.dev  ## mend what linter and formatter can
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
