@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,10 +102,14 @@ class Bill:
         return Counts(sum(c.reads for c in every), sum(c.writes for c in every), sum(c.messages for c in every))
 
 
-def billed(steps: int, *, writing: bool, harness: Harness, host: str, project: str) -> Bill:
-    """Run a chain of that many steps to its end and return what it took."""
+def chain(steps: int) -> list[dict[str, Any]]:
     names = [f"s{number}" for number in range(steps)]
-    harness.pipeline(*(step(name, *names[max(0, n - 1) : n]) for n, name in enumerate(names)))
+    return [step(name, *names[max(0, n - 1) : n]) for n, name in enumerate(names)]
+
+
+def billed(steps: list[dict[str, Any]], *, writing: bool, harness: Harness, host: str, project: str) -> Bill:
+    """Run these steps to the run's end and return what it took."""
+    harness.pipeline(*steps)
     operations, bus = Operations(), QueueBus()
     logs = FirestoreLogs(project, host, operations)
     credentials = FirestoreCredentials(project, harness.folder / "key", host, operations)
@@ -131,7 +136,9 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
 def test_a_step_costs_two_writes_at_most_two_reads_and_two_messages(
     harness: Harness, google_emulators: GoogleEmulators, google_project: str, writing: bool
 ) -> None:
-    bill = billed(10, writing=writing, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    bill = billed(
+        chain(10), writing=writing, harness=harness, host=google_emulators.firestore_host, project=google_project
+    )
     attempts, advances = bill.of("step"), bill.of("advance")
     assert len(attempts) == len(advances) == 10
     print(f"\n{'writing' if writing else 'no-op'} step: run_step {attempts[0]}; advance {advances[0]}")  # noqa: T201
@@ -145,7 +152,9 @@ def test_a_step_costs_two_writes_at_most_two_reads_and_two_messages(
 def test_what_a_run_costs_beside_its_steps_does_not_grow_but_for_the_last_look(
     harness: Harness, google_emulators: GoogleEmulators, google_project: str, steps: int
 ) -> None:
-    bill = billed(steps, writing=True, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    bill = billed(
+        chain(steps), writing=True, harness=harness, host=google_emulators.firestore_host, project=google_project
+    )
     (create,), (start,), (finished,) = bill.of("create"), bill.of("start"), bill.of("finished")
     last, usual = bill.of("advance")[-1], bill.of("advance")[0]
     end = Counts(last.reads - usual.reads, last.writes - usual.writes)
@@ -162,7 +171,7 @@ def test_a_step_that_opens_its_credential_costs_one_read_more(
     harness: Harness, google_emulators: GoogleEmulators, google_project: str
 ) -> None:
     harness.script("ok", lambda context, _params: context.secret())
-    bill = billed(2, writing=True, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    bill = billed(chain(2), writing=True, harness=harness, host=google_emulators.firestore_host, project=google_project)
     assert [counts.reads for counts in bill.of("step")] == [2, 2]
 
 
@@ -170,5 +179,18 @@ def test_a_line_that_a_processor_logs_costs_one_write(
     harness: Harness, google_emulators: GoogleEmulators, google_project: str
 ) -> None:
     harness.script("ok", lambda context, _params: context.info("a line"))
-    bill = billed(2, writing=False, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    bill = billed(
+        chain(2), writing=False, harness=harness, host=google_emulators.firestore_host, project=google_project
+    )
     assert [counts.writes for counts in bill.of("step")] == [2, 2]
+
+
+def test_where_steps_meet_each_costs_one_count_and_the_last_one_a_reading_of_the_run(
+    harness: Harness, google_emulators: GoogleEmulators, google_project: str
+) -> None:
+    branches = [f"b{number}" for number in range(8)]
+    steps = [step("first"), *(step(name, "first") for name in branches), step("last", *branches)]
+    bill = billed(steps, writing=False, harness=harness, host=google_emulators.firestore_host, project=google_project)
+    print(f"\n1, 8 side by side, 1: {bill.total()}")  # noqa: T201
+    reads = [counts.reads for counts in bill.of("advance")]
+    assert reads[:9] == [1, *[2] * 7, 2 + 1 + 9] and bill.total().writes == 2 * 10 + 6
