@@ -28,8 +28,14 @@ class Item:
 class SimBus:
     """The event bus port, and what delivers. A bus that can't delay drops what is not due: the sweep sends it then."""
 
-    def __init__(self, world: Kernel, rules: Rules, handle: Callable[[Message, Done], None]) -> None:
-        self._world, self._rules, self._handle = world, rules, handle
+    def __init__(
+        self,
+        world: Kernel,
+        rules: Rules,
+        handle: Callable[[Message, Done], None],
+        died: Callable[[Message], None],
+    ) -> None:
+        self._world, self._rules, self._handle, self._died = world, rules, handle, died
         self.can_delay = world.rng.random() < 0.7
         self.open: list[Item] = []
         self.sent: list[Message] = []
@@ -85,6 +91,7 @@ class SimBus:
             world.stats["dead letters"] += 1
             message = item.message
             if message.topic != DEAD_LETTERS:
+                self._died(message)
                 self._put(replace(message, topic=DEAD_LETTERS, source=message.topic, not_before=None))
 
     def _remove(self, item: Item) -> None:

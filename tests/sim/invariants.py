@@ -18,6 +18,7 @@ from common.domain.model import Run, RunStatus, Step, StepSpec, StepStatus
 from common.domain.plan import map_of, spec_of, whole
 from common.domain.quota import Limits, Usage
 from common.ports import Message
+from common.topics import read_dead
 
 CANARY = "sk-canary-9b1f77"
 LEASE_MARGIN = timedelta(seconds=60)
@@ -59,6 +60,8 @@ class Rules:
         self.active: dict[tuple[str, str], int] = {}
         self.rows: dict[tuple[str, ...], Key] = {}
         self.written: set[Key] = set()
+        self.looked: set[Key] = set()
+        self.dead: set[Key] = set()
         self.late_rows = 0
 
     def _check(self, holds: object, rule: int, text: str, *about: object) -> None:
@@ -80,6 +83,18 @@ class Rules:
         if "run" in message.data:
             run = self.runs[message.key]
             self._check(message.data["run"]["request"]["org_slug"] == run.request.org_slug, 9, "another's order")
+
+    def died(self, message: Message, poison: str) -> None:
+        """A message became a dead letter: only one that no handler could take may (rule 6)."""
+        self._check(poison, 6, "a message died that only had to wait", message.topic, message.key)
+        run_id, step_id, attempt = read_dead(message.topic, message.data)
+        self.dead.add((run_id, step_id, attempt))
+
+    def looked_at(self, run_id: str, step: Step) -> None:
+        """An attempt asks whether its step is still its own."""
+        record = self.steps[run_id].get(step.step_id)
+        if record and record.status is StepStatus.RUNNING and record.attempt == step.attempt:
+            self.looked.add((run_id, step.step_id, step.attempt))
 
     def created(self, run: Run, limits: Limits) -> None:
         """A run was admitted (rule 5)."""
@@ -222,6 +237,9 @@ class Rules:
             policy = new.spec.retry
             over = not told.kind or (policy.retry_on and told.kind not in policy.retry_on)
             self._check(over or new.attempt == policy.max_attempts, 6, "attempts were left", *about)
+        elif new.status is StepStatus.FAILED and "given up" in new.error and not new.spec.map:
+            died = (run.run_id, new.step_id, new.attempt) in self.dead
+            self._check(died, 2, "the dead letter of another attempt ended a step", *about)
         elif new.status is StepStatus.OMITTED:
             needs = [self.steps[run.run_id].get(name) for name in new.spec.depends_on]
             lost = any(s and s.status.is_terminal and not s.is_done for s in needs)
@@ -258,6 +276,7 @@ class Rules:
         """An attempt's commit replaces the rows of its days (rule 4)."""
         key = (order.run_id, step.step_id, step.attempt)
         record = self.steps[order.run_id][step.step_id]
+        self._check(key in self.looked, 4, "an attempt replaced rows when its step was not its own", key, record.status)
         newest = step.attempt >= record.attempt
         self._check(newest, 4, "a superseded attempt replaced rows", key, record.attempt, record.status)
         # A run that was cancelled (or a step skipped) between the attempt's look at its lease and its commit.

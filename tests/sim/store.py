@@ -62,8 +62,12 @@ class FaultyStore:
         return self._world.call("load", lambda: self.memory.load(run_id, step_ids))
 
     def holds(self, run_id: str, step: Step) -> bool:
+        def effect() -> bool:
+            self._rules.looked_at(run_id, step)
+            return self.memory.holds(run_id, step)
+
         # Called by an attempt, which its time-out ends: it can't stall for longer than its lease.
-        return self._world.call("holds", lambda: self.memory.holds(run_id, step), may_stall=False)
+        return self._world.call("holds", effect, may_stall=False)
 
     def all_ended(self, run_id: str, step_ids: Collection[str]) -> bool:
         self._rules.touched(run_id)

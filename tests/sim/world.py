@@ -80,7 +80,7 @@ class World(Kernel):
         super().__init__(seed, trace=trace)
         rng = self.rng
         self.rules = Rules(self.now, lambda: actor.run_id if (actor := self.actor()) else None)
-        self.bus = SimBus(self, self.rules, self._handle)
+        self.bus = SimBus(self, self.rules, self._handle, self._died)
         self.store = FaultyStore(self, self.rules, self.bus.enqueue)
         self.orgs = [f"org{n}" for n in range(rng.choice((1, 2)))]
         self.limits = {org: Limits("ACTIVE", rng.choice((2, 50)), 50, rng.choice((1, 2, 3))) for org in self.orgs}
@@ -200,7 +200,7 @@ class World(Kernel):
 
     def _handle(self, message: Message, done: Done) -> None:
         engine, data, topic = self.engine, message.data, message.topic
-        step_id = data.get("step", {}).get("spec", {}).get("step_id", "")
+        step_id = step_of(message)
         poison = "" if topic == DEAD_LETTERS else self._poison((topic, message.key, step_id))
 
         def work() -> None:
@@ -224,6 +224,9 @@ class World(Kernel):
         name = f"{topic} {message.key} {step_id}"
         self.spawn(name, message.key, work, done)
 
+    def _died(self, message: Message) -> None:
+        self.rules.died(message, self.poison[message.topic, message.key, step_of(message)])
+
     @staticmethod
     def _dead_letter(engine: Engine, message: Message) -> None:
         try:
@@ -236,6 +239,12 @@ class World(Kernel):
         if about not in self.poison:
             self.poison[about] = self.rng.choice(("before", "after")) if self.chance(self.faults.poisoned) else ""
         return self.poison[about]
+
+
+def step_of(message: Message) -> str:
+    """Return the step that a message is about; empty for the run's own."""
+    step_id: str = message.data.get("step", {}).get("spec", {}).get("step_id", "")
+    return step_id
 
 
 def void(_value: object) -> None:

@@ -1,0 +1,263 @@
+"""One-line sabotages of the code: each has to be noticed by the simulation or by a unit, contract or function test."""
+
+from dataclasses import dataclass
+
+CORE = "common/domain/transitions.py"
+DRAFT = "common/domain/draft.py"
+PLAN = "common/domain/plan.py"
+RETRY = "common/domain/retry.py"
+QUOTA = "common/domain/quota.py"
+ENGINE = "common/engine.py"
+ATTEMPT = "common/attempt.py"
+TOPICS = "common/topics.py"
+STORE = "common/adapters/sqlite/run_store.py"
+BUS = "common/adapters/sqlite/bus.py"
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """``old`` stands in the file exactly once; with ``new`` in its place, something that must hold does not."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+SABOTAGES = (
+    Sabotage("an ended run takes events", CORE, "    if run.status.is_terminal:\n        return Transition(run)\n", ""),
+    Sabotage(
+        "a result of any attempt counts",
+        CORE,
+        "step is None or step.attempt != attempt or step.status",
+        "step is None or step.status",
+    ),
+    Sabotage("a result of an ended step counts", CORE, "attempt or step.status is not StepStatus.RUNNING:", "attempt:"),
+    Sabotage("an attempt is claimed twice", CORE, "event.attempt or step.status not in CLAIMABLE:", "event.attempt:"),
+    Sabotage("a claim ignores not_before", CORE, "if step.not_before and now < step.not_before:", "if False:"),
+    Sabotage(
+        "a lease without margin", CORE, "LEASE_MARGIN = timedelta(seconds=60)", "LEASE_MARGIN = timedelta(seconds=0)"
+    ),
+    Sabotage(
+        "max_attempts is ignored", CORE, "if not wanted or step.attempt >= policy.max_attempts:", "if not wanted:"
+    ),
+    Sabotage("one attempt too many", CORE, "step.attempt >= policy.max_attempts", "step.attempt > policy.max_attempts"),
+    Sabotage(
+        "retry_on is ignored",
+        CORE,
+        "bool(event.kind) and (not policy.retry_on or event.kind in policy.retry_on)",
+        "bool(event.kind)",
+    ),
+    Sabotage("permanent failures are tried again", CORE, "wanted = bool(event.kind) and (", "wanted = ("),
+    Sabotage("a job is waited for without end", CORE, "    if now >= give_up_at:\n", "    if False:\n"),
+    Sabotage(
+        "a dead letter of an old attempt ends the step", CORE, "step.attempt == event.attempt and not step", "not step"
+    ),
+    Sabotage(
+        "a lost start is not sent again", CORE, "            draft.send(StartRun(run.run_id))", "            pass"
+    ),
+    Sabotage(
+        "the sweep leaves expired leases",
+        CORE,
+        "    if step.status is StepStatus.RUNNING:\n        error",
+        "    if False:\n        error",
+    ),
+    Sabotage("the sweep starts nothing", CORE, "            draft.settle((step.step_id,))", "            pass"),
+    Sabotage("the sweep does not end runs", CORE, "    draft.settle((RUN_END,))\n", ""),
+    Sabotage(
+        "the sweep never looks at a running run",
+        CORE,
+        "        wake_at=now + RESEND_AFTER,\n        expires",
+        "        wake_at=None,\n        expires",
+    ),
+    Sabotage("a retried attempt keeps its number", CORE, "attempt=step.attempt + 1,", "attempt=step.attempt,"),
+    Sabotage(
+        "an ended step unlocks nothing",
+        DRAFT,
+        "        self.settle(plan.unlocked_by(self.run, step.step_id))",
+        "        pass",
+    ),
+    Sabotage(
+        "a map ends with its first item",
+        DRAFT,
+        "        is_open, unknown = plan.not_ended(self.run, items)\n        if is_open:\n            return\n        if unknown:\n",
+        "        is_open, unknown = plan.not_ended(self.run, items)\n        if False:\n",
+    ),
+    Sabotage(
+        "an ended run leaves steps open",
+        DRAFT,
+        "            if not step.status.is_terminal:\n                fields",
+        "            if False:\n                fields",
+    ),
+    Sabotage(
+        "an ended run keeps its slot", DRAFT, "        self.send(SettleReservation(self.run.run_id, status))\n", ""
+    ),
+    Sabotage(
+        "a slot is freed and counted twice",
+        DRAFT,
+        "        self.send(SettleReservation(self.run.run_id, status))\n",
+        "        self.send(SettleReservation(self.run.run_id, status))\n" * 2,
+    ),
+    Sabotage(
+        "a run ends without asking how it went",
+        DRAFT,
+        "        return len(last) == 1 and only.status is",
+        "        return True or only.status is",
+    ),
+    Sabotage("a tolerated failure fails the run", DRAFT, " and not s.is_tolerated]", "]"),
+    Sabotage("a step starts after a failure", PLAN, "    if lost and not spec.always:", "    if False:"),
+    Sabotage(
+        "a step is judged while one it depends on is open",
+        PLAN,
+        '    if is_open:\n        return Verdict("wait")\n    if unknown:\n        return Verdict("ask", unknown=unknown)\n    lost',
+        '    if unknown:\n        return Verdict("ask", unknown=unknown)\n    lost',
+    ),
+    Sabotage(
+        "a map runs one item too many at once",
+        PLAN,
+        "    before = index - _lanes(parent)\n    if",
+        "    before = index - _lanes(parent) - 1\n    if",
+    ),
+    Sabotage(
+        "the end of an item unlocks the wrong one",
+        PLAN,
+        "following = base[1] + _lanes(parent)",
+        "following = base[1] + _lanes(parent) + 1",
+    ),
+    Sabotage(
+        "a step that can't start reads as queued",
+        PLAN,
+        'verdict(full, step.step_id).kind == "queue"',
+        'verdict(full, step.step_id).kind in ("queue", "omit")',
+    ),
+    Sabotage("conditions are ignored", PLAN, "if not parse(spec.condition).holds(_values(run, spec)):", "if False:"),
+    Sabotage("Retry-After is ignored", RETRY, "return max(backoff, asked_s) +", "return backoff +"),
+    Sabotage("a limit admits one more", QUOTA, "if used >= value:", "if used > value:"),
+    Sabotage(
+        "messages go out before the commit",
+        ENGINE,
+        "                stored = self.store.commit(transition)",
+        "                self.bus.publish(messages(transition.run, transition.commands))\n                stored = self.store.commit(transition)",
+    ),
+    Sabotage(
+        "a conflict drops the event",
+        ENGINE,
+        "                continue\n            self._tell(transition)",
+        "                return None\n            self._tell(transition)",
+    ),
+    Sabotage(
+        "what needs no write is not sent",
+        ENGINE,
+        "                self.bus.publish(messages(transition.run, transition.commands))\n",
+        "",
+    ),
+    Sabotage(
+        "what the commit could not tell is not asked",
+        ENGINE,
+        "            self._tell(transition)\n            self._ask(run_id, transition)\n",
+        "            self._tell(transition)\n",
+    ),
+    Sabotage(
+        "a redelivered result unlocks nothing",
+        ENGINE,
+        "            self._apply(run_id, StepsEnded(unlocked_by(run, step.step_id)))",
+        "            pass",
+    ),
+    Sabotage(
+        "the owner is not checked before rows are written",
+        ENGINE,
+        "lambda: self.store.holds(run_id, ours)",
+        "lambda: True",
+    ),
+    Sabotage(
+        "the result is not told",
+        ENGINE,
+        "            self.bus.publish([completed(run_id, ours, result)])",
+        "            pass",
+    ),
+    Sabotage(
+        "an attempt is made before its time",
+        ENGINE,
+        "if step.not_before and self.now() < step.not_before:",
+        "if False:",
+    ),
+    Sabotage("a pinned config is read again", ENGINE, "        if run.specs:  #", "        if False:  #"),
+    Sabotage(
+        "an attempt without its step writes", ATTEMPT, "            if not self._still_ours():", "            if False:"
+    ),
+    Sabotage(
+        "messages are delivered before their time", TOPICS, "run.run_id, data, step.not_before))", "run.run_id, data))"
+    ),
+    Sabotage(
+        "messages carry the version before their commit",
+        TOPICS,
+        "                    step = replace(step, version=current.version)",
+        "                    pass",
+    ),
+    Sabotage(
+        "a run is stored over a newer one",
+        STORE,
+        'body = ? WHERE run_id = ? AND version = ?",',
+        'body = ? WHERE run_id = ? AND version >= ?",',
+    ),
+    Sabotage(
+        "a step is stored over a newer one",
+        STORE,
+        '" WHERE run_id = ? AND step_id = ? AND version = ?",',
+        '" WHERE run_id = ? AND step_id = ? AND version >= ?",',
+    ),
+    Sabotage(
+        "the second claim of a step is taken for good", STORE, "        if written.rowcount == 0:", "        if False:"
+    ),
+    Sabotage(
+        "a settled reservation stays",
+        STORE,
+        'db.execute("DELETE FROM reservations WHERE run_id = ?", (command.run_id,))',
+        "pass",
+    ),
+    Sabotage(
+        "one run more than the plan admits", STORE, "org_slug = :org) < :concurrent", "org_slug = :org) <= :concurrent"
+    ),
+    Sabotage(
+        "reservations are not extended",
+        STORE,
+        'db.execute("UPDATE reservations SET expires_at = ? WHERE run_id = ?", (expires_at, run.run_id))',
+        "pass",
+    ),
+    Sabotage("an end is counted twice", STORE, "{outcome} = {outcome} + 1", "{outcome} = {outcome} + 2"),
+    Sabotage(
+        "a commit sends nothing",
+        STORE,
+        "            self._bus.enqueue(db, messages(stored, transition.commands))",
+        "            pass",
+    ),
+    Sabotage(
+        "a step is held whatever happened to it",
+        STORE,
+        'AND step_id = ? AND version = ?"\n        found',
+        'AND step_id = ? AND version >= ?"\n        found',
+    ),
+    Sabotage(
+        "steps past their deadline are not due",
+        STORE,
+        "FROM steps WHERE deadline <= :now)",
+        "FROM steps WHERE deadline < 0)",
+    ),
+    Sabotage("open steps count as ended", STORE, "AND ended AND step_id IN", "AND step_id IN"),
+    Sabotage("the bus ignores not_before", BUS, "now if m.not_before is None else to_micros(m.not_before),", "now,"),
+    Sabotage(
+        "a message is handed out twice at once",
+        BUS,
+        "leased = (to_micros(now + ACK_DEADLINE),",
+        "leased = (to_micros(now),",
+    ),
+    Sabotage(
+        "an acknowledged message comes back",
+        BUS,
+        'db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,)))',
+        "None)",
+    ),
+    Sabotage("messages never die", BUS, "if delivery.deliveries >= MAX_DELIVERIES:", "if False:"),
+    Sabotage("nobody is told of dead letters", BUS, "            self.enqueue(db, [message])", "            pass"),
+    Sabotage("a restart delivers what is not due", BUS, "WHERE deliveries > 0 AND due_at > ?", "WHERE due_at > ?"),
+)
