@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """One-line sabotages of the code: each has to be noticed by the simulation or by a unit, contract or function test."""
 
 from dataclasses import dataclass
