@@ -6,22 +6,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 
-from common.adapters.sqlite.bus import SqliteBus
-from common.adapters.sqlite.credentials import SqliteCredentials
-from common.adapters.sqlite.database import Database
-from common.adapters.sqlite.logs import SqliteLogs
-from common.adapters.sqlite.run_store import SqliteRunStore
 from common.attempt import AttemptRunner
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.config.providers import load_providers
 from common.engine import Engine
 from common.errors import ConfigError, nearest
-from common.ports import Warehouse
+from common.ports import Credentials, EventBus, RunLogs, RunStore, Warehouse
 from common.settings import Settings
 
 STORE_FILE = "pipeline-ops.db"
 KEY_FILE = "credentials.key"
+
+Clock = Callable[[], datetime]
+Adapters = tuple[RunStore, EventBus, RunLogs, Credentials]
 
 _current: Engine | None = None
 _lock = threading.Lock()
@@ -43,16 +41,13 @@ def use(built: Engine | None) -> None:
         _current = built
 
 
-def build(settings: Settings, *, now: Callable[[], datetime] | None = None) -> Engine:
-    """Return an engine on the embedded adapters."""
+def build(settings: Settings, *, now: Clock | None = None) -> Engine:
+    """Return an engine on the adapters that the settings name."""
     clock = now or _utc_now
-    database = Database(settings.state_dir / STORE_FILE)
-    bus = SqliteBus(database, clock)
-    logs = SqliteLogs(database)
-    credentials = SqliteCredentials(database, settings.state_dir / KEY_FILE)
+    store, bus, logs, credentials = (_google if settings.store == "google" else _sqlite)(settings, clock)
     return Engine(
         settings=settings,
-        store=SqliteRunStore(database, bus),
+        store=store,
         bus=bus,
         logs=logs,
         plans=YamlPlans(settings.configs),
@@ -69,6 +64,31 @@ def build(settings: Settings, *, now: Callable[[], datetime] | None = None) -> E
         now=clock,
         owner=f"process-{uuid.uuid4().hex[:12]}",
     )
+
+
+def _sqlite(settings: Settings, clock: Clock) -> Adapters:
+    from common.adapters.sqlite.bus import SqliteBus
+    from common.adapters.sqlite.credentials import SqliteCredentials
+    from common.adapters.sqlite.database import Database
+    from common.adapters.sqlite.logs import SqliteLogs
+    from common.adapters.sqlite.run_store import SqliteRunStore
+
+    database = Database(settings.state_dir / STORE_FILE)
+    bus = SqliteBus(database, clock)
+    credentials = SqliteCredentials(database, settings.state_dir / KEY_FILE)
+    return SqliteRunStore(database, bus), bus, SqliteLogs(database), credentials
+
+
+def _google(settings: Settings, clock: Clock) -> Adapters:
+    from common.adapters.google.firestore_credentials import FirestoreCredentials
+    from common.adapters.google.firestore_logs import FirestoreLogs
+    from common.adapters.google.firestore_store import FirestoreRunStore
+    from common.adapters.google.pubsub import PubSubBus
+
+    project, firestore = settings.project_id, settings.firestore_host
+    bus = PubSubBus(project, settings.pubsub_host, clock)
+    credentials = FirestoreCredentials(project, settings.state_dir / KEY_FILE, firestore)
+    return FirestoreRunStore(project, bus, firestore), bus, FirestoreLogs(project, firestore), credentials
 
 
 def warehouse(settings: Settings) -> Warehouse:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import ConfigError
+from common.errors import ConfigError, nearest
 from common.paths import configs_dir
 
 PROVIDER_URL = re.compile(r"^PIPELINE_OPS_PROVIDER_URL_([A-Z0-9_]+)$")
 PROJECT = re.compile(r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
+STORES = ("sqlite", "google")
 ENVIRONMENT = re.compile(r"^[a-z][a-z0-9_]{0,19}$")
 
 
@@ -19,7 +20,8 @@ class Settings:
     """One stack's settings.
 
     ``provider_urls`` replaces base URLs of ``configs/system/providers.yml`` by provider key: how an operator points
-    a stack at a sandbox. Neither a pipeline's config nor a request can.
+    a stack at a sandbox. Neither a pipeline's config nor a request can. ``store`` is where runs and messages live:
+    ``sqlite``, or ``google`` for Firestore and Pub/Sub (the hosts are those of emulators; None is the cloud).
     """
 
     state_dir: Path = Path(".pipeline-ops")
@@ -28,6 +30,9 @@ class Settings:
     environment: str = "local"
     location: str = "US"
     bigquery_url: str | None = None
+    store: str = "sqlite"
+    firestore_host: str | None = None
+    pubsub_host: str | None = None
     provider_urls: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -40,12 +45,20 @@ class Settings:
             environment=environ.get("PIPELINE_OPS_ENV", "local"),
             location=environ.get("PIPELINE_OPS_LOCATION", "US"),
             bigquery_url=environ.get("BIGQUERY_EMULATOR_HOST") or None,
+            store=environ.get("PIPELINE_OPS_STORE", "sqlite"),
+            firestore_host=environ.get("FIRESTORE_EMULATOR_HOST") or None,
+            pubsub_host=environ.get("PUBSUB_EMULATOR_HOST") or None,
             provider_urls={
                 match[1].lower(): value for name, value in environ.items() if (match := PROVIDER_URL.match(name))
             },
         )
         if not PROJECT.match(settings.project_id):
             raise ConfigError(f"PIPELINE_OPS_PROJECT: {settings.project_id!r} is not a Google Cloud project id.")
+        if settings.store not in STORES:
+            raise ConfigError(
+                f"PIPELINE_OPS_STORE: {settings.store!r} must be one of {', '.join(STORES)}."
+                f"{nearest(settings.store, STORES)}"
+            )
         if not ENVIRONMENT.match(settings.environment):
             raise ConfigError(f"PIPELINE_OPS_ENV: {settings.environment!r} must be lower-case letters, digits, '_'.")
         return settings

@@ -16,6 +16,7 @@ from common.config.providers import load_providers
 from common.errors import PipelineOpsError, nearest
 from common.ports import CredentialInfo
 from common.settings import Settings
+from infra.local.stack import attached
 
 CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 
@@ -86,7 +87,7 @@ def add_credential(
     name = credential_id or f"cred_{provider}"
     if not CREDENTIAL_ID.match(name):
         raise PipelineOpsError(f"--id: {name!r} must be lower-case letters, digits, '_' and '-', a letter first.")
-    engine = bootstrap.build(settings)
+    engine = bootstrap.build(attached(settings))
     engine.plans.limits(org)
     secret = _read_secret(providers[provider].credential_hint, from_env)
     engine.credentials.add(CredentialInfo(org, name, provider, datetime.now(UTC)), secret)
@@ -100,7 +101,7 @@ def add_credential(
 @friendly
 def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
     """Show an organisation's credentials, without their secrets."""
-    found = bootstrap.build(settings).credentials.list(org)
+    found = bootstrap.build(attached(settings)).credentials.list(org)
     rows = [(c.credential_id, c.provider, c.created_at.isoformat()) for c in found]
     columns = ("credential_id", "provider", "created_at")
     if as_json:
@@ -116,7 +117,7 @@ def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
 @friendly
 def remove_credential(settings: Settings, org: str, credential_id: str) -> None:
     """Delete a credential. Rows it brought in keep its name."""
-    bootstrap.build(settings).credentials.remove(org, credential_id)
+    bootstrap.build(attached(settings)).credentials.remove(org, credential_id)
     click.echo(f"removed {credential_id} of {org}")
 
 

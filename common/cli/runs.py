@@ -16,22 +16,41 @@ from common.settings import Settings
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="There is no login yet: keep it on loopback.")
+@click.option(
+    "--stack",
+    "kind",
+    type=click.Choice(["embedded", "emulators"]),
+    default="embedded",
+    show_default=True,
+    help="embedded: runs and messages in one SQLite file. emulators: Google's own Firestore and Pub/Sub emulators.",
+)
 @click.pass_obj
 @friendly
-def serve(settings: Settings, port: int, host: str) -> None:
-    """Serve the API and every function, with the embedded stack, until interrupted."""
+def serve(settings: Settings, port: int, host: str, kind: str) -> None:
+    """Serve the API and every function until interrupted.
+
+    \b
+    Examples:
+      main.py serve
+      main.py serve --stack emulators --port 8081
+    """
     import signal
     import threading
 
+    from infra.local.emulator_stack import EmulatorStack
     from infra.local.stack import EmbeddedStack
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     logs.configure(settings.project_id, sys.stderr)
-    with EmbeddedStack(settings, host=host, port=port) as stack:
+    chosen = EmulatorStack if kind == "emulators" else EmbeddedStack
+    with chosen(settings, host=host, port=port) as stack:
         click.echo(f"Serving on {stack.url} (state in {settings.state_dir}). Ctrl-C ends it.")
         click.echo(f"BigQuery emulator: BIGQUERY_EMULATOR_HOST={stack.engine.settings.bigquery_url}")
+        if stack.engine.settings.firestore_host:
+            click.echo(f"Firestore emulator: FIRESTORE_EMULATOR_HOST={stack.engine.settings.firestore_host}")
+            click.echo(f"Pub/Sub emulator: PUBSUB_EMULATOR_HOST={stack.engine.settings.pubsub_host}")
         click.echo(f"  curl -X POST {stack.url}/pipelines/run/acme_corp/genai/payg/openai -d '{{}}'")
         stop.wait()
         click.echo("Stopping: steps at work are waited for.")
@@ -228,6 +247,8 @@ class OwnStack:
 
 def reader(settings: Settings) -> ApiClient:
     """Return a client of the store in this process: no stack is needed to look, or to end a run."""
+    from infra.local.stack import attached
+
     quiet(settings)
-    bootstrap.use(bootstrap.build(settings))
+    bootstrap.use(bootstrap.build(attached(settings)))
     return ApiClient(None)

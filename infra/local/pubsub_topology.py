@@ -61,7 +61,7 @@ def set_up(
 
     A repeat changes nothing but the endpoints, if ``base_url`` or a function is another one now.
     """
-    from google.cloud import pubsub_v1
+    from google.cloud import pubsub_v1  # type: ignore[attr-defined, unused-ignore]
 
     publisher, subscriber = _clients(emulator_host)
     with publisher, subscriber:

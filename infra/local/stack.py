@@ -1,4 +1,4 @@
-"""The embedded stack: store and bus in SQLite, the BigQuery emulator, every function in this process.
+"""The local stacks: a store and a bus, the BigQuery emulator, every function in this process.
 
 One stack a state directory at a time (a file lock holds it, which the system frees however the process ends). A
 start goes on where the last one stopped: leases of the dead process are given up, its messages delivered again.
@@ -26,12 +26,21 @@ SWEEP_EVERY_S = 5.0
 """The cloud's Scheduler sweeps every minute; here a sweep costs one indexed read."""
 
 
+TOLD = ("bigquery_url", "store", "firestore_host", "pubsub_host")
+"""Settings of a running stack that others need to reach what it reaches."""
+
+
 class StackBusyError(PipelineOpsError):
     """Another process runs a stack on the same state directory."""
 
 
-class EmbeddedStack:
-    """Starts and stops everything. ``url`` serves the API; ``engine`` is the process's engine."""
+class LocalStack:
+    """Starts and stops everything. ``url`` serves the API; ``engine`` is the process's engine.
+
+    What differs from stack to stack are the servers behind the store and the way of a message to its function.
+    """
+
+    http_threads = 8
 
     def __init__(self, settings: Settings, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._settings, self._host, self._port = settings, host, port
@@ -64,27 +73,38 @@ class EmbeddedStack:
             self._emulator = BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id)
             self._emulator.start()
             settings = replace(settings, bigquery_url=self._emulator.url)
+        settings = self._start_store(settings)
         self.engine = bootstrap.build(settings)
         bootstrap.use(self.engine)
-        assert isinstance(self.engine.bus, SqliteBus)
         app = wsgi_app()
         self._serve(app, settings)
-        self.engine.bus.release()
-        recovered = self.engine.recover()
-        if recovered:
-            logger.warning("%d runs of an earlier process go on", recovered)
-        self._dispatcher = Dispatcher(self.engine.bus, poster(app, settings.project_id))
-        self._dispatcher.start()
+        self._start_delivery(app)
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()
+
+    def _start_store(self, settings: Settings) -> Settings:
+        """Start what keeps runs and messages; return the settings that lead to it."""
+        return settings
+
+    def _stop_store(self) -> None:
+        """End what ``_start_store`` started."""
+
+    def _start_delivery(self, app: Any) -> None:
+        """Have messages delivered to their functions."""
+        raise NotImplementedError
+
+    def _stop_delivery(self) -> None:
+        """Deliver nothing any more; also called where nothing was started."""
 
     def _serve(self, app: Any, settings: Settings) -> None:
         from waitress.server import create_server
 
-        self._server = create_server(app, host=self._host, port=self._port, threads=8, ident="pipeline-ops")
+        self._server = create_server(
+            app, host=self._host, port=self._port, threads=self.http_threads, ident="pipeline-ops"
+        )
         self.url = f"http://{self._host}:{self._server.effective_port}"
         threading.Thread(target=self._server.run, name="http", daemon=True).start()
-        where = {"url": self.url, "pid": os.getpid(), "bigquery_url": settings.bigquery_url}
+        where = {name: getattr(settings, name) for name in TOLD} | {"url": self.url, "pid": os.getpid()}
         (settings.state_dir / "stack.json").write_text(json.dumps(where))
 
     def _sweep(self) -> None:
@@ -97,13 +117,13 @@ class EmbeddedStack:
     def stop(self) -> None:
         """End every part; steps at work are waited for."""
         self._stopping.set()
-        if hasattr(self, "_dispatcher"):
-            self._dispatcher.stop()
+        self._stop_delivery()
         if hasattr(self, "_sweeper"):
             self._sweeper.join()
         if self._server is not None:
             self._server.close()
         bootstrap.use(None)
+        self._stop_store()
         if self._emulator is not None:
             self._emulator.stop()
         if self._lock is not None:
@@ -112,18 +132,50 @@ class EmbeddedStack:
             self._lock = None
 
 
+class EmbeddedStack(LocalStack):
+    """Store and bus in one SQLite file; nothing but Python is needed."""
+
+    _dispatcher: Dispatcher | None = None
+
+    def _start_delivery(self, app: Any) -> None:
+        bus = self.engine.bus
+        assert isinstance(bus, SqliteBus)
+        bus.release()
+        recovered = self.engine.recover()
+        if recovered:
+            logger.warning("%d runs of an earlier process go on", recovered)
+        self._dispatcher = Dispatcher(bus, poster(app, self._settings.project_id))
+        self._dispatcher.start()
+
+    def _stop_delivery(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.stop()
+
+
 def running(state_dir: Path) -> str | None:
     """Return the URL of the stack that another process runs on this directory, or None."""
+    url: str | None = _told(state_dir).get("url")
+    return url
+
+
+def attached(settings: Settings) -> Settings:
+    """Return the settings with which this process reaches the store and the warehouse of a running stack, if any."""
+    told = _told(settings.state_dir)
+    return replace(settings, **{name: told[name] for name in TOLD if name in told})
+
+
+def _told(state_dir: Path) -> dict[str, Any]:
+    """Return what the stack that runs on the directory says of itself; nothing if none does."""
     try:
         handle = _take_lock(state_dir)
     except StackBusyError:
         try:
-            url: str = json.loads((state_dir / "stack.json").read_text())["url"]
-        except (OSError, ValueError, KeyError):
-            return None
-        return url
+            told: dict[str, Any] = json.loads((state_dir / "stack.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return told
     os.close(handle)
-    return None
+    return {}
 
 
 def _take_lock(state_dir: Path) -> int:

@@ -94,7 +94,7 @@ def _client(emulator_host: str | None, timeout_s: float) -> Any:
     if emulator_host is None:
         return pubsub_v1.PublisherClient(batch_settings=batching, publisher_options=options)
 
-    import grpc  # type: ignore[import-untyped]
+    import grpc
     from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 
     transport = PublisherGrpcTransport(channel=grpc.insecure_channel(emulator_host))

@@ -1,0 +1,49 @@
+"""The whole product on Google's own emulators: the clients, pushes and dead letters of the cloud, on one machine.
+
+The emulators keep everything in memory: runs and messages end with the stack. Rows in BigQuery and credentials' key
+stay in the state directory.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from common.settings import Settings
+from infra.local.google_emulators import GoogleEmulators
+from infra.local.host import SUBSCRIPTIONS
+from infra.local.pubsub_topology import DEAD_LETTERS, PushPolicy, set_up
+from infra.local.stack import LocalStack
+
+PUSH_POLICY = PushPolicy(min_backoff_s=0, max_backoff_s=0)
+"""Nobody wants to wait minutes for a repeat here; without a backoff the emulator repeats every second."""
+
+
+class EmulatorStack(LocalStack):
+    """Firestore and Pub/Sub from Google's emulators; Pub/Sub pushes to this process over HTTP."""
+
+    http_threads = 40
+    _emulators: GoogleEmulators | None = None
+
+    def _start_store(self, settings: Settings) -> Settings:
+        self._emulators = GoogleEmulators(settings.state_dir)
+        self._emulators.start()
+        return replace(
+            settings,
+            store="google",
+            firestore_host=self._emulators.firestore_host,
+            pubsub_host=self._emulators.pubsub_host,
+        )
+
+    def _stop_store(self) -> None:
+        if self._emulators is not None:
+            self._emulators.stop()
+
+    def _start_delivery(self, app: Any) -> None:
+        assert self._emulators is not None
+        functions = {topic: function for topic, function in SUBSCRIPTIONS.items() if topic != DEAD_LETTERS}
+        set_up(
+            self._settings.project_id,
+            self.url,
+            functions,
+            emulator_host=self._emulators.pubsub_host,
+            policy=PUSH_POLICY,
+        )
