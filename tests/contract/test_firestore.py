@@ -194,9 +194,9 @@ def test_changes_keep_the_order_of_each_document_though_clocks_differ() -> None:
         touched = tuple(step_id for step_id, _ in told if step_id == "a")
         return change_entries(Transition(run, changes=changes, touched=touched, header=True), lambda: at)
 
-    ahead, behind = entries(5000, ("", "r1"), ("a", "a1")), entries(1000, ("a", "a2"), ("z", "z1"))
-    documents = [ahead[""] + behind[""], ahead["a"] + behind["a"]]
-    assert [change.after for change in read_changes(documents)] == ["r1", "z1", "a1", "a2"]
+    step, run, late = entries(1000, ("a", "a1")), entries(2000, ("", "r1"), ("z", "z1")), entries(500, ("a", "a2"))
+    documents = [run[""], step["a"] + late["a"]]
+    assert [change.after for change in read_changes(documents)] == ["a1", "a2", "r1", "z1"]
 
 
 def test_the_usage_forgets_what_is_long_past() -> None:

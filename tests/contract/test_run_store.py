@@ -144,6 +144,25 @@ def test_of_two_claims_of_one_attempt_the_second_is_stale(adapter: Adapter) -> N
     assert adapter.store.load(run.run_id).steps["a"].owner == "first"
 
 
+def test_of_two_results_of_one_attempt_the_second_is_stale(adapter: Adapter) -> None:
+    started(adapter)
+    claimed(adapter, "a")
+    run = adapter.store.load(new_run().run.run_id, ("a",))
+    adapter.store.commit(transitions.apply(run, AttemptSucceeded("a", 1, Receipt(rows=3)), T0))
+    with pytest.raises(StaleRunError):
+        adapter.store.commit(transitions.apply(run, AttemptSucceeded("a", 1, Receipt(rows=4)), T0))
+    assert adapter.store.load(run.run_id).steps["a"].receipt.rows == 3
+
+
+def test_a_commit_that_writes_what_is_there_already_makes_a_new_version_all_the_same(adapter: Adapter) -> None:
+    run = started(adapter)
+    same = Transition(adapter.store.load(run.run_id, ()), header=True)
+    stored = adapter.store.commit(same)
+    assert stored.version != same.run.version
+    with pytest.raises(StaleRunError):
+        adapter.store.commit(same)
+
+
 def test_a_transition_of_several_records_is_stored_whole_or_not_at_all(adapter: Adapter) -> None:
     """The run is cancelled from a reading in which ``a`` was not yet claimed."""
     run = started(adapter)

@@ -88,15 +88,8 @@ def change_entries(transition: Transition, now_ns: Callable[[], int] = time.time
 
 def read_changes(documents: Iterable[Sequence[str]]) -> list[Change]:
     """Return the changes of these documents in one order, which is that of the array within each document."""
-    told = merge(*(list(_in_order(entries)) for entries in documents), key=lambda pair: pair[0])
-    return [change for _, body in told for change in decode_changes(body)]
-
-
-def _in_order(entries: Sequence[str]) -> Iterable[tuple[int, str]]:
-    latest = 0
-    for entry in entries:
-        latest = max(latest, int(entry[:SEQUENCE_DIGITS]))
-        yield latest, entry[SEQUENCE_DIGITS:]
+    told = merge(*documents, key=lambda entry: entry[:SEQUENCE_DIGITS])
+    return [change for entry in told for change in decode_changes(entry[SEQUENCE_DIGITS:])]
 
 
 @dataclass(frozen=True, slots=True)
