@@ -24,6 +24,7 @@ from common.domain.events import (
     Event,
     MessageDied,
     OwnerLost,
+    RunAnnounced,
     RunRejected,
     RunValidated,
     SkipRequested,
@@ -143,9 +144,11 @@ class Engine:
 
     def start_run(self, run_id: str) -> None:
         """Validate a pending run and queue its first steps, or end it with what is wrong."""
-        run = self.store.load(run_id)
+        run = self.store.load(run_id, ())
         if run.status is not RunStatus.PENDING:
             return
+        if run.specs:
+            run = self.store.load(run_id)  # a rerun: some of its steps are kept
         try:
             event: Event = self._validated(run)
         except (ConfigError, RequestError) as error:
@@ -178,7 +181,12 @@ class Engine:
                 return
             if isinstance(result, AttemptFailed):
                 logger.error(result.error)
-            self.bus.publish([completed(run_id, ours, result)])
+            try:
+                self.bus.publish([completed(run_id, ours, result)])
+            except TransientError as error:
+                # The work is done, and its message would not come back: the claim is taken. So it is applied here.
+                logger.warning("The result could not be published, it is applied at once: %s", error)
+                self.advance(run_id, ours, result)
 
     def advance(self, run_id: str, step: Step, result: AttemptSucceeded | AttemptFailed) -> None:
         """Apply an attempt's result: unlock dependents, retry, or end the run."""
@@ -198,11 +206,11 @@ class Engine:
 
     def run_finished(self, run_id: str) -> None:
         """Tell that a run has ended: one structured line that alerting can be built on."""
-        run = self.store.load(run_id)
-        rows = sum(s.receipt.rows for s in run.steps.values())
-        with bound(run=run_id, org=run.request.org_slug, route=run.request.route, rows=rows):
+        run = self.store.load(run_id, ())
+        with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
             failed = run.status is RunStatus.FAILED
             logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
+        self._apply(run_id, RunAnnounced(), (), view=run)
 
     def sweep(self) -> int:
         """Re-drive or end every run that is past a deadline; return how many were. Safe to run twice at once."""

@@ -83,7 +83,7 @@ class RunStore(Protocol):
         """Return ids of runs that the sweep has to look at: their ``wake_at`` or the deadline of a step has come."""
 
     def active(self) -> Sequence[str]:
-        """Return ids of all runs that have not ended, oldest first."""
+        """Return ids of the runs that the sweep still looks at, oldest first; all that have not ended are."""
 
     def history(
         self,

@@ -226,6 +226,8 @@ class Draft:
             if not step.status.is_terminal:
                 fields = replace(step, owner="", not_before=None, waits_on="", give_up_at=None)
                 self.move(fields, StepStatus.CANCELLED, f"the run ended: {reason}")
-        self.move_run(status, reason, error=error, ended_at=self.now, wake_at=None, expires_at=None)
+        # The sweep goes on to look at the run until its end is announced: that message may be lost like any other.
+        wake_at = self.now + RESEND_AFTER
+        self.move_run(status, reason, error=error, ended_at=self.now, wake_at=wake_at, expires_at=None)
         self.send(SettleReservation(self.run.run_id, status))
         self.send(AnnounceRunFinished(self.run.run_id))

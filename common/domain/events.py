@@ -92,6 +92,11 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
+class RunAnnounced:
+    """Whoever listens was told that the run has ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Somebody wants the run to end now."""
 
@@ -119,6 +124,7 @@ Event = (
     | OwnerLost
     | MessageDied
     | Swept
+    | RunAnnounced
     | CancelRequested
     | SkipRequested
 )

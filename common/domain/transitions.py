@@ -20,7 +20,7 @@ from math import ceil
 from typing import Any
 
 from common.domain import plan
-from common.domain.commands import DispatchStep, StartRun
+from common.domain.commands import AnnounceRunFinished, DispatchStep, StartRun
 from common.domain.draft import RESEND_AFTER, RETRY_GRACE, Ask, Change, Draft, Transition
 from common.domain.events import (
     AttemptClaimed,
@@ -31,6 +31,7 @@ from common.domain.events import (
     Event,
     MessageDied,
     OwnerLost,
+    RunAnnounced,
     RunRejected,
     RunValidated,
     SkipRequested,
@@ -118,11 +119,28 @@ def _pending(run: Run, reason: str) -> Transition:
 
 def apply(run: Run, event: Event, now: datetime) -> Transition:
     """Return what the event makes of the run at ``now``."""
-    if run.status.is_terminal:
-        return Transition(run)
     draft = Draft(run, now)
+    if run.status.is_terminal:
+        _after_end(draft, event)
+        return draft.done()
     HANDLERS[type(event)](draft, event)
     return draft.done()
+
+
+def _after_end(draft: Draft, event: Event) -> None:
+    """Nothing changes an ended run; its end is announced until somebody says that it was."""
+    wake_at = draft.run.wake_at
+    if wake_at is None:
+        return
+    if isinstance(event, RunAnnounced):
+        draft.set_run(wake_at=None)
+    elif isinstance(event, Swept) and draft.now >= wake_at:
+        draft.set_run(wake_at=draft.now + RESEND_AFTER)
+        draft.send(AnnounceRunFinished(draft.run.run_id))
+
+
+def _on_announced(_draft: Draft, _event: RunAnnounced) -> None:
+    """A run that has not ended can't have been announced."""
 
 
 def _on_validated(draft: Draft, event: RunValidated) -> None:
@@ -334,6 +352,7 @@ HANDLERS: Mapping[type[Event], Callable[[Draft, Any], None]] = {
     OwnerLost: _on_owner_lost,
     MessageDied: _on_message_died,
     Swept: _on_swept,
+    RunAnnounced: _on_announced,
     CancelRequested: _on_cancel,
     SkipRequested: _on_skip,
 }

@@ -4,23 +4,37 @@ The emulators keep everything in memory: runs and messages end with the stack. R
 stay in the state directory.
 """
 
+import logging
+import threading
 from dataclasses import replace
 from typing import Any
+
+from werkzeug.serving import BaseWSGIServer, make_server
 
 from common.settings import Settings
 from infra.local.google_emulators import GoogleEmulators
 from infra.local.host import SUBSCRIPTIONS
 from infra.local.pubsub_topology import DEAD_LETTERS, PushPolicy, set_up
-from infra.local.stack import LocalStack
+from infra.local.stack import LocalStack, Server
 
 PUSH_POLICY = PushPolicy(min_backoff_s=0, max_backoff_s=0)
 """Nobody wants to wait minutes for a repeat here; without a backoff the emulator repeats every second."""
 
 
+class _Closing:
+    """Ends a werkzeug server the way other servers end."""
+
+    def __init__(self, server: BaseWSGIServer) -> None:
+        self._server = server
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
 class EmulatorStack(LocalStack):
     """Firestore and Pub/Sub from Google's emulators; Pub/Sub pushes to this process over HTTP."""
 
-    http_threads = 40
     _emulators: GoogleEmulators | None = None
 
     def _start_store(self, settings: Settings) -> Settings:
@@ -36,6 +50,18 @@ class EmulatorStack(LocalStack):
     def _stop_store(self) -> None:
         if self._emulators is not None:
             self._emulators.stop()
+
+    def _listen(self, app: Any) -> tuple[Server, int]:
+        # The Pub/Sub emulator stops after some hundred pushes to a server that keeps connections open; this one closes
+        # each after its answer.
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
+        server = make_server(self._host, self._port, app, threaded=True)
+        threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+        return _Closing(server), server.port
+
+    def _stop_delivery(self) -> None:
+        if self._emulators is not None:
+            self._emulators.pubsub.stop()
 
     def _start_delivery(self, app: Any) -> None:
         assert self._emulators is not None

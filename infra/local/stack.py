@@ -11,7 +11,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from common import bootstrap
 from common.adapters.sqlite.bus import SqliteBus
@@ -34,20 +34,25 @@ class StackBusyError(PipelineOpsError):
     """Another process runs a stack on the same state directory."""
 
 
+class Server(Protocol):
+    """A server of HTTP that can be ended."""
+
+    def close(self) -> None:
+        """Take no more requests."""
+
+
 class LocalStack:
     """Starts and stops everything. ``url`` serves the API; ``engine`` is the process's engine.
 
     What differs from stack to stack are the servers behind the store and the way of a message to its function.
     """
 
-    http_threads = 8
-
     def __init__(self, settings: Settings, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._settings, self._host, self._port = settings, host, port
         self._stopping = threading.Event()
         self._emulator: BigQueryEmulator | None = None
         self._lock: int | None = None
-        self._server: Any = None
+        self._server: Server | None = None
         self.url = ""
         self.engine: Engine
 
@@ -97,15 +102,18 @@ class LocalStack:
         """Deliver nothing any more; also called where nothing was started."""
 
     def _serve(self, app: Any, settings: Settings) -> None:
-        from waitress.server import create_server
-
-        self._server = create_server(
-            app, host=self._host, port=self._port, threads=self.http_threads, ident="pipeline-ops"
-        )
-        self.url = f"http://{self._host}:{self._server.effective_port}"
-        threading.Thread(target=self._server.run, name="http", daemon=True).start()
+        self._server, port = self._listen(app)
+        self.url = f"http://{self._host}:{port}"
         where = {name: getattr(settings, name) for name in TOLD} | {"url": self.url, "pid": os.getpid()}
         (settings.state_dir / "stack.json").write_text(json.dumps(where))
+
+    def _listen(self, app: Any) -> tuple[Server, int]:
+        """Start to serve; return the server and its port."""
+        from waitress.server import create_server
+
+        server = create_server(app, host=self._host, port=self._port, threads=8, ident="pipeline-ops")
+        threading.Thread(target=server.run, name="http", daemon=True).start()
+        return server, server.effective_port
 
     def _sweep(self) -> None:
         while not self._stopping.wait(SWEEP_EVERY_S):

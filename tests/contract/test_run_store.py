@@ -19,6 +19,7 @@ from common.domain.events import (
     AttemptSucceeded,
     AttemptSuspended,
     CancelRequested,
+    RunAnnounced,
     RunRejected,
     RunValidated,
     Swept,
@@ -417,10 +418,12 @@ def test_due_runs_are_those_past_their_deadline_longest_overdue_first(adapter: A
     assert [int(r[4:], 16) for r in adapter.store.due(deadline + timedelta(seconds=5), 10)] == [2, 3]
 
 
-def test_an_ended_run_is_neither_due_nor_active(adapter: Adapter) -> None:
+def test_an_ended_and_announced_run_is_neither_due_nor_active(adapter: Adapter) -> None:
     new = create(adapter)
     assert list(adapter.store.active()) == [new.run.run_id]
     end(adapter, new, T0)
+    assert list(adapter.store.active()) == [new.run.run_id]
+    adapter.store.commit(transitions.apply(adapter.store.load(new.run.run_id), RunAnnounced(), T0))
     assert list(adapter.store.active()) == []
     assert list(adapter.store.due(T0 + timedelta(days=999), 10)) == []
 

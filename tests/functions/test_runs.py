@@ -249,3 +249,37 @@ def test_a_second_sweep_at_the_same_time_changes_nothing(harness: Harness) -> No
     harness.clock.now += timedelta(seconds=130)
     assert harness.engine.sweep() == 1 and harness.engine.sweep() == 0
     assert harness.finish(run_id).status is RunStatus.COMPLETED
+
+
+def test_a_result_that_can_not_be_published_is_applied_all_the_same(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    harness.script("count", lambda context, _params: calls.append(context.step_id))
+    harness.pipeline(step("only", script="count"))
+    publish = harness.bus.publish
+
+    def broken(messages: Any) -> None:
+        if any(m.topic == "step-completed" for m in messages):
+            raise TransientError("the bus is down")
+        publish(messages)
+
+    monkeypatch.setattr(harness.bus, "publish", broken)
+    run_id = harness.start()
+    harness.drain()
+    assert harness.run(run_id).status is RunStatus.COMPLETED and calls == ["only"]
+
+
+def test_the_end_of_a_run_is_announced_again_if_its_message_is_lost(harness: Harness) -> None:
+    run_id = harness.start()
+    told: list[str] = []
+    for _ in range(20):
+        for found in harness.bus.pull(1):
+            told.append(found.message.topic)
+            if found.message.topic != "run-finished" or told.count("run-finished") > 1:
+                harness.deliver(found)
+            harness.bus.ack(found)
+        harness.clock.tick(30)
+        harness.engine.sweep()
+    assert told.count("run-finished") == 2 and not harness.engine.store.active()
+    assert harness.run(run_id).status is RunStatus.COMPLETED

@@ -14,6 +14,7 @@ from common.domain.events import (
     AttemptSucceeded,
     Event,
     OwnerLost,
+    RunAnnounced,
     RunRejected,
     RunValidated,
     Swept,
@@ -234,6 +235,7 @@ def test_a_run_ends_once_and_settles_its_reservation_once(ends_well: bool) -> No
         world.succeed(name) if ends_well else world.fail(name)
     assert world.settled() == [SettleReservation("run_1", RunStatus.COMPLETED if ends_well else RunStatus.FAILED)]
     assert [c for c in world.commands if isinstance(c, AnnounceRunFinished)] == [AnnounceRunFinished("run_1")]
+    world.tell(RunAnnounced())
     ended = world.run
     for event in (Swept(), AttemptSucceeded("a", 1, Receipt()), RunRejected("x"), OwnerLost("me")):
         assert not world.tell(event, after=10**7).changes
@@ -339,11 +341,21 @@ def test_every_open_state_has_a_reason_and_a_time_when_the_sweep_looks() -> None
             assert open_step.deadline is not None or followed
 
 
-def test_an_ended_run_is_never_looked_at_again() -> None:
+def test_the_end_of_a_run_is_announced_until_somebody_says_that_it_was() -> None:
     world = World(step("a"))
     world.claim("a")
     world.succeed("a")
-    assert world.run.wake_at is None
+    for _ in range(2):
+        assert not world.tell(Swept(), after=RESEND_AFTER.total_seconds() - 1).writes
+        assert world.tell(Swept(), after=1).commands == (AnnounceRunFinished("run_1"),)
+    world.tell(RunAnnounced())
+    assert world.run.wake_at is None and not world.tell(Swept(), after=10**7).writes
+    assert len(world.settled()) == 1
+
+
+def test_a_run_that_has_not_ended_is_not_announced() -> None:
+    world = World(step("a"))
+    assert not world.tell(RunAnnounced()).writes and world.run.wake_at is not None
 
 
 def test_every_change_is_logged_with_before_and_after() -> None:

@@ -134,7 +134,7 @@ class SqliteRunStore:
             self._bus.enqueue(db, messages(stored, transition.commands))
             return stored
 
-        stored = self._database.write(update, durable=run.status.is_terminal)
+        stored = self._database.write(update, durable=run.status.is_terminal and bool(transition.changes))
         self._bus.wake()
         return stored
 
