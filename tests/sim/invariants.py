@@ -15,7 +15,7 @@ from common.domain.draft import RESEND_AFTER, Transition
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.mapping import item_config
 from common.domain.model import Run, RunStatus, Step, StepSpec, StepStatus
-from common.domain.plan import map_of, spec_of, whole
+from common.domain.plan import RUN_END, map_of, spec_of, unlocked_by, whole
 from common.domain.quota import Limits, Usage
 from common.ports import Message
 from common.topics import read_dead
@@ -62,6 +62,7 @@ class Rules:
         self.written: set[Key] = set()
         self.looked: set[Key] = set()
         self.dead: set[Key] = set()
+        self.sent: set[tuple[str, str]] = set()
         self.late_rows = 0
 
     def _check(self, holds: object, rule: int, text: str, *about: object) -> None:
@@ -82,6 +83,7 @@ class Rules:
         self._check(CANARY not in text, 10, "a message holds a secret", message.topic)
         if "run" in message.data:
             run = self.runs[message.key]
+            self.sent.add((message.key, message.data["step"]["spec"]["step_id"]))
             self._check(message.data["run"]["request"]["org_slug"] == run.request.org_slug, 9, "another's order")
 
     def died(self, message: Message, poison: str) -> None:
@@ -89,6 +91,27 @@ class Rules:
         self._check(poison, 6, "a message died that only had to wait", message.topic, message.key)
         run_id, step_id, attempt = read_dead(message.topic, message.data)
         self.dead.add((run_id, step_id, attempt))
+
+    def acknowledged(self, run_id: str, step: Step, *, last: bool) -> None:
+        """A result is never delivered again; ``last``: and nobody else is at work on the run (rule 3)."""
+        steps, run = self.steps[run_id], self.runs[run_id]
+        record = steps.get(step.step_id)
+        lost = record and record.status is StepStatus.RUNNING and record.attempt == step.attempt
+        self._check(not lost or run.status.is_terminal, 3, "a result was dropped", run_id, step.step_id, step.attempt)
+        if last and not run.status.is_terminal:
+            full = whole(run, steps)
+            for name in unlocked_by(full, step.step_id):  # what follows from those again is left to the sweep
+                if name == RUN_END:
+                    still_open = not all(s.status.is_terminal for s in full.steps.values())
+                    self._check(still_open, 3, "nobody ended the run", run_id, step.step_id)
+                elif full.steps[name].status is StepStatus.QUEUED:
+                    self._check((run_id, name) in self.sent, 3, "nobody started the step", run_id, name)
+
+    def read(self, run: Run) -> None:
+        """A process reads the whole run (rule 8)."""
+        for step in run.steps.values() if not run.status.is_terminal else ():
+            if step.status is StepStatus.QUEUED and map_of(step.step_id) is None:
+                self._needs_met(step.spec, dict(run.steps), (run.run_id, step.step_id, "reads as queued"))
 
     def looked_at(self, run_id: str, step: Step) -> None:
         """An attempt asks whether its step is still its own."""
@@ -112,7 +135,10 @@ class Rules:
         written = [stored.steps[name] for name in transition.touched]
         told = repr((written, transition.changes, stored.reason, stored.error))
         self._check(CANARY not in told, 10, "a document holds a secret", run_id)
-        self._check(not old.status.is_terminal, 1, "an ended run was changed", run_id, old.status, transition.changes)
+        if old.status.is_terminal:
+            # All that may still change is when the sweep looks whether its end was announced.
+            same = replace(stored, steps={}, version=0) == replace(old, version=0, wake_at=stored.wake_at)
+            self._check(same and not written, 1, "an ended run was changed", run_id, old.status, transition.changes)
         if transition.header:
             self._check(transition.run.version == old.version, 1, "a commit overwrote one it did not see", run_id)
             self._pinned(old, stored)
@@ -126,7 +152,7 @@ class Rules:
             seen = transition.run.steps[step.step_id].version == (past.version if past else 0)
             self._check(seen, 2, "a commit overwrote one it did not see", run_id, step.step_id)
             self._step(self.runs[run_id], past, step)
-        if self.runs[run_id].status.is_terminal:
+        if self.runs[run_id].status.is_terminal and not old.status.is_terminal:
             self._ended(self.runs[run_id], records)
 
     # the rules
@@ -310,6 +336,8 @@ class Rules:
         """Every run has ended, and what was counted is what was seen (rules 3, 4 and 5)."""
         still = [f"{run_id} {r.status}: {r.reason}" for run_id, r in self.runs.items() if not r.status.is_terminal]
         self._check(not still, 3, "runs did not end", *still)
+        due = [run_id for run_id, run in self.runs.items() if run.wake_at]
+        self._check(not due, 3, "the sweep still looks at ended runs", *due)
         self._check(not self.active, 2, "an attempt never stopped", *self.active)
         for org, counted in usage.items():
             ends = [run.status for run in self.runs.values() if run.request.org_slug == org]

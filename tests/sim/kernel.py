@@ -44,17 +44,21 @@ class Faults:
     @classmethod
     def drawn(cls, rng: Random) -> "Faults":
         names = list(cls.__dataclass_fields__)
-        scale = {"conflict": 0.2, "slow": 0.1, "stalled": 0.03, "duplicated": 0.3, "delayed": 0.15, "ack_lost": 0.1}
+        scale = {"conflict": 0.2, "slow": 0.1, "duplicated": 0.3, "delayed": 0.15, "ack_lost": 0.1, "poisoned": 0.08}
         return cls(**{name: rng.choice((0, 0.2, 1)) * scale.get(name, 0.03) for name in names})
 
 
 @dataclass(eq=False)
 class Actor:
-    """One process at work on one message or request; ``run_id`` is the only run it may touch (None: any)."""
+    """One process at work on one message or request; ``run_id`` is the only run it may touch (None: any).
+
+    ``poison`` says where it fails each time.
+    """
 
     name: str
     run_id: str | None
     body: greenlet
+    poison: str = ""
 
 
 class Kernel:
@@ -91,7 +95,9 @@ class Kernel:
             self.seconds, _, do = heapq.heappop(self._heap)
             do()
 
-    def spawn(self, name: str, run_id: str | None, work: Callable[[], Any], done: Done | None = None) -> None:
+    def spawn(
+        self, name: str, run_id: str | None, work: Callable[[], Any], done: Done | None = None, poison: str = ""
+    ) -> None:
         """Start a process. An error that the engine does not declare goes through to the test."""
 
         def body() -> None:
@@ -109,7 +115,7 @@ class Kernel:
             if done:
                 done(outcome, text)
 
-        actor = Actor(name, run_id, greenlet(body))
+        actor = Actor(name, run_id, greenlet(body), poison)
         self.actors[actor.body] = actor
         self.after(0, actor.body.switch)
 

@@ -26,7 +26,7 @@ class Sabotage:
 
 
 SABOTAGES = (
-    Sabotage("an ended run takes events", CORE, "    if run.status.is_terminal:\n        return Transition(run)\n", ""),
+    Sabotage("an ended run takes events", CORE, "    if run.status.is_terminal:\n", "    if False:\n"),
     Sabotage(
         "a result of any attempt counts",
         CORE,

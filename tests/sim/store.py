@@ -54,12 +54,17 @@ class FaultyStore:
         messages, self._outbox.messages = self._outbox.messages, []
         if messages and self._world.chance(self._world.faults.outbox_lost):
             self._world.trace("a commit loses its messages")
+            for message in messages:
+                self._rules.published(message)
             raise self._world.rng.choice((Killed(), TransientError("The bus does not answer.")))
         self._enqueue(messages)
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
         self._rules.touched(run_id)
-        return self._world.call("load", lambda: self.memory.load(run_id, step_ids))
+        run = self._world.call("load", lambda: self.memory.load(run_id, step_ids))
+        if step_ids is None:
+            self._rules.read(run)
+        return run
 
     def holds(self, run_id: str, step: Step) -> bool:
         def effect() -> bool:
@@ -71,6 +76,9 @@ class FaultyStore:
 
     def all_ended(self, run_id: str, step_ids: Collection[str]) -> bool:
         self._rules.touched(run_id)
+        actor = self._world.actor()
+        if actor and actor.poison == "asking":
+            raise TransientError("poison")
         return self._world.call("all_ended", lambda: self.memory.all_ended(run_id, step_ids))
 
     def due(self, now: datetime, limit: int) -> Sequence[str]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import common.engine
-from common.domain.model import Pipeline, RunRequest, StepSpec
+from common.domain.model import Pipeline, Run, RunRequest, StepSpec
 from common.domain.quota import Limits
 from common.engine import Engine
 from common.errors import ConfigError, NotFoundError, PermanentError, PipelineOpsError
@@ -120,7 +120,7 @@ class World(Kernel):
                 self.run(lambda end=end: self.seconds >= end)  # type: ignore[misc]
                 if round_number > SETTLE_ROUNDS:
                     self.rules.nothing_overdue(OVERDUE)
-                    if all(run.status.is_terminal for run in self.rules.runs.values()) and not self.actors:
+                    if all(over(run) for run in self.rules.runs.values()) and not self.actors:
                         break
             for message in self.rng.sample(self.bus.sent, min(10, len(self.bus.sent))):
                 self.bus.replay(message)
@@ -199,30 +199,43 @@ class World(Kernel):
     # the functions
 
     def _handle(self, message: Message, done: Done) -> None:
-        engine, data, topic = self.engine, message.data, message.topic
-        step_id = step_of(message)
+        topic, step_id = message.topic, step_of(message)
         poison = "" if topic == DEAD_LETTERS else self._poison((topic, message.key, step_id))
+        if self.calm and topic == RUN_FINISHED:
+            poison = ""  # it has no run to end; somebody mends the function
 
         def work() -> None:
             if poison == "before":
                 raise PipelineOpsError("poison")
-            match topic:
-                case _ if topic == RUNS:
-                    engine.start_run(read_run_id(data))
-                case _ if topic == STEP_COMPLETED:
-                    engine.advance(*read_completed(data))
-                case _ if topic == RUN_FINISHED:
-                    engine.run_finished(read_run_id(data))
-                case _ if topic == DEAD_LETTERS:
-                    self._dead_letter(engine, message)
-                case _:
-                    engine.run_step(*read_order(data))
+            self._function(self.engine, message)
             if poison == "after":
                 raise PipelineOpsError("poison")
 
+        def told(outcome: str, error: str) -> None:
+            done(outcome, error)
+            if topic == STEP_COMPLETED and outcome == "ok":
+                self._acknowledged(message)
+
         self.stats["deliveries"] += 1
-        name = f"{topic} {message.key} {step_id}"
-        self.spawn(name, message.key, work, done)
+        self.spawn(f"{topic} {message.key} {step_id}", message.key, work, told, poison)
+
+    def _function(self, engine: Engine, message: Message) -> None:
+        data, topic = message.data, message.topic
+        if topic == RUNS:
+            engine.start_run(read_run_id(data))
+        elif topic == STEP_COMPLETED:
+            engine.advance(*read_completed(data))
+        elif topic == RUN_FINISHED:
+            engine.run_finished(read_run_id(data))
+        elif topic == DEAD_LETTERS:
+            self._dead_letter(engine, message)
+        else:
+            engine.run_step(*read_order(data))
+
+    def _acknowledged(self, message: Message) -> None:
+        others = any(item.message.key == message.key and step_of(item.message) for item in self.bus.open)
+        at_work = any(actor.run_id in (message.key, None) for actor in self.actors.values())
+        self.rules.acknowledged(message.key, read_completed(message.data)[1], last=not others and not at_work)
 
     def _died(self, message: Message) -> None:
         self.rules.died(message, self.poison[message.topic, message.key, step_of(message)])
@@ -235,10 +248,17 @@ class World(Kernel):
             raise Broken(f"a dead letter can't be read: {error}") from error
 
     def _poison(self, about: tuple[str, str, str]) -> str:
-        """Say how the handler of a message about this fails, each time: not at all, before its work, or after it."""
+        """Say how the handler of a message about this fails, each time: not at all, before, after, or in it."""
         if about not in self.poison:
-            self.poison[about] = self.rng.choice(("before", "after")) if self.chance(self.faults.poisoned) else ""
+            self.poison[about] = (
+                self.rng.choice(("before", "after", "asking", "asking")) if self.chance(self.faults.poisoned) else ""
+            )
         return self.poison[about]
+
+
+def over(run: Run) -> bool:
+    """Whether nobody has to look at the run any more."""
+    return run.status.is_terminal and run.wake_at is None
 
 
 def step_of(message: Message) -> str:
