@@ -105,16 +105,20 @@ class _Attempt:
 
     @staticmethod
     def _batches(work: Processor, context: StepContext, params: Any) -> Iterator[Batch]:
+        rows = 0
         for batch in work.run(context, params):
             if isinstance(batch, Waiting):
+                if rows:
+                    raise PermanentError("The processor waits for a job after it gave rows: they would be lost.")
                 raise _Suspended(batch)
             context.remaining_s()
+            rows += len(batch.rows)
             yield batch
 
     def _write(self, work: Processor, params: Any, table: Table, target: str) -> Receipt:
         warehouse = self._runner.warehouse()
         warehouse.ensure_table(target, table)
-        staging = warehouse.create_staging(target, table, self._name)
+        staging = warehouse.create_staging(target, table, self._name, keep=bool(self._step.waits_on))
         keep = False
         try:
             context = self._context(staging)

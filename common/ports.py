@@ -194,8 +194,11 @@ class Warehouse(Protocol):
     def ensure_table(self, target: str, table: Table) -> None:
         """Create dataset and table if they are missing, partitioned and clustered as the contract says."""
 
-    def create_staging(self, target: str, table: Table, name: str) -> str:
-        """Make an empty, expiring table beside the target with the contract's columns; return its id."""
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
+        """Make an empty, expiring table beside the target with the contract's columns; return its id.
+
+        With ``keep``, one that is there already stays as it is: a job that somebody waits for fills it.
+        """
 
     def load(self, staging: str, table: Table, spool: Path, *, job_id: str) -> int:
         """Load a Parquet file into the staging table; return the rows it holds after. A repeat changes nothing."""
@@ -212,8 +215,17 @@ class Warehouse(Protocol):
     def query(self, sql: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Run one SELECT with named parameters; yield rows as dicts (BIGNUMERIC as Decimal)."""
 
-    def call(self, procedure: str, args: Sequence[Any], *, job_id: str) -> None:
-        """CALL a stored procedure (``project.dataset.name``) with positional arguments as query parameters."""
+    def start_call(self, procedure: str, args: Sequence[Any], *, job_id: str) -> None:
+        """CALL a stored procedure (``project.dataset.name``) with positional arguments as query parameters.
+
+        Returns once the job is there; it goes on by itself. A repeat with the same ``job_id`` starts no second one.
+        """
+
+    def job_done(self, job_id: str, wait_s: float) -> bool | None:
+        """Wait for a job, at most so long; return whether it has succeeded by then, None if there is no such job.
+
+        Raises what a job that failed has to say.
+        """
 
     def ensure_procedure(self, procedure: str, ddl: str) -> None:
         """Create or replace a stored procedure from its DDL."""

@@ -137,7 +137,7 @@ class BigQueryWarehouse:
             found.schema = [*found.schema, *added]
             self._client.update_table(found, ["schema"], retry=self._retry(), timeout=CALL_TIMEOUT_S)
 
-    def create_staging(self, target: str, table: Table, name: str) -> str:
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
         from google.cloud import bigquery
 
         # A table id has no hyphen; in the name of an attempt an underscore in its place stays unique.
@@ -146,7 +146,8 @@ class BigQueryWarehouse:
         made = bigquery.Table(staging, schema=schema)
         made.expires = datetime.now(UTC) + STAGING_LIFETIME
         with translated(f"make staging table {staging}"):
-            self._client.delete_table(staging, not_found_ok=True, retry=self._retry(), timeout=CALL_TIMEOUT_S)
+            if not keep:
+                self._client.delete_table(staging, not_found_ok=True, retry=self._retry(), timeout=CALL_TIMEOUT_S)
             self._client.create_table(made, exists_ok=True, retry=self._retry(), timeout=CALL_TIMEOUT_S)
         return staging
 
@@ -225,10 +226,29 @@ class BigQueryWarehouse:
             for row in job.result(retry=self._retry(), timeout=JOB_TIMEOUT_S, page_size=5_000):
                 yield dict(row.items())
 
-    def call(self, procedure: str, args: Sequence[Any], *, job_id: str) -> None:
+    def start_call(self, procedure: str, args: Sequence[Any], *, job_id: str) -> None:
         names = [f"a{number}" for number in range(len(args))]
         sql = f"CALL {_quoted(procedure)}({', '.join('@' + name for name in names)})"
-        self._run(f"call {procedure}", sql, dict(zip(names, args, strict=True)), _job_id(job_id), {})
+        with translated(f"call {procedure}"):
+            self._submit(sql, dict(zip(names, args, strict=True)), _job_id(job_id), {})
+
+    def job_done(self, job_id: str, wait_s: float) -> bool | None:
+        import concurrent.futures
+
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"finish job {job_id}"):
+            try:
+                job = self._client.get_job(_job_id(job_id), retry=self._retry(), timeout=CALL_TIMEOUT_S)
+            except NotFound:
+                return None
+            if wait_s <= 0 and not job.done(retry=self._retry(), timeout=CALL_TIMEOUT_S):
+                return False
+            try:
+                job.result(retry=self._retry(), timeout=max(wait_s, 1.0))
+            except (concurrent.futures.TimeoutError, TimeoutError):
+                return False
+            return True
 
     def ensure_procedure(self, procedure: str, ddl: str) -> None:
         text = sha256(ddl.encode()).hexdigest()
@@ -244,21 +264,23 @@ class BigQueryWarehouse:
         self, what: str, sql: str, params: Mapping[str, Any], job_id: str, labels: Mapping[str, str]
     ) -> list[dict[str, Any]]:
         """Run a statement or script under this job id, or attach to the job that already has it."""
+        with translated(what):
+            job = self._submit(sql, params, job_id, labels)
+            return [dict(row.items()) for row in job.result(retry=self._retry(), timeout=JOB_TIMEOUT_S)]
+
+    def _submit(self, sql: str, params: Mapping[str, Any], job_id: str, labels: Mapping[str, str]) -> Any:
         from google.api_core.exceptions import Conflict
         from google.cloud import bigquery
 
         config = bigquery.QueryJobConfig(query_parameters=_named(params), labels={k: _label(labels[k]) for k in labels})
-        job: Any
-        with translated(what):
-            try:
-                job = self._client.query(
-                    sql, config, job_id=job_id, job_retry=None, retry=self._retry(), timeout=CALL_TIMEOUT_S
-                )
-            except Conflict as error:
-                if "already exists" not in str(error).lower():
-                    raise
-                job = self._client.get_job(job_id, retry=self._retry(), timeout=CALL_TIMEOUT_S)
-            return [dict(row.items()) for row in job.result(retry=self._retry(), timeout=JOB_TIMEOUT_S)]
+        try:
+            return self._client.query(
+                sql, config, job_id=job_id, job_retry=None, retry=self._retry(), timeout=CALL_TIMEOUT_S
+            )
+        except Conflict as error:
+            if "already exists" not in str(error).lower():
+                raise
+            return self._client.get_job(job_id, retry=self._retry(), timeout=CALL_TIMEOUT_S)
 
     @staticmethod
     def _retry() -> Any:

@@ -6,13 +6,19 @@ p_credential_id STRING, p_start_date DATE, p_end_date DATE, …)``; what follows
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import ClassVar
 
 from pydantic import Field
 
-from common.errors import PermanentError, nearest
+from common.errors import PermanentError, PipelineOpsError, nearest
 from common.paths import configs_dir
-from common.processors.base import Batch, Params, StepContext
+from common.processors.base import Batch, Params, StepContext, Waiting
+
+HOLD_S = 20.0
+"""How long a function is held for a job that may be done soon."""
+
+LOOK_AGAIN = timedelta(seconds=30)
 
 TABLE = r"^[a-z][a-z0-9_]{0,127}$"
 
@@ -31,12 +37,21 @@ class ProcedureParams(Params):
 
 
 class ProcedureExecutor:
-    """Deploys the procedure into the organisation's dataset when its text is new there, and calls it."""
+    """Deploys the procedure into the organisation's dataset when its text is new there, calls it, waits for its job.
+
+    A short job is waited for here. A longer one goes on by itself, and no function is held: the step is suspended
+    and looks again. The job's id comes from the attempt, so that a repeat finds the job and never starts a second.
+    """
 
     params_type: ClassVar[type[Params]] = ProcedureParams
     needs_credential: ClassVar[bool] = False
 
-    def run(self, context: StepContext, params: ProcedureParams) -> Iterator[Batch]:
+    def run(self, context: StepContext, params: ProcedureParams) -> Iterator[Batch | Waiting]:
+        job_id = context.waiting_on or _running_job(context, params) or self._start(context, params)
+        if not context.warehouse.job_done(job_id, min(HOLD_S, context.remaining_s())):
+            yield Waiting(job_id, context.now() + LOOK_AGAIN)
+
+    def _start(self, context: StepContext, params: ProcedureParams) -> str:
         procedure = f"{context.dataset}.{params.procedure}"
         context.warehouse.ensure_procedure(procedure, _ddl(params.procedure, context.dataset))
         context.remaining_s()
@@ -50,9 +65,32 @@ class ProcedureExecutor:
             context.start_date,
             context.end_date,
         )
-        job_id = f"{context.run_id}_{context.step_id}_{context.attempt}_call"
-        context.warehouse.call(procedure, (*fixed, *params.arguments), job_id=job_id)
-        yield from ()
+        job_id = _job_id(context, context.attempt)
+        context.warehouse.start_call(procedure, (*fixed, *params.arguments), job_id=job_id)
+        return job_id
+
+
+def _job_id(context: StepContext, attempt: int) -> str:
+    return f"{context.run_id}_{context.step_id}_{attempt}_call"
+
+
+def _running_job(context: StepContext, params: ProcedureParams) -> str | None:
+    """Return the job of an attempt before that is still at work or has done its work, if it will do for this one.
+
+    It will where nothing is staged. A procedure that fills a staging table fills that of its own attempt, which
+    nobody commits any more, so beside it a second one does no harm.
+    """
+    if params.destination_table is not None:
+        return None
+    for attempt in range(context.attempt - 1, 0, -1):
+        job_id = _job_id(context, attempt)
+        try:
+            if context.warehouse.job_done(job_id, 0) is not None:
+                context.info(f"Goes on with the job of attempt {attempt}.")
+                return job_id
+        except PipelineOpsError:
+            continue  # that one failed, as its attempt has told
+    return None
 
 
 def _ddl(name: str, dataset: str) -> str:

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import pytest
 
 from common.attempt import AttemptRunner, Result
-from common.domain.events import AttemptFailed, AttemptSucceeded
+from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
 from common.errors import ErrorKind, LostLeaseError, PermanentError, TransientError
 from common.ports import Commit, LogLine
-from common.processors.base import Batch, Params, StepContext, TableParams
+from common.processors.base import Batch, Params, StepContext, TableParams, Waiting
 from common.settings import Settings
 from tests.fakes import FakeClock
 
@@ -34,8 +34,8 @@ class RecordingWarehouse:
     def ensure_table(self, target: str, table: Any) -> None:
         self.calls.append("ensure")
 
-    def create_staging(self, target: str, table: Any, name: str) -> str:
-        self.calls.append("stage")
+    def create_staging(self, target: str, table: Any, name: str, *, keep: bool = False) -> str:
+        self.calls.append("keep" if keep else "stage")
         return f"{target}__stage_{name}"
 
     def load(self, staging: str, table: Any, spool: Path, *, job_id: str) -> int:
@@ -88,10 +88,12 @@ class World:
             sleep=lambda _seconds: None,
         )
 
-    def attempt(self, does: Callable[[StepContext], Iterator[Batch]], still_ours: bool = True) -> Result:
+    def attempt(
+        self, does: Callable[[StepContext], Iterator[Any]], still_ours: bool = True, waits_on: str = ""
+    ) -> Result:
         Yielding.does = staticmethod(does)  # type: ignore[assignment]
         spec = StepSpec("extract", "test.yielding", (), 60, config={"destination_table": "t"})
-        step = Step(spec, StepStatus.RUNNING, attempt=2)
+        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on)
         request = RunRequest("run_1", "acme", "a/b/c", DAY, DAY, datetime(2026, 11, 21, tzinfo=UTC))
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(step.spec,))
         return self.runner.run(run, step, lambda: still_ours)
@@ -139,6 +141,40 @@ def test_an_attempt_over_its_time_does_not_commit(world: World) -> None:
 def test_no_rows_are_committed_too_so_that_old_ones_go(world: World) -> None:
     assert isinstance(world.attempt(rows()), AttemptSucceeded)
     assert world.warehouse.calls == ["ensure", "stage", "commit", "drop"]
+
+
+def test_an_attempt_that_waits_leaves_its_staging_table_to_the_job(world: World) -> None:
+    def waits(context: StepContext) -> Iterator[Batch | Waiting]:
+        if not context.waiting_on:
+            yield Waiting("job", world.clock.now)
+
+    result = world.attempt(waits)
+    assert result == AttemptSuspended("extract", 2, "job", world.clock.now)
+    assert world.warehouse.calls == ["ensure", "stage"]
+    world.warehouse.calls.clear()
+    assert isinstance(world.attempt(waits, waits_on="job"), AttemptSucceeded)
+    assert world.warehouse.calls == ["ensure", "keep", "commit", "drop"]
+
+
+def test_a_processor_that_waits_after_it_gave_rows_is_refused(world: World) -> None:
+    def waits(context: StepContext) -> Iterator[Batch | Waiting]:
+        yield from rows("1")(context)
+        yield Waiting("job", world.clock.now)
+
+    result = world.attempt(waits)
+    assert isinstance(result, AttemptFailed) and not result.kind and "after it gave rows" in result.error
+
+
+def test_outputs_are_kept_with_the_receipt_and_bounded(world: World) -> None:
+    def puts(context: StepContext) -> Iterator[Batch]:
+        context.put_out("days", ["2026-11-20"])
+        yield from rows("1")(context)
+
+    result = world.attempt(puts)
+    assert isinstance(result, AttemptSucceeded) and result.receipt.outputs == {"days": ["2026-11-20"]}
+    for value in ("x" * 200_000, {1, 2}, float("nan")):
+        failed = world.attempt(lambda context, value=value: iter(context.put_out("v", value) or ()))  # type: ignore[misc]
+        assert isinstance(failed, AttemptFailed) and not failed.kind
 
 
 def test_a_bad_row_ends_the_attempt_before_anything_is_loaded(world: World) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from common.errors import PermanentError
 from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
-from tests.processors.context import make_context
+from tests.processors.context import NOW, make_context
 
 
 class RecordingWarehouse:
@@ -18,12 +18,20 @@ class RecordingWarehouse:
     def __init__(self) -> None:
         self.deployed: list[tuple[str, str]] = []
         self.called: list[tuple[str, tuple[Any, ...], str]] = []
+        self.jobs: dict[str, str] = {}
 
     def ensure_procedure(self, procedure: str, ddl: str) -> None:
         self.deployed.append((procedure, ddl))
 
-    def call(self, procedure: str, args: Any, *, job_id: str) -> None:
+    def start_call(self, procedure: str, args: Any, *, job_id: str) -> None:
         self.called.append((procedure, tuple(args), job_id))
+        self.jobs.setdefault(job_id, "done")
+
+    def job_done(self, job_id: str, wait_s: float) -> bool | None:
+        state = self.jobs.get(job_id)
+        if state == "failed":
+            raise PermanentError("the job failed")
+        return None if state is None else state == "done"
 
 
 @pytest.fixture
@@ -70,6 +78,46 @@ def test_the_procedure_is_deployed_and_called_with_the_runs_key_and_dates(sql: P
         ),
         "run_1_unify_2_call",
     )
+
+
+def look(warehouse: RecordingWarehouse, attempt: int = 1, waiting_on: str = "", table: str | None = None) -> list[Any]:
+    fields = {"run_id": "run_1", "step_id": "s", "attempt": attempt, "waiting_on": waiting_on}
+    params = ProcedureParams(procedure="sp_do", destination_table=table)
+    return list(ProcedureExecutor().run(make_context(warehouse=warehouse, **fields), params))
+
+
+def test_a_job_that_takes_long_is_waited_for_without_a_function(sql: Path) -> None:
+    warehouse = RecordingWarehouse()
+    warehouse.jobs["run_1_s_1_call"] = "running"
+    (waiting,) = look(warehouse)
+    assert waiting.job == "run_1_s_1_call" and (waiting.look_at - NOW).total_seconds() == 30
+    assert look(warehouse, waiting_on=waiting.job) == [waiting]
+    warehouse.jobs[waiting.job] = "done"
+    assert look(warehouse, waiting_on=waiting.job) == []
+    assert len(warehouse.called) == 1
+
+
+def test_the_failure_of_a_job_that_was_waited_for_is_told(sql: Path) -> None:
+    warehouse = RecordingWarehouse()
+    warehouse.jobs["job"] = "failed"
+    with pytest.raises(PermanentError, match="the job failed"):
+        look(warehouse, waiting_on="job")
+
+
+@pytest.mark.parametrize(("state", "started"), [("running", 0), ("done", 0), ("failed", 1)])
+def test_a_further_attempt_goes_on_with_the_job_of_a_lost_one(sql: Path, state: str, started: int) -> None:
+    warehouse = RecordingWarehouse()
+    warehouse.jobs["run_1_s_1_call"] = state
+    look(warehouse, attempt=2)
+    assert len(warehouse.called) == started
+
+
+def test_a_further_attempt_that_stages_rows_starts_a_job_of_its_own(sql: Path) -> None:
+    """The job of the lost attempt fills the staging table of that attempt."""
+    warehouse = RecordingWarehouse()
+    warehouse.jobs["run_1_s_1_call"] = "running"
+    look(warehouse, attempt=2, table="t")
+    assert [job_id for _, _, job_id in warehouse.called] == ["run_1_s_2_call"]
 
 
 def test_a_procedure_without_a_file_is_refused_with_the_nearest_one(sql: Path) -> None:
