@@ -50,3 +50,13 @@ class Suspending(Scripted):
         if not self.done:
             yield Waiting("job-1", context.now() + timedelta(seconds=30))
         yield Batch([])
+
+
+class Noop:
+    """Does nothing, for the benchmark."""
+
+    params_type: ClassVar[type[Params]] = Params
+    needs_credential: ClassVar[bool] = False
+
+    def run(self, _context: StepContext, _params: Any) -> Iterator[Batch]:
+        return iter(())
