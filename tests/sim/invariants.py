@@ -93,13 +93,18 @@ class Rules:
         self.dead.add((run_id, step_id, attempt))
 
     def acknowledged(self, run_id: str, step: Step, *, last: bool) -> None:
-        """A result is never delivered again; ``last``: and nobody else is at work on the run (rule 3)."""
+        """A result is never delivered again; ``last``: and nobody else is at work on the run (rule 3).
+
+        Then the result of the step that ended last has started what waited for it, or ended the run.
+        """
         steps, run = self.steps[run_id], self.runs[run_id]
         record = steps.get(step.step_id)
         lost = record and record.status is StepStatus.RUNNING and record.attempt == step.attempt
         self._check(not lost or run.status.is_terminal, 3, "a result was dropped", run_id, step.step_id, step.attempt)
+        full = whole(run, steps)
+        ends = [s.ended_at for s in full.steps.values() if s.ended_at]
+        last = last and record is not None and record.ended_at == max(ends, default=None)
         if last and not run.status.is_terminal:
-            full = whole(run, steps)
             for name in unlocked_by(full, step.step_id):  # what follows from those again is left to the sweep
                 if name == RUN_END:
                     still_open = not all(s.status.is_terminal for s in full.steps.values())
