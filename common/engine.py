@@ -312,7 +312,7 @@ class Engine:
         tried first, and what the store says instead if that turns out to be old.
         """
         for tried in range(COMMIT_TRIES):
-            run = view if view is not None and tried == 0 else self.store.load(run_id, parts)
+            run = view if view is not None and tried == 0 else self._reload(run_id, parts, view)
             transition = transitions.apply(run, event, self.now())
             if not transition.writes:
                 self.bus.publish(messages(transition.run, transition.commands))
@@ -327,6 +327,14 @@ class Engine:
             self._ask(run_id, transition)
             return stored
         raise TransientError(f"Run {run_id} was changed by others {COMMIT_TRIES} times in a row.")
+
+    def _reload(self, run_id: str, parts: Collection[str] | None, view: Run | None) -> Run:
+        """Load what the event needs. A step without a record is as the caller knows it, who knew of none either."""
+        run = self.store.load(run_id, parts)
+        for step in view.steps.values() if view is not None and parts is not None else ():
+            if step.version == 0 and step.step_id not in run.steps:
+                run = run.with_step(step)
+        return run
 
     def _ask(self, run_id: str, transition: Transition) -> None:
         """Find out what the loaded part of the run could not tell; whoever ends the last of several steps gets yes."""

@@ -30,7 +30,8 @@ class SpoolResult:
     """What was spooled. ``rounded`` counts, by column, the values that did not fit and were rounded half-even.
 
     ``content_hash`` is the sum modulo 2^256 of the SHA-256 of each row, so it does not depend on the order of rows or
-    on how they were batched, and a doubled or missing row changes it.
+    on how they were batched, and a doubled or missing row changes it. ``content_hash()`` finds it again from the rows
+    that a query gives.
     """
 
     rows: int
@@ -76,6 +77,7 @@ class Spool:
         self._pending_rows = self._pending_chars = 0
         self._rows = 0
         self._hash = 0
+        self._parsed: dict[str, Any] = {}
         self._rounded: dict[str, int] = {}
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -86,10 +88,11 @@ class Spool:
                 if name not in self._columns:
                     known = nearest(name, self._columns)
                     raise PermanentError(f"Row {self._rows}: the table has no column {_shown(name)}.{known}")
-            checked = [self._value(column, row.get(name)) for name, column in self._columns.items()]
-            for values, value in zip(self._pending.values(), checked, strict=True):
+            self._parsed.clear()
+            checked = {name: self._value(column, row.get(name)) for name, column in self._columns.items()}
+            for values, value in zip(self._pending.values(), checked.values(), strict=True):
                 values.append(value)
-            self._hash = (self._hash + _row_hash(checked)) % HASH_MODULUS
+            self._hash += _row_hash({**checked, **self._parsed})
             self._pending_rows += 1
             if self._pending_rows >= ROWS_PER_GROUP or self._pending_chars >= CHARS_PER_GROUP:
                 self._flush()
@@ -99,7 +102,7 @@ class Spool:
         self._flush()
         with self._writing():
             self._writer.close()
-        return SpoolResult(self._rows, f"{self._hash:064x}", dict(self._rounded))
+        return SpoolResult(self._rows, _hash_text(self._hash), dict(self._rounded))
 
     def _flush(self) -> None:
         if not self._pending_rows:
@@ -195,7 +198,7 @@ class Spool:
     def _json(self, name: str, value: Any) -> str:
         text = self._string(name, value)
         try:
-            json.loads(text, parse_constant=_refuse_constant)
+            self._parsed[name] = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise self._refused(name, value, f"not JSON ({str(error)[:SHOWN_CHARS]})") from error
         return text
@@ -212,13 +215,28 @@ def _shown(value: Any) -> str:
     return repr(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
 
 
-def _row_hash(values: list[Any]) -> int:
-    """Hash one row in a form that equal values share: decimals without exponent or trailing zeros, times in UTC."""
-    encoded = json.dumps([_canonical(value) for value in values], ensure_ascii=True, separators=(",", ":"))
+def content_hash(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the ``content_hash`` of rows as a query gives them: JSON parsed, and no lineage but the data date."""
+    return _hash_text(sum(_row_hash(row) for row in rows))
+
+
+def _hash_text(total: int) -> str:
+    return f"{total % HASH_MODULUS:064x}"
+
+
+def _row_hash(row: Mapping[str, Any]) -> int:
+    """Hash one row in a form that equal values share: decimals without exponent or trailing zeros, times in UTC.
+
+    NULLs are left out, so that a column that the contract gets later changes no hash of earlier rows.
+    """
+    values = {name: _canonical(value) for name, value in row.items() if value is not None}
+    encoded = json.dumps(values, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
     return int.from_bytes(hashlib.sha256(encoded.encode()).digest())
 
 
 def _canonical(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
     if isinstance(value, Decimal):
         # not normalize(): it rounds to the context's precision
         text = f"{value:f}"
@@ -226,7 +244,11 @@ def _canonical(value: Any) -> Any:
         return ["n", "0" if text in ("-0", "") else text]
     if isinstance(value, datetime | date):
         return ["t", value.isoformat()]
-    return value
+    if isinstance(value, float) and value.is_integer():  # in JSON, 1.0 is 1
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _canonical(part) for name, part in value.items()}
+    return [_canonical(part) for part in value] if isinstance(value, list) else value
 
 
 def _refuse_constant(name: str) -> Any:

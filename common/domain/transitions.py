@@ -73,9 +73,10 @@ def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, w
     for step in old.steps.values():
         base = plan.map_of(step.step_id)
         spec = plan.spec_of(old, base[0] if base else step.step_id)
-        if spec not in specs or spec.step_id in again:
+        if spec is None or spec not in specs or spec.step_id in again:
             continue
-        if step.is_done:
+        # A map is kept with all its items, those that failed too: one that is missing would be run again.
+        if old.steps[spec.step_id].is_done:
             kept[step.step_id] = replace(step, version=0, reason=f"kept from {old.run_id}")
         elif not base:
             kept[step.step_id] = Step(step.spec, StepStatus.SKIPPED, reason=f"only {only} is run again")
@@ -128,12 +129,12 @@ def apply(run: Run, event: Event, now: datetime) -> Transition:
 
 
 def _after_end(draft: Draft, event: Event) -> None:
-    """Nothing changes an ended run; its end is announced until somebody says that it was."""
+    """Nothing changes an ended run; its end is announced until somebody says that it was, or that nobody can."""
     wake_at = draft.run.wake_at
     if wake_at is None:
         return
-    if isinstance(event, RunAnnounced):
-        draft.set_run(wake_at=None)
+    if isinstance(event, RunAnnounced) or (isinstance(event, MessageDied) and not event.step_id):
+        draft.set_run(wake_at=None)  # a dead letter is kept for people to look at; more of them would tell no more
     elif isinstance(event, Swept) and draft.now >= wake_at:
         draft.set_run(wake_at=draft.now + RESEND_AFTER)
         draft.send(AnnounceRunFinished(draft.run.run_id))

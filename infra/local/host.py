@@ -167,10 +167,12 @@ class Dispatcher:
             logger.exception("A delivery could not be settled")
         finally:
             with self._lock:
+                was_full = self._busy == self._workers
                 self._busy -= 1
                 if taken:
                     self._taken.append(delivery)
-            self._bus.wake()
+            if was_full:
+                self._bus.wake()
 
 
 def poster(app: Any, project_id: str) -> Callable[[Delivery], str | None]:

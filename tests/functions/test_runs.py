@@ -8,7 +8,7 @@ import pytest
 from common.bootstrap import build
 from common.domain import plan
 from common.domain.model import RunStatus, StepStatus
-from common.errors import PermanentError, TransientError
+from common.errors import PermanentError, StaleRunError, TransientError
 from tests.harness import ORG, ROUTE, Harness, step
 
 
@@ -283,3 +283,21 @@ def test_the_end_of_a_run_is_announced_again_if_its_message_is_lost(harness: Har
         harness.engine.sweep()
     assert told.count("run-finished") == 2 and not harness.engine.store.active()
     assert harness.run(run_id).status is RunStatus.COMPLETED
+
+
+def test_a_claim_that_meets_a_conflict_without_a_record_is_tried_again(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may lose a race against nothing at all, as Firestore does when it aborts."""
+    run_id = harness.start()
+    commit, failed = harness.engine.store.commit, []
+
+    def commit_once_stale(transition: Any) -> Any:
+        if transition.touched and not failed:
+            failed.append(transition)
+            raise StaleRunError("aborted")
+        return commit(transition)
+
+    monkeypatch.setattr(harness.engine.store, "commit", commit_once_stale)
+    harness.drain()
+    assert failed and harness.run(run_id).status is RunStatus.COMPLETED

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
-import pytest
-
 from common.domain import transitions
 from common.domain.commands import DispatchStep
 from common.domain.events import AttemptClaimed, AttemptFailed, AttemptSucceeded, Event, RunValidated, Swept
@@ -34,7 +32,6 @@ class Stored:
         return [command.step.step_id for command in done.commands if isinstance(command, DispatchStep)]
 
 
-@pytest.mark.xfail(strict=True, reason="not mended yet; when it is, take this mark away")
 def test_a_rerun_of_one_step_leaves_the_items_of_a_kept_map_alone() -> None:
     """A tolerated map that failed is kept; of its items only those that succeeded are: the others ran again."""
     load = StepSpec("load", "noop", ("list",), map=MapSpec("list.outputs.items", 1), allow_failure=True)

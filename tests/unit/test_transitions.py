@@ -13,6 +13,7 @@ from common.domain.events import (
     AttemptFailed,
     AttemptSucceeded,
     Event,
+    MessageDied,
     OwnerLost,
     RunAnnounced,
     RunRejected,
@@ -351,6 +352,14 @@ def test_the_end_of_a_run_is_announced_until_somebody_says_that_it_was() -> None
     world.tell(RunAnnounced())
     assert world.run.wake_at is None and not world.tell(Swept(), after=10**7).writes
     assert len(world.settled()) == 1
+
+
+def test_an_announcement_that_nobody_can_take_is_not_repeated_for_ever() -> None:
+    world = World(step("a"))
+    world.claim("a")
+    world.succeed("a")
+    world.tell(MessageDied("", 0, "given up"))
+    assert world.run.wake_at is None and world.run.status is RunStatus.COMPLETED
 
 
 def test_a_run_that_has_not_ended_is_not_announced() -> None:

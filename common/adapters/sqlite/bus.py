@@ -58,6 +58,8 @@ class SqliteBus:
 
     def enqueue(self, db: sqlite3.Connection, messages: Sequence[Message]) -> None:
         """Insert messages in the caller's transaction. The caller wakes the bus after its commit."""
+        if not messages:
+            return
         now = to_micros(self._now())
         db.executemany(
             "INSERT INTO messages (topic, source, key, data, published_at, due_at) VALUES (?, ?, ?, ?, ?, ?)",

@@ -15,7 +15,7 @@ from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
 from common.domain.quota import Limits, Usage, day_of, exceeded, month_of
 from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError
-from common.ports import RunPage
+from common.ports import Message, RunPage
 from common.topics import messages
 
 RESERVATION_GRACE = timedelta(minutes=5)
@@ -102,6 +102,8 @@ class SqliteRunStore:
         if step_ids is None:
             rows = db.execute("SELECT step_id, body, version FROM steps WHERE run_id = ?", (run_id,)).fetchall()
             return whole(run, self._steps(run, rows))
+        if not step_ids:
+            return run
         marks = ", ".join("?" * len(step_ids))
         rows = db.execute(
             f"SELECT step_id, body, version FROM steps WHERE run_id = ? AND step_id IN ({marks})",  # noqa: S608
@@ -121,7 +123,7 @@ class SqliteRunStore:
     def commit(self, transition: Transition) -> Run:
         run = transition.run
 
-        def update(db: sqlite3.Connection) -> Run:
+        def update(db: sqlite3.Connection) -> tuple[Run, Sequence[Message]]:
             changed = self._write_run(db, run) if transition.header else run
             steps = dict(run.steps)
             for step_id in transition.touched:
@@ -131,11 +133,13 @@ class SqliteRunStore:
             for command in transition.commands:
                 if isinstance(command, SettleReservation):
                     self._settle(db, run, command)
-            self._bus.enqueue(db, messages(stored, transition.commands))
-            return stored
+            sent = messages(stored, transition.commands)
+            self._bus.enqueue(db, sent)
+            return stored, sent
 
-        stored = self._database.write(update, durable=run.status.is_terminal and bool(transition.changes))
-        self._bus.wake()
+        stored, sent = self._database.write(update, durable=run.status.is_terminal and bool(transition.changes))
+        if sent:
+            self._bus.wake()
         return stored
 
     @staticmethod
