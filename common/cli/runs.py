@@ -32,7 +32,7 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
     \b
     Examples:
       main.py serve
-      main.py serve --stack emulators --port 8081
+      main.py serve --stack emulators --port 8081   (uses FIRESTORE_EMULATOR_HOST and PUBSUB_EMULATOR_HOST if set)
     """
     import signal
     import threading

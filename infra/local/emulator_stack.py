@@ -1,7 +1,8 @@
 """The whole product on Google's own emulators: the clients, pushes and dead letters of the cloud, on one machine.
 
-The emulators keep everything in memory: runs and messages end with the stack. Rows in BigQuery and credentials' key
-stay in the state directory.
+The emulators keep everything in memory: runs and messages end with them. Those that the stack started end with it; with
+``FIRESTORE_EMULATOR_HOST`` and ``PUBSUB_EMULATOR_HOST`` it uses others that stay, alone: whoever held a lease there is
+dead. Rows in BigQuery and the credentials' key stay in the state directory.
 """
 
 import logging
@@ -11,6 +12,7 @@ from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from common.logs import logger
 from common.settings import Settings
 from infra.local.google_emulators import GoogleEmulators
 from infra.local.host import SUBSCRIPTIONS
@@ -38,14 +40,13 @@ class EmulatorStack(LocalStack):
     _emulators: GoogleEmulators | None = None
 
     def _start_store(self, settings: Settings) -> Settings:
+        settings = replace(settings, store="google")
+        if settings.firestore_host and settings.pubsub_host:
+            return settings
         self._emulators = GoogleEmulators(settings.state_dir)
         self._emulators.start()
-        return replace(
-            settings,
-            store="google",
-            firestore_host=self._emulators.firestore_host,
-            pubsub_host=self._emulators.pubsub_host,
-        )
+        firestore, pubsub = self._emulators.firestore_host, self._emulators.pubsub_host
+        return replace(settings, firestore_host=firestore, pubsub_host=pubsub)
 
     def _stop_store(self) -> None:
         if self._emulators is not None:
@@ -64,12 +65,16 @@ class EmulatorStack(LocalStack):
             self._emulators.pubsub.stop()
 
     def _start_delivery(self, app: Any) -> None:
-        assert self._emulators is not None
+        pubsub = self.engine.settings.pubsub_host
+        assert pubsub is not None
+        recovered = self.engine.recover()
+        if recovered:
+            logger.warning("%d runs of an earlier process go on", recovered)
         functions = {topic: function for topic, function in SUBSCRIPTIONS.items() if topic != DEAD_LETTERS}
         set_up(
             self._settings.project_id,
             self.url,
             functions,
-            emulator_host=self._emulators.pubsub_host,
+            emulator_host=pubsub,
             policy=PUSH_POLICY,
         )
