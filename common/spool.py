@@ -23,6 +23,7 @@ CHARS_PER_GROUP = 16 * 2**20
 
 SHOWN_CHARS = 80
 HASH_MODULUS = 2**256
+PLAIN = frozenset({str, int, bool})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Spool:
             checked = {name: self._value(column, row.get(name)) for name, column in self._columns.items()}
             for values, value in zip(self._pending.values(), checked.values(), strict=True):
                 values.append(value)
-            self._hash += _row_hash({**checked, **self._parsed})
+            self._hash += _row_hash(checked | self._parsed)
             self._pending_rows += 1
             if self._pending_rows >= ROWS_PER_GROUP or self._pending_chars >= CHARS_PER_GROUP:
                 self._flush()
@@ -198,7 +199,7 @@ class Spool:
     def _json(self, name: str, value: Any) -> str:
         text = self._string(name, value)
         try:
-            self._parsed[name] = json.loads(text, parse_constant=_refuse_constant)
+            self._parsed[name] = _canonical(json.loads(text, parse_constant=_refuse_constant))
         except (ValueError, RecursionError) as error:
             raise self._refused(name, value, f"not JSON ({str(error)[:SHOWN_CHARS]})") from error
         return text
@@ -225,18 +226,16 @@ def _hash_text(total: int) -> str:
 
 
 def _row_hash(row: Mapping[str, Any]) -> int:
-    """Hash one row in a form that equal values share: decimals without exponent or trailing zeros, times in UTC.
-
-    NULLs are left out, so that a column that the contract gets later changes no hash of earlier rows.
-    """
-    values = {name: _canonical(value) for name, value in row.items() if value is not None}
+    """Hash one row. NULLs are left out, so that a column that is added later changes no hash of earlier rows."""
+    values = {
+        name: value if type(value) in PLAIN else _canonical(value) for name, value in row.items() if value is not None
+    }
     encoded = json.dumps(values, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
     return int.from_bytes(hashlib.sha256(encoded.encode()).digest())
 
 
 def _canonical(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
+    """Return JSON that equal values share: decimals without exponent or trailing zeros, times in UTC."""
     if isinstance(value, Decimal):
         # not normalize(): it rounds to the context's precision
         text = f"{value:f}"

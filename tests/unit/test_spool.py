@@ -102,6 +102,7 @@ def test_money_is_kept_exactly_or_rounded_once_half_even_and_counted(
         ({"tags": "{bad"}, "column tags: not JSON"),
         ({"tags": '{"a": NaN}'}, "not JSON"),
         ({"tags": "[" * 100_000}, "not JSON"),
+        ({"tags": "[" * 1_500 + "]" * 1_500}, "not JSON"),
         ({"nam": "x"}, "no column 'nam'. Did you mean 'name'?"),
         ({"x_run_id": "forged"}, "no column 'x_run_id'"),
         ({DATA_DATE: None}, "column x_pipeline_run_date: the column must not be NULL"),
@@ -166,6 +167,9 @@ def test_the_content_hash_does_not_depend_on_order_or_batches(
         ([row()], [row(), row()], False),
         ([row(), row(), row()], [row()], False),
         ([row(name="a"), row(name="b")], [row(name="ab")], False),
+        ([row(tags='{"a": 1, "b": [2.0]}')], [row(tags='{"b":[2],"a":1.0}')], True),
+        ([row(tags='{"a": 1}')], [row(tags='{"a": "1"}')], False),
+        ([row(tags="null")], [row()], True),
     ],
 )
 def test_the_content_hash_tells_content_and_not_notation(
