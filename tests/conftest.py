@@ -46,5 +46,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reasons[reason.removeprefix("Skipped: ")] = reasons.get(reason.removeprefix("Skipped: "), 0) + 1
+    slow = [item for item in terminalreporter.stats.get("deselected", []) if item.get_closest_marker("slow")]
+    if slow:
+        reasons["slow: make test-slow"] = len(slow)
     left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(reasons.items())) or "nothing"
     terminalreporter.write_line(f"not run: {left_out}")
