@@ -8,6 +8,7 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.paths import PROJECT_ROOT
+from common.processors import registry
 from infra.local.emulator import BigQueryEmulator
 from tests.google_fixtures import google_emulators, google_project  # noqa: F401 - fixtures
 
@@ -26,6 +27,13 @@ def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQ
 def warehouse(bigquery_emulator: BigQueryEmulator) -> BigQueryWarehouse:
     """The real adapter on the emulator."""
     return BigQueryWarehouse(PROJECT, location="US", emulator_url=bigquery_emulator.url)
+
+
+@pytest.fixture(autouse=True)
+def own_processors() -> Iterator[None]:
+    """A processor that a test has put in the place of another is forgotten with the test."""
+    yield
+    registry.processor.cache_clear()
 
 
 @pytest.fixture

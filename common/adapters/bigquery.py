@@ -36,7 +36,9 @@ JOB_TIMEOUT_S = 500.0
 UPLOAD_TRIES = 2
 """Further tries of an upload that finds nobody, 1 s and 2 s later; the client's own six take more than a minute."""
 
-COMMIT_TRIES = 8
+COMMIT_TRIES = 16
+LONGEST_PAUSE_S = 5.0
+"""Between two tries: any time up to a bound that doubles until here, so that those who met once do not meet again."""
 
 TYPE_NAMES = {"INTEGER": "INT64", "BOOLEAN": "BOOL", "DECIMAL": "NUMERIC", "BIGDECIMAL": "BIGNUMERIC"}
 
@@ -75,6 +77,7 @@ class BigQueryWarehouse:
         self._deployed: dict[str, str] = {}
         # Held while something is made: threads that all find a table missing would make it against each other.
         self._making = threading.Lock()
+        self._writing: dict[tuple[str, ...], threading.Lock] = {}
 
     @cached_property
     def _client(self) -> "bigquery.Client":
@@ -200,13 +203,20 @@ class BigQueryWarehouse:
             "first_day": write.first_day,
             "last_day": write.last_day,
         }
+        # Two runs of one key that meet here would both find nothing to delete where nothing was written yet. BigQuery
+        # cancels one of two transactions that delete from one table; the emulator does so only if both delete a row.
+        key = (write.target, lineage.org_slug, lineage.pipeline_id, lineage.credential_id)
+        with self._writing.setdefault(key, threading.Lock()):
+            return self._commit(write, sql, params)
+
+    def _commit(self, write: Commit, sql: str, params: Mapping[str, Any]) -> Receipt:
         for tried in range(COMMIT_TRIES):
             # A conflict ends its job for good, so each try is a job of its own, with an id that a repeat finds again.
             job_id = _job_id(f"{write.job_id}_{tried}")
             try:
                 rows = self._run(f"commit to {write.target}", sql, params, job_id, write.labels)
             except ConflictError:
-                time.sleep(random.uniform(0.05, 0.2) * 2**tried)
+                time.sleep(random.uniform(0.0, min(LONGEST_PAUSE_S, 0.2 * 2**tried)))
                 continue
             return Receipt(rows=rows[0]["staged"], table=write.target, job_ids=(job_id,))
         raise TransientError(f"Other writers kept {write.target} busy: {COMMIT_TRIES} commits in a row conflicted.")
