@@ -8,6 +8,8 @@ import fcntl
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -170,6 +172,24 @@ def attached(settings: Settings) -> Settings:
     """Return the settings with which this process reaches the store and the warehouse of a running stack, if any."""
     told = _told(settings.state_dir)
     return replace(settings, **{name: told[name] for name in TOLD if name in told})
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Settings]:
+    """Give settings that reach store and warehouse: a running stack's, or for the time of the block an own emulator's.
+
+    No work is taken up. What is in the cloud needs no stack.
+    """
+    there = attached(settings)
+    if there.bigquery_url is not None or (there.store == "google" and there.firestore_host is None):
+        yield there
+        return
+    handle = _take_lock(settings.state_dir)
+    try:
+        with BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id) as emulator:
+            yield replace(there, bigquery_url=emulator.url)
+    finally:
+        os.close(handle)
 
 
 def _told(state_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""``main.py verify``: whether the rows that runs say they wrote are there, once, and as they were."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+
+import click
+from rich.console import Console
+from rich.status import Status
+
+from common import bootstrap
+from common.cli import show
+from common.cli.base import cli, friendly, json_option, quiet
+from common.config.plans import load_plans
+from common.receipts import Finding
+from common.settings import Settings
+from common.verify import Report, Verifier
+
+
+@cli.command()
+@click.argument("run_id", required=False)
+@click.option("--all", "every", is_flag=True, help="Every run of every organisation that has a plan.")
+@click.option("--org", help="With --all: this organisation alone.")
+@json_option
+@click.pass_obj
+@friendly
+def verify(settings: Settings, run_id: str | None, every: bool, org: str | None, as_json: bool) -> None:
+    """Check receipts against the tables. Exit code 1 if a row is missing, doubled, changed or not to be there.
+
+    \b
+    Examples:
+      main.py verify run_0123
+      main.py verify --all --org acme_corp
+    """
+    if (run_id is None) != every:
+        raise click.UsageError("Say which run, or --all.")
+    if org and not every:
+        raise click.UsageError("--org goes with --all; a run knows its organisation.")
+    from infra.local.stack import reading
+
+    quiet(settings)
+    with reading(settings) as reached:
+        engine = bootstrap.build(reached)
+        if org:
+            engine.plans.limits(org)
+        project = f"{reached.project_id}."
+        warehouse = bootstrap.warehouse(reached)
+        verifier = Verifier(engine.store, warehouse, lambda of, name: f"{project}{reached.dataset(of)}.{name}")
+        orgs = [org] if org else sorted(load_plans(reached.configs).organisations)
+        report = verifier.run(run_id) if run_id else _all(verifier, orgs)
+    wrong = [finding for finding in report.findings if finding.is_wrong]
+    if as_json:
+        findings = [{**asdict(finding), "is_wrong": finding.is_wrong} for finding in report.findings]
+        show.as_json({"ok": not wrong, "receipts_checked": report.checked, "findings": findings})
+    else:
+        _show(report, report.findings if run_id else wrong)
+    sys.exit(1 if wrong else 0)
+
+
+def _all(verifier: Verifier, orgs: list[str]) -> Report:
+    """Check one organisation after the other; a terminal sees how far it is."""
+    checked, findings = 0, list[Finding]()
+    with Status("", console=Console(stderr=True)) as status:
+        for org in orgs:
+            report = verifier.organisation(org, partial(_see, status, org))
+            checked += report.checked
+            findings += report.findings
+    return Report(checked, findings)
+
+
+def _see(status: Status, org: str, runs: int) -> None:
+    status.update(f"{org}: {runs} runs read")
+
+
+def _show(report: Report, findings: list[Finding]) -> None:
+    if findings:
+        show.table("", ("what", "run", "step", "table", "day", "expected", "found"), _rows(findings))
+    for finding in findings:
+        click.echo(f"{finding.kind}: {finding.run_id} {finding.step_id or '?'}: {finding.text}")
+    wrong = sum(finding.is_wrong for finding in report.findings)
+    notes = len(report.findings) - wrong
+    click.echo(f"{report.checked} receipts checked: {wrong or 'nothing'} wrong, {notes} notes.")
+
+
+def _rows(findings: list[Finding]) -> Iterator[tuple[object, ...]]:
+    for f in findings:
+        yield f.kind, f.run_id, f.step_id, f.table.rpartition(".")[2], f.day, f.expected, f.found
