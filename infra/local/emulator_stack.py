@@ -19,8 +19,9 @@ from infra.local.host import SUBSCRIPTIONS
 from infra.local.pubsub_topology import DEAD_LETTERS, PushPolicy, set_up
 from infra.local.stack import LocalStack, Server
 
-PUSH_POLICY = PushPolicy(min_backoff_s=0, max_backoff_s=0)
-"""Nobody wants to wait minutes for a repeat here; without a backoff the emulator repeats every second."""
+PUSH_POLICY = PushPolicy(min_backoff_s=0, max_backoff_s=0, max_attempts=30)
+"""Nobody wants to wait minutes for a repeat here; without a backoff the emulator repeats every second. A stack that is
+down for a few seconds must not make dead letters of what waits for it."""
 
 
 class _Closing:

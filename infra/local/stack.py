@@ -84,8 +84,10 @@ class LocalStack:
         self.engine = bootstrap.build(settings)
         bootstrap.use(self.engine)
         app = wsgi_app()
-        self._serve(app, settings)
+        self._server, port = self._listen(app)
+        self.url = f"http://{self._host}:{port}"
         self._start_delivery(app)
+        self._tell(settings)
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()
 
@@ -103,9 +105,8 @@ class LocalStack:
     def _stop_delivery(self) -> None:
         """Deliver nothing any more; also called where nothing was started."""
 
-    def _serve(self, app: Any, settings: Settings) -> None:
-        self._server, port = self._listen(app)
-        self.url = f"http://{self._host}:{port}"
+    def _tell(self, settings: Settings) -> None:
+        """Say where the stack is, now that every part of it works."""
         where = {name: getattr(settings, name) for name in TOLD} | {"url": self.url, "pid": os.getpid()}
         (settings.state_dir / "stack.json").write_text(json.dumps(where))
 

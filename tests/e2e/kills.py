@@ -62,12 +62,15 @@ class Asked:
 
 
 class Place:
-    """A state directory, and the configs that stacks on it use."""
+    """A state directory, and the configs that stacks on it use. ``hosts`` are Google's emulators, which live on."""
 
-    def __init__(self, folder: Path, environment: str, provider_url: str) -> None:
+    def __init__(
+        self, folder: Path, environment: str, provider_url: str, hosts: Mapping[str, str] | None = None
+    ) -> None:
         self.settings = Settings(
             state_dir=folder / "state", configs=folder / "configs", environment=environment, location="US"
         )
+        self.hosts = hosts or {}
         self._provider_url = provider_url
         copy_configs(self.settings.configs)
 
@@ -93,6 +96,7 @@ class Place:
         return {
             **kept,
             **given,
+            **self.hosts,
             "PIPELINE_OPS_CONFIGS": str(self.settings.configs),
             "PIPELINE_OPS_ENV": self.settings.environment,
             "PIPELINE_OPS_PROVIDER_URL_OPENAI": self._provider_url,
@@ -123,10 +127,12 @@ class Served:
 
     def __init__(self, place: Place, bigquery_url: str | None) -> None:
         self._place = place
+        kind = ["--stack", "emulators"] if place.hosts else []
+        command = [sys.executable, "main.py", "--state-dir", str(place.settings.state_dir), "serve", "--port", "0"]
         self.log = place.settings.state_dir.parent / "serve.log"
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "main.py", "--state-dir", str(place.settings.state_dir), "serve", "--port", "0"],
+                [*command, *kind],
                 cwd=PROJECT_ROOT,
                 env=place.environ(bigquery_url),
                 stdout=subprocess.DEVNULL,
