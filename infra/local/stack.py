@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,7 +44,7 @@ class Server(Protocol):
         """Take no more requests."""
 
 
-class LocalStack:
+class LocalStack(ABC):
     """Starts and stops everything. ``url`` serves the API; ``engine`` is the process's engine.
 
     What differs from stack to stack are the servers behind the store and the way of a message to its function.
@@ -95,13 +96,14 @@ class LocalStack:
         """Start what keeps runs and messages; return the settings that lead to it."""
         return settings
 
-    def _stop_store(self) -> None:
+    def _stop_store(self) -> None:  # noqa: B027 - most have nothing to end
         """End what ``_start_store`` started."""
 
+    @abstractmethod
     def _start_delivery(self, app: Any) -> None:
         """Have messages delivered to their functions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _stop_delivery(self) -> None:
         """Deliver nothing any more; also called where nothing was started."""
 

@@ -1,241 +1,34 @@
-"""What every run store promises. One suite, run on each adapter of the port."""
+"""What every run store promises. One suite, run on each adapter of the port; of steps in a file of its own."""
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from common.adapters.google.firestore_store import FirestoreRunStore
-from common.adapters.sqlite.bus import SqliteBus
 from common.adapters.sqlite.database import Database
-from common.adapters.sqlite.run_store import SqliteRunStore
 from common.domain import transitions
-from common.domain.draft import Transition
 from common.domain.events import (
-    AttemptClaimed,
-    AttemptSucceeded,
     AttemptSuspended,
-    CancelRequested,
     RunAnnounced,
     RunRejected,
     RunValidated,
-    Swept,
 )
-from common.domain.model import Pipeline, Receipt, Run, RunRequest, RunStatus, StepSpec, StepStatus
+from common.domain.model import Pipeline, RunStatus, StepSpec
 from common.domain.quota import Limits
 from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError, TransientError
-from common.ports import Message, RunStore
-from common.topics import read_order
-from tests.memory_store import MemoryRunStore
-
-T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
-DAY = date(2026, 11, 20)
-WIDE = Limits("ACTIVE", daily=10_000, monthly=10_000, concurrent=10_000)
-
-
-@dataclass
-class Adapter:
-    """A store under test, and a look at the messages that reached its bus."""
-
-    store: RunStore
-    sent: Callable[[], list[Message]]
-
-    def topics(self) -> list[str]:
-        return [message.topic for message in self.sent()]
-
-
-class RecordingBus:
-    """Keeps what is published until it is looked at."""
-
-    def __init__(self) -> None:
-        self._messages: list[Message] = []
-
-    def publish(self, messages: Sequence[Message]) -> None:
-        self._messages += messages
-
-    def sent(self) -> list[Message]:
-        found, self._messages = self._messages, []
-        return found
-
-
-@pytest.fixture(params=["sqlite", "memory", "firestore"])
-def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Adapter:
-    recorder = RecordingBus()
-    match request.param:
-        case "memory":
-            return Adapter(MemoryRunStore(recorder), recorder.sent)
-        case "firestore":
-            host = request.getfixturevalue("google_emulators").firestore_host
-            project = request.getfixturevalue("google_project")
-            return Adapter(FirestoreRunStore(project, recorder, host), recorder.sent)
-    database = Database(tmp_path / "store.db")
-    bus = SqliteBus(database)
-    return Adapter(SqliteRunStore(database, bus), lambda: [d.message for d in bus.pull(1000)])
-
-
-def new_run(number: int = 1, org: str = "acme", at: datetime = T0, route: str = "a/b/c") -> Transition:
-    return transitions.create(RunRequest(f"run_{number:032x}", org, route, DAY, DAY, at))
-
-
-def create(adapter: Adapter, number: int = 1, limits: Limits = WIDE, **more: object) -> Transition:
-    new = new_run(number, **more)  # type: ignore[arg-type]
-    adapter.store.create(new, limits)
-    return new
-
-
-SPECS = (StepSpec("a", "noop"), StepSpec("b", "noop", ("a",)), StepSpec("c", "noop"))
-
-
-def validated(run: Run) -> Transition:
-    return transitions.apply(run, RunValidated(Pipeline("p", "x", SPECS, "hash"), "cred"), T0)
-
-
-def started(adapter: Adapter) -> Run:
-    """A running run of a → b, and c."""
-    create(adapter)
-    adapter.store.commit(validated(adapter.store.load(new_run().run.run_id)))
-    adapter.topics()
-    return adapter.store.load(new_run().run.run_id)
-
-
-def claimed(adapter: Adapter, step_id: str) -> Run:
-    run = adapter.store.load(new_run().run.run_id)
-    return adapter.store.commit(transitions.apply(run, AttemptClaimed(step_id, 1, "me"), T0))
-
-
-def succeeded(adapter: Adapter, step_id: str) -> Run:
-    run = adapter.store.load(new_run().run.run_id, (step_id,))
-    return adapter.store.commit(transitions.apply(run, AttemptSucceeded(step_id, 1, Receipt(rows=3)), T0))
-
-
-def test_a_partial_load_brings_the_records_asked_for_and_no_other(adapter: Adapter) -> None:
-    run = started(adapter)
-    claimed(adapter, "a")
-    claimed(adapter, "c")
-    assert set(adapter.store.load(run.run_id, ()).steps) == set()
-    part = adapter.store.load(run.run_id, ("a", "b"))
-    assert set(part.steps) == {"a"} and part.steps["a"].owner == "me" and part.specs == SPECS
-
-
-def test_a_whole_load_brings_every_step_and_what_follows_for_those_without_a_record(adapter: Adapter) -> None:
-    run = started(adapter)
-    claimed(adapter, "a")
-    whole = adapter.store.load(run.run_id)
-    assert {name: str(s.status) for name, s in whole.steps.items()} == {"a": "running", "b": "waiting", "c": "queued"}
-    succeeded(adapter, "a")
-    whole = adapter.store.load(run.run_id)
-    assert whole.steps["b"].status is StepStatus.QUEUED and whole.steps["a"].receipt.rows == 3
-
-
-def test_steps_are_written_side_by_side_from_one_reading_of_the_run(adapter: Adapter) -> None:
-    run = started(adapter)
-    for step_id in ("a", "c"):
-        adapter.store.commit(transitions.apply(run, AttemptClaimed(step_id, 1, "me"), T0))
-    assert adapter.store.load(run.run_id, ()).version == run.version
-
-
-def test_of_two_claims_of_one_attempt_the_second_is_stale(adapter: Adapter) -> None:
-    run = started(adapter)
-    adapter.store.commit(transitions.apply(run, AttemptClaimed("a", 1, "first"), T0))
-    with pytest.raises(StaleRunError):
-        adapter.store.commit(transitions.apply(run, AttemptClaimed("a", 1, "second"), T0))
-    assert adapter.store.load(run.run_id).steps["a"].owner == "first"
-
-
-def test_of_two_results_of_one_attempt_the_second_is_stale(adapter: Adapter) -> None:
-    started(adapter)
-    claimed(adapter, "a")
-    run = adapter.store.load(new_run().run.run_id, ("a",))
-    adapter.store.commit(transitions.apply(run, AttemptSucceeded("a", 1, Receipt(rows=3)), T0))
-    with pytest.raises(StaleRunError):
-        adapter.store.commit(transitions.apply(run, AttemptSucceeded("a", 1, Receipt(rows=4)), T0))
-    assert adapter.store.load(run.run_id).steps["a"].receipt.rows == 3
-
-
-def test_a_commit_that_writes_what_is_there_already_makes_a_new_version_all_the_same(adapter: Adapter) -> None:
-    run = started(adapter)
-    same = Transition(adapter.store.load(run.run_id, ()), header=True)
-    stored = adapter.store.commit(same)
-    assert stored.version != same.run.version
-    with pytest.raises(StaleRunError):
-        adapter.store.commit(same)
-
-
-def test_a_transition_of_several_records_is_stored_whole_or_not_at_all(adapter: Adapter) -> None:
-    """The run is cancelled from a reading in which ``a`` was not yet claimed."""
-    run = started(adapter)
-    claimed(adapter, "a")
-    with pytest.raises(StaleRunError):
-        adapter.store.commit(transitions.apply(run, CancelRequested("me", "no need"), T0))
-    whole = adapter.store.load(run.run_id)
-    assert whole.status is RunStatus.RUNNING and whole.steps["c"].version == 0
-    assert adapter.topics() == [] and adapter.store.usage("acme", T0).concurrent == 1
-
-
-def test_a_cancelled_run_is_counted_and_frees_its_slot(adapter: Adapter) -> None:
-    run = started(adapter)
-    adapter.store.commit(transitions.apply(run, CancelRequested("me", "no need"), T0))
-    usage = adapter.store.usage("acme", T0)
-    assert (usage.cancelled, usage.failed, usage.completed, usage.concurrent) == (1, 0, 0, 0)
-
-
-def test_a_step_is_held_until_its_record_changes(adapter: Adapter) -> None:
-    started(adapter)
-    mine = claimed(adapter, "a").steps["a"]
-    assert adapter.store.holds(new_run().run.run_id, mine)
-    succeeded(adapter, "a")
-    assert not adapter.store.holds(new_run().run.run_id, mine)
-
-
-def test_steps_have_all_ended_only_when_each_has(adapter: Adapter) -> None:
-    run = started(adapter)
-    claimed(adapter, "a")
-    claimed(adapter, "c")
-    succeeded(adapter, "a")
-    assert adapter.store.all_ended(run.run_id, ("a",))
-    assert not adapter.store.all_ended(run.run_id, ("a", "c")) and not adapter.store.all_ended(run.run_id, ("a", "b"))
-    succeeded(adapter, "c")
-    assert adapter.store.all_ended(run.run_id, ("a", "c"))
-
-
-def test_the_messages_of_a_commit_carry_the_versions_it_made(adapter: Adapter) -> None:
-    started(adapter)
-    claimed(adapter, "a")
-    succeeded(adapter, "a")
-    order, step = read_order(adapter.sent()[-1].data)
-    assert (step.step_id, step.version, order.specs[0].step_id) == ("b", 0, "b")
-
-
-def test_a_step_past_its_deadline_makes_its_run_due(adapter: Adapter) -> None:
-    started(adapter)
-    deadline = claimed(adapter, "a").steps["a"].deadline
-    assert deadline is not None
-    run = adapter.store.load(new_run().run.run_id)
-    adapter.store.commit(transitions.apply(run, Swept(), deadline - timedelta(seconds=1)))
-    assert list(adapter.store.due(deadline - timedelta(seconds=1), 10)) == []
-    assert list(adapter.store.due(deadline, 10)) == [run.run_id]
-
-
-def test_a_rerun_is_created_with_its_kept_steps(adapter: Adapter) -> None:
-    run = started(adapter)
-    claimed(adapter, "a")
-    succeeded(adapter, "a")
-    cancelled = transitions.apply(adapter.store.load(run.run_id), CancelRequested("me", "x"), T0)
-    adapter.store.commit(cancelled)
-    new = transitions.rerun(adapter.store.load(run.run_id), new_run(2).run.request, who="me", why="again")
-    adapter.store.create(new, WIDE)
-    again = adapter.store.load(new.run.run_id)
-    assert again.specs == SPECS and again.steps["a"].status is StepStatus.SUCCEEDED
-    assert again.steps["a"].receipt.rows == 3 and again.steps["c"].status is StepStatus.WAITING
-
-
-def end(adapter: Adapter, new: Transition, at: datetime) -> None:
-    run = adapter.store.load(new.run.run_id)
-    ended = transitions.apply(run, RunRejected("no"), at)
-    adapter.store.commit(ended)
+from tests.contract.stores import (
+    T0,
+    WIDE,
+    Adapter,
+    claimed,
+    create,
+    end,
+    new_run,
+    started,
+    validated,
+)
 
 
 def test_a_created_run_is_read_back_whole(adapter: Adapter) -> None:

@@ -24,7 +24,13 @@ LIMIT_S = 120
 SIMULATION = ("-m", "tests.sim", "--seeds", "0..150", "--stop")
 TESTS = (
     ("tests/unit/test_transitions.py", "tests/unit/test_retry.py", "tests/unit/test_topics.py"),
-    ("tests/contract/test_run_store.py", "tests/contract/test_bus.py", "-k", "not firestore"),
+    (
+        "tests/contract/test_run_store.py",
+        "tests/contract/test_run_store_steps.py",
+        "tests/contract/test_bus.py",
+        "-k",
+        "not firestore",
+    ),
     ("tests/functions/test_flow.py", "tests/functions/test_runs.py", "tests/functions/test_control.py"),
     ("tests/contract/test_store_cost.py", "tests/unit/test_attempt.py"),
 )
