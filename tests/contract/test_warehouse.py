@@ -229,6 +229,23 @@ def test_writers_of_different_keys_in_one_table_lose_and_double_nothing(target: 
     assert [(o, r) for _, o, _, _, r, _ in target.names()] == [(f"org{n}", "run_2") for n in range(8)]
 
 
+@pytest.mark.parametrize("earlier", [(), ("earlier",)], ids=["first write", "rewrite"])
+def test_rivals_for_one_key_leave_the_rows_of_one(target: Target, earlier: tuple[str, ...]) -> None:
+    """Nothing is there to delete for the first write, so the emulator's transactions do not notice each other."""
+    for name in earlier:
+        target.write([row(name)])
+    stagings = [target.stage([row(f"of {number}")]) for number in range(4)]
+    threads = [
+        threading.Thread(target=target.commit, args=(staging,), kwargs={"run_id": f"run_{number}"})
+        for number, staging in enumerate(stagings)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(target.names()) == 1, target.names()
+
+
 def test_threads_that_all_find_a_table_missing_make_it_once(target: Target) -> None:
     failures: list[Exception] = []
 
