@@ -13,6 +13,7 @@ from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.config.plans import load_plans
+from common.errors import PipelineOpsError, TransientError
 from common.receipts import Finding
 from common.settings import Settings
 from common.verify import Report, Verifier
@@ -37,18 +38,24 @@ def verify(settings: Settings, run_id: str | None, every: bool, org: str | None,
         raise click.UsageError("Say which run, or --all.")
     if org and not every:
         raise click.UsageError("--org goes with --all; a run knows its organisation.")
-    from infra.local.stack import reading
+    from infra.local.stack import attached, reading
 
     quiet(settings)
+    engine = bootstrap.build(attached(settings))
+    if org:
+        engine.plans.limits(org)
+    if run_id is not None:
+        engine.store.load(run_id)  # what there is not needs no emulator to be said so
+    orgs = [org] if org else sorted(load_plans(settings.configs).organisations)
+    project = f"{settings.project_id}."
     with reading(settings) as reached:
-        engine = bootstrap.build(reached)
-        if org:
-            engine.plans.limits(org)
-        project = f"{reached.project_id}."
         warehouse = bootstrap.warehouse(reached)
-        verifier = Verifier(engine.store, warehouse, lambda of, name: f"{project}{reached.dataset(of)}.{name}")
-        orgs = [org] if org else sorted(load_plans(reached.configs).organisations)
-        report = verifier.run(run_id) if run_id else _all(verifier, orgs)
+        verifier = Verifier(engine.store, warehouse, lambda of, name: f"{project}{settings.dataset(of)}.{name}")
+        try:
+            report = verifier.run(run_id) if run_id is not None else _all(verifier, orgs)
+        except TransientError as error:
+            own = "unset BIGQUERY_EMULATOR_HOST, then it starts its own, or try again"
+            raise PipelineOpsError(f"{error} verify needs the warehouse: start `main.py serve`, {own}.") from error
     wrong = [finding for finding in report.findings if finding.is_wrong]
     if as_json:
         findings = [{**asdict(finding), "is_wrong": finding.is_wrong} for finding in report.findings]
