@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help demo serve test test-slow check sim mutants format clean
+.PHONY: help demo serve bench test test-slow check sim mutants format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -22,6 +22,9 @@ serve: $(VENV)/.local  ## serve the API and every function on http://127.0.0.1:8
 
 test: check  ## lint, types and every test
 	@$(BIN)/python -m pytest
+
+bench: $(VENV)/.dev  ## runs per second, latency and CPU, beside DBOS on PostgreSQL
+	@$(BIN)/python -m tests.bench
 
 check: $(VENV)/.dev  ## linter, formatter and type checker
 	@$(BIN)/ruff check .
