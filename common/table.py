@@ -26,8 +26,12 @@ DATA_DATE = "x_pipeline_run_date"
 """The one lineage field that comes with the row: the day it belongs to."""
 
 
+Policy = Literal["evolve", "freeze", "discard_value", "discard_row"]
+"""What happens to a value that the contract does not foresee, or to the row that it comes in."""
+
+
 class Column(BaseModel):
-    """One column: BigQuery type, and whether a NULL is allowed."""
+    """One column: BigQuery type, whether a NULL is allowed, and what happens to a value that is not of that type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,15 +39,20 @@ class Column(BaseModel):
     type: ColumnType
     mode: Literal["NULLABLE", "REQUIRED"] = "NULLABLE"
     description: str = ""
+    policy: Literal["freeze", "discard_value", "discard_row"] = "freeze"
 
 
 class Table(BaseModel):
-    """A target table without its lineage fields, which every table has."""
+    """A target table without its lineage fields, which every table has.
+
+    ``unknown_columns`` says what happens to columns that rows bring and the contract does not name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     table: str = Field(pattern=r"^[a-z][a-z0-9_]{0,127}$")
     description: str
+    unknown_columns: Policy = "freeze"
     columns: tuple[Column, ...] = Field(min_length=1)
 
     @property

@@ -85,6 +85,24 @@ NO_RETRY = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
+class WriteSpec:
+    """How a step's rows come into its table (docs/decisions/0009).
+
+    ``mode`` is one of ``replace_key``, ``merge``, ``append_once``, ``truncate_partition``; ``keys`` are the columns
+    that, beside the composite key, tell one row from another: ``merge`` needs them, any mode checks them.
+    ``on_empty`` says what no rows at all mean: ``replace`` (the key has none any more), ``keep`` or ``fail``.
+    """
+
+    mode: str = "replace_key"
+    keys: tuple[str, ...] = ()
+    on_empty: str = "fail"
+    max_bad_rows: int = 0
+
+
+DEFAULT_WRITE = WriteSpec()
+
+
+@dataclass(frozen=True, slots=True)
 class StepSpec:
     """One step as its pipeline's YAML declares it, templates resolved.
 
@@ -102,6 +120,7 @@ class StepSpec:
     map: MapSpec | None = None
     allow_failure: bool = False
     always: bool = False
+    write: WriteSpec = DEFAULT_WRITE
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -119,7 +138,8 @@ class Pipeline:
 class Receipt:
     """What a step left behind: rows in its target table, the jobs that wrote them, warnings and outputs by name.
 
-    ``outputs`` are small JSON values for the conditions and maps of later steps.
+    ``outputs`` are small JSON values for the conditions and maps of later steps. ``bad_rows`` are those that went to
+    the quarantine table; ``drift`` is how the rows differed from their table's contract (``common/drift.py``).
     """
 
     rows: int = 0
@@ -129,6 +149,8 @@ class Receipt:
     ingested_at: datetime | None = None
     warnings: tuple[str, ...] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    bad_rows: int = 0
+    drift: Mapping[str, Any] = field(default_factory=dict)
 
 
 NO_RECEIPT = Receipt()
@@ -141,6 +163,7 @@ class Step:
     ``version`` is the store's, for compare-and-set; 0 means that there is no record. ``attempt`` counts from 1 once
     queued; it is the fence: a result of any other attempt changes nothing. ``deadline`` is when the sweep acts on a
     step that is still in this state; ``reason`` says what it waits for. ``items`` are those of a map at work.
+    ``fence`` orders attempts in the warehouse: microseconds since 1970 of the claim, more with each claim of the step.
     """
 
     spec: StepSpec
@@ -157,6 +180,7 @@ class Step:
     waits_on: str = ""
     give_up_at: datetime | None = None
     items: tuple[Any, ...] = ()
+    fence: int = 0
     started_at: datetime | None = None
     ended_at: datetime | None = None
 

@@ -180,7 +180,8 @@ def _on_claimed(draft: Draft, event: AttemptClaimed) -> None:
         queued = Change(step.since or now, step.step_id, 1, StepStatus.WAITING, StepStatus.QUEUED, step.reason)
         draft.note(queued)
     lease = now + timedelta(seconds=step.spec.timeout_seconds) + LEASE_MARGIN
-    claimed = replace(step, owner=event.owner, started_at=step.started_at or now, not_before=None)
+    fence = max(step.fence + 1, int(now.timestamp() * 1_000_000))  # more than before, even if a clock went back
+    claimed = replace(step, owner=event.owner, fence=fence, started_at=step.started_at or now, not_before=None)
     draft.move(claimed, StepStatus.RUNNING, f"attempt {step.attempt} is at work", lease)
 
 
