@@ -24,6 +24,7 @@ from common.domain.events import (
     Event,
     MessageDied,
     OwnerLost,
+    PreviewSettled,
     RunAnnounced,
     RunRejected,
     RunValidated,
@@ -98,11 +99,14 @@ class Engine:
             )
         return limits
 
-    def rerun(self, old: Run, *, only: str | None, who: str, why: str) -> Run:
+    def rerun(self, old: Run, *, only: str | None, who: str, why: str, preview: bool = False) -> Run:
         """Store a new pending run of an ended one that keeps what succeeded; return it. Holds quota like any run.
 
-        ``only`` names the single step to run. Raises RequestError, ForbiddenPlanError, QuotaExceededError.
+        ``only`` names the single step to run. A ``preview`` runs everything, and writes beside the tables. Raises
+        RequestError, ForbiddenPlanError, QuotaExceededError.
         """
+        if old.request.preview:
+            raise ConflictingStateError(f"Run {old.run_id} is a preview: run {old.request.rerun_of} again instead.")
         if not old.status.is_terminal:
             raise ConflictingStateError(f"Run {old.run_id} is {old.status}: cancel it, or wait for its end.")
         if not old.specs:
@@ -110,12 +114,24 @@ class Engine:
         if only is not None:
             self._known_step(old, only)
         request = replace(
-            old.request, run_id=new_run_id(), requested_at=self.now(), trigger="rerun", rerun_of=old.run_id
+            old.request,
+            run_id=new_run_id(),
+            requested_at=self.now(),
+            trigger="preview" if preview else "rerun",
+            rerun_of=old.run_id,
+            preview=preview,
         )
         new = transitions.rerun(old, request, only, who=who, why=why)
         if not any(spec.step_id not in new.run.steps for spec in old.specs):
             raise ConflictingStateError(f"Every step of {old.run_id} succeeded: name one to run again, or start a run.")
         return self._admit(new)
+
+    def settle_preview(self, run: Run, settled: PreviewSettled) -> Run:
+        """Record what became of a preview; return it. Raises ConflictingStateError if that was decided before."""
+        changed = self._apply(run.run_id, settled)
+        if changed is None:
+            raise ConflictingStateError(f"Run {run.run_id} is no preview that still waits for a decision.")
+        return changed
 
     def cancel(self, run: Run, *, who: str, why: str) -> Run:
         """End the run now, whatever is at work; return it. An ended run stays as it is: ConflictingStateError."""

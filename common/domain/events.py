@@ -1,9 +1,10 @@
 """What happened, or was asked for. Each is applied to a run by ``transitions.apply``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from common.domain.model import Pipeline, Receipt
+from common.domain.model import Pipeline, PreviewEnd, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,16 @@ class SkipRequested:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class PreviewSettled:
+    """Somebody has made a preview real, or thrown it away; ``receipts`` are those of its steps from now on, by id."""
+
+    end: PreviewEnd
+    receipts: Mapping[str, Receipt]
+    who: str
+    why: str
+
+
 Event = (
     RunValidated
     | RunRejected
@@ -127,4 +138,5 @@ Event = (
     | RunAnnounced
     | CancelRequested
     | SkipRequested
+    | PreviewSettled
 )

@@ -13,6 +13,13 @@ NO_CREDENTIAL = "none"
 """``credential_id`` of a run whose pipeline uses none: the composite key must never hold a NULL."""
 
 
+class PreviewEnd(StrEnum):
+    """What became of a preview."""
+
+    PROMOTED = "promoted"  # its rows are those of the tables now
+    DISCARDED = "discarded"
+
+
 class RunStatus(StrEnum):
     """Where a run is. The last three are terminal."""
 
@@ -201,7 +208,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What somebody asked for. ``route`` is ``provider/domain/pipeline``; both dates are inclusive."""
+    """What somebody asked for. ``route`` is ``provider/domain/pipeline``; both dates are inclusive.
+
+    A ``preview`` writes beside its tables (``common/replay.py``), so that what it would change can be looked at first.
+    """
 
     run_id: str
     org_slug: str
@@ -213,6 +223,7 @@ class RunRequest:
     credential_id: str | None = None
     source: str | None = None
     rerun_of: str | None = None
+    preview: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +232,7 @@ class Run:
 
     ``specs`` is the pinned pipeline. ``steps`` holds every step after a whole load, by id; after a partial one those
     that were asked for and have a record. ``wake_at`` is when the sweep looks at the run; ``expires_at`` is when it
-    ends whatever has not ended by then.
+    ends whatever has not ended by then. ``preview_end`` is what became of a preview, once somebody has decided.
     """
 
     request: RunRequest
@@ -239,6 +250,7 @@ class Run:
     expires_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    preview_end: PreviewEnd | None = None
 
     @property
     def run_id(self) -> str:

@@ -31,6 +31,7 @@ from common.domain.events import (
     Event,
     MessageDied,
     OwnerLost,
+    PreviewSettled,
     RunAnnounced,
     RunRejected,
     RunValidated,
@@ -65,10 +66,10 @@ def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, w
     """Return a new, pending run of an ended one, with its pinned pipeline; what has succeeded there is kept.
 
     ``only`` names the single step to run: the new run has it and what it depends on. Without it all that did not
-    succeed is run, with what depends on it. Either way a step that is run has only such behind it.
+    succeed is run, with what depends on it; a preview runs everything. A step that is run has only such behind it.
     """
     specs = tuple(spec for spec in old.specs if only is None or spec.step_id in _before(old, only))
-    again = {only} if only else _unfinished(old)
+    again = {only} if only else {spec.step_id for spec in specs} if request.preview else _unfinished(old)
     kept: dict[str, Step] = {}
     for step in old.steps.values():
         base = plan.map_of(step.step_id)
@@ -88,7 +89,8 @@ def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, w
         specs=specs,
         steps=kept,
     )
-    new = _pending(run, f"rerun of {old.run_id} by {who}: {why}")
+    what = "preview" if request.preview else "rerun"
+    new = _pending(run, f"{what} of {old.run_id} by {who}: {why}")
     return replace(new, touched=tuple(kept))
 
 
@@ -129,7 +131,13 @@ def apply(run: Run, event: Event, now: datetime) -> Transition:
 
 
 def _after_end(draft: Draft, event: Event) -> None:
-    """Nothing changes an ended run; its end is announced until somebody says that it was, or that nobody can."""
+    """Nothing changes an ended run; its end is announced until somebody says that it was, or that nobody can.
+
+    Only a preview waits for somebody's word, once.
+    """
+    if isinstance(event, PreviewSettled):
+        _on_preview_settled(draft, event)
+        return
     wake_at = draft.run.wake_at
     if wake_at is None:
         return
@@ -237,6 +245,16 @@ def _on_steps_ended(draft: Draft, event: StepsEnded) -> None:
 def _on_cancel(draft: Draft, event: CancelRequested) -> None:
     reason = f"cancelled by {event.who}: {event.why}"
     draft.end_run(RunStatus.CANCELLED, reason, error=reason)
+
+
+def _on_preview_settled(draft: Draft, event: PreviewSettled) -> None:
+    run = draft.run
+    if not run.request.preview or not run.status.is_terminal or run.preview_end is not None:
+        return
+    draft.log("", 0, run.status, run.status, f"{event.end} by {event.who}: {event.why}")
+    draft.set_run(preview_end=event.end)
+    for step_id, receipt in event.receipts.items():
+        draft.put(replace(run.steps[step_id], receipt=receipt))
 
 
 def _on_skip(draft: Draft, event: SkipRequested) -> None:
@@ -357,4 +375,5 @@ HANDLERS: Mapping[type[Event], Callable[[Draft, Any], None]] = {
     RunAnnounced: _on_announced,
     CancelRequested: _on_cancel,
     SkipRequested: _on_skip,
+    PreviewSettled: _on_preview_settled,
 }
