@@ -40,6 +40,7 @@ class Column(BaseModel):
     mode: Literal["NULLABLE", "REQUIRED"] = "NULLABLE"
     description: str = ""
     policy: Literal["freeze", "discard_value", "discard_row"] = "freeze"
+    currency: str = Field(default="", description="Of an amount of money: the column that holds its currency.")
 
 
 class Table(BaseModel):
