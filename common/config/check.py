@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ from common.config.loader import ConfigTree
 from common.config.plans import PLANS_FILE, load_plans
 from common.config.problems import InvalidFileError, Problem
 from common.config.providers import PROVIDERS_FILE, load_providers
-from common.config.yaml_source import read
+from common.config.writes import TableMode, table_modes
+from common.config.yaml_source import Source, read
 from common.errors import ConfigError
 
 
@@ -58,9 +60,9 @@ def _problems_of(check: Callable[[], object]) -> tuple[Problem, ...]:
 
 def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]]:
     scan = tree.scan()
-    by_id = _paths_by_pipeline_id(tree, scan.routes.values())
+    sources = _readable(tree, scan.routes.values())
     for route, path in sorted(scan.routes.items()):
-        yield route, path, partial(_check_pipeline, tree, route, by_id)
+        yield route, path, partial(_check_pipeline, tree, route, sources)
     for path, problem in scan.problems.items():
         yield "", path, partial(_refuse, problem)
     for path in sorted((tree.root / "schemas").glob("*.y*ml")):
@@ -69,24 +71,45 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
     yield "", tree.root / PLANS_FILE, partial(load_plans, tree.root)
 
 
-def _paths_by_pipeline_id(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[str, list[Path]]:
-    found: dict[str, list[Path]] = defaultdict(list)
+def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, Source]:
+    """What stands in each file, for comparing; one that can't be read is reported where it is checked itself."""
+    found: dict[Path, Source] = {}
     for path in paths:
-        try:
-            pipeline_id = read(path, tree.shown(path)).data.get("pipeline_id")
-        except InvalidFileError:  # reported where the file itself is checked
-            continue
-        if isinstance(pipeline_id, str):
-            found[pipeline_id].append(path)
+        with suppress(InvalidFileError):
+            found[path] = read(path, tree.shown(path))
     return found
 
 
-def _check_pipeline(tree: ConfigTree, route: str, by_id: Mapping[str, list[Path]]) -> None:
+def _check_pipeline(tree: ConfigTree, route: str, sources: Mapping[Path, Source]) -> None:
     file = tree.load(route)
-    others = [tree.shown(path) for path in by_id.get(file.config.pipeline_id, ()) if path != file.path]
-    if others:  # the id is part of the key of every row: two pipelines of one id would delete each other's rows
-        message = f"{file.config.pipeline_id!r} is the id of {', '.join(others)} too. Give each its own."
-        _refuse(file.source.problem(("pipeline_id",), message))
+    others = [source for path, source in sources.items() if path != file.path]
+    problems = [*_repeated_id(file.source, others), *_other_modes(file.source, others)]
+    if problems:
+        raise InvalidFileError(problems)
+
+
+def _repeated_id(source: Source, others: Iterable[Source]) -> Iterator[Problem]:
+    name = source.data.get("pipeline_id")
+    same = [other.name for other in others if other.data.get("pipeline_id") == name]
+    if same:  # the id is part of the key of every row: two pipelines of one id would delete each other's rows
+        message = f"{name!r} is the id of {', '.join(same)} too. Give each its own."
+        yield source.problem(("pipeline_id",), message)
+
+
+def _other_modes(source: Source, others: Iterable[Source]) -> Iterator[Problem]:
+    # A table has one mode: what one pipeline keeps, such as rows that were appended once, another would replace.
+    elsewhere: dict[str, list[tuple[TableMode, Source]]] = defaultdict(list)
+    for other in others:
+        for write in table_modes(other.data):
+            elsewhere[write.table].append((write, other))
+    for mine in table_modes(source.data):
+        differ = [(write, other) for write, other in elsewhere[mine.table] if write.mode != mine.mode]
+        if differ:
+            places = ", ".join(
+                f"{other.name}:{other.problem(write.place, '').line} ({write.mode[:40]})" for write, other in differ[:5]
+            )
+            message = f"{mine.table} is written with mode {mine.mode} here, otherwise in {places}. Use one everywhere."
+            yield source.problem(mine.place, message)
 
 
 def _check_contract(tree: ConfigTree, path: Path) -> None:

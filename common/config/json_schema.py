@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig
+from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig, WriteConfig
 from common.config.templates import ITEM, NAMES
 from common.processors import registry
 
@@ -29,7 +29,7 @@ def pipeline_schema() -> dict[str, Any]:
     Raises ConfigError or ImportError if a processor can't be loaded.
     """
     params = {ps_type: registry.processor(ps_type).params_type for ps_type in sorted(registry.PROCESSORS)}
-    own = (PipelineConfig, StepConfig, RetryConfig, MapConfig)
+    own = (PipelineConfig, StepConfig, RetryConfig, MapConfig, WriteConfig)
     name_of, defs = _definitions([*own, *params.values()])
     of_params = defs.keys() - {name_of[model] for model in own}
     defs |= {name: _open_to_templates(defs[name]) for name in of_params}

@@ -18,7 +18,7 @@ from common.config.problems import Finding, InvalidFileError, Location, Problem,
 from common.config.rules import check
 from common.config.templates import ITEM, substitute, unresolved
 from common.config.yaml_source import Source, read
-from common.domain.model import MapSpec, Pipeline, RetryPolicy, StepSpec
+from common.domain.model import MapSpec, Pipeline, RetryPolicy, StepSpec, WriteSpec
 from common.errors import ConfigError, NotFoundError, nearest
 from common.processors import registry
 
@@ -176,6 +176,7 @@ def _spec(step: StepConfig, variables: Mapping[str, str], place: Location) -> St
         map=MapSpec(**step.map.model_dump()) if step.map else None,
         allow_failure=step.allow_failure,
         always=step.run_if == "always",
+        write=WriteSpec(**step.write.model_dump()),
         config=_plain_config(step, substitute(step.config, variables), place),
     )
 

@@ -84,6 +84,31 @@ class MapConfig(_Strict):
     )
 
 
+class WriteConfig(_Strict):
+    """How a step's rows come into its ``destination_table``."""
+
+    mode: Literal["replace_key", "merge", "append_once", "truncate_partition"] = Field(
+        default="replace_key",
+        description="replace_key: the run's days are replaced. merge: rows are updated or added by keys. append_once: "
+        "a day is added once. truncate_partition: what was ingested today is replaced. A table has one mode.",
+    )
+    keys: tuple[str, ...] = Field(
+        default=(),
+        description="Columns that tell one row of a day from another; merge needs them, any mode checks that they do.",
+    )
+    on_empty: Literal["replace", "keep", "fail"] = Field(
+        default="fail",
+        description="What no rows at all mean. replace: there are none any more. keep: leave what is there. fail.",
+    )
+    max_bad_rows: int = Field(
+        default=0,
+        strict=True,
+        ge=0,
+        le=100_000,
+        description="How many rows may go to the quarantine table because a value can't be typed; one more fails.",
+    )
+
+
 class StepConfig(_Strict):
     """One step of a pipeline."""
 
@@ -108,6 +133,9 @@ class StepConfig(_Strict):
         description="Longest time the step may wait for a job in BigQuery, in seconds. No function is held meanwhile.",
     )
     retry: RetryConfig = Field(default=RetryConfig(), description="How often the step is tried, and how far apart.")
+    write: WriteConfig = Field(
+        default=WriteConfig(), description="How the rows come into destination_table: what they replace, and when."
+    )
     condition: str | None = Field(
         default=None,
         max_length=MAX_CHARS,

@@ -22,6 +22,7 @@ from common.config.params import mapped_findings, params_findings, params_type_o
 from common.config.problems import MAX_PROBLEMS, Finding, InvalidFileError, Location, findings_of
 from common.config.providers import load_providers, unknown_provider
 from common.config.templates import ITEM, NAMES, TEMPLATE, strings, substitute, unresolved
+from common.config.writes import write_findings
 from common.config.yaml_source import Source
 from common.domain.condition import ConditionError, parse
 from common.errors import ConfigError, nearest
@@ -84,6 +85,7 @@ def _findings(draft: Draft) -> Iterator[Finding]:
     yield from _step_configs(draft)
     yield from _tables(draft)
     yield from _shared_destinations(draft)
+    yield from write_findings(draft.steps, draft.root)
 
 
 def _templates_outside_config(draft: Draft) -> Iterator[Finding]:

@@ -109,7 +109,7 @@ def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
     ("contract", "expected"),
     [
         ("table: coast\n", "1: table: must be 'cost', the name of its file."),
-        ("colums: []\n", "4: colums: unknown key. Did you mean 'columns'? Known: columns, description, table."),
+        ("colums: []\n", "4: colums: unknown key. Did you mean 'columns'? Known: columns, description, table"),
         ("  - {name: A, type: STRING}\n", "columns[1].name: column 'a' is there twice. Remove one."),
         ("  - {name: x_run_id, type: STRING}\n", "columns[1].name: x_run_id is stamped by the engine on every row."),
         ("  - {name: b, type: FLOAT64}\n", "columns[1].type: must be one of 'STRING', 'INT64', 'BIGNUMERIC'"),

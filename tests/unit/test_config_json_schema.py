@@ -52,7 +52,7 @@ def test_unknown_keys_are_refused_everywhere(schema: dict[str, Any]) -> None:
 
 
 def test_every_key_that_is_no_processors_has_a_description(schema: dict[str, Any]) -> None:
-    for name in ("PipelineConfig", "StepConfig", "RetryConfig", "MapConfig"):
+    for name in ("PipelineConfig", "StepConfig", "RetryConfig", "MapConfig", "WriteConfig"):
         missing = [key for key, part in schema["$defs"][name]["properties"].items() if not part.get("description")]
         assert missing == []
 

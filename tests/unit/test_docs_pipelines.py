@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from common.config.loader import ConfigTree
-from common.config.model import KINDS, MapConfig, PipelineConfig, RetryConfig, StepConfig
+from common.config.model import KINDS, MapConfig, PipelineConfig, RetryConfig, StepConfig, WriteConfig
 from common.domain.condition import RUN_NAMES
 from common.domain.expression import ENDED
 from common.paths import configs_dir
@@ -19,7 +19,13 @@ from common.processors import registry
 
 TEXT = (configs_dir().parent / "docs" / "pipelines.md").read_text("utf-8")
 HEAD = "pipeline_id: p\nname: n\nprovider: openai\ndomain: d\nversion: '1'\nsteps:\n"
-FIELDS = {"": PipelineConfig, "steps[].": StepConfig, "steps[].retry.": RetryConfig, "steps[].map.": MapConfig}
+FIELDS = {
+    "": PipelineConfig,
+    "steps[].": StepConfig,
+    "steps[].retry.": RetryConfig,
+    "steps[].write.": WriteConfig,
+    "steps[].map.": MapConfig,
+}
 
 
 def fields() -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,101 @@
+"""Rules of ``write:`` blocks: what a step says of its rows must fit the contract of their table.
+
+They look at plain data, as ``rules.py`` does, so that one mistake does not hide the next.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.config.model import WriteConfig
+from common.config.problems import Finding, InvalidFileError, Location
+from common.config.yaml_source import read
+from common.errors import nearest
+from common.table import LINEAGE
+
+DEFAULT_MODE: str = WriteConfig().mode
+_LINEAGE_NAMES = frozenset(name for name, _ in LINEAGE)
+
+Steps = Iterable[tuple[Location, Mapping[str, Any]]]
+"""Steps with their place in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableMode:
+    """How one step writes its table, and where that is said."""
+
+    table: str
+    mode: str
+    place: Location
+
+
+def write_findings(steps: Steps, root: Path) -> Iterator[Finding]:
+    """Yield what is wrong with each step's ``write:``, besides its shape; contracts are those below ``root``."""
+    for location, step in steps:
+        write = step.get("write")
+        if not isinstance(write, dict):
+            continue
+        place, table = (*location, "write"), destination(step)
+        if table is None:
+            yield place, "says how a table is written, but the step has no destination_table. Remove it, or add one."
+            continue
+        keys = write.get("keys")
+        if write.get("mode") == "merge" and not keys:
+            missing = (*place, "keys") if "keys" in write else (*place, "mode")
+            yield missing, "merge must know which columns tell rows from each other. Name them: keys: [column, ...]"
+        if write.get("mode") == "truncate_partition" and step.get("map") is not None:
+            yield (
+                (*place, "mode"),
+                "truncate_partition can't be used in a step with map: each item would replace the rows of the items "
+                "before it. Use replace_key.",
+            )
+        if isinstance(keys, list):
+            yield from _key_findings(keys, _columns(root, table), table, (*place, "keys"))
+
+
+def _key_findings(keys: list[Any], types: Mapping[str, Any], table: str, place: Location) -> Iterator[Finding]:
+    for i, name in enumerate(keys):
+        if not isinstance(name, str):  # told by the check of the shape
+            continue
+        if name in keys[:i]:
+            yield (*place, i), f"{name[:80]!r} is listed twice. Remove one."
+        elif name.lower() in _LINEAGE_NAMES:
+            yield (*place, i), f"{name} is in the key of every row already, or the same in all of them. Remove it."
+        elif types and name not in types:
+            listed = ", ".join(sorted(types)[:20])
+            yield (*place, i), f"table {table} has no column {name[:80]!r}.{nearest(name, types)} Columns: {listed}."
+        elif types.get(name) == "JSON":
+            yield (*place, i), f"{name} is JSON, which BigQuery can't compare. Use columns of other types."
+
+
+def _columns(root: Path, table: str) -> dict[str, Any]:
+    """Return types by name of the table's columns; nothing if its contract can't be read, which is told elsewhere."""
+    try:
+        columns = read(root / "schemas" / f"{table}.yml", table).data.get("columns")
+    except InvalidFileError:
+        return {}
+    listed = [column for column in columns if isinstance(column, dict)] if isinstance(columns, list) else []
+    return {column["name"]: column.get("type") for column in listed if isinstance(column.get("name"), str)}
+
+
+def destination(step: Mapping[str, Any]) -> str | None:
+    """Return the table that a step's plain data says it writes, or None."""
+    config = step.get("config")
+    table = config.get("destination_table") if isinstance(config, dict) else None
+    return table if isinstance(table, str) else None
+
+
+def table_modes(data: Mapping[str, Any]) -> Iterator[TableMode]:
+    """Yield how each step of a pipeline's plain data writes its table; mistakes are left out."""
+    steps = data.get("steps")
+    for i, step in enumerate(steps if isinstance(steps, list) else ()):
+        table = destination(step) if isinstance(step, dict) else None
+        if table is None:
+            continue
+        write = step.get("write")
+        said = isinstance(write, dict) and "mode" in write
+        mode = write["mode"] if said else DEFAULT_MODE
+        if isinstance(mode, str):
+            place: Location = ("steps", i, "write", "mode") if said else ("steps", i, "config", "destination_table")
+            yield TableMode(table, mode, place)
