@@ -24,13 +24,12 @@ Kind = Literal["added", "changed", "removed"]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The rows that are compared: those of one composite key and its days, both inclusive."""
+    """The rows that are compared: those of one composite key and these days."""
 
     org_slug: str
     pipeline_id: str
     credential_id: str
-    first_day: date
-    last_day: date
+    days: tuple[date, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +86,8 @@ class TableDiff:
 
 def table_diff(query: Query, target: str, shadow: str, table: Table, keys: Sequence[str], scope: Scope) -> TableDiff:
     """Compare ``shadow`` with ``target``. Raises what the query raises."""
-    sql = _Sql(target, shadow, table, keys)
-    params = {
-        "org": scope.org_slug,
-        "pipeline": scope.pipeline_id,
-        "credential": scope.credential_id,
-        "first_day": scope.first_day,
-        "last_day": scope.last_day,
-    }
+    sql = _Sql(target, shadow, table, keys, scope.days)
+    params = {"org": scope.org_slug, "pipeline": scope.pipeline_id, "credential": scope.credential_id}
     days = tuple(DayDiff(**row) for row in query(sql.days(), params))
     money = tuple(MoneyDiff(**row) for amount in sql.amounts for row in query(sql.money(amount), params))
     samples = tuple(sql.sample(row) for row in query(sql.samples(), params))
@@ -102,10 +95,11 @@ def table_diff(query: Query, target: str, shadow: str, table: Table, keys: Seque
 
 
 class _Sql:
-    """The queries of one comparison. Names come from contracts and checked table ids, values are parameters."""
+    """The queries of one comparison. Names come from contracts and checked table ids, values are parameters or dates."""
 
-    def __init__(self, target: str, shadow: str, table: Table, keys: Sequence[str]) -> None:
+    def __init__(self, target: str, shadow: str, table: Table, keys: Sequence[str], days: Sequence[date]) -> None:
         self._target, self._shadow = target, shadow
+        self._where = WHERE.format(days=", ".join(f"DATE '{day.isoformat()}'" for day in days))
         columns = {column.name: column for column in table.columns}
         self._numbers = [c.name for c in table.columns if c.type in NUMBERS and c.name not in keys]
         self._identity = list(keys) or [c.name for c in table.columns if c.type not in NUMBERS]
@@ -128,8 +122,8 @@ ORDER BY {", ".join([*sizes, "n DESC", "day", "id"])} LIMIT {SAMPLES}"""  # noqa
     def money(self, amount: Column) -> str:
         one = f"SELECT IFNULL({_q(amount.currency)}, '') AS currency"
         both = f"""
-  {one}, {_q(amount.name)} AS b, NULL AS a FROM {_q(self._target)} {WHERE}
-  UNION ALL {one}, NULL, {_q(amount.name)} FROM {_q(self._shadow)} {WHERE}"""
+  {one}, {_q(amount.name)} AS b, NULL AS a FROM {_q(self._target)} {self._where}
+  UNION ALL {one}, NULL, {_q(amount.name)} FROM {_q(self._shadow)} {self._where}"""
         return f"""SELECT '{amount.name}' AS `column`, currency,
   IFNULL(SUM(b), 0) AS `before`, IFNULL(SUM(a), 0) AS `after`
 FROM ({both}) GROUP BY currency ORDER BY currency"""  # noqa: S608
@@ -162,12 +156,12 @@ judged AS (
         rest = f"STRING_AGG({_struct(self._rest)} ORDER BY {_struct(self._rest)})" if self._rest else "''"
         return f"""
   SELECT {DATA_DATE} AS day, {_struct(self._identity)} AS id, COUNT(*) AS n, {rest} AS rest{sums}
-  FROM {_q(table)} {WHERE} GROUP BY day, id
+  FROM {_q(table)} {self._where} GROUP BY day, id
 """  # noqa: S608
 
 
 WHERE = f"""WHERE x_org_slug = @org AND x_pipeline_id = @pipeline AND x_credential_id = @credential
-    AND {DATA_DATE} BETWEEN @first_day AND @last_day"""
+    AND {DATA_DATE} IN ({{days}})"""
 
 
 def _q(name: str) -> str:

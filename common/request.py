@@ -47,18 +47,25 @@ class ControlBody(BaseModel):
     by: str = Field(min_length=1, max_length=100, description="Who asks, e.g. a mail address.")
     reason: str = Field(min_length=1, max_length=500, description="Why, for whoever reads the run's transitions.")
     step: str | None = Field(None, max_length=80, description="Of a rerun: the only step to run again.")
+    preview: bool = Field(
+        False, description="Of a rerun: run everything and write beside the tables, to look at first."
+    )
 
 
-def control_body(body: Any, *, with_step: bool = False) -> ControlBody:
+def control_body(body: Any, *, of_rerun: bool = False) -> ControlBody:
     """Return the checked body, or raise InvalidFieldsError that names each bad field."""
     if not isinstance(body, dict):
         raise InvalidFieldsError({"body": 'must be a JSON object, e.g. {"by": "ana", "reason": "wrong dates"}'})
-    if "step" in body and not with_step:
-        raise InvalidFieldsError({"step": "the step is part of the address here, or not needed."})
+    foreign = {} if of_rerun else {name: "goes with a rerun only." for name in ("step", "preview") if name in body}
+    if foreign:
+        raise InvalidFieldsError(foreign)
     try:
-        return ControlBody.model_validate(body)
+        checked = ControlBody.model_validate(body)
     except ValidationError as error:
         raise InvalidFieldsError(_problems(error, ControlBody)) from error
+    if checked.preview and checked.step:
+        raise InvalidFieldsError({"step": "a preview runs the whole pipeline again."})
+    return checked
 
 
 def new_run_id() -> str:

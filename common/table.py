@@ -30,6 +30,9 @@ Policy = Literal["evolve", "freeze", "discard_value", "discard_row"]
 """What happens to a value that the contract does not foresee, or to the row that it comes in."""
 
 
+PREVIEW = "__preview_"
+
+
 class Column(BaseModel):
     """One column: BigQuery type, whether a NULL is allowed, and what happens to a value that is not of that type."""
 
@@ -60,6 +63,11 @@ class Table(BaseModel):
     def names(self) -> tuple[str, ...]:
         """Column names in order, without the lineage fields."""
         return tuple(c.name for c in self.columns)
+
+
+def preview_name(table: str, run_id: str) -> str:
+    """Return the name of the table that a preview writes in the place of ``table``."""
+    return f"{table}{PREVIEW}{run_id.removeprefix('run_')}"
 
 
 def _schemas_dir(configs: Path) -> Path:

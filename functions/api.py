@@ -18,8 +18,9 @@ from common.bootstrap import engine
 from common.domain.model import Run, RunStatus
 from common.errors import ConfigError, NotFoundError, QuotaExceededError, RequestError, TransientError, nearest
 from common.logs import logger
+from common.previews import Previews
 from common.request import ORG_SLUG, RUN_ID, InvalidFieldsError, control_body, run_request
-from functions.views import change_view, line_view, run_view, step_view
+from functions.views import change_view, line_view, preview_view, run_view, step_view
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PAGE = 200
@@ -47,10 +48,35 @@ def cancel(org: str, run_id: str) -> Response:
 
 @routes.post("/pipelines/rerun/<org>/<run_id>")
 def rerun(org: str, run_id: str) -> tuple[Response, int]:
-    """Start a new run of an ended one: what did not succeed and what depends on it, or one step alone."""
+    """Start a new run of an ended one: what did not succeed and what depends on it, one step alone, or a preview."""
     _query()
-    body = control_body(_body(), with_step=True)
-    return _accepted(engine().rerun(_run(org, run_id), only=body.step, who=body.by, why=body.reason))
+    body = control_body(_body(), of_rerun=True)
+    run = engine().rerun(_run(org, run_id), only=body.step, who=body.by, why=body.reason, preview=body.preview)
+    return _accepted(run)
+
+
+@routes.get("/pipelines/preview/<org>/<run_id>")
+def preview(org: str, run_id: str) -> Response:
+    """Return what promoting a preview would change, table by table."""
+    _query()
+    run = _run(org, run_id)
+    return jsonify(preview_view(run, Previews(engine()).diffs(run)))
+
+
+@routes.post("/pipelines/promote/<org>/<run_id>")
+def promote(org: str, run_id: str) -> Response:
+    """Make a preview's rows those of its tables, all of them in one transaction."""
+    _query()
+    body = control_body(_body())
+    return jsonify(run_view(Previews(engine()).promote(_run(org, run_id), who=body.by, why=body.reason)))
+
+
+@routes.post("/pipelines/discard/<org>/<run_id>")
+def discard(org: str, run_id: str) -> Response:
+    """Drop a preview's rows."""
+    _query()
+    body = control_body(_body())
+    return jsonify(run_view(Previews(engine()).discard(_run(org, run_id), who=body.by, why=body.reason)))
 
 
 @routes.post("/pipelines/skip/<org>/<run_id>/<step_id>")

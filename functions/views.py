@@ -1,12 +1,16 @@
 """Runs, steps, transitions and log lines as the JSON that the API gives out."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from common.domain.draft import RESEND_AFTER, Change
 from common.domain.model import Run, Step, StepStatus
 from common.domain.plan import blocked_by, map_of
 from common.ports import LogLine
+from common.preview_diff import TableDiff
 
 
 def run_view(run: Run) -> dict[str, Any]:
@@ -22,6 +26,7 @@ def run_view(run: Run) -> dict[str, Any]:
         "error": run.error or None,
         "trigger": request.trigger,
         "rerun_of": request.rerun_of,
+        "preview": None if not request.preview else run.preview_end or "open",
         "start_date": request.start_date.isoformat(),
         "end_date": request.end_date.isoformat(),
         "credential_id": run.credential_id or request.credential_id,
@@ -87,6 +92,43 @@ def line_view(line: LogLine) -> dict[str, Any]:
         "attempt": line.attempt or None,
         "message": line.message,
     }
+
+
+def preview_view(run: Run, diffs: Sequence[TableDiff]) -> dict[str, Any]:
+    """Return what promoting a preview would change. Amounts are text, so that no digit of them is lost."""
+    return {
+        "run_id": run.run_id,
+        "preview_of": run.request.rerun_of,
+        "preview": run.preview_end or "open",
+        "tables": [
+            {
+                "table": diff.table,
+                "days": [asdict(day) | {"day": day.day.isoformat()} for day in diff.days],
+                "money": [
+                    {"column": m.column, "currency": m.currency or None}
+                    | {"before": f"{m.before:f}", "after": f"{m.after:f}", "change": f"{m.change:f}"}
+                    for m in diff.money
+                ],
+                "samples": [
+                    {
+                        "kind": row.kind,
+                        "day": row.day.isoformat(),
+                        "identity": {name: value for name, value in row.identity.items() if value is not None},
+                        "before": _numbers(row.before),
+                        "after": _numbers(row.after),
+                    }
+                    for row in diff.samples
+                ],
+            }
+            for diff in diffs
+        ],
+    }
+
+
+def _numbers(side: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if side is None:
+        return None
+    return {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in side.items()}
 
 
 def _until(step: Step) -> datetime | None:

@@ -8,6 +8,9 @@ from common.errors import PipelineOpsError
 
 TIMEOUT_S = 30.0
 
+DECISION_TIMEOUT_S = 600.0
+"""A comparison of two tables, or a commit to all of them, is waited for."""
+
 
 class ApiError(PipelineOpsError):
     """The API refused; the message is its problem document's."""
@@ -41,6 +44,14 @@ class ApiClient:
     def rerun(self, org: str, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Start a new run of an ended one; return its id and links."""
         return self._json("POST", f"/pipelines/rerun/{org}/{run_id}", json=body)
+
+    def preview(self, org: str, run_id: str) -> dict[str, Any]:
+        """Return what promoting a preview would change."""
+        return self._json("GET", f"/pipelines/preview/{org}/{run_id}", timeout=DECISION_TIMEOUT_S)
+
+    def decide(self, decision: str, org: str, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Promote or discard a preview; return its run."""
+        return self._json("POST", f"/pipelines/{decision}/{org}/{run_id}", json=body, timeout=DECISION_TIMEOUT_S)
 
     def skip(self, org: str, run_id: str, step_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Skip a step; return the run."""

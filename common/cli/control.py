@@ -12,7 +12,8 @@ from common.cli.runs import OwnStack, reader, wait_for_end
 from common.settings import Settings
 
 
-def _me() -> str:
+def my_name() -> str:
+    """Return the login name, as far as there is one."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -21,7 +22,7 @@ def _me() -> str:
 
 def _who_and_why(command: Callable[..., Any]) -> Callable[..., Any]:
     reason = click.option("--reason", required=True, help="Why, for whoever reads the run's transitions.")
-    by = click.option("--by", default=_me, show_default="your login name", help="Who asks.")
+    by = click.option("--by", default=my_name, show_default="your login name", help="Who asks.")
     return reason(by(command))
 
 

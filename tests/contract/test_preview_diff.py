@@ -26,7 +26,7 @@ TABLE = Table.model_validate(
     }
 )
 D1, D2 = date(2026, 11, 1), date(2026, 11, 2)
-SCOPE = Scope("acme", "pipe", "cred", D1, D2)
+SCOPE = Scope("acme", "pipe", "cred", (D1, D2))
 numbers = itertools.count()
 
 Row = tuple[str, date, str | None, int | None, str | None]

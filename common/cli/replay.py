@@ -1,0 +1,122 @@
+"""``main.py replay``: run an ended run again beside its tables, look at what would change, then decide."""
+
+import sys
+from typing import Any, Literal
+
+import click
+
+from common import bootstrap
+from common.cli import show
+from common.cli.base import cli, friendly, json_option
+from common.cli.client import ApiClient
+from common.cli.control import my_name
+from common.cli.runs import OwnStack, follow
+from common.domain.model import Run
+from common.settings import Settings
+
+Action = Literal["preview", "show", "promote", "discard"]
+
+
+@cli.command()
+@click.argument("run_id")
+@click.option(
+    "--preview", "action", flag_value="preview", help="Run everything again beside the tables; show the changes."
+)
+@click.option("--show", "action", flag_value="show", help="Show once more what a preview would change.")
+@click.option(
+    "--promote", "action", flag_value="promote", help="Make the preview's rows real: one transaction for all tables."
+)
+@click.option("--discard", "action", flag_value="discard", help="Drop the preview's rows.")
+@click.option("--reason", default="", help="Why, for whoever reads the run's transitions. Needed but for --show.")
+@click.option("--by", default=my_name, show_default="your login name", help="Who asks.")
+@json_option
+@click.pass_obj
+@friendly
+def replay(settings: Settings, run_id: str, action: Action | None, reason: str, by: str, as_json: bool) -> None:
+    """Run an ended run again as a reviewed change.
+
+    --preview takes the run to replay, the others the preview that it has made.
+
+    \b
+    Examples:
+      main.py replay run_0123 --preview --reason "new prices"
+      main.py replay run_4567 --show --json
+      main.py replay run_4567 --promote --reason "agreed with finance"
+      main.py replay run_4567 --discard --reason "not what we wanted"
+    """
+    if action is None:
+        raise click.UsageError("Say what to do: --preview, --show, --promote or --discard.")
+    if action != "show" and not reason.strip():
+        raise click.UsageError(f"--{action} needs a --reason.")
+    org = _run(settings, run_id).request.org_slug
+    body = {"by": by, "reason": reason}
+    with OwnStack(settings) as client:
+        if action == "preview":
+            _preview(client, org, run_id, body, as_json)
+        elif action == "show":
+            _show(client, org, run_id, as_json)
+        else:
+            run = client.decide(action, org, run_id, body)
+            show.as_json(run) if as_json else click.echo(_decided(run))
+
+
+def _run(settings: Settings, run_id: str) -> Run:
+    from infra.local.stack import attached
+
+    return bootstrap.build(attached(settings)).store.load(run_id)
+
+
+def _preview(client: ApiClient, org: str, run_id: str, body: dict[str, Any], as_json: bool) -> None:
+    started = client.rerun(org, run_id, {**body, "preview": True})["run_id"]
+    ended = (
+        client.watch(org, started, lambda _: None) if as_json else follow(client, org, started, f"preview of {run_id}")
+    )
+    if ended["status"] != "completed":
+        show.as_json(ended) if as_json else show.run_table(ended)
+        sys.exit(1)
+    _show(client, org, started, as_json)
+
+
+def _show(client: ApiClient, org: str, run_id: str, as_json: bool) -> None:
+    found = client.preview(org, run_id)
+    if as_json:
+        show.as_json(found)
+        return
+    for table in found["tables"]:
+        _show_table(table)
+    click.echo(f"Preview {run_id} of {found['preview_of']}: {found['preview']}.")
+    if found["preview"] == "open":
+        click.echo(f'  main.py replay {run_id} --promote --reason "..."   makes it real')
+        click.echo(f'  main.py replay {run_id} --discard --reason "..."   drops it')
+
+
+def _show_table(table: dict[str, Any]) -> None:
+    kinds = ("added", "changed", "removed", "same")
+    days = [(day["day"], *(day[kind] for kind in kinds)) for day in table["days"]]
+    show.table(table["table"], ("day", *kinds), days, kinds)
+    columns = ("amount", "currency", "before", "after", "change")
+    money = [(m["column"], m["currency"], m["before"], m["after"], m["change"]) for m in table["money"]]
+    if money:
+        show.table("Money", columns, money, columns[2:])
+    samples = [(row["kind"], row["day"], _identity(row), _change(row)) for row in table["samples"]]
+    if samples:
+        show.table("Largest differences", ("what", "day", "row", "numbers"), samples)
+
+
+def _identity(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in row["identity"].items())
+
+
+def _change(row: dict[str, Any]) -> str:
+    """Name the numbers that differ, as ``cost 1.5 → 2``; of a row on one side alone all it has."""
+    before, after = row["before"], row["after"]
+    if before is None or after is None:
+        return ", ".join(f"{name} {value}" for name, value in (before or after).items() if value is not None)
+    return ", ".join(f"{name} {before[name]} → {after[name]}" for name in after if before[name] != after[name])
+
+
+def _decided(run: dict[str, Any]) -> str:
+    tables = ", ".join(dict.fromkeys(step["table"] for step in run["steps"] if step["table"]))
+    if run["preview"] == "promoted":
+        return f"Promoted: {run['rows']} rows are now in {tables}. Check: main.py verify {run['run_id']}"
+    return f"Discarded {run['run_id']}: nothing was changed."
