@@ -29,7 +29,7 @@ from common.processors import registry
 from common.request import run_request
 from common.settings import Settings
 from common.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
-from infra.local.host import Dispatcher
+from infra.local.dispatcher import Dispatcher
 from tests.bench.measure import Result
 from tests.harness import PROVIDERS, PS_TYPE
 

@@ -101,7 +101,6 @@ class Database:
         self._waiting: list[_Work[Any]] = []
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._writer = self._connect()
-        self._durable = False
         self.write(self._make_tables)
         with self._translated("opened"):
             # The write-ahead log holds what is committed; it stays the same file while a connection is open.
@@ -132,12 +131,18 @@ class Database:
 
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection for reading; in a batch of its own, the one that sees what it wrote."""
-        if self._batching():
+        local = self._local
+        if getattr(local, "batch", None) is not None:
             return self._writer
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        db: sqlite3.Connection | None = getattr(local, "db", None)
         if db is None:
-            self._local.db = db = self._connect()
+            local.db = db = self._connect()
         return db
+
+    @property
+    def batching(self) -> bool:
+        """Whether this thread is in a batch of its own."""
+        return getattr(self._local, "batch", None) is not None
 
     def write[T](self, does: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Run ``does`` in a write transaction; return its result once that is committed.
@@ -148,45 +153,37 @@ class Database:
         behind a savepoint. What a caller raises undoes its own part alone. Raises TransientError when the disk is
         full or the lock is not to be had.
         """
-        if self._batching():
-            part = _Work(does)
-            self._do_part(self._writer, part)
-            self._durable = self._durable or durable
-            return part.outcome()
+        batch: Batch | None = getattr(self._local, "batch", None)
+        if batch is not None:
+            return batch.write(does, durable=durable)
         work = _Work(does)
         with self._arriving:
             self._waiting.append(work)
         with self._writing:
             if not work.done:
                 with self._arriving:
-                    batch, self._waiting = self._waiting, []
-                self._commit(batch)
+                    works, self._waiting = self._waiting, []
+                self._commit(works)
         result = work.outcome()
         if durable:
             self._sync()
         return result
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
+    def batch(self) -> Iterator["Batch"]:
         """Make everything that this thread writes in the block one transaction, committed at its end.
 
         Each write still stands or falls alone; reads of this thread see the writes before. Nothing of it is safe
-        before the block has ended: whoever acknowledges something must do so inside, too. Raises TransientError,
-        and has then written nothing.
+        before it is committed: whoever acknowledges something must do so inside, too. Raises TransientError, and has
+        then written nothing.
         """
-        with self._writing, self._translated("written"):
-            self._local.batching = True
-            self._durable = False
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._writer.execute("COMMIT")
-            finally:
-                self._local.batching = False
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-        if self._durable:
-            self._sync()
+        batch = Batch(self)
+        try:
+            yield batch
+        except BaseException:
+            batch.undo()
+            raise
+        batch.commit()
 
     def _sync(self) -> None:
         """Have all that is committed outlive a power cut. Other writers go on meanwhile."""
@@ -194,9 +191,6 @@ class Database:
             os.fsync(self._wal)
         except OSError as error:
             raise TransientError(f"{self.path.name} could not be synced to its disk: {error.strerror}.") from error
-
-    def _batching(self) -> bool:
-        return getattr(self._local, "batching", False)
 
     def _commit(self, batch: list[_Work[Any]]) -> None:
         db = self._writer
@@ -222,7 +216,8 @@ class Database:
             for work in batch:
                 work.done = True
 
-    def _do_part(self, db: sqlite3.Connection, work: _Work[Any]) -> None:
+    @staticmethod
+    def _do_part(db: sqlite3.Connection, work: _Work[Any]) -> None:
         db.execute("SAVEPOINT part")
         try:
             work.result = work.does(db)
@@ -241,3 +236,79 @@ class Database:
             raise TransientError(
                 f"The run store {self.path.name} could not be {what}: {error}. Is its disk full, or not writable?"
             ) from error
+
+
+class Batch:
+    """One thread's open transaction; other writers wait until it has ended. See ``Database.batch``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._db = database, database._writer
+        self._durable = False
+        self._settle: Callable[[bool], None] | None = None
+        self._after: list[Callable[[], None]] = []
+        self.is_open = self.is_committed = False
+        database._writing.acquire()
+        try:
+            with database._translated("written"):
+                self._db.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            database._writing.release()
+            raise
+        self.is_open = True
+        database._local.batch = self
+
+    def end_with_next_write(self, settle: Callable[[bool], None]) -> None:
+        """Commit with the next write of this thread, before that returns, so that it keeps what ``write`` promises.
+
+        ``settle`` is called in the transaction, behind that write, with whether it succeeded.
+        """
+        self._settle = settle
+
+    def after(self, does: Callable[[], None]) -> None:
+        """Call this once the batch is committed, and synced if it has to be; not at all if it is undone."""
+        self._after.append(does)
+
+    def write[T](self, does: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
+        """As ``Database.write`` in a batch."""
+        part, settle = _Work(does), self._settle
+        try:
+            with self._database._translated("written"):
+                self._database._do_part(self._db, part)
+        except BaseException:
+            self.undo()
+            raise
+        self._durable = self._durable or durable
+        if settle is not None:
+            self._settle = None
+            settle(part.error is None)
+            self.commit()
+        return part.outcome()
+
+    def commit(self) -> None:
+        """End the batch, if it has not ended. Raises TransientError, and has then written nothing."""
+        if not self.is_open:
+            return
+        try:
+            with self._database._translated("written"):
+                self._db.execute("COMMIT")
+        except BaseException:
+            self.undo()
+            raise
+        self.is_committed = True
+        self._close()
+        if self._durable:
+            self._database._sync()
+        for does in self._after:
+            does()
+
+    def undo(self) -> None:
+        """End the batch, if it has not ended, as if nothing had been written."""
+        if self.is_open:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._close()
+
+    def _close(self) -> None:
+        self.is_open = False
+        self._database._local.batch = None
+        self._database._writing.release()

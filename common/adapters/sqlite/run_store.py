@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from common.adapters.sqlite.bus import SqliteBus
+from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.adapters.sqlite.database import Database, to_micros
 from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.commands import SettleReservation
@@ -15,7 +15,7 @@ from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
 from common.domain.quota import Limits, Usage, day_of, exceeded, month_of
 from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError
-from common.ports import Message, RunPage
+from common.ports import RunPage
 from common.topics import messages
 
 RESERVATION_GRACE = timedelta(minutes=5)
@@ -41,7 +41,7 @@ class SqliteRunStore:
     def create(self, new: Transition, limits: Limits) -> None:
         run, now = new.run, new.run.request.requested_at
 
-        def insert(db: sqlite3.Connection) -> None:
+        def insert(db: sqlite3.Connection) -> Sequence[Delivery]:
             self._reserve(db, run, limits, now)
             db.execute(
                 "INSERT INTO runs (run_id, org_slug, route, status, requested_at, wake_at, version, body)"
@@ -59,10 +59,9 @@ class SqliteRunStore:
             for step_id in new.touched:
                 self._write_step(db, run, run.steps[step_id])
             self._log(db, new)
-            self._bus.enqueue(db, messages(run, new.commands))
+            return self._bus.enqueue(db, messages(run, new.commands))
 
-        self._database.write(insert, durable=True)
-        self._bus.wake()
+        self._bus.sent(self._database.write(insert, durable=True))
 
     def _reserve(self, db: sqlite3.Connection, run: Run, limits: Limits, now: datetime) -> None:
         org, day, month = run.request.org_slug, day_of(now), month_of(now)
@@ -123,7 +122,7 @@ class SqliteRunStore:
     def commit(self, transition: Transition) -> Run:
         run = transition.run
 
-        def update(db: sqlite3.Connection) -> tuple[Run, Sequence[Message]]:
+        def update(db: sqlite3.Connection) -> tuple[Run, Sequence[Delivery]]:
             changed = self._write_run(db, run) if transition.header else run
             steps = dict(run.steps)
             for step_id in transition.touched:
@@ -133,13 +132,10 @@ class SqliteRunStore:
             for command in transition.commands:
                 if isinstance(command, SettleReservation):
                     self._settle(db, run, command)
-            sent = messages(stored, transition.commands)
-            self._bus.enqueue(db, sent)
-            return stored, sent
+            return stored, self._bus.enqueue(db, messages(stored, transition.commands))
 
         stored, sent = self._database.write(update, durable=run.status.is_terminal and bool(transition.changes))
-        if sent:
-            self._bus.wake()
+        self._bus.sent(sent)
         return stored
 
     @staticmethod
