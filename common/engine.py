@@ -4,10 +4,12 @@ Every method may be called any number of times with the same arguments, in any o
 what no longer concerns the run changes nothing.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 
@@ -344,6 +346,8 @@ class Engine:
 
     def _tell(self, transition: Transition) -> None:
         """Log what a committed transition changed."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
         run = transition.run
         with bound(run=run.run_id, org=run.request.org_slug):
             for change in transition.changes:

@@ -1,7 +1,8 @@
 """A transition in the making: the run as it changes, with what is to be logged, sent and asked."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 

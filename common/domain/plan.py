@@ -6,7 +6,8 @@ ended, so that never more than that many are at work.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
@@ -66,14 +67,16 @@ def work_order(run: Run, step: Step) -> Run:
         if parent.spec.map and parent.spec.map.dates:
             day = date.fromisoformat(item)
             request = replace(request, start_date=day, end_date=day)
-    return Run(
-        request,
-        run.status,
-        pipeline_id=run.pipeline_id,
-        credential_id=run.credential_id,
-        config_hash=run.config_hash,
+    return replace(
+        run,
+        request=request,
+        version=0,
         specs=(spec,),
-        started_at=run.started_at,
+        steps={},
+        reason="",
+        since=None,
+        wake_at=None,
+        expires_at=None,
     )
 
 

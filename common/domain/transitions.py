@@ -14,7 +14,7 @@ what people ask for need the whole run.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from copy import replace
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -45,6 +45,11 @@ class Delivery:
     published_at: datetime
     deliveries: int
 
+    @property
+    def is_early(self) -> bool:
+        """Whether it was published before its time."""
+        return self.message.not_before is not None and self.message.not_before > self.published_at
+
 
 class Taker:
     """Who takes messages as they are published; this one takes none."""
@@ -61,10 +66,6 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _is_later(one: Delivery, now: datetime) -> bool:
-    return one.message.not_before is not None and one.message.not_before > now
-
-
 class SqliteBus:
     """Messages in a table. ``wake`` tells waiting pullers of this process that something may be due."""
 
@@ -79,7 +80,7 @@ class SqliteBus:
     def publish(self, messages: Sequence[Message]) -> None:
         later = self._held(messages)
         if later:
-            self.sent(self._database.write(lambda db: self._store(db, later)))
+            self.sent(self._database.write(lambda db: self._store(db, later), fails_first=True))
 
     def enqueue(self, db: sqlite3.Connection, messages: Sequence[Message]) -> Sequence[Delivery]:
         """Insert messages in the caller's transaction; the caller gives what this returns to ``sent`` behind it."""
@@ -87,12 +88,12 @@ class SqliteBus:
 
     def _held(self, messages: Sequence[Message]) -> Sequence[Delivery]:
         """Put what is due into the hand of this thread, if it has one; return what is to be stored."""
-        found, now = self._deliveries(messages), self._now()
+        found = self._deliveries(messages)
         hand: list[Delivery] | None = getattr(self._local, "hand", None)
         if hand is None:
             return found
-        hand += [one for one in found if not _is_later(one, now)]
-        return [one for one in found if _is_later(one, now)]
+        hand += [one for one in found if not one.is_early]
+        return [one for one in found if one.is_early]
 
     def _deliveries(self, messages: Sequence[Message]) -> list[Delivery]:
         now = self._now()
@@ -100,17 +101,17 @@ class SqliteBus:
 
     def _store(self, db: sqlite3.Connection, found: Sequence[Delivery]) -> Sequence[Delivery]:
         """Insert messages: leased as far as the taker has room for those that are due, free for pullers beyond."""
-        room, now = self._taker.room(), self._now()
+        room = self._taker.room()
         stored = []
         for one in found:
-            if _is_later(one, now):
+            if one.is_early:
                 assert one.message.not_before is not None
                 stored.append(self._insert(db, one, one.message.not_before, 0))
             elif room > 0:
                 room -= 1
-                stored.append(self._insert(db, one, now + ACK_DEADLINE, 1))
+                stored.append(self._insert(db, one, one.published_at + ACK_DEADLINE, 1))
             else:
-                stored.append(self._insert(db, one, now, 0))
+                stored.append(self._insert(db, one, one.published_at, 0))
         return stored
 
     @staticmethod
@@ -148,7 +149,7 @@ class SqliteBus:
 
     def keep(self, found: Sequence[Delivery]) -> Sequence[Delivery]:
         """Store messages that are only in hand, in this thread's batch; ``sent`` is for those, too."""
-        return self._database.write(lambda db: self._store(db, found)) if found else ()
+        return self._database.write(lambda db: self._store(db, found), fails_first=True) if found else ()
 
     def wake(self) -> None:
         """Tell pullers of this process to look again."""
@@ -161,7 +162,7 @@ class SqliteBus:
         """How often the bus was woken: what ``wait`` compares with."""
         return self._version
 
-    def batch(self) -> AbstractContextManager[Batch]:
+    def batch(self) -> Batch:
         """Return a block in which all that this thread pulls, acknowledges and writes is one transaction."""
         return self._database.batch()
 
@@ -179,7 +180,8 @@ class SqliteBus:
     def ack(self, delivery: Delivery) -> None:
         """Delete a message whose function has done its work."""
         if delivery.message_id:
-            self._database.write(lambda db: db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,)))
+            row = (delivery.message_id,)
+            self._database.write(lambda db: db.execute("DELETE FROM messages WHERE id = ?", row), fails_first=True)
 
     def nack(self, delivery: Delivery, error: str) -> None:
         """Give a message back: soon again at first, later and later, at last to the dead letters."""

@@ -3,11 +3,11 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from common.errors import TransientError
 
@@ -60,10 +60,15 @@ CREATE TABLE credentials (
 """
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+TROUBLE = (sqlite3.DatabaseError, OSError)
+
+
 def to_micros(at: datetime) -> int:
     """Return an aware time as whole microseconds since 1970, exactly."""
-    delta = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    return (at - EPOCH) // MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
@@ -75,8 +80,8 @@ def from_micros(micros: int) -> datetime:
 class _Work[T]:
     """One caller's part of a shared transaction, and what came of it."""
 
-    def __init__(self, does: Callable[[sqlite3.Connection], T]) -> None:
-        self.does = does
+    def __init__(self, does: Callable[[sqlite3.Connection], T], fails_first: bool) -> None:
+        self.does, self.fails_first = does, fails_first
         self.done = False
         self.error: BaseException | None = None
         self.result: T
@@ -102,9 +107,11 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._writer = self._connect()
         self.write(self._make_tables)
-        with self._translated("opened"):
+        try:
             # The write-ahead log holds what is committed; it stays the same file while a connection is open.
             self._wal = os.open(f"{path}-wal", os.O_RDONLY)
+        except OSError as error:
+            raise self.trouble("opened", error) from error
 
     def _make_tables(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -119,7 +126,7 @@ class Database:
             )
 
     def _connect(self) -> sqlite3.Connection:
-        with self._translated("opened"):
+        try:
             db = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
             )
@@ -127,6 +134,8 @@ class Database:
             # A commit is not synced by itself: what must outlive a power cut says so, see ``write``.
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        except sqlite3.DatabaseError as error:
+            raise self.trouble("opened", error) from error
         return db
 
     def connection(self) -> sqlite3.Connection:
@@ -144,19 +153,22 @@ class Database:
         """Whether this thread is in a batch of its own."""
         return getattr(self._local, "batch", None) is not None
 
-    def write[T](self, does: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+    def write[T](
+        self, does: Callable[[sqlite3.Connection], T], *, durable: bool = False, fails_first: bool = False
+    ) -> T:
         """Run ``does`` in a write transaction; return its result once that is committed.
 
         A commit outlives this process. One that is ``durable``, and all before it, outlive a power cut too; after one
         the file is as it was at some commit since then, which is a state to go on from. Callers that come while
         another one's transaction is at work wait, and then share the next: one of them runs the work of all, each
-        behind a savepoint. What a caller raises undoes its own part alone. Raises TransientError when the disk is
-        full or the lock is not to be had.
+        behind a savepoint. What a caller raises undoes its own part alone; one that raises before it has changed
+        anything or not at all (``fails_first``) needs no savepoint. Raises TransientError when the disk is full or the
+        lock is not to be had.
         """
         batch: Batch | None = getattr(self._local, "batch", None)
         if batch is not None:
-            return batch.write(does, durable=durable)
-        work = _Work(does)
+            return batch.write(_Work(does, fails_first), durable=durable)
+        work = _Work(does, fails_first)
         with self._arriving:
             self._waiting.append(work)
         with self._writing:
@@ -169,21 +181,22 @@ class Database:
             self._sync()
         return result
 
-    @contextmanager
-    def batch(self) -> Iterator["Batch"]:
-        """Make everything that this thread writes in the block one transaction, committed at its end.
+    def batch(self) -> "Batch":
+        """Return a block in which everything that this thread writes is one transaction, committed at its end.
 
         Each write still stands or falls alone; reads of this thread see the writes before. Nothing of it is safe
         before it is committed: whoever acknowledges something must do so inside, too. Raises TransientError, and has
         then written nothing.
         """
-        batch = Batch(self)
-        try:
-            yield batch
-        except BaseException:
-            batch.undo()
-            raise
-        batch.commit()
+        return Batch(self)
+
+    def once_committed(self, does: Callable[[], None]) -> None:
+        """Call this once what this thread has written is committed: with the end of its batch, or at once."""
+        batch: Batch | None = getattr(self._local, "batch", None)
+        if batch is None:
+            does()
+        else:
+            batch.after(does)
 
     def _sync(self) -> None:
         """Have all that is committed outlive a power cut. Other writers go on meanwhile."""
@@ -195,47 +208,43 @@ class Database:
     def _commit(self, batch: list[_Work[Any]]) -> None:
         db = self._writer
         try:
-            with self._translated("written"):
-                # IMMEDIATE takes the write lock at once, so that processes queue instead of failing half-way.
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    if len(batch) == 1:
-                        batch[0].result = batch[0].does(db)
-                    else:
-                        for work in batch:
-                            self._do_part(db, work)
-                    db.execute("COMMIT")
-                except BaseException:
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                    raise
+            # IMMEDIATE takes the write lock at once, so that processes queue instead of failing half-way.
+            db.execute("BEGIN IMMEDIATE")
+            if len(batch) == 1:
+                batch[0].result = batch[0].does(db)
+            else:
+                for work in batch:
+                    self._do_part(db, work)
+            db.execute("COMMIT")
         except BaseException as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             for work in batch:
-                work.error = work.error or error
+                work.error = work.error or (self.trouble("written", error) if isinstance(error, TROUBLE) else error)
         finally:
             for work in batch:
                 work.done = True
 
     @staticmethod
     def _do_part(db: sqlite3.Connection, work: _Work[Any]) -> None:
-        db.execute("SAVEPOINT part")
+        if not work.fails_first:
+            db.execute("SAVEPOINT part")
         try:
             work.result = work.does(db)
         except sqlite3.DatabaseError:
             raise  # the file's trouble is everybody's
         except BaseException as error:
-            db.execute("ROLLBACK TO part")
+            if not work.fails_first:
+                db.execute("ROLLBACK TO part")
             work.error = error
-        db.execute("RELEASE part")
+        if not work.fails_first:
+            db.execute("RELEASE part")
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise TransientError(
-                f"The run store {self.path.name} could not be {what}: {error}. Is its disk full, or not writable?"
-            ) from error
+    def trouble(self, what: str, error: Exception) -> TransientError:
+        """Return what to raise in the place of the system's error."""
+        return TransientError(
+            f"The run store {self.path.name} could not be {what}: {error}. Is its disk full, or not writable?"
+        )
 
 
 class Batch:
@@ -247,15 +256,23 @@ class Batch:
         self._settle: Callable[[bool], None] | None = None
         self._after: list[Callable[[], None]] = []
         self.is_open = self.is_committed = False
-        database._writing.acquire()
+
+    def __enter__(self) -> Self:
+        self._database._writing.acquire()
         try:
-            with database._translated("written"):
-                self._db.execute("BEGIN IMMEDIATE")
-        except BaseException:
-            database._writing.release()
-            raise
+            self._db.execute("BEGIN IMMEDIATE")
+        except TROUBLE as error:
+            self._database._writing.release()
+            raise self._database.trouble("written", error) from error
         self.is_open = True
-        database._local.batch = self
+        self._database._local.batch = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self.commit()
+        else:
+            self.undo()
 
     def end_with_next_write(self, settle: Callable[[bool], None]) -> None:
         """Commit with the next write of this thread, before that returns, so that it keeps what ``write`` promises.
@@ -268,15 +285,14 @@ class Batch:
         """Call this once the batch is committed, and synced if it has to be; not at all if it is undone."""
         self._after.append(does)
 
-    def write[T](self, does: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
+    def write[T](self, part: _Work[T], *, durable: bool) -> T:
         """As ``Database.write`` in a batch."""
-        part, settle = _Work(does), self._settle
+        settle = self._settle
         try:
-            with self._database._translated("written"):
-                self._database._do_part(self._db, part)
-        except BaseException:
+            self._database._do_part(self._db, part)
+        except TROUBLE as error:
             self.undo()
-            raise
+            raise self._database.trouble("written", error) from error
         self._durable = self._durable or durable
         if settle is not None:
             self._settle = None
@@ -289,11 +305,10 @@ class Batch:
         if not self.is_open:
             return
         try:
-            with self._database._translated("written"):
-                self._db.execute("COMMIT")
-        except BaseException:
+            self._db.execute("COMMIT")
+        except TROUBLE as error:
             self.undo()
-            raise
+            raise self._database.trouble("written", error) from error
         self.is_committed = True
         self._close()
         if self._durable:

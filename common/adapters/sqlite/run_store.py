@@ -2,8 +2,9 @@
 
 import json
 import sqlite3
+import threading
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from copy import replace
 from datetime import datetime, timedelta
 
 from common.adapters.sqlite.bus import Delivery, SqliteBus
@@ -31,12 +32,40 @@ WHERE org_slug = :org AND period IN (:day, :month)
 """Check and take in one statement: it changes both rows, or none when any limit is used up."""
 
 
+HEADER = "SELECT CASE version WHEN ? THEN NULL ELSE body END, version FROM runs WHERE run_id = ?"
+
+MOST_OPEN = 1_000
+
+
+class OpenRuns:
+    """Runs as they were committed last, without steps, to spare their decoding: whoever takes one asks the file for
+    its version. Ended runs are not kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run] = {}
+
+    def get(self, run_id: str) -> Run | None:
+        """Return the run of that id, if it is known."""
+        return self._runs.get(run_id)
+
+    def put(self, run: Run) -> None:
+        """Keep a run in the place of an older one; the oldest gives way."""
+        with self._lock:
+            self._runs.pop(run.run_id, None)
+            if run.wake_at is not None:
+                self._runs[run.run_id] = replace(run, steps={})
+            if len(self._runs) > MOST_OPEN:
+                del self._runs[next(iter(self._runs))]
+
+
 class SqliteRunStore:
     """Keeps runs in the same file as the bus, so that a commit and its messages can't part."""
 
     def __init__(self, database: Database, bus: SqliteBus) -> None:
         self._database = database
         self._bus = bus
+        self._open = OpenRuns()
 
     def create(self, new: Transition, limits: Limits) -> None:
         run, now = new.run, new.run.request.requested_at
@@ -62,6 +91,7 @@ class SqliteRunStore:
             return self._bus.enqueue(db, messages(run, new.commands))
 
         self._bus.sent(self._database.write(insert, durable=True))
+        self._open.put(replace(run, version=1))
 
     def _reserve(self, db: sqlite3.Connection, run: Run, limits: Limits, now: datetime) -> None:
         org, day, month = run.request.org_slug, day_of(now), month_of(now)
@@ -93,11 +123,11 @@ class SqliteRunStore:
         )
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
-        db = self._database.connection()
-        row = db.execute("SELECT body, version FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        db, known = self._database.connection(), self._open.get(run_id)
+        row = db.execute(HEADER, (known.version if known else 0, run_id)).fetchone()
         if row is None:
             raise NotFoundError(f"There is no run {run_id!r}.")
-        run = decode_run(*row)
+        run = known if known and row[0] is None else decode_run(*row)
         if step_ids is None:
             rows = db.execute("SELECT step_id, body, version FROM steps WHERE run_id = ?", (run_id,)).fetchall()
             return whole(run, self._steps(run, rows))
@@ -134,7 +164,11 @@ class SqliteRunStore:
                     self._settle(db, run, command)
             return stored, self._bus.enqueue(db, messages(stored, transition.commands))
 
-        stored, sent = self._database.write(update, durable=run.status.is_terminal and bool(transition.changes))
+        ends = run.status.is_terminal and bool(transition.changes)
+        only_one = transition.header + len(transition.touched) == 1
+        stored, sent = self._database.write(update, durable=ends, fails_first=only_one)
+        if transition.header:
+            self._database.once_committed(lambda: self._open.put(stored))
         self._bus.sent(sent)
         return stored
 
