@@ -165,6 +165,7 @@ class Dispatcher(Taker):
 
         batch.end_with_next_write(settle)
         error = self._try(own)
+        batch.end_with_next_write(None)  # there may have been none
         if not batch.is_open and not batch.is_committed:
             raise TransientError("The transaction could not be written.")
         for delivery in needed:

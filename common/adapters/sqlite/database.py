@@ -63,6 +63,9 @@ CREATE TABLE credentials (
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
+SYNC = getattr(os, "fdatasync", os.fsync)
+"""Syncs a file's bytes and its size; the time of its change need not be true. Not every Unix has it."""
+
 TROUBLE = (sqlite3.DatabaseError, OSError)
 
 
@@ -104,6 +107,8 @@ class Database:
         self._writing = threading.Lock()
         self._arriving = threading.Lock()
         self._waiting: list[_Work[Any]] = []
+        self._syncing = threading.Lock()
+        self._commits = self._synced = 0
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._writer = self._connect()
         self.write(self._make_tables)
@@ -178,7 +183,7 @@ class Database:
                 self._commit(works)
         result = work.outcome()
         if durable:
-            self._sync()
+            self.sync()
         return result
 
     def batch(self) -> "Batch":
@@ -198,12 +203,26 @@ class Database:
         else:
             batch.after(does)
 
-    def _sync(self) -> None:
-        """Have all that is committed outlive a power cut. Other writers go on meanwhile."""
-        try:
-            os.fsync(self._wal)
-        except OSError as error:
-            raise TransientError(f"{self.path.name} could not be synced to its disk: {error.strerror}.") from error
+    def sync(self) -> None:
+        """Have all that this thread has committed outlive a power cut. Others go on writing meanwhile.
+
+        Threads that come while another one's sync is at work wait, and then share the next.
+        """
+        wanted = self._commits
+        with self._syncing:
+            if self._synced >= wanted:
+                return
+            covered = self._commits
+            try:
+                SYNC(self._wal)
+            except OSError as error:
+                raise TransientError(f"{self.path.name} could not be synced to its disk: {error.strerror}.") from error
+            self._synced = covered
+
+    def end(self, db: sqlite3.Connection) -> None:
+        """Commit what was written, and count that."""
+        db.execute("COMMIT")
+        self._commits += 1
 
     def _commit(self, batch: list[_Work[Any]]) -> None:
         db = self._writer
@@ -215,7 +234,7 @@ class Database:
             else:
                 for work in batch:
                     self._do_part(db, work)
-            db.execute("COMMIT")
+            self.end(db)
         except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -274,10 +293,10 @@ class Batch:
         else:
             self.undo()
 
-    def end_with_next_write(self, settle: Callable[[bool], None]) -> None:
+    def end_with_next_write(self, settle: Callable[[bool], None] | None) -> None:
         """Commit with the next write of this thread, before that returns, so that it keeps what ``write`` promises.
 
-        ``settle`` is called in the transaction, behind that write, with whether it succeeded.
+        ``settle`` is called in the transaction, behind that write, with whether it succeeded. None takes it back.
         """
         self._settle = settle
 
@@ -305,14 +324,14 @@ class Batch:
         if not self.is_open:
             return
         try:
-            self._db.execute("COMMIT")
+            self._database.end(self._db)
         except TROUBLE as error:
             self.undo()
             raise self._database.trouble("written", error) from error
         self.is_committed = True
         self._close()
         if self._durable:
-            self._database._sync()
+            self._database.sync()
         for does in self._after:
             does()
 
