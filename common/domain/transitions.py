@@ -180,8 +180,8 @@ def _on_claimed(draft: Draft, event: AttemptClaimed) -> None:
         queued = Change(step.since or now, step.step_id, 1, StepStatus.WAITING, StepStatus.QUEUED, step.reason)
         draft.note(queued)
     lease = now + timedelta(seconds=step.spec.timeout_seconds) + LEASE_MARGIN
-    claimed = replace(step, owner=event.owner, started_at=step.started_at or now, not_before=None)
-    draft.move(claimed, StepStatus.RUNNING, f"attempt {step.attempt} is at work", lease)
+    fields = {"owner": event.owner, "started_at": step.started_at or now, "not_before": None}
+    draft.move(step, StepStatus.RUNNING, f"attempt {step.attempt} is at work", lease, **fields)
 
 
 def _on_suspended(draft: Draft, event: AttemptSuspended) -> None:

@@ -200,8 +200,7 @@ def fill(file: Path, count: int) -> None:
         " FROM n, (SELECT * FROM runs WHERE run_id = ?)",
         f"INSERT INTO steps {numbers} SELECT {name}, step_id, ended, deadline, version, body"
         " FROM n, (SELECT * FROM steps WHERE run_id = ?)",
-        f"INSERT INTO changes (run_id, body) {numbers} SELECT {name}, body"
-        " FROM n, (SELECT * FROM changes WHERE run_id = ?)",
+        f"INSERT INTO changes {numbers} SELECT {name}, number, body FROM n, (SELECT * FROM changes WHERE run_id = ?)",
     ):
         db.execute(statement, (run_id,))
         db.commit()

@@ -34,6 +34,11 @@ WHERE org_slug = :org AND period IN (:day, :month)
 
 HEADER = "SELECT CASE version WHEN ? THEN NULL ELSE body END, version FROM runs WHERE run_id = ?"
 
+LOG = """
+INSERT INTO changes (run_id, number, body)
+SELECT ?1, COALESCE(MAX(number), 0) + 1, ?2 FROM changes WHERE run_id = ?1
+"""
+
 MOST_OPEN = 1_000
 
 
@@ -153,11 +158,11 @@ class SqliteRunStore:
         run = transition.run
 
         def update(db: sqlite3.Connection) -> tuple[Run, Sequence[Delivery]]:
-            changed = self._write_run(db, run) if transition.header else run
+            version = self._write_run(db, run) if transition.header else run.version
             steps = dict(run.steps)
             for step_id in transition.touched:
                 steps[step_id] = self._write_step(db, run, run.steps[step_id])
-            stored = replace(changed, steps=steps)
+            stored = replace(run, version=version, steps=steps)
             self._log(db, transition)
             for command in transition.commands:
                 if isinstance(command, SettleReservation):
@@ -173,7 +178,7 @@ class SqliteRunStore:
         return stored
 
     @staticmethod
-    def _write_run(db: sqlite3.Connection, run: Run) -> Run:
+    def _write_run(db: sqlite3.Connection, run: Run) -> int:
         updated = db.execute(
             "UPDATE runs SET status = ?, wake_at = ?, version = version + 1, body = ? WHERE run_id = ? AND version = ?",
             (run.status, _micros(run.wake_at), encode_run(run), run.run_id, run.version),
@@ -183,7 +188,7 @@ class SqliteRunStore:
         if run.expires_at is not None:
             expires_at = to_micros(run.expires_at + RESERVATION_GRACE)
             db.execute("UPDATE reservations SET expires_at = ? WHERE run_id = ?", (expires_at, run.run_id))
-        return replace(run, version=run.version + 1)
+        return run.version + 1
 
     @staticmethod
     def _write_step(db: sqlite3.Connection, run: Run, step: Step) -> Step:
@@ -229,7 +234,7 @@ class SqliteRunStore:
     def _log(db: sqlite3.Connection, transition: Transition) -> None:
         if transition.changes:
             row = (transition.run.run_id, encode_changes(transition.changes))
-            db.execute("INSERT INTO changes (run_id, body) VALUES (?, ?)", row)
+            db.execute(LOG, row)
 
     def due(self, now: datetime, limit: int) -> Sequence[str]:
         rows = self._database.connection().execute(
@@ -270,7 +275,8 @@ class SqliteRunStore:
         return RunPage(runs, _encode_cursor(runs[-1]) if len(rows) > limit else None)
 
     def changes(self, run_id: str) -> Sequence[Change]:
-        rows = self._database.connection().execute("SELECT body FROM changes WHERE run_id = ? ORDER BY id", (run_id,))
+        query = "SELECT body FROM changes WHERE run_id = ? ORDER BY number"
+        rows = self._database.connection().execute(query, (run_id,))
         return [change for (body,) in rows for change in decode_changes(body)]
 
     def usage(self, org_slug: str, now: datetime) -> Usage:
