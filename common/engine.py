@@ -4,10 +4,12 @@ Every method may be called any number of times with the same arguments, in any o
 what no longer concerns the run changes nothing.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 
@@ -78,14 +80,13 @@ class Engine:
         Raises NotFoundError (organisation, pipeline or credential), ForbiddenPlanError, QuotaExceededError.
         """
         self.configs.find(request.route)
-        self._limits(request.org_slug)
+        limits = self._limits(request.org_slug)
         if request.credential_id is not None:
             self._check_credential(request)
-        return self._admit(transitions.create(request))
+        return self._admit(transitions.create(request), limits)
 
-    def _admit(self, new: Transition) -> Run:
-        request = new.run.request
-        self.store.create(new, self._limits(request.org_slug))
+    def _admit(self, new: Transition, limits: Limits) -> Run:
+        self.store.create(new, limits)
         self._tell(new)
         return new.run
 
@@ -115,7 +116,7 @@ class Engine:
         new = transitions.rerun(old, request, only, who=who, why=why)
         if not any(spec.step_id not in new.run.steps for spec in old.specs):
             raise ConflictingStateError(f"Every step of {old.run_id} succeeded: name one to run again, or start a run.")
-        return self._admit(new)
+        return self._admit(new, self._limits(request.org_slug))
 
     def cancel(self, run: Run, *, who: str, why: str) -> Run:
         """End the run now, whatever is at work; return it. An ended run stays as it is: ConflictingStateError."""
@@ -170,7 +171,9 @@ class Engine:
             if claimed is None:
                 logger.info("Not taken: the attempt is already at work or over")
                 return
-            ours = replace(claimed.steps[step_id], spec=step.spec)
+            ours = claimed.steps[step_id]
+            if ours.spec is not step.spec:  # it was loaded again, and has the spec without its item
+                ours = replace(ours, spec=step.spec)
             try:
                 result = self.attempts.run(order, ours, lambda: self.store.holds(run_id, ours))
             except LostLeaseError as error:
@@ -344,6 +347,8 @@ class Engine:
 
     def _tell(self, transition: Transition) -> None:
         """Log what a committed transition changed."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
         run = transition.run
         with bound(run=run.run_id, org=run.request.org_slug):
             for change in transition.changes:

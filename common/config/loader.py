@@ -57,6 +57,7 @@ class ConfigTree:
         self.root = root
         self._folders: list[str] = []
         self._scanned = Memo[Scan]()
+        self._beside = Memo[list[Path]]()
         self._loaded: dict[str, Memo[PipelineFile]] = defaultdict(Memo)
 
     @cached_property
@@ -124,7 +125,9 @@ class ConfigTree:
         """Read and check one pipeline. Raises NotFoundError, or ConfigError that lists all problems of its file."""
         path = self.find(route)
         schemas = self.root / "schemas"
-        beside = [schemas, *schemas.glob("*.yml"), self.root / "system" / "providers.yml"]
+        beside = self._beside.get(
+            [schemas], lambda: [schemas, *schemas.glob("*.yml"), self.root / "system" / "providers.yml"]
+        )
         return self._loaded[route].get([path, *beside], lambda: self._read(path, route))
 
     def _read(self, path: Path, route: str) -> PipelineFile:

@@ -29,7 +29,7 @@ from common.processors import registry
 from common.request import run_request
 from common.settings import Settings
 from common.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
-from infra.local.host import Dispatcher
+from infra.local.dispatcher import Dispatcher
 from tests.bench.measure import Result
 from tests.harness import PROVIDERS, PS_TYPE
 
@@ -200,8 +200,7 @@ def fill(file: Path, count: int) -> None:
         " FROM n, (SELECT * FROM runs WHERE run_id = ?)",
         f"INSERT INTO steps {numbers} SELECT {name}, step_id, ended, deadline, version, body"
         " FROM n, (SELECT * FROM steps WHERE run_id = ?)",
-        f"INSERT INTO changes (run_id, body) {numbers} SELECT {name}, body"
-        " FROM n, (SELECT * FROM changes WHERE run_id = ?)",
+        f"INSERT INTO changes {numbers} SELECT {name}, number, body FROM n, (SELECT * FROM changes WHERE run_id = ?)",
     ):
         db.execute(statement, (run_id,))
         db.commit()

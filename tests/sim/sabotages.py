@@ -229,8 +229,8 @@ SABOTAGES = (
     Sabotage(
         "a commit sends nothing",
         STORE,
-        "            self._bus.enqueue(db, messages(stored, transition.commands))",
-        "            pass",
+        "            return stored, self._bus.enqueue(db, messages(stored, transition.commands))",
+        "            return stored, ()",
     ),
     Sabotage(
         "a step is held whatever happened to it",
@@ -245,7 +245,7 @@ SABOTAGES = (
         "FROM steps WHERE deadline < 0)",
     ),
     Sabotage("open steps count as ended", STORE, "AND ended AND step_id IN", "AND step_id IN"),
-    Sabotage("the bus ignores not_before", BUS, "now if m.not_before is None else to_micros(m.not_before),", "now,"),
+    Sabotage("the bus ignores not_before", BUS, "not None and self.message.not_before > self.published_at", "None"),
     Sabotage(
         "a message is handed out twice at once",
         BUS,
@@ -255,10 +255,10 @@ SABOTAGES = (
     Sabotage(
         "an acknowledged message comes back",
         BUS,
-        'db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,)))',
-        "None)",
+        'db.execute("DELETE FROM messages WHERE id = ?", row), fails_first',
+        "None, fails_first",
     ),
     Sabotage("messages never die", BUS, "if delivery.deliveries >= MAX_DELIVERIES:", "if False:"),
-    Sabotage("nobody is told of dead letters", BUS, "            self.enqueue(db, [message])", "            pass"),
+    Sabotage("nobody is told of dead letters", BUS, "        return self.enqueue(db, [message])", "        return ()"),
     Sabotage("a restart delivers what is not due", BUS, "WHERE deliveries > 0 AND due_at > ?", "WHERE due_at > ?"),
 )
