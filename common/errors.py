@@ -103,6 +103,10 @@ class PermanentError(PipelineOpsError):
     """Another attempt would fail the same way: bad credentials, bad data, bad config."""
 
 
+class SupersededError(PermanentError):
+    """An attempt that started later has written the same days: these rows must not replace its rows."""
+
+
 class LostLeaseError(PipelineOpsError):
     """This attempt no longer owns its step: its result must change nothing."""
 

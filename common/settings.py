@@ -68,6 +68,11 @@ class Settings:
         """Folder with one folder an organisation, for files that pipelines read."""
         return self.state_dir / "landing"
 
+    @property
+    def run_logs(self) -> Path:
+        """Folder with one folder a run, for files about it."""
+        return self.state_dir / "logs" / "runs"
+
     def dataset(self, org_slug: str) -> str:
         """Return the name of an organisation's dataset, e.g. ``acme_corp_prod``."""
         return f"{org_slug}_{self.environment}"

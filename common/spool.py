@@ -14,7 +14,9 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from common.domain.model import DEFAULT_WRITE, WriteSpec
 from common.errors import PermanentError, TransientError, nearest
+from common.processors.base import Batch
 from common.table import DATA_DATE, Column, ColumnType, Table
 
 ROWS_PER_GROUP = 10_000
@@ -38,6 +40,11 @@ class SpoolResult:
     rows: int
     content_hash: str
     rounded: Mapping[str, int] = field(default_factory=dict)
+    bad_rows: int = 0
+    discarded: Mapping[str, int] = field(default_factory=dict)
+    added: tuple[Column, ...] = ()
+    drift: Mapping[str, Any] = field(default_factory=dict)
+    bytes: int = 0
 
 
 class Spool:
@@ -46,8 +53,18 @@ class Spool:
     Raises PermanentError for a row that does not fit the contract, TransientError if the file can't be written.
     """
 
+    drift: Mapping[str, Any] = {}
+
     def __init__(
-        self, path: Path, table: Table, first_day: date, last_day: date, decimal_digits: tuple[int, int]
+        self,
+        path: Path,
+        table: Table,
+        first_day: date,
+        last_day: date,
+        decimal_digits: tuple[int, int],
+        *,
+        write: WriteSpec = DEFAULT_WRITE,
+        org_slug: str = "",
     ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -81,9 +98,9 @@ class Spool:
         self._parsed: dict[str, Any] = {}
         self._rounded: dict[str, int] = {}
 
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def write(self, batch: Batch | Iterable[Mapping[str, Any]]) -> None:
         """Check and keep these rows."""
-        for row in rows:
+        for row in batch.rows if isinstance(batch, Batch) else batch:
             self._rows += 1
             for name in row:
                 if name not in self._columns:

@@ -141,6 +141,7 @@ class Receipt:
 
     ``outputs`` are small JSON values for the conditions and maps of later steps. ``bad_rows`` are those that went to
     the quarantine table; ``drift`` is how the rows differed from their table's contract (``common/drift.py``).
+    ``mode`` is how the rows came in (``WriteSpec``). Without ``ingested_at`` nothing in the table was changed.
     """
 
     rows: int = 0
@@ -152,6 +153,7 @@ class Receipt:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     bad_rows: int = 0
     drift: Mapping[str, Any] = field(default_factory=dict)
+    mode: str = ""
 
 
 NO_RECEIPT = Receipt()

@@ -1,6 +1,7 @@
 """One attempt, from the processor to the commit, with a warehouse that only records."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,18 +19,27 @@ from common.settings import Settings
 from tests.fakes import FakeClock
 
 DAY = date(2026, 11, 20)
+LEASE = datetime(2026, 11, 21, 6, 2, tzinfo=UTC)
 SCHEMA = "table: t\ndescription: d\ncolumns:\n  - {name: cost, type: BIGNUMERIC}\n"
 
 
 class RecordingWarehouse:
-    """Does nothing and keeps what it was asked, in order. ``loads`` is what it says a load brought."""
+    """Does nothing and keeps what it was asked, in order. ``jobs`` is how many each commit takes."""
 
     decimal_digits = (38, 18)
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.commits: list[Commit] = []
-        self.loads: int | None = None
+        self.files: dict[str, list[dict[str, Any]]] = {}
+        self.labels: dict[str, str] = {}
+        self.seen: Callable[[str], None] = lambda _job_id: None
+        self.jobs = 1
+        self.answer = Receipt(rows=1, mode="replace_key", ingested_at=datetime(2026, 11, 21, tzinfo=UTC))
+
+    def labelled(self, labels: Any, seen: Callable[[str], None]) -> "RecordingWarehouse":
+        self.labels, self.seen = dict(labels), seen
+        return self
 
     def ensure_table(self, target: str, table: Any) -> None:
         self.calls.append("ensure")
@@ -38,17 +48,25 @@ class RecordingWarehouse:
         self.calls.append("keep" if keep else "stage")
         return f"{target}__stage_{name}"
 
-    def load(self, staging: str, table: Any, spool: Path, *, job_id: str) -> int:
+    def load(self, staging: str, table: Any, spool: Path, *, job_id: str) -> None:
+        self._keep("load", spool, job_id)
+
+    def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
+        self._keep("quarantine", bad_rows, job_id)
+
+    def _keep(self, what: str, file: Path, job_id: str) -> None:
         import pyarrow.parquet as pq
 
-        self.calls.append("load")
-        rows: int = pq.read_metadata(spool).num_rows
-        return rows if self.loads is None else self.loads
+        self.calls.append(what)
+        self.files[what] = pq.read_table(file).to_pylist()
+        self.seen(job_id)
 
-    def commit(self, write: Commit) -> Receipt:
+    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
         self.calls.append("commit")
         self.commits.append(write)
-        return Receipt(rows=1, table=write.target, job_ids=(write.job_id,))
+        for number in range(self.jobs):
+            self.seen(f"{write.job_id}_{number}")
+        return replace(self.answer, table=write.target)
 
     def drop(self, table_id: str) -> None:
         self.calls.append("drop")
@@ -93,7 +111,7 @@ class World:
     ) -> Result:
         Yielding.does = staticmethod(does)  # type: ignore[assignment]
         spec = StepSpec("extract", "test.yielding", (), 60, config={"destination_table": "t"})
-        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on)
+        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on, fence=7, deadline=LEASE)
         request = RunRequest("run_1", "acme", "a/b/c", DAY, DAY, datetime(2026, 11, 21, tzinfo=UTC))
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(step.spec,))
         return self.runner.run(run, step, lambda: still_ours)
@@ -115,11 +133,15 @@ def rows(*costs: str) -> Callable[[StepContext], Iterator[Batch]]:
 
 def test_an_attempt_stages_loads_commits_and_drops_in_this_order(world: World) -> None:
     result = world.attempt(rows("1", "2"))
-    assert isinstance(result, AttemptSucceeded) and result.receipt.content_hash
+    assert isinstance(result, AttemptSucceeded)
     assert world.warehouse.calls == ["ensure", "stage", "load", "commit", "drop"]
     (commit,) = world.warehouse.commits
     assert (commit.first_day, commit.last_day, commit.job_id) == (DAY, DAY, "run_1_extract_2_commit")
     assert commit.lineage.run_id == "run_1" and commit.lineage.ingested_at == world.clock.now
+    assert (commit.fence, commit.not_after, commit.step_id, commit.attempt) == (7, LEASE, "extract", 2)
+    assert commit.rows == 2 and commit.content_hash and commit.wait_s == 50
+    assert world.warehouse.labels == {"org": "acme", "pipeline": "pipe", "run": "run_1", "step": "extract"}
+    assert result.receipt.job_ids == ("run_1_extract_2_load", "run_1_extract_2_commit_0")
 
 
 def test_an_attempt_that_lost_its_step_does_not_commit(world: World) -> None:
@@ -183,12 +205,19 @@ def test_a_bad_row_ends_the_attempt_before_anything_is_loaded(world: World) -> N
     assert world.warehouse.calls == ["ensure", "stage", "drop"]
 
 
-def test_a_load_that_brought_another_number_of_rows_is_tried_again(world: World) -> None:
-    world.warehouse.loads = 1
-    result = world.attempt(rows("1", "2"))
-    assert isinstance(result, AttemptFailed) and result.kind == "unavailable"
-    assert "2 rows were spooled but the staging table holds 1" in result.error
-    assert "commit" not in world.warehouse.calls
+def test_the_receipt_names_so_many_jobs_and_tells_how_many_more_there_were(world: World) -> None:
+    world.warehouse.jobs = 120
+    result = world.attempt(rows())
+    assert isinstance(result, AttemptSucceeded) and len(result.receipt.job_ids) == 100
+    assert result.receipt.warnings == ("20 more jobs than the 100 of the receipt were run.",)
+
+
+def test_what_the_commit_has_to_say_is_in_the_receipt_and_in_the_log(world: World) -> None:
+    world.warehouse.answer = Receipt(mode="append_once", warnings=("run_0 has appended 2026-11-20 already",))
+    result = world.attempt(rows("1"))
+    assert isinstance(result, AttemptSucceeded) and result.receipt.ingested_at is None
+    assert result.receipt.warnings == ("run_0 has appended 2026-11-20 already",)
+    assert [line.message for line in world.logs.lines] == list(result.receipt.warnings)
 
 
 def test_rounding_and_warnings_are_in_the_receipt_and_in_the_log(world: World) -> None:
