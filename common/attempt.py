@@ -144,7 +144,7 @@ class _Attempt:
             digits = context.warehouse.decimal_digits
             spool = Spool(path, table, request.start_date, request.end_date, digits)
             for batch in self._batches(work, context, params):
-                spool.write(batch.rows)
+                spool.write(batch)
             result = spool.close()
             for column, count in result.rounded.items():
                 self._warn(f"{count} values of {column} were rounded half-even to {digits[1]} decimals.")

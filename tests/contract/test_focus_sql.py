@@ -14,6 +14,7 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.paths import configs_dir
 from common.ports import Commit, Lineage
+from common.processors.base import Batch
 from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
 from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
 from common.spool import Spool
@@ -44,7 +45,7 @@ class Dataset:
         staging = self.warehouse.create_staging(target, contract, f"n{next(numbers)}")
         path = self.folder / f"{next(numbers)}.parquet"
         spool = Spool(path, contract, *days, self.warehouse.decimal_digits)
-        spool.write({"x_pipeline_run_date": DAY, **row} for row in rows)
+        spool.write(Batch([{"x_pipeline_run_date": DAY, **row} for row in rows]))
         spool.close()
         self.warehouse.load(staging, contract, path, job_id=f"fill{next(numbers)}")
         key = Lineage(org, "pipe", "cred", "run", AT)

@@ -16,6 +16,7 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import Receipt
 from common.errors import PermanentError, TransientError
 from common.ports import Commit, Lineage
+from common.processors.base import Batch
 from common.spool import Spool
 from common.table import LINEAGE, Table
 from tests.conftest import PROJECT
@@ -55,7 +56,7 @@ class Target:
         staging = self.warehouse.create_staging(self.table_id, self.table, f"s{number}")
         path = self.folder / f"{number}.parquet"
         spool = Spool(path, self.table, *days, self.warehouse.decimal_digits)
-        spool.write(rows)
+        spool.write(Batch(rows))
         spooled = spool.close()
         if spooled.rows:
             assert self.warehouse.load(staging, self.table, path, job_id=f"load{number}") == spooled.rows
@@ -194,7 +195,7 @@ def test_a_repeated_load_of_one_job_adds_nothing(target: Target) -> None:
     target.warehouse.ensure_table(target.table_id, TABLE)
     staging = target.warehouse.create_staging(target.table_id, TABLE, "twice")
     spool = Spool(target.folder / "x.parquet", TABLE, D1, D3, target.warehouse.decimal_digits)
-    spool.write([row("a"), row("b")])
+    spool.write(Batch([row("a"), row("b")]))
     spool.close()
     job = f"load-once-{next(numbers)}"
     assert target.warehouse.load(staging, TABLE, target.folder / "x.parquet", job_id=job) == 2
