@@ -96,7 +96,7 @@ class _Attempt:
         name: str | None = getattr(params, "destination_table", None)
         if name is None:
             for batch in self._batches(work, self._context(""), params):
-                if batch.rows:
+                if batch.count:
                     raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
             return Receipt(warnings=tuple(self._warnings), outputs=self._outputs)
         table = load_table(self._runner.settings.configs, name)
@@ -112,7 +112,7 @@ class _Attempt:
                     raise PermanentError("The processor waits for a job after it gave rows: they would be lost.")
                 raise _Suspended(batch)
             context.remaining_s()
-            rows += len(batch.rows)
+            rows += batch.count
             yield batch
 
     def _write(self, work: Processor, params: Any, table: Table, target: str) -> Receipt:
@@ -142,7 +142,7 @@ class _Attempt:
         with tempfile.TemporaryDirectory(prefix="pipeline-ops-") as folder:
             path = Path(folder) / "rows.parquet"
             digits = context.warehouse.decimal_digits
-            spool = Spool(path, table, request.start_date, request.end_date, digits)
+            spool = Spool(path, table, request.start_date, request.end_date, digits, org_slug=request.org_slug)
             for batch in self._batches(work, context, params):
                 spool.write(batch)
             result = spool.close()
