@@ -100,7 +100,7 @@ class _Attempt:
         name: str | None = getattr(params, "destination_table", None)
         if name is None:
             for batch in self._batches(work, self._context(""), params):
-                if len(batch.rows):
+                if batch.count:
                     raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
             return self._told(Receipt())
         table = load_table(self._runner.settings.configs, name)
@@ -125,7 +125,7 @@ class _Attempt:
                     raise PermanentError("The processor waits for a job after it gave rows: they would be lost.")
                 raise Suspended(batch)
             context.remaining_s()
-            rows += len(batch.rows)
+            rows += batch.count
             yield batch
 
     def _write(self, work: Processor, params: Any, table: Table, target: str) -> Receipt:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from common.domain.model import Receipt, Run, Step
-from common.errors import PipelineOpsError, TransientError
+from common.drift import in_words
+from common.errors import DriftError, PipelineOpsError, TransientError
 from common.logs import logger
 from common.ports import Commit, Lineage, Warehouse
 from common.processors.base import Batch, Waiting
@@ -100,8 +101,10 @@ class Writer:
             for batch in batches:
                 spool.write(batch)
             result = spool.close()
-        finally:
-            self._keep_drift(spool.drift)  # that of rows which fail the step is what somebody has to look at
+        except DriftError as error:
+            self._keep_drift(error.drift)  # that of rows which fail the step is what somebody has to look at
+            raise
+        self._keep_drift(result.drift)
         for column, count in result.rounded.items():
             self.warn(f"{count} values of {column} were rounded half-even to {digits[1]} decimals.")
         for column, count in result.discarded.items():
@@ -109,7 +112,7 @@ class Writer:
         if result.bad_rows:
             self.warn(f"{result.bad_rows} rows were left out: {self.target}__quarantine has them, with the reasons.")
         if result.drift:
-            self.warn(f"The rows differ from the contract of {self.table.table}: {_in_words(result.drift)}.")
+            self.warn(f"The rows differ from the contract of {self.table.table}: {in_words(result.drift)}.")
         return result
 
     def _load(self, staging: str, spooled: SpoolResult, path: Path) -> Table:
@@ -195,12 +198,3 @@ class Writer:
             self.warehouse.drop(staging)
         except PipelineOpsError as error:
             logger.warning("Staging table not dropped, it expires by itself: %s", error)
-
-
-def _in_words(drift: Mapping[str, Any]) -> str:
-    """Return drift in one line: each kind of it, and the columns that it is about."""
-    return "; ".join(f"{kind.replace('_', ' ')} {_names(about)}" for kind, about in drift.items())
-
-
-def _names(about: Any) -> str:
-    return ", ".join(map(str, about)) if isinstance(about, Mapping | list | tuple) else str(about)
