@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from common.domain.draft import Change, Transition
 from common.domain.model import Receipt, Run, Step
 from common.domain.quota import Limits, Usage
+from common.schema_sync import Tables
 from common.table import Table
 
 
@@ -191,8 +192,15 @@ class Warehouse(Protocol):
     decimal_digits: tuple[int, int]
     """(precision, scale) that a BIGNUMERIC keeps exactly: (76, 38) in BigQuery, (38, 18) in the emulator."""
 
+    @property
+    def tables(self) -> Tables:
+        """Tables as such, for whoever plans what has to change in them."""
+
     def ensure_table(self, target: str, table: Table) -> None:
-        """Create dataset and table if they are missing, partitioned and clustered as the contract says."""
+        """Create dataset and table if they are missing, or bring the table to its contract (``schema_plan.py``).
+
+        Raises PermanentError if the contract asks for what a table can't become.
+        """
 
     def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
         """Make an empty, expiring table beside the target with the contract's columns; return its id.

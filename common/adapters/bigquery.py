@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.adapters.bigquery_errors import ConflictError, translated
+from common.adapters.bigquery_tables import BigQueryTables
 from common.domain.model import Receipt
 from common.errors import PermanentError, TransientError
 from common.ports import Commit
-from common.table import DATA_DATE, LINEAGE, Column, Table
+from common.schema_sync import ensure
+from common.table import DATA_DATE, Column, Table
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 TABLE_ID = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]\.[A-Za-z0-9_]{1,1024}\.[A-Za-z0-9_]{1,1024}")
 MAX_ID_CHARS = 1024
 STAGING_LIFETIME = timedelta(hours=24)
-CLUSTERED_BY = ("x_org_slug", "x_pipeline_id", "x_credential_id", DATA_DATE)
-PARTITIONED_BY = "x_ingestion_date"
 
 CALL_TIMEOUT_S = 30.0
 JOB_TIMEOUT_S = 500.0
@@ -39,8 +39,6 @@ UPLOAD_TRIES = 2
 COMMIT_TRIES = 16
 LONGEST_PAUSE_S = 5.0
 """Between two tries: any time up to a bound that doubles until here, so that those who met once do not meet again."""
-
-TYPE_NAMES = {"INTEGER": "INT64", "BOOLEAN": "BOOL", "DECIMAL": "NUMERIC", "BIGDECIMAL": "BIGNUMERIC"}
 
 COMMIT_SQL = """
 DECLARE staged INT64;
@@ -95,50 +93,17 @@ class BigQueryWarehouse:
                 client_options={"api_endpoint": self._emulator_url},
             )
 
+    @cached_property
+    def tables(self) -> BigQueryTables:
+        """Tables as such."""
+        return BigQueryTables(lambda: self._client, self._location)
+
     def ensure_table(self, target: str, table: Table) -> None:
         key = (target, *(f"{c.name} {c.type} {c.mode}" for c in table.columns))
         with self._making:
             if key not in self._ensured:
-                self._make_table(target, table)
+                ensure(self.tables, _checked(target), table)
                 self._ensured.add(key)
-
-    def _make_table(self, target: str, table: Table) -> None:
-        from google.cloud import bigquery
-
-        columns = [*_fields(table.columns), *(bigquery.SchemaField(name, kind) for name, kind in LINEAGE)]
-        wanted = bigquery.Table(_checked(target), schema=columns)
-        wanted.description = table.description
-        wanted.time_partitioning = bigquery.TimePartitioning(field=PARTITIONED_BY)
-        wanted.clustering_fields = list(CLUSTERED_BY)
-        with translated(f"make table {target}"):
-            dataset = bigquery.Dataset(target.rpartition(".")[0])
-            dataset.location = self._location
-            self._client.create_dataset(dataset, exists_ok=True, retry=self._retry(), timeout=CALL_TIMEOUT_S)
-            found = self._client.create_table(wanted, exists_ok=True, retry=self._retry(), timeout=CALL_TIMEOUT_S)
-            if len(found.schema) != len(columns) or found.etag is None:
-                found = self._client.get_table(target, retry=self._retry(), timeout=CALL_TIMEOUT_S)
-            self._extend(found, columns)
-
-    def _extend(self, found: "bigquery.Table", wanted: Sequence["bigquery.SchemaField"]) -> None:
-        """Add missing columns as NULLABLE; refuse a column of another type: nothing is ever narrowed or retyped."""
-        from google.cloud import bigquery
-
-        there = {field.name.lower(): field for field in found.schema}
-        differ = [
-            f"{field.name} is {_type(there[field.name.lower()])}, the contract says {_type(field)}"
-            for field in wanted
-            if field.name.lower() in there and _type(there[field.name.lower()]) != _type(field)
-        ]
-        if differ:
-            raise PermanentError(
-                f"Table {found.table_id} does not fit its contract: {'; '.join(differ)}. "
-                "Change the contract back, or move the table away."
-            )
-        missing = [field for field in wanted if field.name.lower() not in there]
-        if missing:
-            added = [bigquery.SchemaField(f.name, f.field_type) for f in missing]
-            found.schema = [*found.schema, *added]
-            self._client.update_table(found, ["schema"], retry=self._retry(), timeout=CALL_TIMEOUT_S)
 
     def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
         from google.cloud import bigquery
@@ -304,10 +269,6 @@ def _fields(columns: Sequence[Column]) -> list["bigquery.SchemaField"]:
     from google.cloud import bigquery
 
     return [bigquery.SchemaField(c.name, c.type, mode=c.mode, description=c.description) for c in columns]
-
-
-def _type(field: "bigquery.SchemaField") -> str:
-    return TYPE_NAMES.get(field.field_type, field.field_type)
 
 
 def _checked(table_id: str) -> str:
