@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from common.domain.draft import Change, Transition
 from common.domain.model import Receipt, Run, Step
 from common.domain.quota import Limits, Usage
+from common.meta.ports import MetaWarehouse
 from common.schema_sync import Tables
 from common.table import Table
 
@@ -195,6 +196,10 @@ class Warehouse(Protocol):
     @property
     def tables(self) -> Tables:
         """Tables as such, for whoever plans what has to change in them."""
+
+    @property
+    def meta(self) -> MetaWarehouse:
+        """The tables about runs, and what is known of jobs."""
 
     def ensure_table(self, target: str, table: Table) -> None:
         """Create dataset and table if they are missing, or bring the table to its contract (``schema_plan.py``).

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.adapters.bigquery_errors import ConflictError, translated
+from common.adapters.bigquery_meta import BigQueryMeta
 from common.adapters.bigquery_tables import BigQueryTables
 from common.domain.model import Receipt
 from common.errors import PermanentError, TransientError
@@ -97,6 +98,11 @@ class BigQueryWarehouse:
     def tables(self) -> BigQueryTables:
         """Tables as such."""
         return BigQueryTables(lambda: self._client, self._location)
+
+    @cached_property
+    def meta(self) -> BigQueryMeta:
+        """The tables about runs."""
+        return BigQueryMeta(lambda: self._client, is_emulator=self._emulator_url is not None)
 
     def ensure_table(self, target: str, table: Table) -> None:
         key = (target, *(f"{c.name} {c.type} {c.mode}" for c in table.columns))

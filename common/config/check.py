@@ -15,6 +15,7 @@ from common.config.providers import PROVIDERS_FILE, load_providers
 from common.config.writes import TableMode, table_modes
 from common.config.yaml_source import Source, read
 from common.errors import ConfigError
+from common.meta.costs import PRICES_FILE, load_prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
         yield "", path, partial(_check_contract, tree, path)
     yield "", tree.root / PROVIDERS_FILE, partial(load_providers, tree.root)
     yield "", tree.root / PLANS_FILE, partial(load_plans, tree.root)
+    if (tree.root / PRICES_FILE).exists():
+        yield "", tree.root / PRICES_FILE, partial(load_prices, tree.root)
 
 
 def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, Source]:
