@@ -44,11 +44,21 @@ class Column(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
-    type: ColumnType
-    mode: Literal["NULLABLE", "REQUIRED"] = "NULLABLE"
-    description: str = ""
-    policy: Literal["freeze", "discard_value", "discard_row"] = "freeze"
+    name: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
+        description="Name in BigQuery. Two columns may not differ by case alone.",
+    )
+    type: ColumnType = Field(description="Type in BigQuery. Money and quantities are BIGNUMERIC, never a float.")
+    mode: Literal["NULLABLE", "REQUIRED"] = Field(
+        default="NULLABLE",
+        description="REQUIRED: a row without a value fails. It can be relaxed later, never tightened.",
+    )
+    description: str = Field(default="", description="What it holds, for people: it becomes BigQuery's description.")
+    policy: Literal["freeze", "discard_value", "discard_row"] = Field(
+        default="freeze",
+        description="What a value does that is not of the type. freeze: fail the step. discard_value: become NULL. "
+        "discard_row: send its row to the quarantine table.",
+    )
 
 
 class Table(BaseModel):
@@ -59,11 +69,17 @@ class Table(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    table: str = Field(pattern=r"^[a-z][a-z0-9_]{0,127}$")
-    version: int = Field(default=1, strict=True, ge=1)
-    description: str
-    unknown_columns: Policy = "freeze"
-    columns: tuple[Column, ...] = Field(min_length=1)
+    table: str = Field(pattern=r"^[a-z][a-z0-9_]{0,127}$", description="Name of the table, and of this file.")
+    version: int = Field(
+        default=1, strict=True, ge=1, description="Version of the columns: one more with each change of a column."
+    )
+    description: str = Field(description="What a row is, for people: it becomes BigQuery's description.")
+    unknown_columns: Policy = Field(
+        default="freeze",
+        description="What a column does that rows bring and this file does not name. freeze: fail the step. evolve: be "
+        "added as NULLABLE. discard_value: be left out. discard_row: send its rows to the quarantine table.",
+    )
+    columns: tuple[Column, ...] = Field(min_length=1, description="The columns in order, without the lineage fields.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,8 +106,10 @@ class Table(BaseModel):
 class MetaTable(Table):
     """A table about runs (``configs/schemas/meta/``): the engine writes it, and its rows have no lineage fields."""
 
-    partition_by: str
-    cluster_by: tuple[str, ...] = Field(min_length=1, max_length=4)
+    partition_by: str = Field(description="DATE or TIMESTAMP column whose days are the table's partitions.")
+    cluster_by: tuple[str, ...] = Field(
+        min_length=1, max_length=4, description="Columns that rows lie sorted by: those that queries filter by."
+    )
 
     @property
     def all_columns(self) -> tuple[Column, ...]:

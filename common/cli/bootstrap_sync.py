@@ -1,7 +1,8 @@
 """``main.py bootstrap-sync``: datasets and tables of organisations, as the contracts say."""
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -69,8 +70,7 @@ def _plain(found: Sequence[Difference]) -> list[dict[str, str]]:
 
 def _show(found: Sequence[Difference], orgs: Sequence[str], refused: int, *, apply: bool) -> None:
     if found:
-        rows = [(one.dataset, one.table, _word(one.change.action), one.change.column, one.change.text) for one in found]
-        show.table("", ("dataset", "table", "what", "column", ""), rows)
+        show.table("", ("dataset", "table", "what", "column", ""), _rows(found))
     count = sum(one.change.is_done for one in found)
     done = "made" if apply else "to make"
     names = f"{len(orgs)} organisation{'s' if len(orgs) > 1 else ''}"
@@ -81,5 +81,13 @@ def _show(found: Sequence[Difference], orgs: Sequence[str], refused: int, *, app
         click.echo("Nothing was changed. To do it: the same command with --apply.")
 
 
-def _word(action: str) -> str:
-    return "REFUSED" if action == "refused" else action
+def _rows(found: Sequence[Difference]) -> Iterator[tuple[str, ...]]:
+    """A line for each change; those of descriptions, which change no row, are one line a table."""
+    described = Counter((one.dataset, one.table) for one in found if one.change.action == "describe")
+    for one in found:
+        change = one.change
+        if change.action != "describe":
+            word = "REFUSED" if change.action == "refused" else change.action
+            yield one.dataset, one.table, word, change.column, change.text
+        elif count := described.pop((one.dataset, one.table), 0):
+            yield one.dataset, one.table, "describe", "", f"{count} new descriptions"

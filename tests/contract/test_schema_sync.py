@@ -244,6 +244,19 @@ def test_the_command_ends_with_1_where_something_is_refused_and_does_the_rest(
     assert columns(warehouse, f"{PROJECT}.{org}_local.genai_payg_cost")["batch"].type == "BOOL"
 
 
+def test_new_descriptions_are_one_line_a_table_and_listed_in_full_as_json(tree: Path) -> None:
+    org = orgs_of(tree)[0]
+    command(org, "--apply")
+    path = tree / "schemas" / "genai_payg_cost.yml"
+    path.write_text(path.read_text().replace("Provider key, e.g. openai", "P.").replace("Usage endpoint", "Endpoint"))
+    assert differences(org) == [
+        ("genai_payg_cost", "describe", "provider"),
+        ("genai_payg_cost", "describe", "endpoint"),
+    ]
+    shown = command(org).output
+    assert shown.count("describe") == 1 and "2 new descriptions" in shown and "2 changes to make" in shown
+
+
 def test_an_organisation_that_there_is_not_gets_no_dataset(tree: Path, warehouse: BigQueryWarehouse) -> None:
     org = orgs_of(tree)[0]
     answer = command(f"{org}x", "--apply")
