@@ -49,6 +49,7 @@ from common.errors import (
     nearest,
 )
 from common.logs import bound, logger
+from common.meta.ports import NoArchive, RunArchive
 from common.ports import Credentials, EventBus, LogLine, PlanLimits, RunLogs, RunStore
 from common.processors.registry import processor
 from common.request import new_run_id
@@ -57,6 +58,7 @@ from common.topics import completed, messages
 
 COMMIT_TRIES = 20
 SWEEP_LIMIT = 500
+NO_ARCHIVE = NoArchive()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Engine:
     attempts: AttemptRunner
     now: Callable[[], datetime]
     owner: str
+    archive: RunArchive = NO_ARCHIVE
 
     def request_run(self, request: RunRequest) -> Run:
         """Hold quota and store a new pending run, all in one transaction; return it.
@@ -208,11 +211,15 @@ class Engine:
         self._apply(run_id, MessageDied(step_id, attempt, error))
 
     def run_finished(self, run_id: str) -> None:
-        """Tell that a run has ended: one structured line that alerting can be built on."""
-        run = self.store.load(run_id, ())
+        """Tell that a run has ended: one structured line that alerting can be built on; then keep it in the archive.
+
+        Raises what the archive raises: the run is told all the same, and the message comes back until it is kept.
+        """
+        run = self.store.load(run_id, self.archive.parts)
         with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
             failed = run.status is RunStatus.FAILED
             logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
+        self.archive.keep(run, self.store.changes)
         self._apply(run_id, RunAnnounced(), (), view=run)
 
     def sweep(self) -> int:

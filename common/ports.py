@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from common.domain.draft import Change, Transition
 from common.domain.model import Receipt, Run, Step, WriteSpec
 from common.domain.quota import Limits, Usage
+from common.meta.ports import MetaWarehouse
+from common.schema_sync import Tables
 from common.table import Table
 
 
@@ -202,6 +204,14 @@ class Warehouse(Protocol):
     decimal_digits: tuple[int, int]
     """(precision, scale) that a BIGNUMERIC keeps exactly: (76, 38) in BigQuery, (38, 18) in the emulator."""
 
+    @property
+    def tables(self) -> Tables:
+        """Tables as such, for whoever plans what has to change in them."""
+
+    @property
+    def meta(self) -> MetaWarehouse:
+        """The tables about runs, and what is known of jobs."""
+
     def labelled(self, labels: Mapping[str, str], seen: Callable[[str], None]) -> "Warehouse":
         """Return a view of this warehouse whose jobs all have these labels, and whose job ids ``seen`` is told.
 
@@ -209,7 +219,10 @@ class Warehouse(Protocol):
         """
 
     def ensure_table(self, target: str, table: Table) -> None:
-        """Create dataset and table if they are missing, partitioned and clustered as the contract says."""
+        """Create dataset and table if they are missing, or bring the table to its contract (``schema_plan.py``).
+
+        Raises PermanentError if the contract asks for what a table can't become.
+        """
 
     def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
         """Make an empty, expiring table beside the target with the contract's columns; return its id.

@@ -119,7 +119,7 @@ def measured(name: str, submit: Submit, ends: Ends, *, runs: int, clients: int) 
 
 def engine_alone(folder: Path, tree: Path, ends: Ends, *, runs: int, ended: int = 0) -> list[Result]:
     """(a) Latency with one client and throughput with eight; with ``ended`` runs in the store beforehand."""
-    settings = Settings(state_dir=folder, configs=tree, bigquery_url=NOWHERE)
+    settings = Settings(state_dir=folder, configs=tree, bigquery_url=NOWHERE, archive=False)
     engine = bootstrap.build(settings)
 
     def submit() -> str:
@@ -181,7 +181,7 @@ def emulators(folder: Path, tree: Path, ends: Ends, *, runs: int) -> list[Result
 
 
 def _settings(folder: Path, tree: Path) -> Settings:
-    return replace(Settings(), state_dir=folder, configs=tree, bigquery_url=NOWHERE)
+    return replace(Settings(), state_dir=folder, configs=tree, bigquery_url=NOWHERE, archive=False)
 
 
 def _both(name: str, submit: Submit, ends: Ends, runs: int) -> list[Result]:

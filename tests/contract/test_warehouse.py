@@ -199,7 +199,7 @@ def test_a_column_of_another_type_is_refused_and_named(target: Target) -> None:
     target.write([row("old")])
     retyped = TABLE.columns[1].model_copy(update={"type": "STRING"})
     other = TABLE.model_copy(update={"columns": (TABLE.columns[0], retyped)})
-    with pytest.raises(PermanentError, match="cost is BIGNUMERIC, the contract says STRING"):
+    with pytest.raises(PermanentError, match="cost is BIGNUMERIC in the table, STRING in the contract"):
         target.warehouse.ensure_table(target.table_id, other)
 
 

@@ -5,38 +5,44 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.adapters.bigquery.commit_sql import ledger_of, make_ledger
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, patience
 from common.adapters.bigquery.names import checked
-from common.errors import PermanentError
-from common.table import DATA_DATE, LINEAGE, Column, Table
+from common.adapters.bigquery.schema import BigQueryTables
+from common.schema_sync import ensure
+from common.table import DATA_DATE, LINEAGE_TEXTS, Column, MetaTable, Table
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
 STAGING_LIFETIME = timedelta(hours=24)
-CLUSTERED_BY = ("x_org_slug", "x_pipeline_id", "x_credential_id", DATA_DATE)
-PARTITIONED_BY = "x_ingestion_date"
 LEDGER_TRIES = 5
 
-TYPE_NAMES = {"INTEGER": "INT64", "BOOLEAN": "BOOL", "DECIMAL": "NUMERIC", "BIGDECIMAL": "BIGNUMERIC"}
-
-QUARANTINE: tuple[tuple[str, str], ...] = (
-    ("reason", "STRING"),
-    ("column", "STRING"),
-    ("source", "STRING"),
-    ("row", "STRING"),
-    ("x_org_slug", "STRING"),
-    ("x_pipeline_id", "STRING"),
-    ("x_credential_id", "STRING"),
-    ("x_run_id", "STRING"),
-    ("step_id", "STRING"),
-    ("attempt", "INT64"),
-    ("x_ingested_at", "TIMESTAMP"),
-    ("x_ingestion_date", "DATE"),
+QUARANTINE = MetaTable(
+    table="quarantine",
+    description="Rows that were left out of the table of the same name, and why.",
+    columns=tuple(
+        Column.model_validate({"name": name, "type": kind, "description": text})
+        for name, kind, text in (
+            ("reason", "STRING", "What is wrong with the row"),
+            ("column", "STRING", "The column at fault, where there is one"),
+            ("source", "STRING", "Where the row came from: file and line, or its number in the step's output"),
+            ("row", "STRING", "What it held, as JSON; long values are cut"),
+            ("x_org_slug", "STRING", LINEAGE_TEXTS["x_org_slug"]),
+            ("x_pipeline_id", "STRING", LINEAGE_TEXTS["x_pipeline_id"]),
+            ("x_credential_id", "STRING", LINEAGE_TEXTS["x_credential_id"]),
+            ("x_run_id", "STRING", "Run that left the row out"),
+            ("step_id", "STRING", "Its step"),
+            ("attempt", "INT64", "Its attempt: an earlier one may have left out the same row"),
+            ("x_ingested_at", "TIMESTAMP", "When the row was left out"),
+            ("x_ingestion_date", "DATE", "Day of x_ingested_at; the table is partitioned by it"),
+        )
+    ),
+    partition_by="x_ingestion_date",
+    cluster_by=("x_org_slug", "x_pipeline_id", "x_credential_id"),
 )
 
 
@@ -45,20 +51,19 @@ class Tables:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.schema = BigQueryTables(connection)
         self._ensured: set[tuple[str, ...]] = set()
         # Held while something is made: threads that all find a table missing would make it against each other.
         self._making = threading.Lock()
 
     def ensure(self, target: str, table: Table) -> None:
-        """Make dataset and table, or add what the table lacks of its contract."""
-        fields = [*fields_of(table.columns), *_plain(LINEAGE)]
-        self._once(target, fields, table.description, CLUSTERED_BY)
+        """Make dataset and table, or bring the table to its contract."""
+        self._once(target, table)
 
     def ensure_quarantine(self, quarantine: str) -> list["bigquery.SchemaField"]:
         """Make a table's quarantine; return its columns."""
-        fields = _plain(QUARANTINE)
-        self._once(quarantine, fields, "Rows that were left out, and why.", CLUSTERED_BY[:3])
-        return fields
+        self._once(quarantine, QUARANTINE)
+        return fields_of(QUARANTINE.columns)
 
     def ensure_ledger(self, target: str, jobs: Jobs) -> None:
         """Make the table's ledger, filled from the rows that are there. Cheap when it is there: one call a process."""
@@ -114,55 +119,12 @@ class Tables:
         client = self._connection.client
         client.delete_table(table_id, not_found_ok=True, retry=patience(), timeout=CALL_TIMEOUT_S)
 
-    def _once(
-        self, table_id: str, fields: Sequence["bigquery.SchemaField"], description: str, clustered: Sequence[str]
-    ) -> None:
-        key = (table_id, *(f"{f.name} {f.field_type} {f.mode}" for f in fields))
+    def _once(self, target: str, table: Table) -> None:
+        key = (target, *(f"{c.name} {c.type} {c.mode}" for c in table.columns))
         with self._making:
             if key not in self._ensured:
-                self._make(table_id, fields, description, clustered)
+                ensure(self.schema, checked(target), table)
                 self._ensured.add(key)
-
-    def _make(
-        self, table_id: str, fields: Sequence["bigquery.SchemaField"], description: str, clustered: Sequence[str]
-    ) -> None:
-        from google.cloud import bigquery
-
-        client = self._connection.client
-        wanted = bigquery.Table(checked(table_id), schema=list(fields))
-        wanted.description = description
-        wanted.time_partitioning = bigquery.TimePartitioning(field=PARTITIONED_BY)
-        wanted.clustering_fields = list(clustered)
-        times: dict[str, Any] = {"retry": patience(), "timeout": CALL_TIMEOUT_S}
-        with translated(f"make table {table_id}"):
-            dataset = bigquery.Dataset(table_id.rpartition(".")[0])
-            dataset.location = self._connection.location
-            client.create_dataset(dataset, exists_ok=True, **times)
-            found = client.create_table(wanted, exists_ok=True, **times)
-            if len(found.schema) != len(fields) or found.etag is None:
-                found = client.get_table(table_id, **times)
-            self._extend(found, fields)
-
-    def _extend(self, found: "bigquery.Table", wanted: Sequence["bigquery.SchemaField"]) -> None:
-        """Add missing columns as NULLABLE; refuse a column of another type: nothing is ever narrowed or retyped."""
-        from google.cloud import bigquery
-
-        there = {field.name.lower(): field for field in found.schema}
-        differ = [
-            f"{field.name} is {_type(there[field.name.lower()])}, the contract says {_type(field)}"
-            for field in wanted
-            if field.name.lower() in there and _type(there[field.name.lower()]) != _type(field)
-        ]
-        if differ:
-            raise PermanentError(
-                f"Table {found.table_id} does not fit its contract: {'; '.join(differ)}. "
-                "Change the contract back, or move the table away."
-            )
-        missing = [field for field in wanted if field.name.lower() not in there]
-        if missing:
-            added = [bigquery.SchemaField(f.name, f.field_type) for f in missing]
-            found.schema = [*found.schema, *added]
-            self._connection.client.update_table(found, ["schema"], retry=patience(), timeout=CALL_TIMEOUT_S)
 
 
 def fields_of(columns: Sequence[Column]) -> list["bigquery.SchemaField"]:
@@ -177,13 +139,3 @@ def staged_fields(table: Table) -> list["bigquery.SchemaField"]:
     from google.cloud import bigquery
 
     return [*fields_of(table.columns), bigquery.SchemaField(DATA_DATE, "DATE", mode="REQUIRED")]
-
-
-def _plain(columns: Sequence[tuple[str, str]]) -> list["bigquery.SchemaField"]:
-    from google.cloud import bigquery
-
-    return [bigquery.SchemaField(name, kind) for name, kind in columns]
-
-
-def _type(field: "bigquery.SchemaField") -> str:
-    return TYPE_NAMES.get(field.field_type, field.field_type)

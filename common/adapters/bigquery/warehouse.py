@@ -10,6 +10,7 @@ from typing import Any, Self
 from common.adapters.bigquery import commits
 from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import JOB_TIMEOUT_S, Connection, Jobs, patience
+from common.adapters.bigquery.meta import BigQueryMeta
 from common.adapters.bigquery.names import checked, quoted
 from common.adapters.bigquery.tables import Tables, staged_fields
 from common.domain.model import Receipt
@@ -27,6 +28,8 @@ class BigQueryWarehouse:
         self.connection = Connection(project, location, emulator_url)
         self._jobs = Jobs(self.connection, {})
         self._tables = Tables(self.connection)
+        self.tables = self._tables.schema
+        self.meta = BigQueryMeta(self.connection, is_emulator=emulator_url is not None)
         self._queues = commits.Queues()
         self._deployed: dict[str, str] = {}
         self._deploying = threading.Lock()
