@@ -213,7 +213,7 @@ SABOTAGES = (
     Sabotage(
         "a settled reservation stays",
         STORE,
-        'db.execute("DELETE FROM reservations WHERE run_id = ?", (command.run_id,))',
+        'db.execute("DELETE FROM reservations WHERE org_slug = ? AND run_id = ?", slot)',
         "pass",
     ),
     Sabotage(
@@ -222,7 +222,7 @@ SABOTAGES = (
     Sabotage(
         "reservations are not extended",
         STORE,
-        'db.execute("UPDATE reservations SET expires_at = ? WHERE run_id = ?", (expires_at, run.run_id))',
+        'db.execute("UPDATE reservations SET expires_at = ? WHERE org_slug = ? AND run_id = ?", slot)',
         "pass",
     ),
     Sabotage("an end is counted twice", STORE, "{outcome} = {outcome} + 1", "{outcome} = {outcome} + 2"),
