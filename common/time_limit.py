@@ -37,7 +37,8 @@ class _Watch:
     """One thread that watches all limits of the process; it starts with the first."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._due: list[tuple[float, int, _Limit]] = []
         self._count = 0
         self._looks_at = math.inf
@@ -45,7 +46,7 @@ class _Watch:
 
     def begin(self, seconds: float) -> _Limit:
         limit = _Limit(threading.get_ident())
-        with self._changed:
+        with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="time limits", daemon=True)
                 self._thread.start()
@@ -57,7 +58,9 @@ class _Watch:
         return limit
 
     def end(self, limit: _Limit) -> None:
-        with self._changed:
+        # The lock itself: the exception may come while this waits for it, and a Condition, which is Python code, would
+        # be interrupted between taking it and saying so.
+        with self._lock:
             limit.ended = True
             if limit.sent:
                 _raise_in(limit.worker, None)  # takes it back, if it is not yet raised

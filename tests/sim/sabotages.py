@@ -13,6 +13,8 @@ ATTEMPT = "common/attempt.py"
 TOPICS = "common/topics.py"
 STORE = "common/adapters/sqlite/run_store.py"
 BUS = "common/adapters/sqlite/bus.py"
+DATABASE = "common/adapters/sqlite/database.py"
+DISPATCHER = "infra/local/dispatcher.py"
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ SABOTAGES = (
     Sabotage(
         "a settled reservation stays",
         STORE,
-        'db.execute("DELETE FROM reservations WHERE run_id = ?", (command.run_id,))',
+        'db.execute("DELETE FROM reservations WHERE org_slug = ? AND run_id = ?", slot)',
         "pass",
     ),
     Sabotage(
@@ -222,7 +224,7 @@ SABOTAGES = (
     Sabotage(
         "reservations are not extended",
         STORE,
-        'db.execute("UPDATE reservations SET expires_at = ? WHERE run_id = ?", (expires_at, run.run_id))',
+        'db.execute("UPDATE reservations SET expires_at = ? WHERE org_slug = ? AND run_id = ?", slot)',
         "pass",
     ),
     Sabotage("an end is counted twice", STORE, "{outcome} = {outcome} + 1", "{outcome} = {outcome} + 2"),
@@ -260,5 +262,35 @@ SABOTAGES = (
     ),
     Sabotage("messages never die", BUS, "if delivery.deliveries >= MAX_DELIVERIES:", "if False:"),
     Sabotage("nobody is told of dead letters", BUS, "        return self.enqueue(db, [message])", "        return ()"),
+    Sabotage(
+        "a message in hand is delivered by another process too",
+        BUS,
+        "one.published_at + ACK_DEADLINE, 1",
+        "one.published_at, 1",
+    ),
+    Sabotage(
+        "a step begins before its claim is committed",
+        DATABASE,
+        "            settle(part.error is None)\n            self.commit()",
+        "            settle(part.error is None)",
+    ),
+    Sabotage(
+        "the end of a run is told before it is committed",
+        DISPATCHER,
+        "return not late and delivery.message.topic != RUN_FINISHED",
+        "return not late",
+    ),
+    Sabotage(
+        "a run goes on before others that wait",
+        DISPATCHER,
+        "late = self._behind or self._stopping.is_set()",
+        "late = self._stopping.is_set()",
+    ),
+    Sabotage(
+        "what only has to be begun again is lost with its transaction",
+        DISPATCHER,
+        "                    if self._stopping.wait(IDLE_POLL_S):\n                        return",
+        "                    return",
+    ),
     Sabotage("a restart delivers what is not due", BUS, "WHERE deliveries > 0 AND due_at > ?", "WHERE due_at > ?"),
 )

@@ -11,10 +11,12 @@ before it is stored, so that what is settled in the same transaction never is.
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 from common.adapters.sqlite.database import Batch, Database, from_micros, to_micros
 from common.ports import Message
@@ -32,8 +34,12 @@ RETURNING id, topic, source, key, data, published_at, deliveries
 """
 
 INSERT = """
-INSERT INTO messages (topic, source, key, data, published_at, due_at, deliveries) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO messages (id, topic, source, key, data, published_at, due_at, deliveries) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+
+NUMBERS = count(time.time_ns())
+"""No number is ever given twice, by this process or any other on the file: a late acknowledgement must hit nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +123,9 @@ class SqliteBus:
     @staticmethod
     def _insert(db: sqlite3.Connection, one: Delivery, due_at: datetime, deliveries: int) -> Delivery:
         m, data = one.message, json.dumps(one.message.data, ensure_ascii=False)
-        row = (m.topic, m.source, m.key, data, to_micros(one.published_at), to_micros(due_at), deliveries)
-        number = db.execute(INSERT, row).lastrowid
-        assert number is not None
+        number = next(NUMBERS)
+        row = (number, m.topic, m.source, m.key, data, to_micros(one.published_at), to_micros(due_at), deliveries)
+        db.execute(INSERT, row)
         return Delivery(number, m, one.published_at, deliveries)
 
     def sent(self, stored: Sequence[Delivery]) -> None:

@@ -40,7 +40,7 @@ CREATE TABLE logs (
 );
 CREATE INDEX logs_by_run ON logs (run_id, id);
 CREATE TABLE messages (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL,
+  id INTEGER PRIMARY KEY, topic TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL,
   data TEXT NOT NULL, published_at INTEGER NOT NULL, due_at INTEGER NOT NULL, deliveries INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX messages_by_due ON messages (due_at, id);
@@ -54,9 +54,8 @@ CREATE TABLE usage (
   PRIMARY KEY (org_slug, period)
 ) WITHOUT ROWID;
 CREATE TABLE reservations (
-  run_id TEXT PRIMARY KEY, org_slug TEXT NOT NULL, day TEXT NOT NULL, month TEXT NOT NULL, expires_at INTEGER NOT NULL
+  org_slug TEXT NOT NULL, run_id TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (org_slug, run_id)
 ) WITHOUT ROWID;
-CREATE INDEX reservations_by_org ON reservations (org_slug, expires_at);
 CREATE TABLE credentials (
   org_slug TEXT NOT NULL, credential_id TEXT NOT NULL, provider TEXT NOT NULL, created_at INTEGER NOT NULL,
   sealed BLOB NOT NULL, PRIMARY KEY (org_slug, credential_id)

@@ -123,8 +123,8 @@ class SqliteRunStore:
             raise QuotaExceededError(limit=name, value=value, used=used, retry_after_s=retry_after_s)
         assert run.expires_at is not None
         db.execute(
-            "INSERT INTO reservations (run_id, org_slug, day, month, expires_at) VALUES (?, ?, ?, ?, ?)",
-            (run.run_id, org, day, month, to_micros(run.expires_at + RESERVATION_GRACE)),
+            "INSERT INTO reservations (org_slug, run_id, expires_at) VALUES (?, ?, ?)",
+            (org, run.run_id, to_micros(run.expires_at + RESERVATION_GRACE)),
         )
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
@@ -186,8 +186,8 @@ class SqliteRunStore:
         if updated.rowcount == 0:
             raise StaleRunError(f"Run {run.run_id} has changed since version {run.version} was read.")
         if run.expires_at is not None:
-            expires_at = to_micros(run.expires_at + RESERVATION_GRACE)
-            db.execute("UPDATE reservations SET expires_at = ? WHERE run_id = ?", (expires_at, run.run_id))
+            slot = (to_micros(run.expires_at + RESERVATION_GRACE), run.request.org_slug, run.run_id)
+            db.execute("UPDATE reservations SET expires_at = ? WHERE org_slug = ? AND run_id = ?", slot)
         return run.version + 1
 
     @staticmethod
@@ -222,7 +222,8 @@ class SqliteRunStore:
     @staticmethod
     def _settle(db: sqlite3.Connection, run: Run, command: SettleReservation) -> None:
         """Free the slot and count the outcome in the month that admitted the run."""
-        db.execute("DELETE FROM reservations WHERE run_id = ?", (command.run_id,))
+        slot = (run.request.org_slug, command.run_id)
+        db.execute("DELETE FROM reservations WHERE org_slug = ? AND run_id = ?", slot)
         outcome = command.outcome.value
         at = run.request.requested_at
         db.execute(
