@@ -18,6 +18,9 @@ WIDE_ROW_BYTES = 2**16
 
 KNOWN_CHARS = 2**20
 
+type Part = str | pa.Array
+"""A literal that every row has, or a text for each row."""
+
 
 class JsonTexts:
     """Canonical texts of JSON values, each distinct one parsed once: tags and attributes repeat. Bounded."""
@@ -44,52 +47,65 @@ class JsonTexts:
 
 def table_hash(table: pa.Table, kinds: Mapping[str, ColumnType], texts: JsonTexts) -> int:
     """Return the sum of the row hashes, not yet reduced."""
-    if not table.num_rows:
-        return 0
     total = 0
     for batch in table.to_batches():
         parts = [part for name in sorted(kinds) for part in _parts(name, kinds[name], batch.column(name), texts)]
-        total += _streamed(parts) if batch.nbytes > WIDE_ROW_BYTES * batch.num_rows else _joined(parts)
+        wide = batch.nbytes > WIDE_ROW_BYTES * batch.num_rows
+        total += _streamed(parts, batch.num_rows) if wide else _joined(parts)
     return total
 
 
-def _joined(parts: list[pa.Array]) -> int:
-    rows = pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
+def _joined(parts: list[Part]) -> int:
+    merged: list[Part] = []
+    for part in parts:  # literals that meet become one: each part costs
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        else:
+            merged.append(part)
+    rows = pc.binary_join_element_wise(*merged, "", null_handling="replace", null_replacement="")
     _, offsets, data = rows.buffers()
     ends = memoryview(offsets).cast("B").cast("i")[rows.offset : rows.offset + len(rows) + 1]
     text, hashed, number = data.to_pybytes(), sha256, int.from_bytes
     return sum([number(hashed(text[begin:end]).digest()) for begin, end in pairwise(ends)])
 
 
-def _streamed(parts: list[pa.Array]) -> int:
+def _streamed(parts: list[Part], rows: int) -> int:
     total = 0
-    for row in range(len(parts[0])):
+    for row in range(rows):
         hashed = sha256()
         for part in parts:
-            if (piece := part[row]).is_valid:
+            if isinstance(part, str):
+                hashed.update(part.encode())
+            elif (piece := part[row]).is_valid:
                 hashed.update(piece.as_buffer())
         total += int.from_bytes(hashed.digest())
     return total
 
 
-def _parts(name: str, kind: ColumnType, values: pa.Array, texts: JsonTexts) -> tuple[pa.Array, ...]:
-    """Return arrays whose texts, one after the other, are the canonical texts of the column; NULL where it is."""
+def _parts(name: str, kind: ColumnType, values: pa.Array, texts: JsonTexts) -> list[Part]:
+    """Return what makes the column's canonical texts, one after the other; nothing for a NULL."""
+    parts: list[Part]
     match kind:
-        case "STRING":
-            size = pc.binary_length(values).cast(pa.string())
-            return pc.binary_join_element_wise(f"{name}:s", size, ":", ""), values
-        case "BIGNUMERIC":
-            return (_decimals(name, values),)
-        case "BOOL":
-            return (pc.if_else(values, f"{name}:b1;", f"{name}:b0;"),)
         case "JSON":
-            return (_json(name, values, texts),)
-    number = values.cast(pa.int32()) if kind == "DATE" else values.cast(pa.int64())
-    mark = {"INT64": "i", "DATE": "d", "TIMESTAMP": "t"}[kind]
-    return (pc.binary_join_element_wise(f"{name}:{mark}", number.cast(pa.string()), ";", ""),)
+            return [_json(name, values, texts)]
+        case "STRING":
+            parts = [f"{name}:s", pc.binary_length(values).cast(pa.string()), ":", values]
+        case "BIGNUMERIC":
+            parts = [f"{name}:n", *_decimals(values), ";"]
+        case "BOOL":
+            parts = [f"{name}:b", pc.if_else(values, "1", "0"), ";"]
+        case _:
+            number = values.cast(pa.int32()) if kind == "DATE" else values.cast(pa.int64())
+            mark = {"INT64": "i", "DATE": "d", "TIMESTAMP": "t"}[kind]
+            parts = [f"{name}:{mark}", number.cast(pa.string()), ";"]
+    if not values.null_count:
+        return parts
+    # What stands around a NULL has to go with it; the texts themselves may be long and are not copied.
+    rest = [parts.pop()] if kind == "STRING" else []
+    return [pc.binary_join_element_wise(*parts, ""), *rest]
 
 
-def _decimals(name: str, values: pa.Array) -> pa.Array:
+def _decimals(values: pa.Array) -> list[Part]:
     """Take the digits as one whole number, whose text has no point and no exponent, and strip its zeros."""
     kind = values.type
     whole = pa.decimal128(kind.precision, 0) if kind.bit_width == 128 else pa.decimal256(kind.precision, 0)
@@ -97,8 +113,10 @@ def _decimals(name: str, values: pa.Array) -> pa.Array:
     kept = pc.ascii_rtrim(text, characters="0")
     left = pc.binary_length(kept)
     exponent = pc.subtract(pc.subtract(pc.binary_length(text), left), kind.scale)
-    found = pc.binary_join_element_wise(f"{name}:n", kept, "e", exponent.cast(pa.string()), ";", "")
-    return pc.if_else(pc.equal(left, 0), f"{name}:n0e0;", found)
+    if pc.min(left).as_py() == 0:
+        zero = pc.equal(left, 0)
+        kept, exponent = pc.if_else(zero, "0", kept), pc.if_else(zero, 0, exponent)
+    return [kept, "e", exponent.cast(pa.string())]
 
 
 def _json(name: str, values: pa.Array, texts: JsonTexts) -> pa.Array:

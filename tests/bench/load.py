@@ -4,10 +4,11 @@ python -m tests.bench.load                             a million rows, everythin
 python -m tests.bench.load --rows 10000000 --only ours-dicts,ours-arrow
 
 What is timed, on both sides: making the rows (the same generator), checking and spooling them, the load job, and the
-merge into the target; the emulator's own time is in it. Each measurement is a process of its own on an emulator of its
-own, and writes twice: ``first`` into no table at all, ``again`` over the same days. Ours replaces the key's rows of
-the run's days in one transaction and stamps seven lineage columns; dlt merges with delete-insert by day. Memory is the
-writing process's peak over what it held before the first row. Jobs are queries and loads, creation of tables included.
+merge into the target. The emulator's own time is in it; its CPU seconds stand beside those of the writing process. Each
+measurement is a process of its own on an emulator of its own, and writes twice: ``first`` into no table at all,
+``again`` over the same days. Ours replaces the key's rows of the run's days in one transaction and stamps seven lineage
+columns; dlt merges with delete-insert by day. Memory is the writing process's peak over what it held before the first
+row. Jobs are queries and loads, creation of tables included.
 """
 
 import argparse
@@ -29,7 +30,7 @@ REQUIREMENTS = Path(__file__).with_name("requirements-dlt.txt")
 VENV = ROOT / ".venv-bench-dlt"
 DLT = Path(__file__).with_name("load_dlt.py")
 TIME_LIMIT_S = 3_600
-COLUMNS = ("part", "write", "rows", "rows_per_s", "seconds", "cpu_s", "peak_mib", "bytes", "jobs")
+COLUMNS = ("part", "write", "rows", "rows_per_s", "seconds", "cpu_s", "emulator_cpu_s", "peak_mib", "bytes", "jobs")
 
 
 def main() -> int:
@@ -67,7 +68,8 @@ def measured(part: str, rows: int, dlt_to: str) -> list[dict[str, Any]]:
         BigQueryEmulator(Path(name) / "emulator", PROJECT) as emulator,
     ):
         where = "duckdb" if who == "dlt" and dlt_to == "duckdb" else emulator.url
-        found = _run([*command, str(rows), form, where, f"{name}/work"], part, Path(name))
+        assert emulator._watcher is not None
+        found = _run([*command, str(rows), form, where, f"{name}/work", str(emulator._watcher.pid)], part, Path(name))
     return [{"part": part, **one} for one in found]
 
 
@@ -88,7 +90,7 @@ def table(results: list[dict[str, Any]]) -> str:
     rows = [list(COLUMNS)]
     for one in results:
         shown = one | {"bytes": f"{one['bytes'] / 2**20:.1f} MiB"}
-        shown |= {"seconds": f"{one['seconds']:.1f}", "cpu_s": f"{one['cpu_s']:.1f}"}
+        shown |= {name: f"{one[name]:.1f}" for name in ("seconds", "cpu_s", "emulator_cpu_s")}
         rows.append([f"{v:,.0f}" if isinstance(v := shown[name], int | float) else v for name in COLUMNS])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)

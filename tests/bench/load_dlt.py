@@ -1,6 +1,8 @@
 """dlt's side of ``make bench-load``: merge (delete-insert by day), Parquet files, a pipeline of one table.
 
-python load_dlt.py ROWS dicts|arrow EMULATOR_URL|duckdb FOLDER      prints JSON; runs in dlt's own venv
+python load_dlt.py ROWS dicts|arrow EMULATOR_URL|duckdb FOLDER EMULATOR_PID
+
+Prints JSON; runs in dlt's own venv.
 """
 
 import os
@@ -55,7 +57,7 @@ def main() -> None:
         done = [job for package in info.load_packages for job in package.jobs["completed_jobs"]]
         return {"bytes": sum(job.file_size for job in done if job.file_path.endswith(".parquet"))}
 
-    load_measure.measure(rows, jobs, write)
+    load_measure.measure(rows, jobs, int(sys.argv[5]), write)
     with pipeline.sql_client() as client, client.execute_query("SELECT COUNT(*) FROM costs") as cursor:
         kept = cursor.fetchone()[0]
     if kept != rows:

@@ -1,6 +1,6 @@
 """Our side of ``make bench-load``: one attempt of one step, from its processor to the commit.
 
-python -m tests.bench.load_ours ROWS dicts|arrow EMULATOR_URL FOLDER      prints JSON
+python -m tests.bench.load_ours ROWS dicts|arrow EMULATOR_URL FOLDER EMULATOR_PID      prints JSON
 """
 
 import logging
@@ -47,7 +47,7 @@ def main() -> None:
             raise SystemExit(f"{written} rows were written instead of {rows}")
         return {"bytes": size}
 
-    load_measure.measure(rows, jobs, write)
+    load_measure.measure(rows, jobs, int(sys.argv[5]), write)
 
 
 def prepared(url: str, folder: Path, jobs: load_measure.Jobs) -> Callable[[], tuple[int, int]]:

@@ -53,10 +53,10 @@ def dicts(rows: int, batch_rows: int = BATCH_ROWS) -> Iterator[list[dict[str, An
 
 def _row(n: int, days: list[date]) -> dict[str, Any]:
     return {
-        "line_id": f"line-{n:010}",
+        "line_id": f"line-{n}",
         "account_id": ACCOUNTS[n % 40],
         "service": SERVICES[n % 25],
-        "resource_id": f"arn:aws:ec2:instance/i-{n * 2654435761 % 2**32:08x}",
+        "resource_id": f"arn:aws:ec2:eu-west-1:instance/i-{n * 2654435761 % 2**32}",
         "region": REGIONS[n % 7],
         "description": TEXTS[n % 500],
         "quantity": QUANTITIES[n % 1_009],
@@ -92,14 +92,19 @@ def tables(rows: int, batch_rows: int = BATCH_ROWS * 5) -> Iterator[Any]:
         DAY: pa.array([FIRST_DAY + timedelta(days=n) for n in range(DAYS)], pa.date32()),
     }
     for begin in range(0, rows, batch_rows):
-        numbers = range(begin, min(begin + batch_rows, rows))
-        n = pa.array(numbers, pa.int64())
+        n = pa.array(range(begin, min(begin + batch_rows, rows)), pa.int64())
+        resource = _modulo(pc.multiply(n, 2654435761), 2**32).cast(pa.string())
         made = {
-            "line_id": pa.array([f"line-{i:010}" for i in numbers]),
-            "resource_id": pa.array([f"arn:aws:ec2:instance/i-{i * 2654435761 % 2**32:08x}" for i in numbers]),
-            "requests": pa.array([i * 31 % 1_000_003 for i in numbers], pa.int64()),
+            "line_id": pc.binary_join_element_wise("line-", n.cast(pa.string()), ""),
+            "resource_id": pc.binary_join_element_wise("arn:aws:ec2:eu-west-1:instance/i-", resource, ""),
+            "requests": _modulo(pc.multiply(n, 31), 1_000_003),
         }
         for name, pool in pools.items():
-            size = len(pool)
-            made[name] = pool.take(pc.subtract(n, pc.multiply(pc.divide(n, size), size)))
+            made[name] = pool.take(_modulo(n, len(pool)))
         yield pa.table({name: made[name] for name in SCHEMA})
+
+
+def _modulo(numbers: Any, size: int) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.subtract(numbers, pc.multiply(pc.divide(numbers, size), size))
