@@ -10,7 +10,7 @@ import pytest
 from common.domain.model import Receipt
 from common.errors import PermanentError, StepTimeoutError, SupersededError
 from common.ports import Commit
-from tests.contract.writes import AT, D1, D2, D3, NEVER, Target, numbers, row
+from tests.contract.writes import AT, D1, D2, D3, Target, numbers, row
 
 
 def send(target: Target, write: Commit) -> Receipt:
@@ -150,17 +150,6 @@ def test_a_ledger_without_its_gate_writes_nothing(target: Target) -> None:
     with pytest.raises(Exception, match="gate"):
         target.write([row("new")])
     assert [name for name, _ in target.runs()] == ["old"]
-
-
-def test_two_processes_that_write_one_key_for_the_first_time_leave_the_rows_of_one(target: Target) -> None:
-    """Neither finds a row to replace: only the ledger's gate makes their transactions conflict."""
-    from tests.contract.rivals import rivals
-
-    target.warehouse.ensure_table(target.table_id, target.table)
-    target.warehouse._tables.ensure_ledger(target.table_id, target.warehouse._jobs)
-    writes = [attempt(target, f"of {n}", fence=n, run_id=f"run_{n}", not_after=NEVER, wait_s=60.0) for n in (1, 2)]
-    told = rivals(target, writes)
-    assert len(target.runs()) == 1, (target.runs(), told)
 
 
 def test_a_refused_commit_leaves_no_trace_in_the_ledger(target: Target) -> None:

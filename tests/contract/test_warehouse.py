@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
@@ -234,3 +236,19 @@ def test_a_warehouse_that_does_not_answer_is_a_transient_error_within_seconds(ta
         with pytest.raises(TransientError, match="does not answer"):
             call()
     assert time.monotonic() - began < 60
+
+
+def test_the_quarantine_is_made_when_it_is_needed_and_a_repeated_load_adds_nothing(target: Target) -> None:
+    path, job = target.folder / "bad.parquet", f"quarantine{next(numbers)}"
+    kinds = {"attempt": 2, "x_ingested_at": AT, "x_ingestion_date": AT.date()}
+    texts = dict.fromkeys(
+        ("reason", "column", "source", "row", "x_org_slug", "x_pipeline_id", "x_credential_id", "x_run_id", "step_id"),
+        "text",
+    )
+    row = texts | kinds
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    for _ in range(2):
+        target.warehouse.quarantine(target.table_id, path, job_id=job)
+    assert target.sql(f"SELECT * FROM `{target.table_id}__quarantine`") == [row]
+    made = target.warehouse.connection.client.get_table(f"{target.table_id}__quarantine")
+    assert made.time_partitioning.field == "x_ingestion_date"

@@ -10,6 +10,11 @@ RETRY = "common/domain/retry.py"
 QUOTA = "common/domain/quota.py"
 ENGINE = "common/engine.py"
 ATTEMPT = "common/attempt.py"
+WRITER = "common/writer.py"
+COMMIT = "common/adapters/bigquery/commit_sql.py"
+FENCE = ("tests/contract/test_commit_fence.py",)
+MODES = ("tests/contract/test_commit_modes.py",)
+RIVALS = ("tests/contract/test_commit_rivals.py", "-k", "one_key")
 TOPICS = "common/topics.py"
 STORE = "common/adapters/sqlite/run_store.py"
 BUS = "common/adapters/sqlite/bus.py"
@@ -25,6 +30,8 @@ class Sabotage:
     file: str
     old: str
     new: str
+    tests: tuple[str, ...] = ()
+    """What pytest runs for it alone: for code that neither the simulation nor the quick tests know of."""
 
 
 SABOTAGES = (
@@ -185,8 +192,69 @@ SABOTAGES = (
         "if False:",
     ),
     Sabotage("a pinned config is read again", ENGINE, "        if run.specs:  #", "        if False:  #"),
+    Sabotage("an attempt without its step writes", ATTEMPT, "        if not self._still_ours():", "        if False:"),
+    Sabotage("attempts have no fence", CORE, "owner=event.owner, fence=fence,", "owner=event.owner, fence=1,"),
     Sabotage(
-        "an attempt without its step writes", ATTEMPT, "            if not self._still_ours():", "            if False:"
+        "a fence stands still with the clock",
+        CORE,
+        "fence = max(step.fence + 1, int(now.timestamp() * 1_000_000))",
+        "fence = int(now.timestamp() * 1_000_000)",
+    ),
+    Sabotage("a commit does not say its fence", WRITER, "fence=step.fence,", "fence=1,"),
+    Sabotage("a commit does not say its rows", WRITER, "rows=spooled.rows or None,", "rows=None,"),
+    Sabotage(
+        "drift of a step that fails is not kept",
+        WRITER,
+        "        finally:\n            self._keep_drift",
+        "        else:\n            self._keep_drift",
+    ),
+    Sabotage("an older attempt replaces newer rows", COMMIT, "IF found.fence > @fence THEN", "IF FALSE THEN", FENCE),
+    Sabotage("a late commit is let in", COMMIT, "IF CURRENT_TIMESTAMP() > @not_after THEN", "IF FALSE THEN", FENCE),
+    Sabotage("a repeated commit writes again", COMMIT, "IF found.stamp IS NOT NULL THEN", "IF FALSE THEN", FENCE),
+    Sabotage(
+        "days that overlap in part are not fenced",
+        COMMIT,
+        "first_day <= @last_day AND last_day >= @first_day",
+        "first_day = @first_day AND last_day = @last_day",
+        FENCE,
+    ),
+    Sabotage("a table has any mode", COMMIT, "WHEN found.mode != @mode THEN", "WHEN FALSE THEN", MODES),
+    Sabotage("an append is repeated by another run", COMMIT, "IF days_left IS NULL THEN", "IF FALSE THEN", MODES),
+    Sabotage(
+        "days that are in by half are appended",
+        COMMIT,
+        "END IF;\nIF found.commits > 0 THEN\n  RAISE",
+        "END IF;\nIF FALSE THEN\n  RAISE",
+        MODES,
+    ),
+    Sabotage(
+        "rows of another organisation are let in", COMMIT, "WHEN staged.foreigners > 0 THEN", "WHEN FALSE THEN", MODES
+    ),
+    Sabotage(
+        "staged rows are not counted",
+        COMMIT,
+        "WHEN @spooled >= 0 AND staged.n != @spooled THEN",
+        "WHEN FALSE THEN",
+        MODES,
+    ),
+    Sabotage("keys may stand twice", COMMIT, "WHEN doubled > 0 THEN", "WHEN FALSE THEN", MODES),
+    Sabotage("keys may be NULL", COMMIT, "WHEN staged.null_keys != '' THEN", "WHEN FALSE THEN", MODES),
+    Sabotage(
+        "no rows are always right", COMMIT, "WHEN staged.n = 0 AND @on_empty = 'fail' THEN", "WHEN FALSE THEN", MODES
+    ),
+    Sabotage(
+        "a delete looks at every partition",
+        COMMIT,
+        'rows = f"x_ingestion_date BETWEEN v_oldest AND v_newest AND {KEY}',
+        'rows = f"{KEY}',
+        MODES,
+    ),
+    Sabotage(
+        "commits of one table do not meet",
+        COMMIT,
+        "SET mode = COALESCE(mode, @mode), fence = fence + 1 WHERE x_run_id IS NULL",
+        "SET mode = COALESCE(mode, @mode) WHERE x_run_id = '-'",
+        RIVALS,
     ),
     Sabotage(
         "messages are delivered before their time", TOPICS, "run.run_id, data, step.not_before))", "run.run_id, data))"

@@ -1,5 +1,6 @@
 """One attempt, from the processor to the commit, with a warehouse that only records."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -7,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.attempt import AttemptRunner, Result
@@ -16,6 +19,8 @@ from common.errors import ErrorKind, LostLeaseError, PermanentError, TransientEr
 from common.ports import Commit, LogLine
 from common.processors.base import Batch, Params, StepContext, TableParams, Waiting
 from common.settings import Settings
+from common.spool import Spool, SpoolResult
+from common.table import Column
 from tests.fakes import FakeClock
 
 DAY = date(2026, 11, 20)
@@ -55,8 +60,6 @@ class RecordingWarehouse:
         self._keep("quarantine", bad_rows, job_id)
 
     def _keep(self, what: str, file: Path, job_id: str) -> None:
-        import pyarrow.parquet as pq
-
         self.calls.append(what)
         self.files[what] = pq.read_table(file).to_pylist()
         self.seen(job_id)
@@ -210,6 +213,87 @@ def test_the_receipt_names_so_many_jobs_and_tells_how_many_more_there_were(world
     result = world.attempt(rows())
     assert isinstance(result, AttemptSucceeded) and len(result.receipt.job_ids) == 100
     assert result.receipt.warnings == ("20 more jobs than the 100 of the receipt were run.",)
+
+
+class Spooled(Spool):
+    """A spool that has left rows out, found a column that is new, and seen the rows drift."""
+
+    drift: ClassVar[Any] = {"unknown_columns": {"colour": "STRING"}}
+    fails: ClassVar[bool] = False
+
+    def __init__(self, path: Path, *args: Any, **more: Any) -> None:
+        super().__init__(path, *args, **more)
+        bad = {"reason": ["not a number"], "column": ["cost"], "source": ["bill.csv: line 2"], "row": ["{}"]}
+        pq.write_table(pa.table(bad), path.with_suffix(".bad.parquet"))
+
+    def close(self) -> SpoolResult:
+        if self.fails:
+            raise PermanentError("The rows bring a column that the table lacks.")
+        added = (Column(name="colour", type="STRING"),)
+        return replace(super().close(), bad_rows=1, discarded={"cost": 3}, added=added, drift=self.drift)
+
+
+@pytest.fixture
+def spooled(monkeypatch: pytest.MonkeyPatch) -> type[Spooled]:
+    monkeypatch.setattr("common.writer.Spool", Spooled)
+    monkeypatch.setattr(Spooled, "fails", False)
+    return Spooled
+
+
+def test_rows_that_were_left_out_go_to_the_quarantine_before_the_commit(world: World, spooled: type[Spooled]) -> None:
+    result = world.attempt(rows("1"))
+    assert isinstance(result, AttemptSucceeded) and result.receipt.bad_rows == 1
+    calls = world.warehouse.calls
+    assert calls.index("quarantine") < calls.index("commit")
+    (kept,) = world.warehouse.files["quarantine"]
+    assert kept == {
+        "reason": "not a number",
+        "column": "cost",
+        "source": "bill.csv: line 2",
+        "row": "{}",
+        "x_org_slug": "acme",
+        "x_pipeline_id": "pipe",
+        "x_credential_id": "cred",
+        "x_run_id": "run_1",
+        "step_id": "extract",
+        "attempt": 2,
+        "x_ingested_at": world.clock.now,
+        "x_ingestion_date": world.clock.now.date(),
+    }
+    assert "run_1_extract_2_quarantine" in result.receipt.job_ids
+    told = " ".join(result.receipt.warnings)
+    assert "1 rows were left out" in told and "t__quarantine" in told and "3 values of cost were left out" in told
+
+
+def test_a_column_that_came_up_new_is_added_to_the_target_and_to_staging_before_the_load(
+    world: World, spooled: type[Spooled]
+) -> None:
+    world.attempt(rows("1"))
+    assert world.warehouse.calls[:5] == ["ensure", "stage", "ensure", "stage", "load"]
+    (commit,) = world.warehouse.commits
+    assert commit.table.names == ("cost", "colour")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_drift_is_kept_in_a_file_of_the_run_also_when_it_fails_the_step(
+    world: World, spooled: type[Spooled], fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spooled, "fails", fails)
+    path = world.runner.settings.run_logs / "run_1" / "schema_diff.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"another": {"missing": {}}}')
+    result = world.attempt(rows("1"))
+    assert json.loads(path.read_text()) == {"another": {"missing": {}}, "extract": Spooled.drift}
+    if fails:
+        assert isinstance(result, AttemptFailed) and "commit" not in world.warehouse.calls
+    else:
+        assert isinstance(result, AttemptSucceeded) and result.receipt.drift == Spooled.drift
+        assert "The rows differ from the contract of t: unknown columns colour." in result.receipt.warnings
+
+
+def test_without_drift_there_is_no_file_about_it(world: World) -> None:
+    world.attempt(rows("1"))
+    assert not world.runner.settings.run_logs.exists()
 
 
 def test_what_the_commit_has_to_say_is_in_the_receipt_and_in_the_log(world: World) -> None:
