@@ -58,12 +58,26 @@ def schema_changes(table: Table, found: FoundTable | None) -> list[SchemaChange]
     there = _by_name(found.columns)
     known = {column.name.lower() for column in table.all_columns}
     listed = [change for column in table.all_columns for change in _of_column(column, there.get(column.name.lower()))]
-    strangers = [
-        SchemaChange("note", column.name, "is not in the contract; it stays, and new rows have NULL in it.")
-        for column in found.columns
-        if column.name.lower() not in known
-    ]
-    return [*_of_layout(table, found), *listed, *strangers]
+    strangers = [_stranger(column) for column in found.columns if column.name.lower() not in known]
+    changes = [*_of_layout(table, found), *listed, *strangers]
+    return [_held(change) for change in changes] if any(c.action == "refused" for c in changes) else changes
+
+
+def _held(change: SchemaChange) -> SchemaChange:
+    """A table of which anything is refused stays as it is, so that nobody finds it half changed."""
+    if not change.is_done:
+        return change
+    return SchemaChange("note", change.column, f"is left undone ({change.action}: {change.text})")
+
+
+def _stranger(column: FoundColumn) -> SchemaChange:
+    if column.mode == "REQUIRED":  # it may be that of a newer contract: relaxing it could never be taken back
+        text = (
+            "is REQUIRED in the table and not in the contract, so no row can be written. Say it in the contract, as "
+            "NULLABLE: then it is relaxed and can be taken out."
+        )
+        return SchemaChange("refused", column.name, text)
+    return SchemaChange("note", column.name, "is not in the contract; it stays, and new rows have NULL in it.")
 
 
 def columns_after(table: Table, found: FoundTable) -> tuple[FoundColumn, ...]:

@@ -33,7 +33,7 @@ class Tables(Protocol):
 
 
 def fit(tables: Tables, target: str, table: Table, *, apply: bool = True) -> list[SchemaChange]:
-    """Return what differs; with ``apply``, make the changes first, unless one of them is refused.
+    """Return what differs; with ``apply``, make the changes first.
 
     Safe to run at the same time as others that do the same. Raises TransientError if the table never stands still.
     """
@@ -41,8 +41,7 @@ def fit(tables: Tables, target: str, table: Table, *, apply: bool = True) -> lis
     for tried in range(TRIES):
         found = tables.find(target)
         changes = schema_changes(table, found)
-        is_refused = any(change.action == "refused" for change in changes)
-        if not apply or is_refused or not any(change.is_done for change in changes):
+        if not apply or not any(change.is_done for change in changes):
             return [*made, *changes]
         if found is None:
             tables.create(target, table)

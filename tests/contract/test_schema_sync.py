@@ -97,7 +97,7 @@ def test_a_table_of_which_something_is_refused_stays_as_it_is(warehouse: BigQuer
     fit(warehouse.tables, target, FIRST)
     before = warehouse.tables.find(target)
     wrong = contract({**A, "type": "INT64"}, {"name": "b", "type": "INT64"})
-    assert brief(fit(warehouse.tables, target, wrong)) == [("refused", "a"), ("add", "b")]
+    assert brief(fit(warehouse.tables, target, wrong)) == [("refused", "a"), ("note", "b")]
     assert warehouse.tables.find(target) == before
     with pytest.raises(PermanentError, match="a is STRING in the table, INT64 in the contract"):
         warehouse.ensure_table(target, wrong)

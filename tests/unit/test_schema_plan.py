@@ -106,6 +106,21 @@ def test_a_column_that_the_contract_does_not_know_is_named_and_kept() -> None:
     assert columns_after(TABLE, there) == there.columns
 
 
+def test_a_required_column_that_the_contract_does_not_know_is_refused_because_no_row_could_be_written() -> None:
+    there = found(FoundColumn("old", "STRING", "REQUIRED"), *FITS.columns[:2])
+    (change,) = schema_changes(TABLE, there)
+    assert (change.action, change.column) == ("refused", "old") and "as NULLABLE: then it is relaxed" in change.text
+    relaxed = contract({"name": "old", "type": "STRING"}, NAME, COST)
+    assert brief(relaxed, there) == [("relax", "old")]
+    assert brief(TABLE, applied(relaxed, there)) == [("note", "old")]
+
+
+def test_what_is_refused_holds_everything_else_of_its_table() -> None:
+    table = contract(NAME, {**COST, "type": "STRING"}, {"name": "new", "type": "JSON"}, description="other")
+    assert brief(table, FITS) == [("note", ""), ("refused", "cost"), ("note", "new")]
+    assert "is left undone (add: JSON NULLABLE)" in schema_changes(table, FITS)[-1].text
+
+
 def test_names_that_differ_by_case_alone_are_one_column() -> None:
     there = found(FoundColumn("NAME", "STRING", "REQUIRED", "Its name"), FITS.columns[1])
     assert brief(TABLE, there) == []
