@@ -1,15 +1,14 @@
-"""One attempt of one step: processor → spool → staging table → one commit with lineage.
+"""One attempt of one step: what its processor does, and what its writer makes of that.
 
 Nothing here touches the run's state. The engine claims the attempt before and reports its result after.
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
@@ -24,16 +23,17 @@ from common.errors import (
     TransientError,
 )
 from common.logs import logger
-from common.ports import Commit, Credentials, Lineage, LogLine, RunLogs, Warehouse
+from common.ports import Credentials, LogLine, RunLogs, Warehouse
 from common.processors.base import Batch, Processor, StepContext, Waiting
 from common.processors.registry import processor
 from common.settings import Settings
-from common.spool import Spool, SpoolResult
 from common.table import Table, load_table
 from common.time_limit import limited
+from common.writer import Suspended, Writer
 
 MAX_ERROR_CHARS = 2_000
 MAX_OUTPUT_CHARS = 100_000
+MAX_JOB_IDS = 100
 
 Result = AttemptSucceeded | AttemptFailed | AttemptSuspended
 
@@ -58,7 +58,7 @@ class AttemptRunner:
             receipt = limited(work.receipt, spec.timeout_seconds, spec.step_id)
         except LostLeaseError:
             raise
-        except _Suspended as suspended:
+        except Suspended as suspended:
             return AttemptSuspended(spec.step_id, attempt, suspended.waiting.job, suspended.waiting.look_at)
         except TransientError as error:
             return AttemptFailed(spec.step_id, attempt, _text(error), error.kind, error.retry_after_s)
@@ -70,14 +70,6 @@ class AttemptRunner:
         return AttemptSucceeded(spec.step_id, attempt, receipt)
 
 
-class _Suspended(Exception):
-    """The processor waits for a job."""
-
-    def __init__(self, waiting: Waiting) -> None:
-        super().__init__()
-        self.waiting = waiting
-
-
 class _Attempt:
     """The parts of one attempt, in the order they happen."""
 
@@ -85,10 +77,22 @@ class _Attempt:
         self._runner, self._run, self._step, self._still_ours = runner, run, step, still_ours
         self._warnings: list[str] = []
         self._outputs: dict[str, Any] = {}
-        self._name = f"{run.run_id}_{step.spec.step_id}_{step.attempt}"
+        self._jobs: dict[str, None] = {}
         org = run.request.org_slug
         self._dataset = f"{runner.settings.project_id}.{runner.settings.dataset(org)}"
         self._deadline = runner.now() + timedelta(seconds=step.spec.timeout_seconds)
+
+    @cached_property
+    def _warehouse(self) -> Warehouse:
+        """The warehouse of this attempt: all jobs have its labels, and their ids are kept for the receipt."""
+        run = self._run
+        labels = {
+            "org": run.request.org_slug,
+            "pipeline": run.pipeline_id,
+            "run": run.run_id,
+            "step": self._step.step_id,
+        }
+        return self._runner.warehouse().labelled(labels, lambda job_id: self._jobs.setdefault(job_id))
 
     def receipt(self) -> Receipt:
         work = processor(self._step.spec.ps_type)
@@ -96,12 +100,21 @@ class _Attempt:
         name: str | None = getattr(params, "destination_table", None)
         if name is None:
             for batch in self._batches(work, self._context(""), params):
-                if batch.rows:
+                if batch.count:
                     raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
-            return Receipt(warnings=tuple(self._warnings), outputs=self._outputs)
+            return self._told(Receipt())
         table = load_table(self._runner.settings.configs, name)
         written = self._write(work, params, table, f"{self._dataset}.{name}")
-        return replace(written, warnings=tuple(self._warnings), outputs=self._outputs)
+        return self._told(written)
+
+    def _told(self, receipt: Receipt) -> Receipt:
+        """Return the receipt with all that the attempt has told on the way."""
+        jobs = list(self._jobs)
+        if len(jobs) > MAX_JOB_IDS:
+            self._warn(f"{len(jobs) - MAX_JOB_IDS} more jobs than the {MAX_JOB_IDS} of the receipt were run.")
+        return replace(
+            receipt, job_ids=tuple(jobs[:MAX_JOB_IDS]), warnings=tuple(self._warnings), outputs=self._outputs
+        )
 
     @staticmethod
     def _batches(work: Processor, context: StepContext, params: Any) -> Iterator[Batch]:
@@ -110,70 +123,31 @@ class _Attempt:
             if isinstance(batch, Waiting):
                 if rows:
                     raise PermanentError("The processor waits for a job after it gave rows: they would be lost.")
-                raise _Suspended(batch)
+                raise Suspended(batch)
             context.remaining_s()
-            rows += len(batch.rows)
+            rows += batch.count
             yield batch
 
     def _write(self, work: Processor, params: Any, table: Table, target: str) -> Receipt:
-        warehouse = self._runner.warehouse()
-        warehouse.ensure_table(target, table)
-        staging = warehouse.create_staging(target, table, self._name, keep=bool(self._step.waits_on))
-        keep = False
-        try:
-            context = self._context(staging)
-            spooled = self._fill(work, params, context, table)
-            context.remaining_s()
-            if not self._still_ours():
-                raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
-            write = self._commit(target, table, staging)
-            receipt = warehouse.commit(write)
-            content_hash = spooled.content_hash if spooled.rows else ""
-            return replace(receipt, content_hash=content_hash, ingested_at=write.lineage.ingested_at)
-        except _Suspended:
-            keep = True
-            raise
-        finally:
-            if not keep:
-                self._drop(warehouse, staging)
-
-    def _fill(self, work: Processor, params: Any, context: StepContext, table: Table) -> SpoolResult:
-        request = self._run.request
-        with tempfile.TemporaryDirectory(prefix="pipeline-ops-") as folder:
-            path = Path(folder) / "rows.parquet"
-            digits = context.warehouse.decimal_digits
-            spool = Spool(path, table, request.start_date, request.end_date, digits)
-            for batch in self._batches(work, context, params):
-                spool.write(batch.rows)
-            result = spool.close()
-            for column, count in result.rounded.items():
-                self._warn(f"{count} values of {column} were rounded half-even to {digits[1]} decimals.")
-            if result.rows:
-                loaded = context.warehouse.load(context.staging_table, table, path, job_id=f"{self._name}_load")
-                if loaded != result.rows:
-                    raise TransientError(f"{result.rows} rows were spooled but the staging table holds {loaded}.")
-        return result
-
-    def _commit(self, target: str, table: Table, staging: str) -> Commit:
-        run, request = self._run, self._run.request
-        lineage = Lineage(
-            request.org_slug, run.pipeline_id, run.credential_id, run.run_id, ingested_at=self._runner.now()
-        )
-        return Commit(
+        settings, run_id = self._runner.settings, self._run.run_id
+        writer = Writer(
+            run=self._run,
+            step=self._step,
+            warehouse=self._warehouse,
             target=target,
             table=table,
-            staging=staging,
-            lineage=lineage,
-            first_day=request.start_date,
-            last_day=request.end_date,
-            job_id=f"{self._name}_commit",
-            labels={
-                "org": request.org_slug,
-                "pipeline": run.pipeline_id,
-                "run": run.run_id,
-                "step": self._step.spec.step_id,
-            },
+            diff_file=settings.run_logs / run_id / "schema_diff.json",
+            now=self._runner.now,
+            warn=self._warn,
+            info=lambda text: self._log("INFO", text),
         )
+        return writer.write(lambda staging: self._batches(work, self._context(staging), params), self._seconds_left)
+
+    def _seconds_left(self) -> float:
+        left = self._context("").remaining_s()
+        if not self._still_ours():
+            raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
+        return left
 
     def _context(self, staging: str) -> StepContext:
         runner, run, request = self._runner, self._run, self._run.request
@@ -192,7 +166,7 @@ class _Attempt:
             staging_table=staging,
             landing=runner.settings.landing / request.org_slug,
             deadline=self._deadline,
-            warehouse=runner.warehouse(),
+            warehouse=self._warehouse,
             provider_url=runner.provider_url,
             secret=lambda: runner.credentials.secret(request.org_slug, run.credential_id),
             info=lambda text: self._log("INFO", text),
@@ -221,13 +195,6 @@ class _Attempt:
         logger.log({"INFO": 20, "WARNING": 30}[severity], text)
         line = LogLine(self._runner.now(), severity, text, self._step.spec.step_id, self._step.attempt)
         self._runner.logs.append(self._run.run_id, line)
-
-    @staticmethod
-    def _drop(warehouse: Warehouse, staging: str) -> None:
-        try:
-            warehouse.drop(staging)
-        except PipelineOpsError as error:
-            logger.warning("Staging table not dropped, it expires by itself: %s", error)
 
 
 def _text(error: PipelineOpsError) -> str:

@@ -10,8 +10,9 @@ from common.attempt import AttemptRunner
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.config.providers import load_providers
-from common.engine import Engine
+from common.engine import NO_ARCHIVE, Engine
 from common.errors import ConfigError, nearest
+from common.meta.archive import WarehouseArchive
 from common.ports import Credentials, EventBus, RunLogs, RunStore, Warehouse
 from common.settings import Settings
 
@@ -44,6 +45,7 @@ def use(built: Engine | None) -> None:
 def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     """Return an engine on the adapters that the settings name."""
     clock = now or _utc_now
+    its_warehouse = cache(lambda: warehouse(settings))
     store, bus, logs, credentials = (_google if settings.store == "google" else _sqlite)(settings, clock)
     return Engine(
         settings=settings,
@@ -55,7 +57,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         configs=ConfigTree(settings.configs),
         attempts=AttemptRunner(
             settings=settings,
-            warehouse=cache(lambda: warehouse(settings)),
+            warehouse=its_warehouse,
             credentials=credentials,
             logs=logs,
             now=clock,
@@ -63,6 +65,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         ),
         now=clock,
         owner=f"process-{uuid.uuid4().hex[:12]}",
+        archive=WarehouseArchive(settings, its_warehouse) if settings.keeps_runs else NO_ARCHIVE,
     )
 
 

@@ -4,7 +4,8 @@ A run and each of its steps are documents of their own: a run's leaves out ``ste
 ``spec``, which the run's ``specs`` hold. Neither holds its ``version``, which the store keeps beside it.
 """
 
-from dataclasses import fields, replace
+from copy import replace
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -65,12 +66,6 @@ def plain_run(run: Run) -> dict[str, Any]:
     return data
 
 
-def read_run(data: Any) -> Run:
-    """Return the run that ``plain_run`` made. Raises pydantic's ValidationError for anything else."""
-    run: Run = _adapter(Run).validate_python(data)
-    return run
-
-
 def plain_step(step: Step) -> dict[str, Any]:
     """Return the step's document as JSON data, with its version."""
     parts: dict[str, Any] = {"spec": _SPEC_PARTS}
@@ -78,19 +73,7 @@ def plain_step(step: Step) -> dict[str, Any]:
     return data
 
 
-def read_step(data: Any) -> Step:
-    """Return the step that ``plain_step`` made; its spec is a name only. Raises pydantic's ValidationError."""
-    step: Step = _adapter(Step).validate_python(data)
-    return step
-
-
 def plain_receipt(receipt: Receipt) -> dict[str, Any]:
     """Return the receipt as JSON data."""
     data: dict[str, Any] = _adapter(Receipt).dump_python(receipt, mode="json", exclude_defaults=True)
     return data
-
-
-def read_receipt(data: Any) -> Receipt:
-    """Return the receipt that ``plain_receipt`` made. Raises pydantic's ValidationError for anything else."""
-    receipt: Receipt = _adapter(Receipt).validate_python(data)
-    return receipt

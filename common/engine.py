@@ -4,10 +4,12 @@ Every method may be called any number of times with the same arguments, in any o
 what no longer concerns the run changes nothing.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 
@@ -48,6 +50,7 @@ from common.errors import (
     nearest,
 )
 from common.logs import bound, logger
+from common.meta.ports import NoArchive, RunArchive
 from common.ports import Credentials, EventBus, LogLine, PlanLimits, RunLogs, RunStore
 from common.processors.registry import processor
 from common.request import new_run_id
@@ -56,6 +59,7 @@ from common.topics import completed, messages
 
 COMMIT_TRIES = 20
 SWEEP_LIMIT = 500
+NO_ARCHIVE = NoArchive()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Engine:
     attempts: AttemptRunner
     now: Callable[[], datetime]
     owner: str
+    archive: RunArchive = NO_ARCHIVE
 
     def request_run(self, request: RunRequest) -> Run:
         """Hold quota and store a new pending run, all in one transaction; return it.
@@ -79,14 +84,13 @@ class Engine:
         Raises NotFoundError (organisation, pipeline or credential), ForbiddenPlanError, QuotaExceededError.
         """
         self.configs.find(request.route)
-        self._limits(request.org_slug)
+        limits = self._limits(request.org_slug)
         if request.credential_id is not None:
             self._check_credential(request)
-        return self._admit(transitions.create(request))
+        return self._admit(transitions.create(request), limits)
 
-    def _admit(self, new: Transition) -> Run:
-        request = new.run.request
-        self.store.create(new, self._limits(request.org_slug))
+    def _admit(self, new: Transition, limits: Limits) -> Run:
+        self.store.create(new, limits)
         self._tell(new)
         return new.run
 
@@ -124,7 +128,7 @@ class Engine:
         new = transitions.rerun(old, request, only, who=who, why=why)
         if not any(spec.step_id not in new.run.steps for spec in old.specs):
             raise ConflictingStateError(f"Every step of {old.run_id} succeeded: name one to run again, or start a run.")
-        return self._admit(new)
+        return self._admit(new, self._limits(request.org_slug))
 
     def settle_preview(self, run: Run, settled: PreviewSettled) -> Run:
         """Record what became of a preview; return it. Raises ConflictingStateError if that was decided before."""
@@ -186,7 +190,9 @@ class Engine:
             if claimed is None:
                 logger.info("Not taken: the attempt is already at work or over")
                 return
-            ours = replace(claimed.steps[step_id], spec=step.spec)
+            ours = claimed.steps[step_id]
+            if ours.spec is not step.spec:  # it was loaded again, and has the spec without its item
+                ours = replace(ours, spec=step.spec)
             try:
                 result = self.attempts.run(order, ours, lambda: self.store.holds(run_id, ours))
             except LostLeaseError as error:
@@ -221,11 +227,15 @@ class Engine:
         self._apply(run_id, MessageDied(step_id, attempt, error))
 
     def run_finished(self, run_id: str) -> None:
-        """Tell that a run has ended: one structured line that alerting can be built on."""
-        run = self.store.load(run_id, ())
+        """Tell that a run has ended: one structured line that alerting can be built on; then keep it in the archive.
+
+        Raises what the archive raises: the run is told all the same, and the message comes back until it is kept.
+        """
+        run = self.store.load(run_id, self.archive.parts)
         with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
             failed = run.status is RunStatus.FAILED
             logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
+        self.archive.keep(run, self.store.changes)
         self._apply(run_id, RunAnnounced(), (), view=run)
 
     def sweep(self) -> int:
@@ -360,6 +370,8 @@ class Engine:
 
     def _tell(self, transition: Transition) -> None:
         """Log what a committed transition changed."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
         run = transition.run
         with bound(run=run.run_id, org=run.request.org_slug):
             for change in transition.changes:

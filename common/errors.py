@@ -9,9 +9,10 @@
 Messages are written for the person who reads them: where, what, what to do. They never hold a secret.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
+from typing import Any
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -101,6 +102,18 @@ class StepTimeoutError(TransientError):
 
 class PermanentError(PipelineOpsError):
     """Another attempt would fail the same way: bad credentials, bad data, bad config."""
+
+
+class SupersededError(PermanentError):
+    """An attempt that started later has written the same days: these rows must not replace its rows."""
+
+
+class DriftError(PermanentError):
+    """Rows that do not fit their table's contract. ``drift`` is how they differ (``common/drift.py``)."""
+
+    def __init__(self, message: str, drift: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.drift = drift
 
 
 class LostLeaseError(PipelineOpsError):

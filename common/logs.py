@@ -7,8 +7,6 @@ https://cloud.google.com/logging/docs/structured-logging lists ``severity``, ``m
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
@@ -18,14 +16,17 @@ _FIELDS: ContextVar[dict[str, str | int]] = ContextVar("pipeline_ops_log_fields"
 logger = logging.getLogger("pipeline_ops")
 
 
-@contextmanager
-def bound(**fields: str | int) -> Iterator[None]:
-    """Put these fields (run, step, attempt, org) on every line logged inside the block."""
-    token = _FIELDS.set({**_FIELDS.get(), **fields})
-    try:
-        yield
-    finally:
-        _FIELDS.reset(token)
+class bound:
+    """A block in which every line that is logged has these fields (run, step, attempt, org)."""
+
+    def __init__(self, **fields: str | int) -> None:
+        self._fields = fields
+
+    def __enter__(self) -> None:
+        self._token = _FIELDS.set(_FIELDS.get() | self._fields)
+
+    def __exit__(self, *_: object) -> None:
+        _FIELDS.reset(self._token)
 
 
 class JsonFormatter(logging.Formatter):

@@ -3,15 +3,17 @@
 Each docstring is a promise that ``tests/contract`` checks on every adapter of the port.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from common.domain.draft import Change, Transition
-from common.domain.model import Receipt, Run, Step
+from common.domain.model import Receipt, Run, Step, WriteSpec
 from common.domain.quota import Limits, Usage
+from common.meta.ports import MetaWarehouse
+from common.schema_sync import Tables
 from common.table import Table
 
 
@@ -170,7 +172,11 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A staged write on its way into its target: replaces every day of ``first_day``..``last_day`` of its key."""
+    """A staged write on its way into its target: of the days ``first_day``..``last_day`` of its key.
+
+    ``fence`` orders attempts, ``not_after`` ends them: see docs/decisions/0009. ``rows`` is how many were spooled, None
+    if SQL filled the staging table. ``wait_s`` is how many seconds there are to wait for other writers.
+    """
 
     target: str
     table: Table
@@ -178,8 +184,15 @@ class Commit:
     lineage: Lineage
     first_day: date
     last_day: date
+    write: WriteSpec
+    step_id: str
+    attempt: int
+    fence: int
+    not_after: datetime
     job_id: str
-    labels: Mapping[str, str]
+    rows: int | None = None
+    content_hash: str = ""
+    wait_s: float = 60.0
 
 
 class Warehouse(Protocol):
@@ -191,22 +204,50 @@ class Warehouse(Protocol):
     decimal_digits: tuple[int, int]
     """(precision, scale) that a BIGNUMERIC keeps exactly: (76, 38) in BigQuery, (38, 18) in the emulator."""
 
+    @property
+    def tables(self) -> Tables:
+        """Tables as such, for whoever plans what has to change in them."""
+
+    @property
+    def meta(self) -> MetaWarehouse:
+        """The tables about runs, and what is known of jobs."""
+
+    def labelled(self, labels: Mapping[str, str], seen: Callable[[str], None]) -> "Warehouse":
+        """Return a view of this warehouse whose jobs all have these labels, and whose job ids ``seen`` is told.
+
+        It shares all else. ``seen`` may hear of a job more than once.
+        """
+
     def ensure_table(self, target: str, table: Table) -> None:
-        """Create dataset and table if they are missing, partitioned and clustered as the contract says."""
+        """Create dataset and table if they are missing, or bring the table to its contract (``schema_plan.py``).
+
+        Raises PermanentError if the contract asks for what a table can't become.
+        """
 
     def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
         """Make an empty, expiring table beside the target with the contract's columns; return its id.
 
-        With ``keep``, one that is there already stays as it is: a job that somebody waits for fills it.
+        It also has ``x_org_slug``, which SQL that fills it may set: a row of another organisation is refused. With
+        ``keep``, one that is there already stays as it is: a job that somebody waits for fills it.
         """
 
-    def load(self, staging: str, table: Table, spool: Path, *, job_id: str) -> int:
-        """Load a Parquet file into the staging table; return the rows it holds after. A repeat changes nothing."""
+    def load(self, staging: str, table: Table, spool: Path, *, job_id: str) -> None:
+        """Load a Parquet file into the staging table. A repeat of the same job changes nothing."""
 
-    def commit(self, write: Commit) -> Receipt:
-        """In one transaction: delete the key's rows of those days, insert the staged rows with their lineage.
+    def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
+        """Load a Parquet file of rows that were left out into ``<target>__quarantine``, which is made if need be.
 
-        All or nothing. Only rows of that (org, pipeline, credential) and those days are touched.
+        A repeat of the same job changes nothing.
+        """
+
+    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
+        """In one transaction: check the staged rows, bring them in as ``write.write`` says, with their lineage.
+
+        All or nothing, and only rows of that (org, pipeline, credential) are touched. A repeat of an attempt that has
+        committed changes nothing and returns the receipt of then. Raises SupersededError if a later attempt has
+        committed any of the days, StepTimeoutError after ``not_after``, PermanentError for rows, days or a mode that
+        must not be, TransientError of kind CONFLICT when other writers leave no turn for ``wait_s``; ``waiting`` is
+        told that it waits for them, and when that is over.
         """
 
     def drop(self, table_id: str) -> None:

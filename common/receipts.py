@@ -1,6 +1,8 @@
 """What runs say that they wrote (``Ledger``), held against the rows that are there (``compare``). No I/O.
 
-Each commit stamps one ``x_ingested_at``, so run id and stamp name the attempt that wrote a row.
+Each commit stamps one ``x_ingested_at``, so run id and stamp name the attempt that wrote a row. What a later commit
+does to the rows of one before it depends on the table's mode (docs/decisions/0009): it replaces those of the same
+``places``, but a merge takes only some of them, and an append none.
 """
 
 import re
@@ -15,6 +17,7 @@ from common.domain.plan import map_of, work_order
 
 TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,127}")
 
+SNAPSHOT, MERGE, APPEND = "truncate_partition", "merge", "append_once"
 NEVER = datetime.max.replace(tzinfo=UTC)
 Kind = Literal["missing", "doubled", "stale attempt", "foreign", "content", "replaced", "not hashed", "kept"]
 NOTES = frozenset({"replaced", "not hashed", "kept"})
@@ -63,10 +66,13 @@ class Write:
     ended_at: datetime
     rows: int | None = None
     content_hash: str = ""
+    mode: str = "replace_key"
 
     @property
-    def days(self) -> Iterator[date]:
-        """Every day that it has replaced."""
+    def places(self) -> Iterable[date]:
+        """What its commit is about: days of data; of a snapshot, which takes another one's place, that of ingestion."""
+        if self.mode == SNAPSHOT:
+            return (self.at.date(),)
         return (self.first_day + timedelta(days=n) for n in range((self.last_day - self.first_day).days + 1))
 
 
@@ -111,9 +117,10 @@ class Ledger:
             return
         key = Key(receipt.table or self.table_id(name), run.pipeline_id, run.credential_id)
         rows = receipt.rows if receipt.ingested_at else None
+        mode = receipt.mode or order.specs[0].write.mode
         days = order.request.start_date, order.request.end_date
         times = receipt.ingested_at or asked, step.ended_at or asked
-        self.writes.append(Write(run.run_id, step.step_id, key, *days, *times, rows, receipt.content_hash))
+        self.writes.append(Write(run.run_id, step.step_id, key, *days, *times, rows, receipt.content_hash, mode))
 
 
 def compare(
@@ -127,35 +134,43 @@ class _Comparison:
     def __init__(self, ledger: Ledger, rows: Iterable[Rows]) -> None:
         self._ledger = ledger
         self._covering: dict[tuple[Key, date], list[Write]] = defaultdict(list)
-        self._count: dict[tuple[Write, date], int] = {}
+        self._count: dict[tuple[Write, date], int] = defaultdict(int)
+        self._mode: dict[str, str] = {}
         self._strays: list[Rows] = []
         for write in ledger.writes:
-            for day in write.days if write.rows is not None else ():
-                self._covering[write.key, day].append(write)
+            self._mode.setdefault(write.key.table, write.mode)
+            for place in write.places if write.rows is not None else ():
+                self._covering[write.key, place].append(write)
         for some in rows:
             self._sort_in(some)
 
     def _sort_in(self, rows: Rows) -> None:
-        covering = self._covering[rows.key, rows.day]
+        place = self._place(rows)
+        covering = self._covering[rows.key, place]
         write = next((w for w in covering if (w.run_id, w.at) == (rows.run_id, rows.ingested_at)), None)
         run = self._ledger.runs.get(rows.run_id)
         if write is None and run and not run.status.is_terminal:
             # It has committed and not told yet. Its rows are right, and those that they have replaced are gone.
-            write = Write(rows.run_id, "", rows.key, rows.day, rows.day, rows.ingested_at, NEVER, rows.count)
+            mode, stamps = self._mode.get(rows.key.table, ""), (rows.ingested_at, NEVER)
+            write = Write(rows.run_id, "", rows.key, rows.day, rows.day, *stamps, rows.count, mode=mode)
             covering.append(write)
         if write is None:
             self._strays.append(rows)
         else:
-            self._count[write, rows.day] = rows.count
+            self._count[write, place] += rows.count
+
+    def _place(self, rows: Rows) -> date:
+        return rows.ingested_at.date() if self._mode.get(rows.key.table) == SNAPSHOT else rows.day
 
     def findings(self, checked: Iterable[Write], hash_of: Callable[[Write], str]) -> Iterator[Finding]:
         for rows in self._strays:
             yield self._stray(rows)
         for (write, day), count in self._count.items():
             over = [w for w in self._covering[write.key, day] if self._is_over(w, write, day)]
-            if over:
+            if over and write.mode != MERGE:
                 by = max(over, key=_at)
-                text = f"{count} rows are still there though {_name(by)} has replaced them. {self._rerun(by)}"
+                done = "appended the same day" if write.mode == APPEND else "replaced them"
+                text = f"{count} rows are still there though {_name(by)} has {done}. {self._rerun(by)}"
                 yield _finding("doubled", write, day, 0, count, text)
         for write in checked:
             if write.rows is not None:
@@ -166,15 +181,17 @@ class _Comparison:
         return other.at > write.ended_at or (other.at > write.at and (other, day) in self._count)
 
     def _check(self, write: Write, rows: int, hash_of: Callable[[Write], str]) -> Iterator[Finding]:
-        replaced = {day: by for day in write.days if (by := self._replaced_by(write, day))}
-        there = sum(self._count.get((write, day), 0) for day in write.days if day not in replaced)
+        replaced = {day: by for day in write.places if (by := self._replaced_by(write, day))}
+        merged = write.mode == MERGE
+        there = sum(self._count.get((write, day), 0) for day in write.places if merged or day not in replaced)
         day = write.first_day if write.first_day == write.last_day else None
         again = self._rerun(write)
         if there > rows:
             yield _finding("doubled", write, day, rows, there, f"{there} rows, its receipt says {rows}. {again}")
-        elif replaced:
+        elif replaced and not (merged and there == rows):  # of a merge's rows none may have come again
             names = ", ".join(dict.fromkeys(_name(by) for by in replaced.values()))
-            yield _finding("replaced", write, day, 0, there, f"{names} has replaced {_days(replaced)}.")
+            text = f"{names} has replaced {'rows of ' if merged else ''}{_days(replaced)}."
+            yield _finding("replaced", write, day, 0, there, text)
         elif there < rows:
             yield _finding("missing", write, day, rows, there, f"{rows - there} of {rows} rows are missing. {again}")
         elif there and not write.content_hash:
@@ -200,7 +217,7 @@ class _Comparison:
     def _stray(self, rows: Rows) -> Finding:
         """Name rows that no receipt tells of."""
         place = (rows.run_id, "", rows.key.table, rows.day, 0, rows.count)
-        owner = max(self._covering[rows.key, rows.day], key=_at, default=None)
+        owner = max(self._covering[rows.key, self._place(rows)], key=_at, default=None)
         mine = [
             write
             for write in self._ledger.writes
@@ -220,6 +237,8 @@ class _Comparison:
             return "No run has a receipt for that day: run the pipeline for it, or delete them."
         if not write.step_id:
             return f"Wait for the end of {write.run_id}, then verify again."
+        if write.mode == APPEND:
+            return f"To replace: delete these days' rows there and in {write.key.table}__commits, then run them again."
         step_id = (map_of(write.step_id) or (write.step_id,))[0]
         return f"To replace: `main.py rerun {self._ledger.org} {write.run_id} --step {step_id} --reason verify`."
 

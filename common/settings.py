@@ -22,6 +22,7 @@ class Settings:
     ``provider_urls`` replaces base URLs of ``configs/system/providers.yml`` by provider key: how an operator points
     a stack at a sandbox. Neither a pipeline's config nor a request can. ``store`` is where runs and messages live:
     ``sqlite``, or ``google`` for Firestore and Pub/Sub (the hosts are those of emulators; None is the cloud).
+    ``archive``: ended runs are kept in the tables ``org_meta_*`` of BigQuery.
     """
 
     state_dir: Path = Path(".pipeline-ops")
@@ -34,6 +35,7 @@ class Settings:
     firestore_host: str | None = None
     pubsub_host: str | None = None
     provider_urls: Mapping[str, str] = field(default_factory=dict)
+    archive: bool = True
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -51,7 +53,10 @@ class Settings:
             provider_urls={
                 match[1].lower(): value for name, value in environ.items() if (match := PROVIDER_URL.match(name))
             },
+            archive=environ.get("PIPELINE_OPS_ARCHIVE", "on") != "off",
         )
+        if (archive := environ.get("PIPELINE_OPS_ARCHIVE", "on")) not in ("on", "off"):
+            raise ConfigError(f"PIPELINE_OPS_ARCHIVE: {archive!r} must be on or off.")
         if not PROJECT.match(settings.project_id):
             raise ConfigError(f"PIPELINE_OPS_PROJECT: {settings.project_id!r} is not a Google Cloud project id.")
         if settings.store not in STORES:
@@ -64,9 +69,20 @@ class Settings:
         return settings
 
     @property
+    def keeps_runs(self) -> bool:
+        """Whether ended runs are kept in BigQuery: there is one, and nobody has switched it off."""
+        is_cloud = self.store == "google" and self.firestore_host is None
+        return self.archive and (self.bigquery_url is not None or is_cloud)
+
+    @property
     def landing(self) -> Path:
         """Folder with one folder an organisation, for files that pipelines read."""
         return self.state_dir / "landing"
+
+    @property
+    def run_logs(self) -> Path:
+        """Folder with one folder a run, for files about it."""
+        return self.state_dir / "logs" / "runs"
 
     def dataset(self, org_slug: str) -> str:
         """Return the name of an organisation's dataset, e.g. ``acme_corp_prod``."""

@@ -7,6 +7,7 @@ ended, because code that catches everything would swallow the first.
 """
 
 import ctypes
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -29,33 +30,40 @@ class _Limit:
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
-        self.ended = False
+        self.ended = self.sent = False
 
 
 class _Watch:
     """One thread that watches all limits of the process; it starts with the first."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._due: list[tuple[float, int, _Limit]] = []
         self._count = 0
+        self._looks_at = math.inf
         self._thread: threading.Thread | None = None
 
     def begin(self, seconds: float) -> _Limit:
         limit = _Limit(threading.get_ident())
-        with self._changed:
+        with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="time limits", daemon=True)
                 self._thread.start()
-            self._push(time.monotonic() + seconds, limit)
-            if self._due[0][2] is limit:
+            at = time.monotonic() + seconds
+            self._push(at, limit)
+            if at < self._looks_at:
+                self._looks_at = at
                 self._changed.notify()
         return limit
 
     def end(self, limit: _Limit) -> None:
-        with self._changed:
+        # The lock itself: the exception may come while this waits for it, and a Condition, which is Python code, would
+        # be interrupted between taking it and saying so.
+        with self._lock:
             limit.ended = True
-            _raise_in(limit.worker, None)  # takes back one that was sent and not yet raised
+            if limit.sent:
+                _raise_in(limit.worker, None)  # takes it back, if it is not yet raised
 
     def _push(self, at: float, limit: _Limit) -> None:
         self._count += 1
@@ -68,9 +76,11 @@ class _Watch:
                 while self._due and (self._due[0][2].ended or self._due[0][0] <= now):
                     _, _, limit = heappop(self._due)
                     if not limit.ended:
+                        limit.sent = True
                         _raise_in(limit.worker, _TimeUpError)
                         self._push(now + AGAIN_S, limit)
-                self._changed.wait(self._due[0][0] - now if self._due else None)
+                self._looks_at = self._due[0][0] if self._due else math.inf
+                self._changed.wait(self._looks_at - now if self._due else None)
 
 
 _WATCH = _Watch()

@@ -14,17 +14,17 @@ A step travels as it was when its message was sent, version included: whoever ge
 the store's compare-and-set tells whether it is still so. That saves a read a hop. Messages carry no rows, no secrets.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from copy import replace
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from common.codec import plain_receipt, plain_run, plain_step, read_receipt, read_run, read_step
+from common.codec import plain_receipt, plain_run, plain_step
 from common.domain.commands import AnnounceRunFinished, Command, DispatchStep, StartRun
 from common.domain.events import AttemptFailed, AttemptSucceeded
-from common.domain.model import Run, Step
+from common.domain.model import Receipt, Run, Step
 from common.domain.plan import work_order
 from common.errors import PermanentError
 from common.ports import Message
@@ -42,45 +42,55 @@ def step_topic(ps_type: str) -> str:
     return f"step-{ps_type}"
 
 
+STRICT = ConfigDict(extra="forbid")
+
+
 class RunMessage(BaseModel):
     """Data of ``runs`` and ``run-finished``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     run_id: str
 
 
-class StepMessage(BaseModel):
+@dataclass(frozen=True, slots=True)
+class _Order:
     """Data of ``step-<ps_type>``: a run with one spec, and its step as it was when the message was sent."""
 
-    model_config = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar = STRICT
 
-    run: dict[str, Any]
-    step: dict[str, Any]
-
-
-class _Succeeded(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    run_id: str
-    step: dict[str, Any]
-    outcome: Literal["succeeded"] = "succeeded"
-    receipt: dict[str, Any]
+    run: Run
+    step: Step
 
 
-class _Failed(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+@dataclass(frozen=True, slots=True)
+class _Succeeded:
+    """Data of ``step-completed``."""
+
+    __pydantic_config__: ClassVar = STRICT
 
     run_id: str
-    step: dict[str, Any]
-    outcome: Literal["failed"] = "failed"
+    step: Step
+    outcome: Literal["succeeded"]
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Data of ``step-completed``."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    run_id: str
+    step: Step
+    outcome: Literal["failed"]
     error: str
     kind: str = ""
-    retry_after_s: float = Field(0.0, ge=0)
+    retry_after_s: Annotated[float, Field(ge=0)] = 0.0
 
 
 _RUN = TypeAdapter(RunMessage)
-_STEP = TypeAdapter(StepMessage)
+_ORDER = TypeAdapter(_Order)
 _RESULT: TypeAdapter[_Succeeded | _Failed] = TypeAdapter(
     Annotated[_Succeeded | _Failed, Field(discriminator="outcome")]
 )
@@ -107,18 +117,17 @@ def messages(run: Run, commands: Iterable[Command]) -> list[Message]:
 
 def completed(run_id: str, step: Step, result: AttemptSucceeded | AttemptFailed) -> Message:
     """Return the message that tells ``advance`` how the attempt that ``step`` is at ended."""
-    body: _Succeeded | _Failed
+    data: dict[str, Any] = {"run_id": run_id, "step": plain_step(step)}
     if isinstance(result, AttemptSucceeded):
-        body = _Succeeded(run_id=run_id, step=plain_step(step), receipt=plain_receipt(result.receipt))
+        data |= {"outcome": "succeeded", "receipt": plain_receipt(result.receipt)}
     else:
-        body = _Failed(
-            run_id=run_id,
-            step=plain_step(step),
-            error=result.error,
-            kind=result.kind,
-            retry_after_s=result.retry_after_s,
-        )
-    return Message(STEP_COMPLETED, run_id, body.model_dump())
+        data |= {
+            "outcome": "failed",
+            "error": result.error,
+            "kind": result.kind,
+            "retry_after_s": result.retry_after_s,
+        }
+    return Message(STEP_COMPLETED, run_id, data)
 
 
 def read_run_id(data: Mapping[str, Any]) -> str:
@@ -128,9 +137,8 @@ def read_run_id(data: Mapping[str, Any]) -> str:
 
 def read_order(data: Mapping[str, Any]) -> tuple[Run, Step]:
     """Return the run and the step that a ``step-<ps_type>`` message asks for."""
-    body = _checked(_STEP, data)
-    with _readable():
-        run, step = read_run(body.run), read_step(body.step)
+    order = _checked(_ORDER, data)
+    run, step = order.run, order.step
     if len(run.specs) != 1 or run.specs[0].step_id != step.step_id:
         raise PermanentError("The message can't be read: its run must have the spec of its step, and no other.")
     return run, replace(step, spec=run.specs[0])
@@ -139,12 +147,11 @@ def read_order(data: Mapping[str, Any]) -> tuple[Run, Step]:
 def read_completed(data: Mapping[str, Any]) -> tuple[str, Step, AttemptSucceeded | AttemptFailed]:
     """Return run id, step and result of a ``step-completed`` message. The step's spec is a name only."""
     body = _checked(_RESULT, data)
-    with _readable():
-        step = read_step(body.step)
-        if isinstance(body, _Failed):
-            failed = AttemptFailed(step.step_id, step.attempt, body.error, body.kind, body.retry_after_s)
-            return body.run_id, step, failed
-        return body.run_id, step, AttemptSucceeded(step.step_id, step.attempt, read_receipt(body.receipt))
+    step = body.step
+    if isinstance(body, _Failed):
+        failed = AttemptFailed(step.step_id, step.attempt, body.error, body.kind, body.retry_after_s)
+        return body.run_id, step, failed
+    return body.run_id, step, AttemptSucceeded(step.step_id, step.attempt, body.receipt)
 
 
 def read_dead(topic: str, data: Mapping[str, Any]) -> tuple[str, str, int]:
@@ -158,22 +165,10 @@ def read_dead(topic: str, data: Mapping[str, Any]) -> tuple[str, str, int]:
     return run.run_id, step.step_id, step.attempt
 
 
-@contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except ValidationError as error:
-        raise _unreadable(error) from error
-
-
 def _checked[T](adapter: TypeAdapter[T], data: Mapping[str, Any]) -> T:
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: ValidationError) -> PermanentError:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "data"
-    return PermanentError(f"The message can't be read: {where}: {first['msg']}.")
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "data"
+        raise PermanentError(f"The message can't be read: {where}: {first['msg']}.") from error

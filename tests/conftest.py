@@ -16,14 +16,14 @@ PROJECT = "pipeline-ops-test"
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmulator]:
-    """One emulator for the whole session; tests use datasets of their own."""
+    """One emulator for a file of tests, which use datasets of their own: it gets slower with every table it has."""
     with BigQueryEmulator(tmp_path_factory.mktemp("bigquery"), PROJECT) as emulator:
         yield emulator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def warehouse(bigquery_emulator: BigQueryEmulator) -> BigQueryWarehouse:
     """The real adapter on the emulator."""
     return BigQueryWarehouse(PROJECT, location="US", emulator_url=bigquery_emulator.url)

@@ -48,12 +48,13 @@ def validate(settings: Settings, path: Path | None, as_json: bool) -> None:
 @click.pass_obj
 @friendly
 def schema(settings: Settings) -> None:
-    """Write configs/pipeline.schema.json, from which editors complete and check pipelines."""
-    from common.config.json_schema import SCHEMA_FILE, schema_text
+    """Write the JSON Schemas in configs/, from which editors complete and check pipelines and contracts."""
+    from common.config.json_schema import schema_texts
 
-    path = settings.configs / SCHEMA_FILE
-    path.write_text(schema_text(), "utf-8")
-    click.echo(f"wrote {path}")
+    for name, text in schema_texts().items():
+        path = settings.configs / name
+        path.write_text(text, "utf-8")
+        click.echo(f"wrote {path}")
 
 
 @cli.group()

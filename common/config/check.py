@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from common.config.contracts import check_contract
+from common.config.contracts import META_FOLDER, check_contract
 from common.config.loader import ConfigTree
 from common.config.plans import PLANS_FILE, load_plans
 from common.config.problems import InvalidFileError, Problem
@@ -15,6 +15,7 @@ from common.config.providers import PROVIDERS_FILE, load_providers
 from common.config.writes import TableMode, table_modes
 from common.config.yaml_source import Source, read
 from common.errors import ConfigError
+from common.meta.costs import PRICES_FILE, load_prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,13 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
         yield route, path, partial(_check_pipeline, tree, route, sources)
     for path, problem in scan.problems.items():
         yield "", path, partial(_refuse, problem)
-    for path in sorted((tree.root / "schemas").glob("*.y*ml")):
+    schemas = tree.root / "schemas"
+    for path in [*sorted(schemas.glob("*.y*ml")), *sorted((schemas / META_FOLDER).glob("*.y*ml"))]:
         yield "", path, partial(_check_contract, tree, path)
     yield "", tree.root / PROVIDERS_FILE, partial(load_providers, tree.root)
     yield "", tree.root / PLANS_FILE, partial(load_plans, tree.root)
+    if (tree.root / PRICES_FILE).exists():
+        yield "", tree.root / PRICES_FILE, partial(load_prices, tree.root)
 
 
 def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, Source]:

@@ -1,6 +1,9 @@
-"""Checks of table contracts (``configs/schemas/*.yml``) that name line and field; ``common.table`` reads them."""
+"""Checks of table contracts that name line and field; ``common.table`` reads them.
 
-from collections.abc import Iterator
+Those of data tables are ``configs/schemas/*.yml``, those of tables about runs ``configs/schemas/meta/*.yml``.
+"""
+
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +11,51 @@ from pydantic import ValidationError
 
 from common.config.problems import Finding, InvalidFileError, findings_of
 from common.config.yaml_source import Source, read
-from common.table import LINEAGE, Table
+from common.errors import nearest
+from common.table import LINEAGE, META_PREFIX, MetaTable, Table
+
+META_FOLDER = "meta"
+
+RESERVED_PREFIXES = ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier", "_change_")
+"""BigQuery keeps these for itself (docs: "Specifying a schema", column names; and change history)."""
 
 
 def check_contract(path: Path, name: str) -> None:
     """Raise InvalidFileError with all mistakes of a contract; ``name`` is the path as messages show it."""
     source = read(path, name)
-    found = [source.problem(*finding) for finding in _findings(source, path.stem)]
+    is_meta = path.parent.name == META_FOLDER
+    found = [source.problem(*finding) for finding in _findings(source, path.stem, is_meta=is_meta)]
     if found:
         raise InvalidFileError(sorted(found, key=lambda problem: problem.line))
 
 
-def _findings(source: Source, stem: str) -> Iterator[Finding]:
+def _findings(source: Source, stem: str, *, is_meta: bool) -> Iterator[Finding]:
+    model = MetaTable if is_meta else Table
     try:
-        Table.model_validate(source.data)
+        model.model_validate(source.data)
     except ValidationError as error:
-        yield from findings_of(error, Table)
+        yield from findings_of(error, model)
     table = source.data.get("table")
-    if isinstance(table, str) and table != stem:
+    if isinstance(table, str):
+        yield from _name(table, stem, is_meta=is_meta)
+    yield from _columns(source.data.get("columns"), is_meta=is_meta)
+    if is_meta:
+        yield from _layout(source.data)
+
+
+def _name(table: str, stem: str, *, is_meta: bool) -> Iterator[Finding]:
+    if table != stem:
         yield ("table",), f"must be {stem!r}, the name of its file."
-    yield from _columns(source.data.get("columns"))
+    elif "__" in table:  # t__commits, t__quarantine and t__stage_... belong to the table t
+        yield ("table",), "'__' sets off the tables that the engine keeps beside a table. Use a single '_'."
+    elif table.startswith(META_PREFIX) and not is_meta:
+        yield ("table",), f"{META_PREFIX}* are the tables about runs: they lie in schemas/{META_FOLDER}. Rename it."
+    elif is_meta and not table.startswith(META_PREFIX):
+        yield ("table",), f"tables about runs are named {META_PREFIX}*. Rename it, or move the file one folder up."
 
 
-def _columns(columns: Any) -> Iterator[Finding]:
-    reserved = {field for field, _ in LINEAGE}
+def _columns(columns: Any, *, is_meta: bool) -> Iterator[Finding]:
+    reserved = set() if is_meta else {field for field, _ in LINEAGE}
     seen = set[str]()
     for i, column in enumerate(columns if isinstance(columns, list) else ()):
         name = column.get("name") if isinstance(column, dict) else None
@@ -42,4 +66,28 @@ def _columns(columns: Any) -> Iterator[Finding]:
             yield ("columns", i, "name"), f"{folded} is stamped by the engine on every row. Remove it."
         elif folded in seen:
             yield ("columns", i, "name"), f"column {folded[:80]!r} is there twice. Remove one."
+        elif folded.startswith(RESERVED_PREFIXES):
+            yield ("columns", i, "name"), f"BigQuery keeps names like {name[:80]!r} for itself. Rename it."
         seen.add(folded)
+        if column.get("mode") == "REQUIRED" and column.get("policy") == "discard_value":
+            yield (
+                ("columns", i, "policy"),
+                "a discarded value becomes NULL, which a REQUIRED column refuses. Use discard_row, or NULLABLE.",
+            )
+
+
+def _layout(data: Mapping[str, Any]) -> Iterator[Finding]:
+    columns = data.get("columns")
+    listed = [column for column in columns if isinstance(column, dict)] if isinstance(columns, list) else []
+    types = {column["name"]: column.get("type") for column in listed if isinstance(column.get("name"), str)}
+    by = data.get("partition_by")
+    if isinstance(by, str) and by not in types:
+        yield ("partition_by",), f"no column is named {by[:80]!r}.{nearest(by, types)}"
+    elif isinstance(by, str) and types[by] not in ("DATE", "TIMESTAMP"):
+        yield ("partition_by",), f"{by} is {str(types[by])[:40]}: partitions are days, of a DATE or a TIMESTAMP."
+    clusters = data.get("cluster_by")
+    for i, name in enumerate(clusters if isinstance(clusters, list) else ()):
+        if isinstance(name, str) and name not in types:
+            yield ("cluster_by", i), f"no column is named {name[:80]!r}.{nearest(name, types)}"
+        elif isinstance(name, str) and types[name] == "JSON":
+            yield ("cluster_by", i), f"{name} is JSON, which BigQuery can't sort by. Use another column."

@@ -1,7 +1,7 @@
-"""The JSON Schema of a pipeline's YAML, from which editors complete and check while somebody types.
+"""The JSON Schemas of a pipeline's and of a contract's YAML, from which editors complete and check while one types.
 
-``main.py schema`` writes ``configs/pipeline.schema.json``; a test holds it up to date.
-It says less than the rules do: what one value means to another, only ``main.py validate`` knows.
+``main.py schema`` writes ``configs/pipeline.schema.json`` and ``contract.schema.json``; a test holds them up to date.
+They say less than the rules do: what one value means to another, only ``main.py validate`` knows.
 """
 
 import json
@@ -14,8 +14,10 @@ from pydantic.json_schema import models_json_schema
 from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig, WriteConfig
 from common.config.templates import ITEM, NAMES
 from common.processors import registry
+from common.table import MetaTable, Table
 
 SCHEMA_FILE = "pipeline.schema.json"
+CONTRACT_SCHEMA_FILE = "contract.schema.json"
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TEMPLATE = {"type": "string", "pattern": r"\$?\{(" + "|".join((*NAMES, ITEM)) + r")\}"}
@@ -70,6 +72,19 @@ def _open_to_templates(schema: Any) -> Any:
     return {**schema, **children}
 
 
-def schema_text() -> str:
-    """Return the text of the schema's file."""
-    return json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n"
+def contract_schema() -> dict[str, Any]:
+    """Return the schema of a table's contract. What says how it is partitioned is a table about runs."""
+    name_of, defs = _definitions([Table, MetaTable])
+    return {
+        "$schema": _DIALECT,
+        "if": {"type": "object", "required": ["partition_by"]},
+        "then": {"$ref": f"#/$defs/{name_of[MetaTable]}"},
+        "else": {"$ref": f"#/$defs/{name_of[Table]}"},
+        "$defs": defs,
+    }
+
+
+def schema_texts() -> dict[str, str]:
+    """Return the text of each schema's file, by its name below ``configs/``."""
+    schemas = {SCHEMA_FILE: pipeline_schema(), CONTRACT_SCHEMA_FILE: contract_schema()}
+    return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}

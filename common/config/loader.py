@@ -16,7 +16,7 @@ from common.config.model import PipelineConfig, StepConfig
 from common.config.params import dump_params, mapped_findings
 from common.config.problems import Finding, InvalidFileError, Location, Problem, findings_of
 from common.config.rules import check
-from common.config.templates import ITEM, substitute, unresolved
+from common.config.templates import ITEM, TEMPLATE, strings, substitute, unresolved
 from common.config.yaml_source import Source, read
 from common.domain.model import MapSpec, Pipeline, RetryPolicy, StepSpec, WriteSpec
 from common.errors import ConfigError, NotFoundError, nearest
@@ -40,6 +40,8 @@ class PipelineFile:
     text_hash: str
     config: PipelineConfig
     source: Source = field(repr=False, compare=False)
+    constant: dict[str, StepSpec] = field(default_factory=dict, repr=False, compare=False)
+    """Steps that are the same in every run, because no template is in them: resolved once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class ConfigTree:
         self.root = root
         self._folders: list[str] = []
         self._scanned = Memo[Scan]()
+        self._beside = Memo[list[Path]]()
         self._loaded: dict[str, Memo[PipelineFile]] = defaultdict(Memo)
 
     @cached_property
@@ -124,7 +127,9 @@ class ConfigTree:
         """Read and check one pipeline. Raises NotFoundError, or ConfigError that lists all problems of its file."""
         path = self.find(route)
         schemas = self.root / "schemas"
-        beside = [schemas, *schemas.glob("*.yml"), self.root / "system" / "providers.yml"]
+        beside = self._beside.get(
+            [schemas], lambda: [schemas, *schemas.glob("*.yml"), self.root / "system" / "providers.yml"]
+        )
         return self._loaded[route].get([path, *beside], lambda: self._read(path, route))
 
     def _read(self, path: Path, route: str) -> PipelineFile:
@@ -143,10 +148,16 @@ class ConfigTree:
         specs: list[StepSpec] = []
         problems: list[Problem] = []
         for i, step in enumerate(file.config.steps):
+            if step.step_id in file.constant:
+                specs.append(file.constant[step.step_id])
+                continue
             try:
                 specs.append(_spec(step, known, ("steps", i, "config")))
             except _StepError as error:
                 problems.extend(file.source.problem(*finding) for finding in error.findings)
+            else:
+                if not any(TEMPLATE.search(text) for _, text in strings(step.config)):
+                    file.constant[step.step_id] = specs[-1]
         if problems:
             raise InvalidFileError(problems)
         return Pipeline(file.config.pipeline_id, file.config.provider, tuple(specs), file.text_hash)

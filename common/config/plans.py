@@ -69,6 +69,7 @@ class YamlPlans:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._path = root / PLANS_FILE
         self._read: tuple[int, PlansFile] | None = None
 
     def limits(self, org_slug: str) -> Limits:
@@ -82,7 +83,7 @@ class YamlPlans:
 
     def _file(self) -> PlansFile:
         try:
-            changed = (self._root / PLANS_FILE).stat().st_mtime_ns
+            changed = self._path.stat().st_mtime_ns
         except OSError as error:
             raise ConfigError(f"{self._root.name / PLANS_FILE}: can't be read: {error.strerror}.") from error
         if self._read is None or self._read[0] != changed:

@@ -1,7 +1,8 @@
 """A transition in the making: the run as it changes, with what is to be logged, sent and asked."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -101,12 +102,15 @@ class Draft:
         self.run = replace(self.run, **fields)
         self._header = True
 
-    def move(self, step: Step, status: StepStatus, reason: str, deadline: datetime | None = None) -> Step:
-        """Give a step a new status; ``step`` holds its other fields as they are to be."""
+    def move(
+        self, step: Step, status: StepStatus, reason: str, deadline: datetime | None = None, **fields: Any
+    ) -> Step:
+        """Give a step a new status; its other fields are to be as ``step`` and ``fields`` say."""
         before = self._steps.get(step.step_id)
         self.log(step.step_id, step.attempt, before.status if before else StepStatus.WAITING, status, reason)
         ended = self.now if status.is_terminal else None
-        return self.put(replace(step, status=status, reason=reason, since=self.now, deadline=deadline, ended_at=ended))
+        fields |= {"status": status, "reason": reason, "since": self.now, "deadline": deadline, "ended_at": ended}
+        return self.put(replace(step, **fields))
 
     def put(self, step: Step) -> Step:
         """Store a step without a logged transition."""
@@ -128,8 +132,7 @@ class Draft:
 
     def end(self, step: Step, status: StepStatus, reason: str, **fields: Any) -> None:
         """End a step, and settle what waited for it."""
-        ended = replace(step, owner="", not_before=None, waits_on="", give_up_at=None, **fields)
-        self.move(ended, status, reason)
+        self.move(step, status, reason, owner="", not_before=None, waits_on="", give_up_at=None, **fields)
         self.settle(plan.unlocked_by(self.run, step.step_id))
 
     def settle(self, targets: Iterable[str]) -> None:
@@ -153,7 +156,7 @@ class Draft:
         step = Step(spec, since=self.now)
         match verdict.kind:
             case "queue":
-                self.send(DispatchStep(replace(plan.queued(self.run, step), since=self.now)))
+                self.send(DispatchStep(plan.queued(step, self.now)))
             case "ask":
                 base = plan.map_of(step_id)
                 self._asks.append(Ask(step_id, verdict.unknown if base else spec.depends_on))
@@ -224,8 +227,8 @@ class Draft:
         """End the run and whatever of it is still open, so that no step of it can be claimed any more."""
         for step in list(self._steps.values()):
             if not step.status.is_terminal:
-                fields = replace(step, owner="", not_before=None, waits_on="", give_up_at=None)
-                self.move(fields, StepStatus.CANCELLED, f"the run ended: {reason}")
+                fields: dict[str, Any] = {"owner": "", "not_before": None, "waits_on": "", "give_up_at": None}
+                self.move(step, StepStatus.CANCELLED, f"the run ended: {reason}", **fields)
         # The sweep goes on to look at the run until its end is announced: that message may be lost like any other.
         wake_at = self.now + RESEND_AFTER
         self.move_run(status, reason, error=error, ended_at=self.now, wake_at=wake_at, expires_at=None)

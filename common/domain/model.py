@@ -4,10 +4,11 @@ Times are aware UTC datetimes; dates are data dates (the day a cost belongs to).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from copy import replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 NO_CREDENTIAL = "none"
 """``credential_id`` of a run whose pipeline uses none: the composite key must never hold a NULL."""
@@ -147,6 +148,7 @@ class Receipt:
 
     ``outputs`` are small JSON values for the conditions and maps of later steps. ``bad_rows`` are those that went to
     the quarantine table; ``drift`` is how the rows differed from their table's contract (``common/drift.py``).
+    ``mode`` is how the rows came in (``WriteSpec``). Without ``ingested_at`` nothing in the table was changed.
     """
 
     rows: int = 0
@@ -158,12 +160,24 @@ class Receipt:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     bad_rows: int = 0
     drift: Mapping[str, Any] = field(default_factory=dict)
+    mode: str = ""
 
 
 NO_RECEIPT = Receipt()
 
 
-@dataclass(frozen=True, slots=True)
+def _changed[T](self: T, /, **changes: Any) -> T:
+    """Return a copy with other values in these fields: what ``copy.replace`` calls.
+
+    A transition makes dozens of copies, and dataclasses' own way is ten times as slow: field by field, checked. For
+    the same reason the two classes that are copied most have a ``__dict__``.
+    """
+    new = object.__new__(type(self))
+    object.__setattr__(new, "__dict__", self.__dict__ | changes)
+    return new
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of one run: a record of its own in the store, from its first claim on.
 
@@ -190,6 +204,8 @@ class Step:
     fence: int = 0
     started_at: datetime | None = None
     ended_at: datetime | None = None
+
+    __replace__ = _changed
 
     @property
     def step_id(self) -> str:
@@ -226,7 +242,7 @@ class RunRequest:
     preview: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """One run, and those of its steps that were loaded. ``version`` is the store's, for compare-and-set.
 
@@ -252,6 +268,8 @@ class Run:
     ended_at: datetime | None = None
     preview_end: PreviewEnd | None = None
 
+    __replace__ = _changed
+
     @property
     def run_id(self) -> str:
         return self.request.run_id
@@ -260,6 +278,6 @@ class Run:
         """Return the step of that id, or None if there is none or it was not loaded."""
         return self.steps.get(step_id)
 
-    def with_step(self, step: Step) -> Self:
+    def with_step(self, step: Step) -> "Run":
         """Return the run with this step in the place of the one with its id."""
         return replace(self, steps={**self.steps, step.spec.step_id: step})

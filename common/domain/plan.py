@@ -6,8 +6,9 @@ ended, so that never more than that many are at work.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import date
+from copy import replace
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any, Literal
 
 from common.domain.condition import ConditionError, parse
@@ -38,7 +39,7 @@ def item_id(step_id: str, index: int) -> str:
 
 def map_of(step_id: str) -> tuple[str, int] | None:
     """Return (map step, index) of an item's step, or None for any other."""
-    match = ITEM_ID.match(step_id)
+    match = ITEM_ID.match(step_id) if step_id.endswith("]") else None
     return (match[1], int(match[2])) if match else None
 
 
@@ -66,14 +67,16 @@ def work_order(run: Run, step: Step) -> Run:
         if parent.spec.map and parent.spec.map.dates:
             day = date.fromisoformat(item)
             request = replace(request, start_date=day, end_date=day)
-    return Run(
-        request,
-        run.status,
-        pipeline_id=run.pipeline_id,
-        credential_id=run.credential_id,
-        config_hash=run.config_hash,
+    return replace(
+        run,
+        request=request,
+        version=0,
         specs=(spec,),
-        started_at=run.started_at,
+        steps={},
+        reason="",
+        since=None,
+        wake_at=None,
+        expires_at=None,
     )
 
 
@@ -221,19 +224,23 @@ def whole(run: Run, records: Mapping[str, Step]) -> Run:
     full = replace(run, steps=steps)
     for step in list(steps.values()) if not run.status.is_terminal and run.started_at else ():
         if step.status is StepStatus.WAITING and verdict(full, step.step_id).kind == "queue":
-            steps[step.step_id] = queued(full, step)
+            steps[step.step_id] = queued(step, _turn(full, step))
     return full
 
 
-def queued(run: Run, step: Step) -> Step:
+def queued(step: Step, since: datetime | None) -> Step:
     """Return the step as it is while the message of its first attempt is on its way."""
+    return replace(step, status=StepStatus.QUEUED, attempt=1, since=since, reason="waits for its function")
+
+
+def _turn(run: Run, step: Step) -> datetime | None:
+    """Return when the last of what the step waited for ended."""
     base = map_of(step.step_id)
     before = [base[0]] if base else step.spec.depends_on
     if base and base[1] >= _lanes(run.steps[base[0]]):
         before = [item_id(base[0], base[1] - _lanes(run.steps[base[0]]))]
     ends = [s.ended_at or s.since for name in before if (s := run.steps.get(name))]
-    since = max((at for at in ends if at is not None), default=run.started_at)
-    return replace(step, status=StepStatus.QUEUED, attempt=1, since=since, reason="waits for its function")
+    return max((at for at in ends if at is not None), default=run.started_at)
 
 
 def unstarted(run: Run, spec: StepSpec) -> Step:

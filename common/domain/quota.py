@@ -31,12 +31,12 @@ class Usage:
 
 def day_of(now: datetime) -> str:
     """Return the counting period of a day, e.g. ``2026-11-21``."""
-    return now.astimezone(UTC).strftime("%Y-%m-%d")
+    return now.astimezone(UTC).date().isoformat()
 
 
 def month_of(now: datetime) -> str:
     """Return the counting period of a month, e.g. ``2026-11``."""
-    return now.astimezone(UTC).strftime("%Y-%m")
+    return day_of(now)[:7]
 
 
 def exceeded(limits: Limits, usage: Usage, now: datetime) -> tuple[str, int, int, int] | None:

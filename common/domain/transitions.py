@@ -14,7 +14,7 @@ what people ask for need the whole run.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from copy import replace
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
@@ -189,8 +189,8 @@ def _on_claimed(draft: Draft, event: AttemptClaimed) -> None:
         draft.note(queued)
     lease = now + timedelta(seconds=step.spec.timeout_seconds) + LEASE_MARGIN
     fence = max(step.fence + 1, int(now.timestamp() * 1_000_000))  # more than before, even if a clock went back
-    claimed = replace(step, owner=event.owner, fence=fence, started_at=step.started_at or now, not_before=None)
-    draft.move(claimed, StepStatus.RUNNING, f"attempt {step.attempt} is at work", lease)
+    fields = {"owner": event.owner, "fence": fence, "started_at": step.started_at or now, "not_before": None}
+    draft.move(step, StepStatus.RUNNING, f"attempt {step.attempt} is at work", lease, **fields)
 
 
 def _on_suspended(draft: Draft, event: AttemptSuspended) -> None:

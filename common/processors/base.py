@@ -15,22 +15,37 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.bad_rows import BadRow
 from common.errors import StepTimeoutError
 from common.ports import Warehouse
 
+if TYPE_CHECKING:  # a function that writes nothing imports no data library
+    import pyarrow
+
 Row = Mapping[str, Any]
-"""A row by column name. Money and quantities are Decimal, times aware datetimes, JSON columns already text."""
+"""A row by column name. Money and quantities are Decimal, times aware datetimes, JSON text, dict or list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some rows of a step's output. Batches are bounded (a page, some thousand rows), so memory stays flat."""
+    """Some rows of a step's output. Batches are bounded (a page, some thousand rows), so memory stays flat.
 
-    rows: Sequence[Row]
+    Rows are mappings, or an Arrow table or record batch, whose columns are taken as they are where their types are
+    those of the contract. ``bad`` are rows that the processor could not read itself: they go to quarantine, and more
+    of them than the step's ``max_bad_rows`` fail it.
+    """
+
+    rows: "Sequence[Row] | pyarrow.Table | pyarrow.RecordBatch"
+    bad: Sequence[BadRow] = ()
+
+    @property
+    def count(self) -> int:
+        """How many rows it has, good and bad."""
+        return len(self.rows) + len(self.bad)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """``ExternalFileExtractor``: a bill from a file in the organisation's landing folder.
 
-Column types are those of the destination table's contract. Every value is checked before anything is written; an error
-names file, line and column, and then no row of the file is.
+Column types are those of the destination table's contract. Every value is checked before anything is written. A value
+that can't be read makes its row a bad one, told with file, line and column: it goes to quarantine as far as the step's
+``max_bad_rows`` allows, else no row of the file is written. Where the column's ``policy`` is another than ``freeze``,
+the value goes on as it is, because the spool is where policies are applied.
 """
 
 import json
@@ -13,15 +15,18 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from common.bad_rows import BadRow, row_text, shown
 from common.errors import PermanentError, nearest
 from common.paths import configs_dir
 from common.processors.base import Batch, Params, StepContext, TableParams
 from common.processors.files import BATCH_ROWS, Format, Record, records
-from common.table import DATA_DATE, ColumnType, Table, load_table
+from common.table import DATA_DATE, Column, ColumnType, Table, load_table
 
-SHOWN_CHARS = 80
 WHOLE_DIGITS = 38
 """More of them before the point hold neither BigQuery's BIGNUMERIC nor any bill."""
+
+EXTRA = Column(name="extra", type="STRING")
+"""Stands for each column that the contract does not have: the file's names need not be those of columns."""
 
 OWN_COLUMNS = ("source_file", "source_row", "provider")
 """Filled with the file's name, the record's number and the step's provider, where the contract has them."""
@@ -51,19 +56,24 @@ class ExternalFileExtractor:
         path = inside(context.landing, context.source or params.source)
         convert = _Converter(path, load_table(configs_dir(), params.destination_table), params)
         rows: list[Mapping[str, Any]] = []
+        bad: list[BadRow] = []
         record: Record | None = None
         for record in records(path, file_format=params.format, delimiter=params.delimiter):
-            row = convert(record)
-            if not context.start_date <= row[DATA_DATE] <= context.end_date:
-                raise _outside(path, params, record, row[DATA_DATE], context)
-            rows.append(row)
-            if len(rows) == BATCH_ROWS:
+            try:
+                row = convert(record)
+            except _UnreadableError as error:
+                bad.append(error.bad)
+            else:
+                if not context.start_date <= row[DATA_DATE] <= context.end_date:
+                    raise _outside(path, params, record, row[DATA_DATE], context)
+                rows.append(row)
+            if len(rows) + len(bad) == BATCH_ROWS:
                 context.remaining_s()
-                yield Batch(rows)
-                rows = []
+                yield Batch(rows, bad)
+                rows, bad = [], []
         if record is None:  # an export that broke off must not wipe out the days it is for
             raise _no_rows(path)
-        yield Batch(rows)
+        yield Batch(rows, bad)
         if convert.floats:
             names = ", ".join(sorted(convert.floats))
             context.warn(f"{path.name} holds floating-point numbers in {names}: taken as their shortest decimal form.")
@@ -96,11 +106,16 @@ def _leads_out(landing: Path, source: str) -> bool:
 
 
 def date_span(path: Path, params: ExternalFileParams) -> tuple[date, date]:
-    """Return the first and the last day of the file's records."""
-    found = records(path, file_format=params.format, delimiter=params.delimiter)
-    days = {_day(path, record, params.date_column) for record in found}
+    """Return the first and the last day of the file's records, but for those whose day can't be read."""
+    days: set[date] = set()
+    unreadable: _UnreadableError | None = None
+    for record in records(path, file_format=params.format, delimiter=params.delimiter):
+        try:
+            days.add(_day(path, record, params.date_column))
+        except _UnreadableError as error:
+            unreadable = unreadable or error
     if not days:
-        raise _no_rows(path)
+        raise _no_rows(path) if unreadable is None else PermanentError(str(unreadable.bad))
     return min(days), max(days)
 
 
@@ -115,6 +130,14 @@ def _outside(path: Path, params: ExternalFileParams, record: Record, day: date, 
         f"{context.start_date}..{context.end_date}. The file goes from {first} to {last}: run it with "
         f"--start-date {first} --end-date {last}."
     )
+
+
+class _UnreadableError(Exception):
+    """A value of a record can't be read; ``bad`` is the record, and why."""
+
+    def __init__(self, bad: BadRow) -> None:
+        super().__init__(str(bad))
+        self.bad = bad
 
 
 class _Converter:
@@ -144,9 +167,9 @@ class _Converter:
                 continue
             column = self._columns.get(name)
             if column is None:
-                extra[name] = self._value(record, name, "STRING", value)
+                extra[name] = self._value(record, name, EXTRA, value)
             else:
-                row[name] = self._value(record, name, column.type, value)
+                row[name] = self._value(record, name, column, value)
         for name in self._required:
             if name not in row:
                 raise _refused(self._path, record, name, record.values[name], "a value, and the table needs one")
@@ -169,13 +192,15 @@ class _Converter:
                     f"{self._path.name}: {record.header}: column {name} is missing.{nearest(name, record.values)}"
                 )
 
-    def _value(self, record: Record, name: str, kind: ColumnType, value: Any) -> Any:
-        if isinstance(value, float) and kind == "BIGNUMERIC":
+    def _value(self, record: Record, name: str, column: Column, value: Any) -> Any:
+        if isinstance(value, float) and column.type == "BIGNUMERIC":
             self.floats.add(name)
         try:
-            return CONVERT[kind](value)
+            return CONVERT[column.type](value)
         except UNREADABLE as error:
-            raise _refused(self._path, record, name, value, WANTED[kind]) from error
+            if column.policy != "freeze":
+                return value
+            raise _refused(self._path, record, name, value, WANTED[column.type]) from error
 
 
 def _day(path: Path, record: Record, name: str) -> date:
@@ -190,10 +215,9 @@ def _day(path: Path, record: Record, name: str) -> date:
         raise _refused(path, record, name, value, WANTED["TIMESTAMP"]) from error
 
 
-def _refused(path: Path, record: Record, column: str, value: Any, wanted: str) -> PermanentError:
-    shown = str(value)
-    shown = shown if len(shown) <= SHOWN_CHARS else shown[:SHOWN_CHARS] + "…"
-    return PermanentError(f"{path.name}: {record.where}, column {column}: {shown!r} is not {wanted}.")
+def _refused(path: Path, record: Record, column: str, value: Any, wanted: str) -> _UnreadableError:
+    where = f"{path.name}: {record.where}"
+    return _UnreadableError(BadRow(f"{shown(value)} is not {wanted}", where, row_text(record.values), column))
 
 
 def _decimal(value: Any) -> Decimal:

@@ -10,7 +10,7 @@ CREATE OR REPLACE PROCEDURE `{dataset}.sp_convert_to_focus`(
 BEGIN
   EXECUTE IMMEDIATE FORMAT("""
     INSERT INTO `%s` (
-      x_pipeline_run_date, x_FocusVersion, x_Model, x_TokenType, x_ServiceTier, x_PriceSource,
+      x_pipeline_run_date, x_org_slug, x_FocusVersion, x_Model, x_TokenType, x_ServiceTier, x_PriceSource,
       BilledCost, EffectiveCost, ListCost, ContractedCost, PricingCurrencyEffectiveCost,
       ListUnitPrice, ContractedUnitPrice, PricingCurrencyListUnitPrice, PricingCurrencyContractedUnitPrice,
       PricingQuantity, PricingUnit, ConsumedQuantity, ConsumedUnit, PricingCategory,
@@ -24,7 +24,7 @@ BEGIN
     )
     WITH priced AS (
       SELECT
-        x_pipeline_run_date AS day, provider, account_id, project_id, model, COALESCE(model, endpoint) AS sku, meter,
+        x_pipeline_run_date AS day, x_org_slug AS org, provider, account_id, project_id, model, COALESCE(model, endpoint) AS sku, meter,
         unit, price_variant, currency, unit_price, price_source, SUM(quantity) AS quantity, SUM(cost) AS cost,
         CASE provider
           WHEN 'openai' THEN 'OpenAI'
@@ -44,11 +44,11 @@ BEGIN
       WHERE x_org_slug = ? AND x_pipeline_id = ? AND x_credential_id = ?
         AND x_pipeline_run_date BETWEEN ? AND ? AND cost IS NOT NULL
       GROUP BY
-        day, provider, account_id, project_id, model, sku, meter, unit, price_variant, currency, unit_price,
+        day, org, provider, account_id, project_id, model, sku, meter, unit, price_variant, currency, unit_price,
         price_source, issuer, service
     )
     SELECT
-      day, '1.3', model, meter, price_variant, price_source,
+      day, org, '1.3', model, meter, price_variant, price_source,
       cost, cost, cost, cost, cost,
       unit_price, unit_price, unit_price, unit_price,
       quantity, unit, quantity, unit, 'Standard',

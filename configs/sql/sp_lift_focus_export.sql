@@ -14,7 +14,7 @@ CREATE OR REPLACE PROCEDURE `{dataset}.sp_lift_focus_export`(
 BEGIN
   EXECUTE IMMEDIATE FORMAT("""
     INSERT INTO `%s` (
-      x_pipeline_run_date, x_FocusVersion, x_SourceColumns,
+      x_pipeline_run_date, x_org_slug, x_FocusVersion, x_SourceColumns,
       AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId, AllocatedResourceName, AllocatedTags,
       AvailabilityZone, BilledCost, BillingAccountId, BillingAccountName, BillingCurrency, BillingPeriodEnd,
       BillingPeriodStart, CapacityReservationId, CapacityReservationStatus, ChargeCategory, ChargeClass,
@@ -34,7 +34,7 @@ BEGIN
       WHERE x_org_slug = ? AND x_pipeline_id = ? AND x_credential_id = ? AND x_pipeline_run_date BETWEEN ? AND ?
     )
     SELECT
-      x_pipeline_run_date, '1.3', extra,
+      x_pipeline_run_date, x_org_slug, '1.3', extra,
       AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId, AllocatedResourceName, AllocatedTags,
       AvailabilityZone, BilledCost, BillingAccountId, BillingAccountName, BillingCurrency, BillingPeriodEnd,
       BillingPeriodStart, CapacityReservationId, CapacityReservationStatus, ChargeCategory, ChargeClass,

@@ -22,8 +22,9 @@ from common.engine import Engine
 from common.errors import PipelineOpsError
 from common.logs import logger
 from common.settings import Settings
+from infra.local.dispatcher import Dispatcher
 from infra.local.emulator import BigQueryEmulator
-from infra.local.host import Dispatcher, poster, wsgi_app
+from infra.local.host import poster, wsgi_app
 
 SWEEP_EVERY_S = 5.0
 """The cloud's Scheduler sweeps every minute; here a sweep costs one indexed read."""

@@ -29,7 +29,7 @@ from common.processors import registry
 from common.request import run_request
 from common.settings import Settings
 from common.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
-from infra.local.host import Dispatcher
+from infra.local.dispatcher import Dispatcher
 from tests.bench.measure import Result
 from tests.harness import PROVIDERS, PS_TYPE
 
@@ -119,7 +119,7 @@ def measured(name: str, submit: Submit, ends: Ends, *, runs: int, clients: int) 
 
 def engine_alone(folder: Path, tree: Path, ends: Ends, *, runs: int, ended: int = 0) -> list[Result]:
     """(a) Latency with one client and throughput with eight; with ``ended`` runs in the store beforehand."""
-    settings = Settings(state_dir=folder, configs=tree, bigquery_url=NOWHERE)
+    settings = Settings(state_dir=folder, configs=tree, bigquery_url=NOWHERE, archive=False)
     engine = bootstrap.build(settings)
 
     def submit() -> str:
@@ -181,7 +181,7 @@ def emulators(folder: Path, tree: Path, ends: Ends, *, runs: int) -> list[Result
 
 
 def _settings(folder: Path, tree: Path) -> Settings:
-    return replace(Settings(), state_dir=folder, configs=tree, bigquery_url=NOWHERE)
+    return replace(Settings(), state_dir=folder, configs=tree, bigquery_url=NOWHERE, archive=False)
 
 
 def _both(name: str, submit: Submit, ends: Ends, runs: int) -> list[Result]:
@@ -200,8 +200,7 @@ def fill(file: Path, count: int) -> None:
         " FROM n, (SELECT * FROM runs WHERE run_id = ?)",
         f"INSERT INTO steps {numbers} SELECT {name}, step_id, ended, deadline, version, body"
         " FROM n, (SELECT * FROM steps WHERE run_id = ?)",
-        f"INSERT INTO changes (run_id, body) {numbers} SELECT {name}, body"
-        " FROM n, (SELECT * FROM changes WHERE run_id = ?)",
+        f"INSERT INTO changes {numbers} SELECT {name}, number, body FROM n, (SELECT * FROM changes WHERE run_id = ?)",
     ):
         db.execute(statement, (run_id,))
         db.commit()

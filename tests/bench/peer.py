@@ -24,7 +24,8 @@ class PeerFailed(Exception):
 
 def measure_peer(*arguments: str) -> dict[str, Any]:
     """What peer_dbos.py printed. The first call installs the peer, which needs a package index."""
-    output = _run([str(_python()), str(PROGRAM), *arguments], "measuring DBOS", TIME_LIMIT_S)
+    python = environment(VENV, REQUIREMENTS, "DBOS and PostgreSQL")
+    output = _run([str(python), str(PROGRAM), *arguments], "measuring DBOS", TIME_LIMIT_S)
     try:
         return json.loads(output)
     except ValueError:
@@ -48,16 +49,16 @@ def _result(name: str, measured: dict[str, Any]) -> Result:
     )
 
 
-def _python() -> Path:
-    """The venv's interpreter: made from the one that runs us, and anew when the requirements have changed."""
-    python = VENV / "bin" / "python"
-    installed = VENV / "installed.txt"  # written last, so a half-made venv is never taken for a whole one
-    wanted = f"{sys.version}\n{REQUIREMENTS.read_text()}"
+def environment(folder: Path, requirements: Path, what: str) -> Path:
+    """Return a venv's interpreter: made from the one that runs us, and anew when the requirements have changed."""
+    python = folder / "bin" / "python"
+    installed = folder / "installed.txt"  # written last, so a half-made venv is never taken for a whole one
+    wanted = f"{sys.version}\n{requirements.read_text()}"
     if not (installed.exists() and installed.read_text() == wanted):
-        shutil.rmtree(VENV, ignore_errors=True)
-        venv.create(VENV, with_pip=True, symlinks=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        venv.create(folder, with_pip=True, symlinks=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]
-        _run([*install, str(REQUIREMENTS)], "installing DBOS and PostgreSQL", INSTALL_LIMIT_S)
+        _run([*install, str(requirements)], f"installing {what}", INSTALL_LIMIT_S)
         installed.write_text(wanted)
     return python
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
+from common.domain.model import DEFAULT_WRITE
 from common.paths import configs_dir
 from common.ports import Commit, Lineage
+from common.processors.base import Batch
 from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
 from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
 from common.spool import Spool
@@ -42,13 +44,28 @@ class Dataset:
         contract, target = load_table(configs_dir(), table), f"{self.name}.{table}"
         self.warehouse.ensure_table(target, contract)
         staging = self.warehouse.create_staging(target, contract, f"n{next(numbers)}")
-        path = self.folder / f"{next(numbers)}.parquet"
-        spool = Spool(path, contract, *days, self.warehouse.decimal_digits)
-        spool.write({"x_pipeline_run_date": DAY, **row} for row in rows)
+        number = next(numbers)
+        path = self.folder / f"{number}.parquet"
+        spool = Spool(path, contract, *days, self.warehouse.decimal_digits, write=DEFAULT_WRITE, org_slug=org)
+        spool.write(Batch([{"x_pipeline_run_date": DAY, **row} for row in rows]))
         spool.close()
-        self.warehouse.load(staging, contract, path, job_id=f"fill{next(numbers)}")
+        self.warehouse.load(staging, contract, path, job_id=f"fill{number}")
         key = Lineage(org, "pipe", "cred", "run", AT)
-        self.warehouse.commit(Commit(target, contract, staging, key, *days, f"fillc{next(numbers)}", {}))
+        write = Commit(
+            target=target,
+            table=contract,
+            staging=staging,
+            lineage=key,
+            first_day=days[0],
+            last_day=days[1],
+            write=DEFAULT_WRITE,
+            step_id="fill",
+            attempt=number,
+            fence=number,
+            not_after=datetime(2100, 1, 1, tzinfo=UTC),
+            job_id=f"fillc{number}",
+        )
+        self.warehouse.commit(write, lambda _text: None)
 
     def call(self, procedure: str, source: str, **where: Any) -> list[dict[str, Any]]:
         target = f"{self.name}.{FOCUS.table}"

@@ -13,7 +13,7 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.attempt import AttemptRunner
 from common.domain.events import AttemptSucceeded
-from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
+from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
 from common.errors import NotFoundError, PermanentError, TransientError
 from common.ports import RunPage
 from common.processors.base import Batch, Params, StepContext, TableParams
@@ -103,9 +103,12 @@ class World:
         """Run one attempt for real and record it as succeeded, or as anything else; return the run's id."""
         self.clock.tick(60)
         run_id = f"run_{len(self.store.runs) + 1}_{self.org}"
-        spec = StepSpec("load", "test.yielding", config={"destination_table": "costs"})
+        write = WriteSpec(on_empty="replace")
+        spec = StepSpec("load", "test.yielding", write=write, config={"destination_table": "costs"})
         request = RunRequest(run_id, self.org, "a/b/c", *days, self.clock())
-        step = Step(spec, StepStatus.RUNNING, attempt=1)
+        fence = int(self.clock().timestamp() * 1_000_000)
+        lease = datetime(2100, 1, 1, tzinfo=UTC)
+        step = Step(spec, StepStatus.RUNNING, attempt=1, fence=fence, deadline=lease)
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(spec,))
         Yielding.rows = rows
         runner = AttemptRunner(

@@ -1,96 +1,22 @@
 """What the warehouse promises, on the real adapter and a real emulator. Each test has a dataset of its own."""
 
-import itertools
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.domain.model import Receipt
 from common.errors import PermanentError, TransientError
-from common.ports import Commit, Lineage
+from common.processors.base import Batch
 from common.spool import Spool
-from common.table import LINEAGE, Table
+from common.table import LINEAGE
 from tests.conftest import PROJECT
-
-TABLE = Table.model_validate(
-    {
-        "table": "costs",
-        "description": "A test",
-        "columns": [
-            {"name": "name", "type": "STRING", "mode": "REQUIRED"},
-            {"name": "cost", "type": "BIGNUMERIC"},
-            {"name": "at", "type": "TIMESTAMP"},
-            {"name": "tags", "type": "JSON"},
-            {"name": "n", "type": "INT64"},
-            {"name": "flag", "type": "BOOL"},
-        ],
-    }
-)
-AT = datetime(2026, 11, 21, 23, 59, 59, 123456, tzinfo=UTC)
-D1, D2, D3 = (date(2026, 11, day) for day in (1, 2, 3))
-LINEAGE_1 = Lineage("acme", "pipe", "cred", "run_1", AT)
-numbers = itertools.count()
-
-
-@dataclass
-class Target:
-    """One target table in its own dataset, and how a test writes to it."""
-
-    warehouse: BigQueryWarehouse
-    folder: Path
-    table_id: str
-    table: Table = TABLE
-
-    def stage(self, rows: Iterable[dict[str, Any]], days: tuple[date, date] = (D1, D3)) -> str:
-        self.warehouse.ensure_table(self.table_id, self.table)
-        number = next(numbers)
-        staging = self.warehouse.create_staging(self.table_id, self.table, f"s{number}")
-        path = self.folder / f"{number}.parquet"
-        spool = Spool(path, self.table, *days, self.warehouse.decimal_digits)
-        spool.write(rows)
-        spooled = spool.close()
-        if spooled.rows:
-            assert self.warehouse.load(staging, self.table, path, job_id=f"load{number}") == spooled.rows
-        return staging
-
-    def commit(self, staging: str, days: tuple[date, date] = (D1, D3), job: str | None = None, **key: str) -> Receipt:
-        write = Commit(
-            self.table_id,
-            self.table,
-            staging,
-            replace(LINEAGE_1, **key),  # type: ignore[arg-type]
-            *days,
-            job or f"commit{next(numbers)}",
-            {"org": "acme", "run": "run_1"},
-        )
-        return self.warehouse.commit(write)
-
-    def write(self, rows: Iterable[dict[str, Any]], days: tuple[date, date] = (D1, D3), **key: str) -> Receipt:
-        return self.commit(self.stage(rows, days), days, **key)
-
-    def names(self) -> list[tuple[str, str, str, str, str, date]]:
-        sql = (
-            "SELECT name, x_org_slug o, x_pipeline_id p, x_credential_id c, x_run_id r, x_pipeline_run_date d"
-            f" FROM `{self.table_id}`"
-        )
-        return sorted(tuple(row.values()) for row in self.warehouse.query(sql))  # type: ignore[misc]
-
-
-@pytest.fixture
-def target(warehouse: BigQueryWarehouse, tmp_path: Path) -> Target:
-    return Target(warehouse, tmp_path, f"{PROJECT}.ds{next(numbers)}.costs")
-
-
-def row(name: str, day: date = D1, **more: Any) -> dict[str, Any]:
-    return {"name": name, "x_pipeline_run_date": day, **more}
+from tests.contract.writes import AT, D1, D2, D3, TABLE, Target, numbers, row
 
 
 def test_rows_arrive_with_all_seven_lineage_fields_of_the_right_types(target: Target) -> None:
@@ -112,7 +38,7 @@ def test_rows_arrive_with_all_seven_lineage_fields_of_the_right_types(target: Ta
     )
     types = {c["column_name"]: c["data_type"] for c in columns}
     assert {name: types[name] for name, _ in LINEAGE} == dict(LINEAGE)
-    assert (receipt.rows, receipt.table) == (1, target.table_id) and receipt.job_ids
+    assert (receipt.rows, receipt.table, receipt.mode) == (1, target.table_id, "replace_key")
 
 
 def test_every_type_is_read_back_as_it_was_spooled(target: Target) -> None:
@@ -158,17 +84,12 @@ def test_rows_of_another_key_are_never_touched(target: Target, other: dict[str, 
     assert [n for n, *_ in target.names()] == ["theirs"]
 
 
-def staged_by_sql(target: Target, values: str) -> str:
-    """A staging table as a procedure fills it, past the checks of the spool."""
-    staging = target.stage([])
-    list(target.warehouse.query(f"INSERT INTO `{staging}` (name, x_pipeline_run_date) VALUES {values}"))
-    return staging
-
-
 def test_a_staged_day_outside_the_range_is_refused_and_leaves_all_as_it_was(target: Target) -> None:
     target.write([row("old")])
     with pytest.raises(PermanentError, match="day outside the run"):
-        target.commit(staged_by_sql(target, "('good', DATE '2026-11-01'), ('bad', DATE '2026-11-04')"))
+        target.commit(
+            target.staged_by_sql("name, x_pipeline_run_date", "('good', DATE '2026-11-01'), ('bad', DATE '2026-11-04')")
+        )
     assert [n for n, *_ in target.names()] == ["old"]
 
 
@@ -183,10 +104,11 @@ def test_a_failure_after_the_delete_rolls_it_back(target: Target) -> None:
 
 def test_a_repeated_commit_of_one_job_changes_nothing_and_gives_the_same_receipt(target: Target) -> None:
     staging = target.stage([row("a")])
-    first = target.commit(staging, job="commit-once")
+    write = target.order(staging, job_id="commit-once")
+    first = target.warehouse.commit(write, lambda _text: None)
     target.write([row("newer")], run_id="run_2")
     target.warehouse.drop(staging)
-    assert target.commit(staging, job="commit-once") == first
+    assert target.warehouse.commit(write, lambda _text: None) == first
     assert [n for n, *_ in target.names()] == ["newer"]
 
 
@@ -194,11 +116,12 @@ def test_a_repeated_load_of_one_job_adds_nothing(target: Target) -> None:
     target.warehouse.ensure_table(target.table_id, TABLE)
     staging = target.warehouse.create_staging(target.table_id, TABLE, "twice")
     spool = Spool(target.folder / "x.parquet", TABLE, D1, D3, target.warehouse.decimal_digits)
-    spool.write([row("a"), row("b")])
+    spool.write(Batch([row("a"), row("b")]))
     spool.close()
     job = f"load-once-{next(numbers)}"
-    assert target.warehouse.load(staging, TABLE, target.folder / "x.parquet", job_id=job) == 2
-    assert target.warehouse.load(staging, TABLE, target.folder / "x.parquet", job_id=job) == 2
+    for _ in range(2):
+        target.warehouse.load(staging, TABLE, target.folder / "x.parquet", job_id=job)
+    assert target.sql(f"SELECT COUNT(*) AS n FROM `{staging}`") == [{"n": 2}]
 
 
 def test_a_staging_table_starts_empty_even_if_its_name_was_used_before(target: Target) -> None:
@@ -278,19 +201,19 @@ def test_a_column_of_another_type_is_refused_and_named(target: Target) -> None:
     target.write([row("old")])
     retyped = TABLE.columns[1].model_copy(update={"type": "STRING"})
     other = TABLE.model_copy(update={"columns": (TABLE.columns[0], retyped)})
-    with pytest.raises(PermanentError, match="cost is BIGNUMERIC, the contract says STRING"):
+    with pytest.raises(PermanentError, match="cost is BIGNUMERIC in the table, STRING in the contract"):
         target.warehouse.ensure_table(target.table_id, other)
 
 
 def test_tables_are_partitioned_and_clustered_for_the_delete(target: Target) -> None:
     target.warehouse.ensure_table(target.table_id, TABLE)
-    made = target.warehouse._client.get_table(target.table_id)
+    made = target.warehouse.connection.client.get_table(target.table_id)
     assert made.time_partitioning.field == "x_ingestion_date"
     assert made.clustering_fields == ["x_org_slug", "x_pipeline_id", "x_credential_id", "x_pipeline_run_date"]
 
 
 def test_a_staging_table_expires_by_itself(target: Target) -> None:
-    made = target.warehouse._client.get_table(target.stage([]))
+    made = target.warehouse.connection.client.get_table(target.stage([]))
     assert made.expires is None or 23 <= (made.expires - datetime.now(UTC)).total_seconds() / 3600 <= 25
 
 
@@ -313,3 +236,19 @@ def test_a_warehouse_that_does_not_answer_is_a_transient_error_within_seconds(ta
         with pytest.raises(TransientError, match="does not answer"):
             call()
     assert time.monotonic() - began < 60
+
+
+def test_the_quarantine_is_made_when_it_is_needed_and_a_repeated_load_adds_nothing(target: Target) -> None:
+    path, job = target.folder / "bad.parquet", f"quarantine{next(numbers)}"
+    kinds = {"attempt": 2, "x_ingested_at": AT, "x_ingestion_date": AT.date()}
+    texts = dict.fromkeys(
+        ("reason", "column", "source", "row", "x_org_slug", "x_pipeline_id", "x_credential_id", "x_run_id", "step_id"),
+        "text",
+    )
+    row = texts | kinds
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    for _ in range(2):
+        target.warehouse.quarantine(target.table_id, path, job_id=job)
+    assert target.sql(f"SELECT * FROM `{target.table_id}__quarantine`") == [row]
+    made = target.warehouse.connection.client.get_table(f"{target.table_id}__quarantine")
+    assert made.time_partitioning.field == "x_ingestion_date"

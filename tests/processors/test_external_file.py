@@ -13,7 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import PermanentError
+from common.paths import configs_dir
+from common.processors import external_file
+from common.processors.base import Batch
 from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
+from common.table import load_table
 from infra.local.focus_export import write_focus_export
 from tests.processors.context import RecordingContext, make_context
 
@@ -36,8 +40,12 @@ def land(folder: Path, *lines: str, name: str = "bill.csv") -> Path:
 def read(
     folder: Path, days: tuple[date, date] = OCTOBER, context: RecordingContext | None = None, **more: Any
 ) -> list[dict[str, Any]]:
+    """Return the file's rows; the first bad one is an error, as it is for a step that allows none."""
     used = context or make_context(landing=folder, start_date=days[0], end_date=days[1], source=None)
-    return [dict(row) for batch in ExternalFileExtractor().run(used, params(**more)) for row in batch.rows]
+    batches = list(ExternalFileExtractor().run(used, params(**more)))
+    for bad in (bad for batch in batches for bad in batch.bad):
+        raise PermanentError(str(bad))
+    return [dict(row) for batch in batches for row in batch.rows]
 
 
 def refused(folder: Path, *lines: str, **more: Any) -> str:
@@ -138,6 +146,36 @@ def test_a_broken_line_is_told_with_its_line_and_column(tmp_path: Path, line: st
     assert text.startswith("bill.csv: ") and says in text
 
 
+def batches(folder: Path, **more: Any) -> list[Batch]:
+    context = make_context(landing=folder, start_date=OCTOBER[0], end_date=OCTOBER[1], source=None)
+    return list(ExternalFileExtractor().run(context, params(**more)))
+
+
+def test_rows_that_cannot_be_read_come_beside_the_others_with_their_position_and_content(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, "2026-10-05,abc,x,{}", GOOD, "soon,1,y,{}")
+    (batch,) = batches(tmp_path)
+    assert [row["source_row"] for row in batch.rows] == [2]
+    assert [(bad.source, bad.column, bad.reason) for bad in batch.bad] == [
+        ("bill.csv: line 2", "BilledCost", "'abc' is not a number"),
+        ("bill.csv: line 4", "ChargePeriodStart", "'soon' is not a time such as 2026-10-01T00:00:00Z"),
+    ]
+    assert json.loads(batch.bad[1].row)["ChargeDescription"] == "y"
+
+
+def test_a_value_whose_column_has_a_policy_goes_on_unread_for_the_spool_to_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = load_table(configs_dir(), "cloud_focus_export")
+    columns = [
+        c.model_copy(update={"policy": "discard_value"}) if c.name == "BilledCost" else c for c in contract.columns
+    ]
+    loose = contract.model_copy(update={"columns": tuple(columns)})
+    monkeypatch.setattr(external_file, "load_table", lambda *_: loose)
+    land(tmp_path, HEADER, "2026-10-05,abc,x,{}")
+    (batch,) = batches(tmp_path)
+    assert batch.bad == [] and [row["BilledCost"] for row in batch.rows] == ["abc"]
+
+
 def test_the_line_is_where_the_record_begins_even_after_records_of_several_lines(tmp_path: Path) -> None:
     assert "line 5, column BilledCost" in refused(tmp_path, HEADER, '2026-10-05,1,"a\nb\nc",{}', "2026-10-05,x,y,{}")
 
@@ -231,6 +269,12 @@ def test_a_row_outside_the_runs_dates_is_refused_with_the_dates_to_use(tmp_path:
 def test_the_span_of_a_file_is_its_first_and_last_day(tmp_path: Path) -> None:
     path = land(tmp_path, HEADER, GOOD, "2026-09-30,1,x,{}", "2026-11-02,1,x,{}")
     assert date_span(path, params()) == (date(2026, 9, 30), date(2026, 11, 2))
+
+
+def test_the_span_of_a_file_leaves_out_days_that_cannot_be_read_unless_all_are_so(tmp_path: Path) -> None:
+    assert date_span(land(tmp_path, HEADER, GOOD, "soon,1,x,{}"), params()) == (date(2026, 10, 5), date(2026, 10, 5))
+    with pytest.raises(PermanentError, match="line 2, column ChargePeriodStart: 'soon' is not a time"):
+        date_span(land(tmp_path, HEADER, "soon,1,x,{}"), params())
 
 
 @pytest.mark.parametrize(

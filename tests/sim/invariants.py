@@ -19,6 +19,8 @@ from common.domain.plan import RUN_END, map_of, spec_of, unlocked_by, whole
 from common.domain.quota import Limits, Usage
 from common.ports import Message
 from common.topics import read_dead
+from tests.sim.ledger import Key as Place
+from tests.sim.ledger import keys
 
 CANARY = "sk-canary-9b1f77"
 LEASE_MARGIN = timedelta(seconds=60)
@@ -58,7 +60,8 @@ class Rules:
         self.steps: dict[str, dict[str, Step]] = {}
         self.results: dict[Key, Result] = {}
         self.active: dict[tuple[str, str], int] = {}
-        self.rows: dict[tuple[str, ...], Key] = {}
+        self.rows: dict[Place, Key] = {}
+        self.claims: dict[Key, datetime] = {}
         self.written: set[Key] = set()
         self.looked: set[Key] = set()
         self.dead: set[Key] = set()
@@ -228,6 +231,7 @@ class Rules:
         due = old.not_before if old else None
         self._check(due is None or (new.since and new.since >= due), 6, "an attempt started before its time", *about)
         assert new.since is not None and new.deadline is not None
+        self.claims[run.run_id, new.step_id, new.attempt] = new.since
         lease = new.deadline - new.since - timedelta(seconds=new.spec.timeout_seconds)
         self._check(LEASE_MARGIN <= lease <= 2 * LEASE_MARGIN, 4, "a lease does not outlive its attempt", *about)
 
@@ -301,7 +305,8 @@ class Rules:
 
     def attempt_stopped(self, order: Run, step: Step) -> None:
         """Nothing works on the attempt any more."""
-        self.active.pop((order.run_id, step.step_id), None)
+        if self.active.get((order.run_id, step.step_id)) == step.attempt:
+            del self.active[order.run_id, step.step_id]
 
     def wrote_rows(self, order: Run, step: Step) -> None:
         """An attempt's commit replaces the rows of its days (rule 4)."""
@@ -313,13 +318,17 @@ class Rules:
         # A run that was cancelled (or a step skipped) between the attempt's look at its lease and its commit.
         self.late_rows += record.status is not StepStatus.RUNNING
         self.written.add(key)
+        for place in self.days_of(order, step):
+            past = self.rows.get(place, key)
+            in_order = self.claims[past] <= self.claims[key]
+            self._check(in_order, 4, "an older attempt replaced rows of one that started later", key, past)
+            self.rows[place] = key
+
+    def days_of(self, order: Run, step: Step) -> list[Place]:
+        """Return whose rows of which days the attempt replaces."""
         base = map_of(step.step_id)
-        dated = base and self.steps[order.run_id][base[0]].spec.map
-        target = base[0] if base and dated and dated.dates else step.step_id
-        request = order.request
-        for n in range((request.end_date - request.start_date).days + 1):
-            day = (request.start_date + timedelta(days=n)).isoformat()
-            self.rows[request.org_slug, order.pipeline_id, order.credential_id, target, day] = key
+        spread = self.steps[order.run_id][base[0]].spec.map if base else None
+        return keys(order, step, dated=bool(spread and spread.dates))
 
     # in the calm
 

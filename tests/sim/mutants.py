@@ -20,6 +20,7 @@ from tests.sim.sabotages import SABOTAGES, Sabotage
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "e2e", "bench", "docs")
 LIMIT_S = 120
+PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 
 SIMULATION = ("-m", "tests.sim", "--seeds", "0..150", "--stop")
 TESTS = (
@@ -32,6 +33,7 @@ TESTS = (
         "not firestore",
     ),
     ("tests/functions/test_flow.py", "tests/functions/test_runs.py", "tests/functions/test_control.py"),
+    ("tests/functions/test_dispatcher.py",),
     ("tests/contract/test_store_cost.py", "tests/unit/test_attempt.py"),
 )
 
@@ -68,14 +70,14 @@ def _try(sabotage: Sabotage, copy: Path) -> str:
     try:
         # The simulation has a store and a bus of its own.
         fast_first = "adapters" not in sabotage.file and not sabotage.file.endswith("attempt.py")
-        return _noticed(copy, fast_first=fast_first) or "NOT NOTICED"
+        return _noticed(copy, fast_first=fast_first, tests=sabotage.tests) or "NOT NOTICED"
     finally:
         path.write_text(text)
 
 
-def _noticed(copy: Path, *, fast_first: bool) -> str:
+def _noticed(copy: Path, *, fast_first: bool, tests: tuple[str, ...] = ()) -> str:
     """Return what fails, as short as can be; empty if nothing does."""
-    for command in _commands(fast_first):
+    for command in _commands(fast_first) if not tests else [(*PYTEST, *tests)]:
         env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             done = subprocess.run(
@@ -92,7 +94,7 @@ def _commands(fast_first: bool) -> Iterator[tuple[str, ...]]:
     if fast_first:
         yield SIMULATION
     for tests in TESTS:
-        yield ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests)
+        yield (*PYTEST, *tests)
 
 
 def _reason(output: str) -> str:

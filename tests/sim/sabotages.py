@@ -10,9 +10,16 @@ RETRY = "common/domain/retry.py"
 QUOTA = "common/domain/quota.py"
 ENGINE = "common/engine.py"
 ATTEMPT = "common/attempt.py"
+WRITER = "common/writer.py"
+COMMIT = "common/adapters/bigquery/commit_sql.py"
+FENCE = ("tests/contract/test_commit_fence.py",)
+MODES = ("tests/contract/test_commit_modes.py",)
+RIVALS = ("tests/contract/test_commit_rivals.py", "-k", "one_key")
 TOPICS = "common/topics.py"
 STORE = "common/adapters/sqlite/run_store.py"
 BUS = "common/adapters/sqlite/bus.py"
+DATABASE = "common/adapters/sqlite/database.py"
+DISPATCHER = "infra/local/dispatcher.py"
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,8 @@ class Sabotage:
     file: str
     old: str
     new: str
+    tests: tuple[str, ...] = ()
+    """What pytest runs for it alone: for code that neither the simulation nor the quick tests know of."""
 
 
 SABOTAGES = (
@@ -183,8 +192,69 @@ SABOTAGES = (
         "if False:",
     ),
     Sabotage("a pinned config is read again", ENGINE, "        if run.specs:  #", "        if False:  #"),
+    Sabotage("an attempt without its step writes", ATTEMPT, "        if not self._still_ours():", "        if False:"),
+    Sabotage("attempts have no fence", CORE, "owner=event.owner, fence=fence,", "owner=event.owner, fence=1,"),
     Sabotage(
-        "an attempt without its step writes", ATTEMPT, "            if not self._still_ours():", "            if False:"
+        "a fence stands still with the clock",
+        CORE,
+        "fence = max(step.fence + 1, int(now.timestamp() * 1_000_000))",
+        "fence = int(now.timestamp() * 1_000_000)",
+    ),
+    Sabotage("a commit does not say its fence", WRITER, "fence=step.fence,", "fence=1,"),
+    Sabotage("a commit does not say its rows", WRITER, "rows=spooled.rows or None,", "rows=None,"),
+    Sabotage(
+        "drift of a step that fails is not kept",
+        WRITER,
+        "        finally:\n            self._keep_drift",
+        "        else:\n            self._keep_drift",
+    ),
+    Sabotage("an older attempt replaces newer rows", COMMIT, "IF found.fence > @fence THEN", "IF FALSE THEN", FENCE),
+    Sabotage("a late commit is let in", COMMIT, "IF CURRENT_TIMESTAMP() > @not_after THEN", "IF FALSE THEN", FENCE),
+    Sabotage("a repeated commit writes again", COMMIT, "IF found.stamp IS NOT NULL THEN", "IF FALSE THEN", FENCE),
+    Sabotage(
+        "days that overlap in part are not fenced",
+        COMMIT,
+        "first_day <= @last_day AND last_day >= @first_day",
+        "first_day = @first_day AND last_day = @last_day",
+        FENCE,
+    ),
+    Sabotage("a table has any mode", COMMIT, "WHEN found.mode != @mode THEN", "WHEN FALSE THEN", MODES),
+    Sabotage("an append is repeated by another run", COMMIT, "IF days_left IS NULL THEN", "IF FALSE THEN", MODES),
+    Sabotage(
+        "days that are in by half are appended",
+        COMMIT,
+        "END IF;\nIF found.commits > 0 THEN\n  RAISE",
+        "END IF;\nIF FALSE THEN\n  RAISE",
+        MODES,
+    ),
+    Sabotage(
+        "rows of another organisation are let in", COMMIT, "WHEN staged.foreigners > 0 THEN", "WHEN FALSE THEN", MODES
+    ),
+    Sabotage(
+        "staged rows are not counted",
+        COMMIT,
+        "WHEN @spooled >= 0 AND staged.n != @spooled THEN",
+        "WHEN FALSE THEN",
+        MODES,
+    ),
+    Sabotage("keys may stand twice", COMMIT, "WHEN doubled > 0 THEN", "WHEN FALSE THEN", MODES),
+    Sabotage("keys may be NULL", COMMIT, "WHEN staged.null_keys != '' THEN", "WHEN FALSE THEN", MODES),
+    Sabotage(
+        "no rows are always right", COMMIT, "WHEN staged.n = 0 AND @on_empty = 'fail' THEN", "WHEN FALSE THEN", MODES
+    ),
+    Sabotage(
+        "a delete looks at every partition",
+        COMMIT,
+        'rows = f"x_ingestion_date BETWEEN v_oldest AND v_newest AND {KEY}',
+        'rows = f"{KEY}',
+        MODES,
+    ),
+    Sabotage(
+        "commits of one table do not meet",
+        COMMIT,
+        "SET mode = COALESCE(mode, @mode), fence = fence + 1 WHERE x_run_id IS NULL",
+        "SET mode = COALESCE(mode, @mode) WHERE x_run_id = '-'",
+        RIVALS,
     ),
     Sabotage(
         "messages are delivered before their time", TOPICS, "run.run_id, data, step.not_before))", "run.run_id, data))"
@@ -213,7 +283,7 @@ SABOTAGES = (
     Sabotage(
         "a settled reservation stays",
         STORE,
-        'db.execute("DELETE FROM reservations WHERE run_id = ?", (command.run_id,))',
+        'db.execute("DELETE FROM reservations WHERE org_slug = ? AND run_id = ?", slot)',
         "pass",
     ),
     Sabotage(
@@ -222,15 +292,15 @@ SABOTAGES = (
     Sabotage(
         "reservations are not extended",
         STORE,
-        'db.execute("UPDATE reservations SET expires_at = ? WHERE run_id = ?", (expires_at, run.run_id))',
+        'db.execute("UPDATE reservations SET expires_at = ? WHERE org_slug = ? AND run_id = ?", slot)',
         "pass",
     ),
     Sabotage("an end is counted twice", STORE, "{outcome} = {outcome} + 1", "{outcome} = {outcome} + 2"),
     Sabotage(
         "a commit sends nothing",
         STORE,
-        "            self._bus.enqueue(db, messages(stored, transition.commands))",
-        "            pass",
+        "            return stored, self._bus.enqueue(db, messages(stored, transition.commands))",
+        "            return stored, ()",
     ),
     Sabotage(
         "a step is held whatever happened to it",
@@ -245,7 +315,7 @@ SABOTAGES = (
         "FROM steps WHERE deadline < 0)",
     ),
     Sabotage("open steps count as ended", STORE, "AND ended AND step_id IN", "AND step_id IN"),
-    Sabotage("the bus ignores not_before", BUS, "now if m.not_before is None else to_micros(m.not_before),", "now,"),
+    Sabotage("the bus ignores not_before", BUS, "not None and self.message.not_before > self.published_at", "None"),
     Sabotage(
         "a message is handed out twice at once",
         BUS,
@@ -255,10 +325,40 @@ SABOTAGES = (
     Sabotage(
         "an acknowledged message comes back",
         BUS,
-        'db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,)))',
-        "None)",
+        'db.execute("DELETE FROM messages WHERE id = ?", row), fails_first',
+        "None, fails_first",
     ),
     Sabotage("messages never die", BUS, "if delivery.deliveries >= MAX_DELIVERIES:", "if False:"),
-    Sabotage("nobody is told of dead letters", BUS, "            self.enqueue(db, [message])", "            pass"),
+    Sabotage("nobody is told of dead letters", BUS, "        return self.enqueue(db, [message])", "        return ()"),
+    Sabotage(
+        "a message in hand is delivered by another process too",
+        BUS,
+        "one.published_at + ACK_DEADLINE, 1",
+        "one.published_at, 1",
+    ),
+    Sabotage(
+        "a step begins before its claim is committed",
+        DATABASE,
+        "            settle(part.error is None)\n            self.commit()",
+        "            settle(part.error is None)",
+    ),
+    Sabotage(
+        "the end of a run is told before it is committed",
+        DISPATCHER,
+        "return not late and delivery.message.topic != RUN_FINISHED",
+        "return not late",
+    ),
+    Sabotage(
+        "a run goes on before others that wait",
+        DISPATCHER,
+        "late = self._behind or self._stopping.is_set()",
+        "late = self._stopping.is_set()",
+    ),
+    Sabotage(
+        "what only has to be begun again is lost with its transaction",
+        DISPATCHER,
+        "                    if self._stopping.wait(IDLE_POLL_S):\n                        return",
+        "                    return",
+    ),
     Sabotage("a restart delivers what is not due", BUS, "WHERE deliveries > 0 AND due_at > ?", "WHERE due_at > ?"),
 )

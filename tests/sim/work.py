@@ -6,9 +6,10 @@ from datetime import timedelta
 from common.attempt import Result, _unexpected
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import Receipt, Run, Step
-from common.errors import ErrorKind, LostLeaseError
+from common.errors import ErrorKind, LostLeaseError, StepTimeoutError, SupersededError
 from tests.sim.invariants import CANARY, Rules
 from tests.sim.kernel import Kernel, Killed
+from tests.sim.ledger import SimLedger
 
 WEIGHTS = {  # succeed, fail for now, fail for good, take too long, wait for a job
     "steady": (1, 0, 0, 0, 0),
@@ -24,7 +25,7 @@ class Work:
     """In the place of AttemptRunner. Held to ``timeout_seconds``, as the real one and the platform are."""
 
     def __init__(self, world: Kernel, rules: Rules) -> None:
-        self._world, self._rules = world, rules
+        self._world, self._rules, self._ledger = world, rules, SimLedger()
 
     def run(self, order: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
         self._rules.attempt_began(order, step)
@@ -77,17 +78,33 @@ class Work:
         if config["writes"]:
             if not still_ours():
                 raise LostLeaseError(f"Attempt {step.attempt} of {step.step_id} was superseded.")
-            # Between the look at the lease and the warehouse's commit anything may happen, but for a time-out.
+            # Between the look at the lease and the warehouse's commit anything may happen.
             world.pause(rng.random() * rng.choice((0.1, 5, step.spec.timeout_seconds)))
-            if world.seconds >= ends:
+            if world.chance(5 * world.faults.stalled):
+                self._rules.attempt_stopped(order, step)  # for all that anybody can see
+                world.pause(rng.random() * rng.choice((60, 600, 3600)))
+                world.trace(f"zombie {step.step_id}/{step.attempt} wakes up")
+            elif world.seconds >= ends:
                 return self._too_long(step, ends)
-            self._rules.wrote_rows(order, step)
+            if not self._write(order, step):
+                return AttemptFailed(step.step_id, step.attempt, f"attempt {step.attempt}: refused by the ledger")
             if world.chance(world.faults.killed):
                 raise Killed
-            if world.chance(world.faults.reply_lost):
+            if world.chance(world.faults.reply_lost) and self._write(order, step):  # the client sends it again
                 text = f"attempt {step.attempt} of {step.step_id}: no answer"
                 return AttemptFailed(step.step_id, step.attempt, text, ErrorKind.UNAVAILABLE)
         day, size = order.request.start_date, config["list"]
         outputs = {"items": list(range(size)), "days": [(day + timedelta(days=n)).isoformat() for n in range(size)]}
         name = f"{order.run_id}/{step.step_id}/{step.attempt}"
         return AttemptSucceeded(step.step_id, step.attempt, Receipt(rows, content_hash=name, outputs=outputs))
+
+    def _write(self, order: Run, step: Step) -> bool:
+        """Commit, and return whether the rows are there; a repeat finds them and writes nothing."""
+        days = self._rules.days_of(order, step)
+        try:
+            if self._ledger.commit(step, (order.run_id, step.step_id, step.attempt), days, self._world.now()):
+                self._rules.wrote_rows(order, step)
+        except (SupersededError, StepTimeoutError) as error:
+            self._world.trace(f"{step.step_id}/{step.attempt} is refused: {error}")
+            return False
+        return True

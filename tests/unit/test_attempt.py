@@ -1,11 +1,15 @@
 """One attempt, from the processor to the commit, with a warehouse that only records."""
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.attempt import AttemptRunner, Result
@@ -15,21 +19,32 @@ from common.errors import ErrorKind, LostLeaseError, PermanentError, TransientEr
 from common.ports import Commit, LogLine
 from common.processors.base import Batch, Params, StepContext, TableParams, Waiting
 from common.settings import Settings
+from common.spool import Spool, SpoolResult
+from common.table import Column
 from tests.fakes import FakeClock
 
 DAY = date(2026, 11, 20)
+LEASE = datetime(2026, 11, 21, 6, 2, tzinfo=UTC)
 SCHEMA = "table: t\ndescription: d\ncolumns:\n  - {name: cost, type: BIGNUMERIC}\n"
 
 
 class RecordingWarehouse:
-    """Does nothing and keeps what it was asked, in order. ``loads`` is what it says a load brought."""
+    """Does nothing and keeps what it was asked, in order. ``jobs`` is how many each commit takes."""
 
     decimal_digits = (38, 18)
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.commits: list[Commit] = []
-        self.loads: int | None = None
+        self.files: dict[str, list[dict[str, Any]]] = {}
+        self.labels: dict[str, str] = {}
+        self.seen: Callable[[str], None] = lambda _job_id: None
+        self.jobs = 1
+        self.answer = Receipt(rows=1, mode="replace_key", ingested_at=datetime(2026, 11, 21, tzinfo=UTC))
+
+    def labelled(self, labels: Any, seen: Callable[[str], None]) -> "RecordingWarehouse":
+        self.labels, self.seen = dict(labels), seen
+        return self
 
     def ensure_table(self, target: str, table: Any) -> None:
         self.calls.append("ensure")
@@ -38,17 +53,23 @@ class RecordingWarehouse:
         self.calls.append("keep" if keep else "stage")
         return f"{target}__stage_{name}"
 
-    def load(self, staging: str, table: Any, spool: Path, *, job_id: str) -> int:
-        import pyarrow.parquet as pq
+    def load(self, staging: str, table: Any, spool: Path, *, job_id: str) -> None:
+        self._keep("load", spool, job_id)
 
-        self.calls.append("load")
-        rows: int = pq.read_metadata(spool).num_rows
-        return rows if self.loads is None else self.loads
+    def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
+        self._keep("quarantine", bad_rows, job_id)
 
-    def commit(self, write: Commit) -> Receipt:
+    def _keep(self, what: str, file: Path, job_id: str) -> None:
+        self.calls.append(what)
+        self.files[what] = pq.read_table(file).to_pylist()
+        self.seen(job_id)
+
+    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
         self.calls.append("commit")
         self.commits.append(write)
-        return Receipt(rows=1, table=write.target, job_ids=(write.job_id,))
+        for number in range(self.jobs):
+            self.seen(f"{write.job_id}_{number}")
+        return replace(self.answer, table=write.target)
 
     def drop(self, table_id: str) -> None:
         self.calls.append("drop")
@@ -93,7 +114,7 @@ class World:
     ) -> Result:
         Yielding.does = staticmethod(does)  # type: ignore[assignment]
         spec = StepSpec("extract", "test.yielding", (), 60, config={"destination_table": "t"})
-        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on)
+        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on, fence=7, deadline=LEASE)
         request = RunRequest("run_1", "acme", "a/b/c", DAY, DAY, datetime(2026, 11, 21, tzinfo=UTC))
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(step.spec,))
         return self.runner.run(run, step, lambda: still_ours)
@@ -115,11 +136,15 @@ def rows(*costs: str) -> Callable[[StepContext], Iterator[Batch]]:
 
 def test_an_attempt_stages_loads_commits_and_drops_in_this_order(world: World) -> None:
     result = world.attempt(rows("1", "2"))
-    assert isinstance(result, AttemptSucceeded) and result.receipt.content_hash
+    assert isinstance(result, AttemptSucceeded)
     assert world.warehouse.calls == ["ensure", "stage", "load", "commit", "drop"]
     (commit,) = world.warehouse.commits
     assert (commit.first_day, commit.last_day, commit.job_id) == (DAY, DAY, "run_1_extract_2_commit")
     assert commit.lineage.run_id == "run_1" and commit.lineage.ingested_at == world.clock.now
+    assert (commit.fence, commit.not_after, commit.step_id, commit.attempt) == (7, LEASE, "extract", 2)
+    assert commit.rows == 2 and commit.content_hash and commit.wait_s == 50
+    assert world.warehouse.labels == {"org": "acme", "pipeline": "pipe", "run": "run_1", "step": "extract"}
+    assert result.receipt.job_ids == ("run_1_extract_2_load", "run_1_extract_2_commit_0")
 
 
 def test_an_attempt_that_lost_its_step_does_not_commit(world: World) -> None:
@@ -183,12 +208,100 @@ def test_a_bad_row_ends_the_attempt_before_anything_is_loaded(world: World) -> N
     assert world.warehouse.calls == ["ensure", "stage", "drop"]
 
 
-def test_a_load_that_brought_another_number_of_rows_is_tried_again(world: World) -> None:
-    world.warehouse.loads = 1
-    result = world.attempt(rows("1", "2"))
-    assert isinstance(result, AttemptFailed) and result.kind == "unavailable"
-    assert "2 rows were spooled but the staging table holds 1" in result.error
-    assert "commit" not in world.warehouse.calls
+def test_the_receipt_names_so_many_jobs_and_tells_how_many_more_there_were(world: World) -> None:
+    world.warehouse.jobs = 120
+    result = world.attempt(rows())
+    assert isinstance(result, AttemptSucceeded) and len(result.receipt.job_ids) == 100
+    assert result.receipt.warnings == ("20 more jobs than the 100 of the receipt were run.",)
+
+
+class Spooled(Spool):
+    """A spool that has left rows out, found a column that is new, and seen the rows drift."""
+
+    drift: ClassVar[Any] = {"unknown_columns": {"colour": "STRING"}}
+    fails: ClassVar[bool] = False
+
+    def __init__(self, path: Path, *args: Any, **more: Any) -> None:
+        super().__init__(path, *args, **more)
+        bad = {"reason": ["not a number"], "column": ["cost"], "source": ["bill.csv: line 2"], "row": ["{}"]}
+        pq.write_table(pa.table(bad), path.with_suffix(".bad.parquet"))
+
+    def close(self) -> SpoolResult:
+        if self.fails:
+            raise PermanentError("The rows bring a column that the table lacks.")
+        added = (Column(name="colour", type="STRING"),)
+        return replace(super().close(), bad_rows=1, discarded={"cost": 3}, added=added, drift=self.drift)
+
+
+@pytest.fixture
+def spooled(monkeypatch: pytest.MonkeyPatch) -> type[Spooled]:
+    monkeypatch.setattr("common.writer.Spool", Spooled)
+    monkeypatch.setattr(Spooled, "fails", False)
+    return Spooled
+
+
+def test_rows_that_were_left_out_go_to_the_quarantine_before_the_commit(world: World, spooled: type[Spooled]) -> None:
+    result = world.attempt(rows("1"))
+    assert isinstance(result, AttemptSucceeded) and result.receipt.bad_rows == 1
+    calls = world.warehouse.calls
+    assert calls.index("quarantine") < calls.index("commit")
+    (kept,) = world.warehouse.files["quarantine"]
+    assert kept == {
+        "reason": "not a number",
+        "column": "cost",
+        "source": "bill.csv: line 2",
+        "row": "{}",
+        "x_org_slug": "acme",
+        "x_pipeline_id": "pipe",
+        "x_credential_id": "cred",
+        "x_run_id": "run_1",
+        "step_id": "extract",
+        "attempt": 2,
+        "x_ingested_at": world.clock.now,
+        "x_ingestion_date": world.clock.now.date(),
+    }
+    assert "run_1_extract_2_quarantine" in result.receipt.job_ids
+    told = " ".join(result.receipt.warnings)
+    assert "1 rows were left out" in told and "t__quarantine" in told and "3 values of cost were left out" in told
+
+
+def test_a_column_that_came_up_new_is_added_to_the_target_and_to_staging_before_the_load(
+    world: World, spooled: type[Spooled]
+) -> None:
+    world.attempt(rows("1"))
+    assert world.warehouse.calls[:5] == ["ensure", "stage", "ensure", "stage", "load"]
+    (commit,) = world.warehouse.commits
+    assert commit.table.names == ("cost", "colour")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_drift_is_kept_in_a_file_of_the_run_also_when_it_fails_the_step(
+    world: World, spooled: type[Spooled], fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spooled, "fails", fails)
+    path = world.runner.settings.run_logs / "run_1" / "schema_diff.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"another": {"missing": {}}}')
+    result = world.attempt(rows("1"))
+    assert json.loads(path.read_text()) == {"another": {"missing": {}}, "extract": Spooled.drift}
+    if fails:
+        assert isinstance(result, AttemptFailed) and "commit" not in world.warehouse.calls
+    else:
+        assert isinstance(result, AttemptSucceeded) and result.receipt.drift == Spooled.drift
+        assert "The rows differ from the contract of t: unknown columns colour." in result.receipt.warnings
+
+
+def test_without_drift_there_is_no_file_about_it(world: World) -> None:
+    world.attempt(rows("1"))
+    assert not world.runner.settings.run_logs.exists()
+
+
+def test_what_the_commit_has_to_say_is_in_the_receipt_and_in_the_log(world: World) -> None:
+    world.warehouse.answer = Receipt(mode="append_once", warnings=("run_0 has appended 2026-11-20 already",))
+    result = world.attempt(rows("1"))
+    assert isinstance(result, AttemptSucceeded) and result.receipt.ingested_at is None
+    assert result.receipt.warnings == ("run_0 has appended 2026-11-20 already",)
+    assert [line.message for line in world.logs.lines] == list(result.receipt.warnings)
 
 
 def test_rounding_and_warnings_are_in_the_receipt_and_in_the_log(world: World) -> None:

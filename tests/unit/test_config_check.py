@@ -116,6 +116,19 @@ def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
         ("  - {name: b c, type: DATE}\n", "columns[1].name: must match ^[A-Za-z_]"),
         ("  - {name: [b], type: DATE}\n", "columns[1].name: must be text. Put it in quotes."),
         ("  - b\n", "columns[1]: must be a mapping of keys to values."),
+        (
+            "  - {name: b, type: DATE, mode: REQUIRED, policy: discard_value}\n",
+            "5: columns[1].policy: a discarded value becomes NULL, which a REQUIRED column refuses. Use discard_row,",
+        ),
+        (
+            "  - {name: b, type: DATE, policy: discard_rows}\n",
+            "policy: must be one of 'freeze', 'discard_value' or 'discard_row'. Did you mean 'discard_row'?",
+        ),
+        ("  - {name: b, type: DATE, policy: evolve}\n", "5: columns[1].policy: must be one of 'freeze',"),
+        ("  - {name: _PARTITIONTIME, type: DATE}\n", "5: columns[1].name: BigQuery keeps names like '_PARTITIONTIME'"),
+        ("unknown_columns: evolv\n", "5: unknown_columns: must be one of 'evolve', 'freeze', 'discard_value' or"),
+        ("version: 0\n", "5: version: must be greater than or equal to 1."),
+        ("version: '1'\n", "5: version: must be a whole number."),
     ],
 )
 def test_mistakes_in_a_contract_are_named_with_line_and_field(world: ConfigWorld, contract: str, expected: str) -> None:
@@ -142,3 +155,51 @@ def test_nothing_in_any_file_stops_the_check_of_the_others(world: ConfigWorld) -
     world.write("schemas/cost.yml", "[[[[")
     world.write("system/providers.yml", "a: &b *b\n")
     assert [result.ok for result in validate_tree(world.root)] == [False, False, False, False, True, False, True]
+
+
+@pytest.mark.parametrize("name", ["cost__commits", "org_meta_costs"])
+def test_names_of_tables_that_the_engine_keeps_are_refused(world: ConfigWorld, name: str) -> None:
+    text = f"table: {name}\ndescription: d\ncolumns:\n  - {{name: a, type: STRING}}\n"
+    world.write(f"schemas/{name}.yml", text)
+    problem = str(only_bad(validate_tree(world.root)).problems[0])
+    assert problem.startswith(f"configs/schemas/{name}.yml:1: table: ")
+
+
+META = """\
+table: org_meta_x
+description: d
+partition_by: at
+cluster_by: [name]
+columns:
+  - {name: at, type: TIMESTAMP}
+  - {name: name, type: STRING}
+  - {name: more, type: JSON}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("partition_by: at", "partition_by: att", "3: partition_by: no column is named 'att'. Did you mean 'at'?"),
+        ("partition_by: at", "partition_by: name", "3: partition_by: name is STRING: partitions are days"),
+        ("partition_by: at\n", "", "1: partition_by: is required. Add it."),
+        ("[name]", "[nam]", "4: cluster_by[0]: no column is named 'nam'. Did you mean 'name'?"),
+        ("[name]", "[more]", "4: cluster_by[0]: more is JSON, which BigQuery can't sort by."),
+        ("[name]", "[]", "4: cluster_by: must hold at least 1."),
+        ("table: org_meta_x", "table: runs_x", "1: table: must be 'org_meta_x', the name of its file."),
+    ],
+)
+def test_mistakes_in_a_contract_of_a_table_about_runs_are_named(
+    world: ConfigWorld, old: str, new: str, expected: str
+) -> None:
+    world.write("schemas/meta/org_meta_x.yml", META)
+    assert all(result.ok for result in validate_tree(world.root))
+    world.fresh()
+    world.write("schemas/meta/org_meta_x.yml", META.replace(old, new))
+    problems = [str(problem) for problem in only_bad(validate_tree(world.root)).problems]
+    assert any(expected in problem for problem in problems), problems
+
+
+def test_a_table_about_runs_has_a_name_that_says_so(world: ConfigWorld) -> None:
+    world.write("schemas/meta/runs.yml", META.replace("org_meta_x", "runs"))
+    assert "tables about runs are named org_meta_*" in str(only_bad(validate_tree(world.root)).problems[0])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common.config.json_schema import SCHEMA_FILE, pipeline_schema, schema_text
+from common.config.json_schema import CONTRACT_SCHEMA_FILE, SCHEMA_FILE, contract_schema, pipeline_schema, schema_texts
 from common.config.loader import ConfigTree
 from common.config.templates import NAMES
 from common.paths import configs_dir
@@ -108,14 +108,43 @@ def test_a_valid_pipeline_passes_and_bad_ones_fail(schema: dict[str, Any]) -> No
     assert check(good | {"steps": [step | {"config": step["config"] | {"limit": "{run_id}"}}]})
 
 
-def test_the_schema_in_the_repository_is_up_to_date() -> None:
-    committed = (configs_dir() / SCHEMA_FILE).read_text("utf-8")
-    assert committed == schema_text(), "run: python main.py schema"
-    assert json.loads(committed)["$ref"] == "#/$defs/PipelineConfig"
+def test_the_schemas_in_the_repository_are_up_to_date() -> None:
+    for name, text in schema_texts().items():
+        assert (configs_dir() / name).read_text("utf-8") == text, "run: python main.py schema"
+    assert json.loads(schema_texts()[SCHEMA_FILE])["$ref"] == "#/$defs/PipelineConfig"
 
 
-def test_every_pipeline_of_the_repository_points_editors_at_the_schema() -> None:
+def points_at(path: Path, schema_file: str) -> bool:
+    first = path.read_text("utf-8").split("\n", 1)[0]
+    target = (path.parent / first.removeprefix(HEADER)).resolve()
+    return first.startswith(HEADER) and target == (configs_dir() / schema_file).resolve()
+
+
+def test_every_pipeline_and_contract_of_the_repository_points_editors_at_its_schema() -> None:
     for path in ConfigTree(configs_dir()).routes().values():
-        first = path.read_text("utf-8").split("\n", 1)[0]
-        assert first.startswith(HEADER), path
-        assert (path.parent / first.removeprefix(HEADER)).resolve() == (configs_dir() / SCHEMA_FILE).resolve(), path
+        assert points_at(path, SCHEMA_FILE), path
+    for path in (configs_dir() / "schemas").rglob("*.yml"):
+        assert points_at(path, CONTRACT_SCHEMA_FILE), path
+
+
+def test_every_key_of_a_contract_has_a_description_and_unknown_ones_are_refused() -> None:
+    for part in contract_schema()["$defs"].values():
+        assert [key for key, its in part["properties"].items() if not its.get("description")] == []
+        assert part["additionalProperties"] is False
+
+
+def test_valid_contracts_pass_and_bad_ones_fail() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    check = jsonschema.Draft202012Validator(contract_schema()).is_valid
+    contracts = [yaml.safe_load(path.read_text("utf-8")) for path in (configs_dir() / "schemas").rglob("*.yml")]
+    assert len(contracts) == 8
+    for good in contracts:
+        assert check(good), good["table"]
+        for bad in (
+            {key: value for key, value in good.items() if key != "columns"},
+            good | {"versoin": 2},
+            good | {"version": 0},
+            good | {"unknown_columns": "keep"},
+            good | {"columns": [good["columns"][0] | {"type": "FLOAT64"}]},
+        ):
+            assert not check(bad), bad

@@ -20,9 +20,11 @@ def at(minutes: float) -> datetime:
     return MORNING + timedelta(minutes=minutes)
 
 
-def step(step_id: str = "load", rows: int = 2, minute: float = 1, took: float = 1, content: str = "aa") -> Step:
+def step(
+    step_id: str = "load", rows: int = 2, minute: float = 1, took: float = 1, content: str = "aa", mode: str = ""
+) -> Step:
     """A step that has committed at ``minute`` and was recorded as succeeded ``took`` minutes later."""
-    receipt = Receipt(rows, TABLE, ("job",), content, at(minute))
+    receipt = Receipt(rows, TABLE, ("job",), content, at(minute), mode=mode)
     return Step(StepSpec(step_id, "x"), StepStatus.SUCCEEDED, attempt=1, receipt=receipt, ended_at=at(minute + took))
 
 
@@ -169,3 +171,63 @@ def test_what_a_rerun_has_kept_is_checked_with_the_run_that_wrote_it() -> None:
     again = run("two", step(), minute=10, rerun_of="one")
     (finding,) = verified([run("one", step()), again], [rows()])
     assert (finding.kind, finding.run_id) == ("kept", "two") and "main.py verify one" in finding.text
+
+
+def test_rows_that_a_later_merge_left_alone_are_right_and_those_it_took_are_noted() -> None:
+    runs = [run("one", step(rows=3, mode="merge")), run("two", step(rows=1, minute=5, mode="merge"))]
+    left_alone = verified(runs, [rows(count=3), rows("two", minute=5, count=1)])
+    assert left_alone == []
+    (taken,) = verified(runs, [rows(count=2), rows("two", minute=5, count=1)])
+    assert named([taken]) == [("replaced", "one", "load", D1, 0, 2)] and not taken.is_wrong
+    assert taken.text == "two load has replaced rows of 2026-11-01."
+
+
+def test_of_a_merge_missing_doubled_and_changed_rows_are_found_too() -> None:
+    one = run("one", step(rows=3, mode="merge"))
+    two = run("two", step(rows=1, minute=5, mode="merge"))
+    assert named(verified([one], [rows(count=2)])) == [("missing", "one", "load", D1, 3, 2)]
+    assert named(verified([one, two], [rows(count=4), rows("two", minute=5, count=1)])) == [
+        ("doubled", "one", "load", D1, 3, 4)
+    ]
+    changed = verified([one, two], [rows(count=3), rows("two", minute=5, count=1)], {"one": "bb"})
+    assert named(changed) == [("content", "one", "load", D1, 3, 3)]
+    assert named(verified([one], [rows(count=3), rows(minute=2, count=1)])) == [
+        ("stale attempt", "one", "load", D1, 0, 1)
+    ]
+
+
+def test_an_append_that_found_its_days_in_has_nothing_to_answer_for_and_takes_nothing_away() -> None:
+    nothing = step(rows=0, minute=5, content="", mode="append_once")
+    nothing = replace(nothing, receipt=replace(nothing.receipt, ingested_at=None))
+    runs = [run("one", step(mode="append_once")), run("two", nothing, minute=4)]
+    assert verified(runs, [rows()]) == []
+    (finding,) = verified(runs, [rows(count=1)])
+    assert named([finding]) == [("missing", "one", "load", D1, 2, 1)]
+    assert "a rerun" not in finding.text and f"{TABLE}__commits" in finding.text
+
+
+def test_a_day_that_was_appended_twice_is_doubled() -> None:
+    runs = [run("one", step(mode="append_once")), run("two", step(minute=5, mode="append_once"))]
+    first = verified(runs, [rows(), rows("two", minute=5)])[0]
+    assert named([first]) == [("doubled", "one", "load", D1, 0, 2)]
+    assert "two load has appended the same day" in first.text
+
+
+DAY_MINUTES = 24 * 60
+
+
+def test_a_snapshot_is_replaced_by_one_of_the_same_day_of_ingestion_whatever_its_days() -> None:
+    morning = run("one", step(rows=3, mode="truncate_partition"), days=(D1, D2))
+    evening = run("two", step(minute=60, mode="truncate_partition"), days=(D3, D3))
+    gone = verified([morning, evening], [rows("two", D3, minute=60)])
+    assert [(f.kind, f.run_id) for f in gone] == [("replaced", "one")]
+    left_over = verified([morning, evening], [rows(count=3), rows("two", D3, minute=60)])
+    assert [(f.kind, f.run_id, f.found) for f in left_over] == [("doubled", "one", 3), ("replaced", "one", 0)]
+
+
+def test_a_snapshot_of_the_next_day_leaves_the_one_of_today() -> None:
+    today = run("one", step(rows=3, mode="truncate_partition"), days=(D1, D2))
+    tomorrow = run("two", step(minute=DAY_MINUTES, mode="truncate_partition"), days=(D1, D2))
+    both = [rows(count=2), rows(day=D2, count=1), rows("two", minute=DAY_MINUTES)]
+    assert verified([today, tomorrow], both) == []
+    assert named(verified([today, tomorrow], both[1:])) == [("missing", "one", "load", None, 3, 1)]

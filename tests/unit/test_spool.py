@@ -1,7 +1,7 @@
 """The spool: what fits the contract is kept exactly, what does not is refused with row, column and value."""
 
 import tracemalloc
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import PermanentError, TransientError
-from common.spool import CHARS_PER_GROUP, Spool, SpoolResult
+from common.processors.base import Batch
+from common.spool import Spool, SpoolResult
+from common.spool.rows import MAX_BYTES
 from common.table import DATA_DATE, Table
 
 TABLE = Table.model_validate(
@@ -39,10 +41,10 @@ def row(**more: Any) -> dict[str, Any]:
     return {"name": "a", DATA_DATE: DAY, **more}
 
 
-def spool(path: Path, *batches: Iterable[Mapping[str, Any]], digits: tuple[int, int] = EMULATOR) -> SpoolResult:
+def spool(path: Path, *batches: Sequence[Mapping[str, Any]], digits: tuple[int, int] = EMULATOR) -> SpoolResult:
     writing = Spool(path / "rows.parquet", TABLE, DAY, DAY, digits)
     for batch in batches:
-        writing.write(batch)
+        writing.write(Batch(batch))
     return writing.close()
 
 
@@ -183,7 +185,10 @@ def test_memory_stays_flat_however_many_rows(tmp_path: Path) -> None:
 
     def passed(count: int) -> int:
         tracemalloc.start()
-        spool(tmp_path, (row(name=f"name {n}", cost=Decimal(n)) for n in range(count)))
+        writing = Spool(tmp_path / "rows.parquet", TABLE, DAY, DAY, EMULATOR)
+        for begin in range(0, count, 5_000):
+            writing.write(Batch([row(name=f"name {n}", cost=Decimal(n)) for n in range(begin, begin + 5_000)]))
+        writing.close()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
@@ -194,10 +199,13 @@ def test_memory_stays_flat_however_many_rows(tmp_path: Path) -> None:
 def test_memory_stays_flat_however_wide_the_rows(tmp_path: Path) -> None:
     """300 MiB of text in few rows: never more at a time than a row group may hold, twice."""
     tracemalloc.start()
-    spool(tmp_path, (row(name=chr(65 + n % 26) * 2**20) for n in range(300)))
+    writing = Spool(tmp_path / "rows.parquet", TABLE, DAY, DAY, EMULATOR)
+    for n in range(300):
+        writing.write(Batch([row(name=chr(65 + n % 26) * 2**20)]))
+    writing.close()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * CHARS_PER_GROUP
+    assert peak < 2 * MAX_BYTES
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

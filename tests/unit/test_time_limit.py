@@ -1,5 +1,6 @@
 """Work that has used up its time is ended, whether it looks at the clock or not."""
 
+import random
 import threading
 import time
 from contextlib import suppress
@@ -65,3 +66,22 @@ def test_a_thread_is_not_disturbed_after_its_work_has_ended() -> None:
         with suppress(StepTimeoutError):
             limited(lambda: time.sleep(0.002), 0.002, "s")
         time.sleep(0)
+
+
+def test_a_time_that_is_up_just_when_the_work_ends_holds_up_nobody() -> None:
+    def work() -> None:
+        end = time.monotonic() + random.uniform(0.0018, 0.0022)
+        while time.monotonic() < end:
+            pass
+
+    def often() -> None:
+        for _ in range(100):
+            with suppress(StepTimeoutError):
+                limited(work, 0.002, "s")
+
+    threads = [threading.Thread(target=often, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)

@@ -382,3 +382,14 @@ def test_the_same_inputs_always_give_the_same_transition() -> None:
     world = World(step("a"), step("b", "a"))
     event = AttemptClaimed("a", 1, "me")
     assert transitions.apply(world.run, event, at(1)) == transitions.apply(replace(world.run), event, at(1))
+
+
+def test_a_fence_grows_with_every_claim_of_a_step_even_if_the_clock_stands_still() -> None:
+    world = World(step("a", attempts=3))
+    fences = []
+    for attempt, after in ((1, 0), (2, 5), (3, 0)):
+        world.claim("a", attempt, after=after)
+        fences.append(world.records["a"].fence)
+        world.fail("a", attempt)
+    assert fences[0] < fences[1] < fences[2]
+    assert fences[1] - fences[0] == 5_000_000 and fences[2] == fences[1] + 1

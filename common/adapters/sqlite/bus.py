@@ -2,18 +2,23 @@
 
 A message is leased for a while when it is handed out and deleted when acknowledged; one that is not comes back.
 After ``MAX_DELIVERIES`` it moves to the dead letters with its last error, as Pub/Sub's dead-letter policy does.
+
+Whoever delivers in this process gets messages straight from its publisher (``serve``), stored as leased already, so
+that nobody has to look for them; and what a delivery on one of its threads publishes (``holding``) is in its hand
+before it is stored, so that what is settled in the same transaction never is.
 """
 
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import count
 
-from common.adapters.sqlite.database import Database, from_micros, to_micros
+from common.adapters.sqlite.database import Batch, Database, from_micros, to_micros
 from common.ports import Message
 from common.topics import DEAD_LETTERS
 
@@ -28,15 +33,39 @@ WHERE id IN (SELECT id FROM messages WHERE due_at <= ? {only}ORDER BY due_at, id
 RETURNING id, topic, source, key, data, published_at, deliveries
 """
 
+INSERT = """
+INSERT INTO messages (id, topic, source, key, data, published_at, due_at, deliveries) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+NUMBERS = count(time.time_ns())
+"""No number is ever given twice, by this process or any other on the file: a late acknowledgement must hit nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message handed out, with its number and how often it was handed out before and now."""
+    """A message handed out, with its number (0: it is not stored) and how often it was handed out before and now."""
 
     message_id: int
     message: Message
     published_at: datetime
     deliveries: int
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it was published before its time."""
+        return self.message.not_before is not None and self.message.not_before > self.published_at
+
+
+class Taker:
+    """Who takes messages as they are published; this one takes none."""
+
+    def room(self) -> int:
+        """Return how many messages it would begin with at once."""
+        return 0
+
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Deliver these, which are committed and leased."""
 
 
 def _now() -> datetime:
@@ -51,30 +80,82 @@ class SqliteBus:
         self._now = now
         self._news = threading.Condition()
         self._version = 0
+        self._taker = Taker()
+        self._local = threading.local()
 
     def publish(self, messages: Sequence[Message]) -> None:
-        self._database.write(lambda db: self.enqueue(db, messages))
-        self.wake()
+        later = self._held(messages)
+        if later:
+            self.sent(self._database.write(lambda db: self._store(db, later), fails_first=True))
 
-    def enqueue(self, db: sqlite3.Connection, messages: Sequence[Message]) -> None:
-        """Insert messages in the caller's transaction. The caller wakes the bus after its commit."""
-        if not messages:
-            return
-        now = to_micros(self._now())
-        db.executemany(
-            "INSERT INTO messages (topic, source, key, data, published_at, due_at) VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    m.topic,
-                    m.source,
-                    m.key,
-                    json.dumps(m.data, ensure_ascii=False),
-                    now,
-                    now if m.not_before is None else to_micros(m.not_before),
-                )
-                for m in messages
-            ],
-        )
+    def enqueue(self, db: sqlite3.Connection, messages: Sequence[Message]) -> Sequence[Delivery]:
+        """Insert messages in the caller's transaction; the caller gives what this returns to ``sent`` behind it."""
+        return self._store(db, self._held(messages) if self._database.batching else self._deliveries(messages))
+
+    def _held(self, messages: Sequence[Message]) -> Sequence[Delivery]:
+        """Put what is due into the hand of this thread, if it has one; return what is to be stored."""
+        found = self._deliveries(messages)
+        hand: list[Delivery] | None = getattr(self._local, "hand", None)
+        if hand is None:
+            return found
+        hand += [one for one in found if not one.is_early]
+        return [one for one in found if one.is_early]
+
+    def _deliveries(self, messages: Sequence[Message]) -> list[Delivery]:
+        now = self._now()
+        return [Delivery(0, message, now, 1) for message in messages]
+
+    def _store(self, db: sqlite3.Connection, found: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Insert messages: leased as far as the taker has room for those that are due, free for pullers beyond."""
+        room = self._taker.room()
+        stored = []
+        for one in found:
+            if one.is_early:
+                assert one.message.not_before is not None
+                stored.append(self._insert(db, one, one.message.not_before, 0))
+            elif room > 0:
+                room -= 1
+                stored.append(self._insert(db, one, one.published_at + ACK_DEADLINE, 1))
+            else:
+                stored.append(self._insert(db, one, one.published_at, 0))
+        return stored
+
+    @staticmethod
+    def _insert(db: sqlite3.Connection, one: Delivery, due_at: datetime, deliveries: int) -> Delivery:
+        m, data = one.message, json.dumps(one.message.data, ensure_ascii=False)
+        number = next(NUMBERS)
+        row = (number, m.topic, m.source, m.key, data, to_micros(one.published_at), to_micros(due_at), deliveries)
+        db.execute(INSERT, row)
+        return Delivery(number, m, one.published_at, deliveries)
+
+    def sent(self, stored: Sequence[Delivery]) -> None:
+        """Pass on what ``enqueue`` has stored, now that it is committed."""
+        leased = [one for one in stored if one.deliveries]
+        if leased:
+            self._taker.take(leased)
+        if len(leased) < len(stored):
+            self.wake()
+
+    def serve(self, taker: Taker) -> None:
+        """Hand what this process publishes to ``taker`` from now on, as far as it has room."""
+        self._taker = taker
+
+    @contextmanager
+    def holding(self) -> Iterator[list[Delivery]]:
+        """Give the list that gets what this thread publishes in the block; the caller delivers or ``keep``s it.
+
+        It is not safe before that. A function that died here would have published nothing.
+        """
+        hand: list[Delivery] = []
+        self._local.hand = hand
+        try:
+            yield hand
+        finally:
+            self._local.hand = None
+
+    def keep(self, found: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Store messages that are only in hand, in this thread's batch; ``sent`` is for those, too."""
+        return self._database.write(lambda db: self._store(db, found), fails_first=True) if found else ()
 
     def wake(self) -> None:
         """Tell pullers of this process to look again."""
@@ -87,45 +168,41 @@ class SqliteBus:
         """How often the bus was woken: what ``wait`` compares with."""
         return self._version
 
-    def batch(self) -> AbstractContextManager[None]:
+    def batch(self) -> Batch:
         """Return a block in which all that this thread pulls, acknowledges and writes is one transaction."""
         return self._database.batch()
 
-    def pull(self, limit: int, taken: Sequence[Delivery] = (), topics: Sequence[str] | None = None) -> list[Delivery]:
-        """Lease up to ``limit`` messages that are due, oldest due first; acknowledge those ``taken`` with it.
-
-        With ``topics``, only messages of these.
-        """
+    def pull(self, limit: int, topics: Sequence[str] | None = None) -> list[Delivery]:
+        """Lease up to ``limit`` messages that are due, oldest due first. With ``topics``, only messages of these."""
         now = self._now()
         only = f"AND topic IN ({', '.join('?' * len(topics))}) " if topics else ""
         leased = (to_micros(now + ACK_DEADLINE), to_micros(now), *(topics or ()), limit)
-
-        def lease(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
-            if taken:
-                db.executemany("DELETE FROM messages WHERE id = ?", [(d.message_id,) for d in taken])
-            return db.execute(LEASE.format(only=only), leased).fetchall() if limit else []
-
+        rows = self._database.write(lambda db: db.execute(LEASE.format(only=only), leased).fetchall())
         return [
             Delivery(number, Message(topic, key, json.loads(data), source=source), from_micros(published), deliveries)
-            for number, topic, source, key, data, published, deliveries in sorted(self._database.write(lease))
+            for number, topic, source, key, data, published, deliveries in sorted(rows)
         ]
 
     def ack(self, delivery: Delivery) -> None:
         """Delete a message whose function has done its work."""
-        self._database.write(lambda db: db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,)))
+        if delivery.message_id:
+            row = (delivery.message_id,)
+            self._database.write(lambda db: db.execute("DELETE FROM messages WHERE id = ?", row), fails_first=True)
 
     def nack(self, delivery: Delivery, error: str) -> None:
         """Give a message back: soon again at first, later and later, at last to the dead letters."""
         now = self._now()
         if delivery.deliveries >= MAX_DELIVERIES:
-            self._database.write(lambda db: self._bury(db, delivery, error, to_micros(now)))
-            self.wake()
-        else:
-            pause = timedelta(seconds=min(0.1 * 4**delivery.deliveries, 60))
-            row = (to_micros(now + pause), delivery.message_id)
+            self.sent(self._database.write(lambda db: self._bury(db, delivery, error, to_micros(now))))
+            return
+        due_at = now + timedelta(seconds=min(0.1 * 4**delivery.deliveries, 60))
+        if delivery.message_id:
+            row = (to_micros(due_at), delivery.message_id)
             self._database.write(lambda db: db.execute("UPDATE messages SET due_at = ? WHERE id = ?", row))
+        else:
+            self._database.write(lambda db: self._insert(db, delivery, due_at, delivery.deliveries))
 
-    def _bury(self, db: sqlite3.Connection, delivery: Delivery, error: str, now: int) -> None:
+    def _bury(self, db: sqlite3.Connection, delivery: Delivery, error: str, now: int) -> Sequence[Delivery]:
         """Move a message to the dead letters, and tell whoever listens to them."""
         db.execute(
             "INSERT INTO dead_letters (topic, key, data, published_at, died_at, deliveries, error)"
@@ -133,9 +210,10 @@ class SqliteBus:
             (now, error, delivery.message_id),
         )
         db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,))
-        if delivery.message.topic != DEAD_LETTERS:
-            message = replace(delivery.message, topic=DEAD_LETTERS, source=delivery.message.topic)
-            self.enqueue(db, [message])
+        if delivery.message.topic == DEAD_LETTERS:
+            return ()
+        message = replace(delivery.message, topic=DEAD_LETTERS, source=delivery.message.topic)
+        return self.enqueue(db, [message])
 
     def release(self) -> None:
         """Make every leased message due now: for a start, when whoever held them is known to be dead."""

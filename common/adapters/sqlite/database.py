@@ -3,18 +3,21 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from common.errors import TransientError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_S = 30.0
 CHECKPOINT_PAGES = 8_000
 """A checkpoint syncs the whole file while a writer waits: every 32 MB instead of every 4."""
+
+WRITER_CACHE_KB = 32_000
+"""Ids are random, so writes go all over the file: what is not in the cache is read again."""
 
 SCHEMA = """
 CREATE TABLE runs (
@@ -28,15 +31,16 @@ CREATE TABLE steps (
   body BLOB NOT NULL, PRIMARY KEY (run_id, step_id)
 ) WITHOUT ROWID;
 CREATE INDEX steps_by_deadline ON steps (deadline) WHERE deadline IS NOT NULL;
-CREATE TABLE changes (id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, body BLOB NOT NULL);
-CREATE INDEX changes_by_run ON changes (run_id, id);
+CREATE TABLE changes (
+  run_id TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (run_id, number)
+) WITHOUT ROWID;
 CREATE TABLE logs (
   id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, at INTEGER NOT NULL, severity TEXT NOT NULL, step_id TEXT NOT NULL,
   attempt INTEGER NOT NULL, message TEXT NOT NULL
 );
 CREATE INDEX logs_by_run ON logs (run_id, id);
 CREATE TABLE messages (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL,
+  id INTEGER PRIMARY KEY, topic TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL,
   data TEXT NOT NULL, published_at INTEGER NOT NULL, due_at INTEGER NOT NULL, deliveries INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX messages_by_due ON messages (due_at, id);
@@ -50,9 +54,8 @@ CREATE TABLE usage (
   PRIMARY KEY (org_slug, period)
 ) WITHOUT ROWID;
 CREATE TABLE reservations (
-  run_id TEXT PRIMARY KEY, org_slug TEXT NOT NULL, day TEXT NOT NULL, month TEXT NOT NULL, expires_at INTEGER NOT NULL
+  org_slug TEXT NOT NULL, run_id TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (org_slug, run_id)
 ) WITHOUT ROWID;
-CREATE INDEX reservations_by_org ON reservations (org_slug, expires_at);
 CREATE TABLE credentials (
   org_slug TEXT NOT NULL, credential_id TEXT NOT NULL, provider TEXT NOT NULL, created_at INTEGER NOT NULL,
   sealed BLOB NOT NULL, PRIMARY KEY (org_slug, credential_id)
@@ -60,10 +63,18 @@ CREATE TABLE credentials (
 """
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+SYNC = getattr(os, "fdatasync", os.fsync)
+"""Syncs a file's bytes and its size; the time of its change need not be true. Not every Unix has it."""
+
+TROUBLE = (sqlite3.DatabaseError, OSError)
+
+
 def to_micros(at: datetime) -> int:
     """Return an aware time as whole microseconds since 1970, exactly."""
-    delta = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    return (at - EPOCH) // MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
@@ -75,8 +86,8 @@ def from_micros(micros: int) -> datetime:
 class _Work[T]:
     """One caller's part of a shared transaction, and what came of it."""
 
-    def __init__(self, does: Callable[[sqlite3.Connection], T]) -> None:
-        self.does = does
+    def __init__(self, does: Callable[[sqlite3.Connection], T], fails_first: bool) -> None:
+        self.does, self.fails_first = does, fails_first
         self.done = False
         self.error: BaseException | None = None
         self.result: T
@@ -99,13 +110,17 @@ class Database:
         self._writing = threading.Lock()
         self._arriving = threading.Lock()
         self._waiting: list[_Work[Any]] = []
+        self._syncing = threading.Lock()
+        self._commits = self._synced = 0
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._writer = self._connect()
-        self._durable = False
+        self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
         self.write(self._make_tables)
-        with self._translated("opened"):
+        try:
             # The write-ahead log holds what is committed; it stays the same file while a connection is open.
             self._wal = os.open(f"{path}-wal", os.O_RDONLY)
+        except OSError as error:
+            raise self.trouble("opened", error) from error
 
     def _make_tables(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -120,7 +135,7 @@ class Database:
             )
 
     def _connect(self) -> sqlite3.Connection:
-        with self._translated("opened"):
+        try:
             db = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
             )
@@ -128,116 +143,210 @@ class Database:
             # A commit is not synced by itself: what must outlive a power cut says so, see ``write``.
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        except sqlite3.DatabaseError as error:
+            raise self.trouble("opened", error) from error
         return db
 
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection for reading; in a batch of its own, the one that sees what it wrote."""
-        if self._batching():
+        local = self._local
+        if getattr(local, "batch", None) is not None:
             return self._writer
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        db: sqlite3.Connection | None = getattr(local, "db", None)
         if db is None:
-            self._local.db = db = self._connect()
+            local.db = db = self._connect()
         return db
 
-    def write[T](self, does: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+    @property
+    def batching(self) -> bool:
+        """Whether this thread is in a batch of its own."""
+        return getattr(self._local, "batch", None) is not None
+
+    def write[T](
+        self, does: Callable[[sqlite3.Connection], T], *, durable: bool = False, fails_first: bool = False
+    ) -> T:
         """Run ``does`` in a write transaction; return its result once that is committed.
 
         A commit outlives this process. One that is ``durable``, and all before it, outlive a power cut too; after one
         the file is as it was at some commit since then, which is a state to go on from. Callers that come while
         another one's transaction is at work wait, and then share the next: one of them runs the work of all, each
-        behind a savepoint. What a caller raises undoes its own part alone. Raises TransientError when the disk is
-        full or the lock is not to be had.
+        behind a savepoint. What a caller raises undoes its own part alone; one that raises before it has changed
+        anything or not at all (``fails_first``) needs no savepoint. Raises TransientError when the disk is full or the
+        lock is not to be had.
         """
-        if self._batching():
-            part = _Work(does)
-            self._do_part(self._writer, part)
-            self._durable = self._durable or durable
-            return part.outcome()
-        work = _Work(does)
+        batch: Batch | None = getattr(self._local, "batch", None)
+        if batch is not None:
+            return batch.write(_Work(does, fails_first), durable=durable)
+        work = _Work(does, fails_first)
         with self._arriving:
             self._waiting.append(work)
         with self._writing:
             if not work.done:
                 with self._arriving:
-                    batch, self._waiting = self._waiting, []
-                self._commit(batch)
+                    works, self._waiting = self._waiting, []
+                self._commit(works)
         result = work.outcome()
         if durable:
-            self._sync()
+            self.sync()
         return result
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Make everything that this thread writes in the block one transaction, committed at its end.
+    def batch(self) -> "Batch":
+        """Return a block in which everything that this thread writes is one transaction, committed at its end.
 
         Each write still stands or falls alone; reads of this thread see the writes before. Nothing of it is safe
-        before the block has ended: whoever acknowledges something must do so inside, too. Raises TransientError,
-        and has then written nothing.
+        before it is committed: whoever acknowledges something must do so inside, too. Raises TransientError, and has
+        then written nothing.
         """
-        with self._writing, self._translated("written"):
-            self._local.batching = True
-            self._durable = False
-            self._writer.execute("BEGIN IMMEDIATE")
+        return Batch(self)
+
+    def once_committed(self, does: Callable[[], None]) -> None:
+        """Call this once what this thread has written is committed: with the end of its batch, or at once."""
+        batch: Batch | None = getattr(self._local, "batch", None)
+        if batch is None:
+            does()
+        else:
+            batch.after(does)
+
+    def sync(self) -> None:
+        """Have all that this thread has committed outlive a power cut. Others go on writing meanwhile.
+
+        Threads that come while another one's sync is at work wait, and then share the next.
+        """
+        wanted = self._commits
+        with self._syncing:
+            if self._synced >= wanted:
+                return
+            covered = self._commits
             try:
-                yield
-                self._writer.execute("COMMIT")
-            finally:
-                self._local.batching = False
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-        if self._durable:
-            self._sync()
+                SYNC(self._wal)
+            except OSError as error:
+                raise TransientError(f"{self.path.name} could not be synced to its disk: {error.strerror}.") from error
+            self._synced = covered
 
-    def _sync(self) -> None:
-        """Have all that is committed outlive a power cut. Other writers go on meanwhile."""
-        try:
-            os.fsync(self._wal)
-        except OSError as error:
-            raise TransientError(f"{self.path.name} could not be synced to its disk: {error.strerror}.") from error
-
-    def _batching(self) -> bool:
-        return getattr(self._local, "batching", False)
+    def end(self, db: sqlite3.Connection) -> None:
+        """Commit what was written, and count that."""
+        db.execute("COMMIT")
+        self._commits += 1
 
     def _commit(self, batch: list[_Work[Any]]) -> None:
         db = self._writer
         try:
-            with self._translated("written"):
-                # IMMEDIATE takes the write lock at once, so that processes queue instead of failing half-way.
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    if len(batch) == 1:
-                        batch[0].result = batch[0].does(db)
-                    else:
-                        for work in batch:
-                            self._do_part(db, work)
-                    db.execute("COMMIT")
-                except BaseException:
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                    raise
+            # IMMEDIATE takes the write lock at once, so that processes queue instead of failing half-way.
+            db.execute("BEGIN IMMEDIATE")
+            if len(batch) == 1:
+                batch[0].result = batch[0].does(db)
+            else:
+                for work in batch:
+                    self._do_part(db, work)
+            self.end(db)
         except BaseException as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             for work in batch:
-                work.error = work.error or error
+                work.error = work.error or (self.trouble("written", error) if isinstance(error, TROUBLE) else error)
         finally:
             for work in batch:
                 work.done = True
 
-    def _do_part(self, db: sqlite3.Connection, work: _Work[Any]) -> None:
-        db.execute("SAVEPOINT part")
+    @staticmethod
+    def _do_part(db: sqlite3.Connection, work: _Work[Any]) -> None:
+        if not work.fails_first:
+            db.execute("SAVEPOINT part")
         try:
             work.result = work.does(db)
         except sqlite3.DatabaseError:
             raise  # the file's trouble is everybody's
         except BaseException as error:
-            db.execute("ROLLBACK TO part")
+            if not work.fails_first:
+                db.execute("ROLLBACK TO part")
             work.error = error
-        db.execute("RELEASE part")
+        if not work.fails_first:
+            db.execute("RELEASE part")
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
+    def trouble(self, what: str, error: Exception) -> TransientError:
+        """Return what to raise in the place of the system's error."""
+        return TransientError(
+            f"The run store {self.path.name} could not be {what}: {error}. Is its disk full, or not writable?"
+        )
+
+
+class Batch:
+    """One thread's open transaction; other writers wait until it has ended. See ``Database.batch``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._db = database, database._writer
+        self._durable = False
+        self._settle: Callable[[bool], None] | None = None
+        self._after: list[Callable[[], None]] = []
+        self.is_open = self.is_committed = False
+
+    def __enter__(self) -> Self:
+        self._database._writing.acquire()
         try:
-            yield
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise TransientError(
-                f"The run store {self.path.name} could not be {what}: {error}. Is its disk full, or not writable?"
-            ) from error
+            self._db.execute("BEGIN IMMEDIATE")
+        except TROUBLE as error:
+            self._database._writing.release()
+            raise self._database.trouble("written", error) from error
+        self.is_open = True
+        self._database._local.batch = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self.commit()
+        else:
+            self.undo()
+
+    def end_with_next_write(self, settle: Callable[[bool], None] | None) -> None:
+        """Commit with the next write of this thread, before that returns, so that it keeps what ``write`` promises.
+
+        ``settle`` is called in the transaction, behind that write, with whether it succeeded. None takes it back.
+        """
+        self._settle = settle
+
+    def after(self, does: Callable[[], None]) -> None:
+        """Call this once the batch is committed, and synced if it has to be; not at all if it is undone."""
+        self._after.append(does)
+
+    def write[T](self, part: _Work[T], *, durable: bool) -> T:
+        """As ``Database.write`` in a batch."""
+        settle = self._settle
+        try:
+            self._database._do_part(self._db, part)
+        except TROUBLE as error:
+            self.undo()
+            raise self._database.trouble("written", error) from error
+        self._durable = self._durable or durable
+        if settle is not None:
+            self._settle = None
+            settle(part.error is None)
+            self.commit()
+        return part.outcome()
+
+    def commit(self) -> None:
+        """End the batch, if it has not ended. Raises TransientError, and has then written nothing."""
+        if not self.is_open:
+            return
+        try:
+            self._database.end(self._db)
+        except TROUBLE as error:
+            self.undo()
+            raise self._database.trouble("written", error) from error
+        self.is_committed = True
+        self._close()
+        if self._durable:
+            self._database.sync()
+        for does in self._after:
+            does()
+
+    def undo(self) -> None:
+        """End the batch, if it has not ended, as if nothing had been written."""
+        if self.is_open:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._close()
+
+    def _close(self) -> None:
+        self.is_open = False
+        self._database._local.batch = None
+        self._database._writing.release()

@@ -2,11 +2,12 @@
 
 import json
 import sqlite3
+import threading
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from copy import replace
 from datetime import datetime, timedelta
 
-from common.adapters.sqlite.bus import SqliteBus
+from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.adapters.sqlite.database import Database, to_micros
 from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.commands import SettleReservation
@@ -15,7 +16,7 @@ from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
 from common.domain.quota import Limits, Usage, day_of, exceeded, month_of
 from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError
-from common.ports import Message, RunPage
+from common.ports import RunPage
 from common.topics import messages
 
 RESERVATION_GRACE = timedelta(minutes=5)
@@ -31,17 +32,50 @@ WHERE org_slug = :org AND period IN (:day, :month)
 """Check and take in one statement: it changes both rows, or none when any limit is used up."""
 
 
+HEADER = "SELECT CASE version WHEN ? THEN NULL ELSE body END, version FROM runs WHERE run_id = ?"
+
+LOG = """
+INSERT INTO changes (run_id, number, body)
+SELECT ?1, COALESCE(MAX(number), 0) + 1, ?2 FROM changes WHERE run_id = ?1
+"""
+
+MOST_OPEN = 1_000
+
+
+class OpenRuns:
+    """Runs as they were committed last, without steps, to spare their decoding: whoever takes one asks the file for
+    its version. Ended runs are not kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run] = {}
+
+    def get(self, run_id: str) -> Run | None:
+        """Return the run of that id, if it is known."""
+        return self._runs.get(run_id)
+
+    def put(self, run: Run) -> None:
+        """Keep a run in the place of an older one; the oldest gives way."""
+        with self._lock:
+            self._runs.pop(run.run_id, None)
+            if run.wake_at is not None:
+                self._runs[run.run_id] = replace(run, steps={})
+            if len(self._runs) > MOST_OPEN:
+                del self._runs[next(iter(self._runs))]
+
+
 class SqliteRunStore:
     """Keeps runs in the same file as the bus, so that a commit and its messages can't part."""
 
     def __init__(self, database: Database, bus: SqliteBus) -> None:
         self._database = database
         self._bus = bus
+        self._open = OpenRuns()
 
     def create(self, new: Transition, limits: Limits) -> None:
         run, now = new.run, new.run.request.requested_at
 
-        def insert(db: sqlite3.Connection) -> None:
+        def insert(db: sqlite3.Connection) -> Sequence[Delivery]:
             self._reserve(db, run, limits, now)
             db.execute(
                 "INSERT INTO runs (run_id, org_slug, route, status, requested_at, wake_at, version, body)"
@@ -59,10 +93,10 @@ class SqliteRunStore:
             for step_id in new.touched:
                 self._write_step(db, run, run.steps[step_id])
             self._log(db, new)
-            self._bus.enqueue(db, messages(run, new.commands))
+            return self._bus.enqueue(db, messages(run, new.commands))
 
-        self._database.write(insert, durable=True)
-        self._bus.wake()
+        self._bus.sent(self._database.write(insert, durable=True))
+        self._open.put(replace(run, version=1))
 
     def _reserve(self, db: sqlite3.Connection, run: Run, limits: Limits, now: datetime) -> None:
         org, day, month = run.request.org_slug, day_of(now), month_of(now)
@@ -89,16 +123,16 @@ class SqliteRunStore:
             raise QuotaExceededError(limit=name, value=value, used=used, retry_after_s=retry_after_s)
         assert run.expires_at is not None
         db.execute(
-            "INSERT INTO reservations (run_id, org_slug, day, month, expires_at) VALUES (?, ?, ?, ?, ?)",
-            (run.run_id, org, day, month, to_micros(run.expires_at + RESERVATION_GRACE)),
+            "INSERT INTO reservations (org_slug, run_id, expires_at) VALUES (?, ?, ?)",
+            (org, run.run_id, to_micros(run.expires_at + RESERVATION_GRACE)),
         )
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
-        db = self._database.connection()
-        row = db.execute("SELECT body, version FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        db, known = self._database.connection(), self._open.get(run_id)
+        row = db.execute(HEADER, (known.version if known else 0, run_id)).fetchone()
         if row is None:
             raise NotFoundError(f"There is no run {run_id!r}.")
-        run = decode_run(*row)
+        run = known if known and row[0] is None else decode_run(*row)
         if step_ids is None:
             rows = db.execute("SELECT step_id, body, version FROM steps WHERE run_id = ?", (run_id,)).fetchall()
             return whole(run, self._steps(run, rows))
@@ -123,27 +157,28 @@ class SqliteRunStore:
     def commit(self, transition: Transition) -> Run:
         run = transition.run
 
-        def update(db: sqlite3.Connection) -> tuple[Run, Sequence[Message]]:
-            changed = self._write_run(db, run) if transition.header else run
+        def update(db: sqlite3.Connection) -> tuple[Run, Sequence[Delivery]]:
+            version = self._write_run(db, run) if transition.header else run.version
             steps = dict(run.steps)
             for step_id in transition.touched:
                 steps[step_id] = self._write_step(db, run, run.steps[step_id])
-            stored = replace(changed, steps=steps)
+            stored = replace(run, version=version, steps=steps)
             self._log(db, transition)
             for command in transition.commands:
                 if isinstance(command, SettleReservation):
                     self._settle(db, run, command)
-            sent = messages(stored, transition.commands)
-            self._bus.enqueue(db, sent)
-            return stored, sent
+            return stored, self._bus.enqueue(db, messages(stored, transition.commands))
 
-        stored, sent = self._database.write(update, durable=run.status.is_terminal and bool(transition.changes))
-        if sent:
-            self._bus.wake()
+        ends = run.status.is_terminal and bool(transition.changes)
+        only_one = transition.header + len(transition.touched) == 1
+        stored, sent = self._database.write(update, durable=ends, fails_first=only_one)
+        if transition.header:
+            self._database.once_committed(lambda: self._open.put(stored))
+        self._bus.sent(sent)
         return stored
 
     @staticmethod
-    def _write_run(db: sqlite3.Connection, run: Run) -> Run:
+    def _write_run(db: sqlite3.Connection, run: Run) -> int:
         updated = db.execute(
             "UPDATE runs SET status = ?, wake_at = ?, version = version + 1, body = ? WHERE run_id = ? AND version = ?",
             (run.status, _micros(run.wake_at), encode_run(run), run.run_id, run.version),
@@ -151,9 +186,9 @@ class SqliteRunStore:
         if updated.rowcount == 0:
             raise StaleRunError(f"Run {run.run_id} has changed since version {run.version} was read.")
         if run.expires_at is not None:
-            expires_at = to_micros(run.expires_at + RESERVATION_GRACE)
-            db.execute("UPDATE reservations SET expires_at = ? WHERE run_id = ?", (expires_at, run.run_id))
-        return replace(run, version=run.version + 1)
+            slot = (to_micros(run.expires_at + RESERVATION_GRACE), run.request.org_slug, run.run_id)
+            db.execute("UPDATE reservations SET expires_at = ? WHERE org_slug = ? AND run_id = ?", slot)
+        return run.version + 1
 
     @staticmethod
     def _write_step(db: sqlite3.Connection, run: Run, step: Step) -> Step:
@@ -187,7 +222,8 @@ class SqliteRunStore:
     @staticmethod
     def _settle(db: sqlite3.Connection, run: Run, command: SettleReservation) -> None:
         """Free the slot and count the outcome in the month that admitted the run."""
-        db.execute("DELETE FROM reservations WHERE run_id = ?", (command.run_id,))
+        slot = (run.request.org_slug, command.run_id)
+        db.execute("DELETE FROM reservations WHERE org_slug = ? AND run_id = ?", slot)
         outcome = command.outcome.value
         at = run.request.requested_at
         db.execute(
@@ -199,7 +235,7 @@ class SqliteRunStore:
     def _log(db: sqlite3.Connection, transition: Transition) -> None:
         if transition.changes:
             row = (transition.run.run_id, encode_changes(transition.changes))
-            db.execute("INSERT INTO changes (run_id, body) VALUES (?, ?)", row)
+            db.execute(LOG, row)
 
     def due(self, now: datetime, limit: int) -> Sequence[str]:
         rows = self._database.connection().execute(
@@ -240,7 +276,8 @@ class SqliteRunStore:
         return RunPage(runs, _encode_cursor(runs[-1]) if len(rows) > limit else None)
 
     def changes(self, run_id: str) -> Sequence[Change]:
-        rows = self._database.connection().execute("SELECT body FROM changes WHERE run_id = ? ORDER BY id", (run_id,))
+        query = "SELECT body FROM changes WHERE run_id = ? ORDER BY number"
+        rows = self._database.connection().execute(query, (run_id,))
         return [change for (body,) in rows for change in decode_changes(body)]
 
     def usage(self, org_slug: str, now: datetime) -> Usage:

@@ -4,21 +4,25 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.errors import ErrorKind, PermanentError, PipelineOpsError, TransientError
+from common.errors import ErrorKind, PermanentError, PipelineOpsError, StepTimeoutError, TransientError
 
 MAX_CHARS = 300
 
-# The cloud's texts are from its documentation of multi-statement transactions and DML; the last is the emulator's.
+# What passes once other writers are done. The texts are those that people report of the cloud: a cancelled transaction,
+# a full queue of DML statements, a table changed too often in a short time; and the emulator's word for a lost commit.
 CONFLICT = re.compile(
-    r"aborted due to concurrent update|could not serialize access|failed to commit ducklake transaction"
-    r"|conflict with concurrent|transaction conflict",
+    r"aborted due to concurrent update|could not serialize access|conflict with concurrent|transaction conflict"
+    r"|too many dml statements outstanding|exceeded quota for [^.]*dml|exceeded rate limits|rateLimitExceeded"
+    r"|failed to commit ducklake transaction",
     re.IGNORECASE,
 )
+DAILY_QUOTA = re.compile(r"quota exceeded|quotaExceeded", re.IGNORECASE)
+TIMED_OUT = re.compile(r"job timed out|jobTimeout", re.IGNORECASE)
 DISK_FULL = re.compile(r"no space left on device|disk full|could not write .*file", re.IGNORECASE)
 
 
 class ConflictError(TransientError):
-    """A transaction lost against another one; its job is over, a new one may win."""
+    """Others are at it: a transaction lost, or their queue is full. The job is over, a new one may win."""
 
     kind = ErrorKind.CONFLICT
 
@@ -57,6 +61,10 @@ def _sorted_out(what: str, error: Exception) -> PipelineOpsError:
     text = f"BigQuery could not {what}: {_short(error)}"
     if CONFLICT.search(str(error)):
         return ConflictError(text)
+    if TIMED_OUT.search(str(error)):
+        return StepTimeoutError(text)
+    if DAILY_QUOTA.search(str(error)):
+        return TransientError(text, kind=ErrorKind.RATE_LIMIT)
     if DISK_FULL.search(str(error)):
         return TransientError(f"{text} The disk is full: free some space, the step is tried again.")
     permanent = exceptions.NotFound, exceptions.BadRequest, exceptions.Forbidden, exceptions.Unauthorized

@@ -1,0 +1,252 @@
+# ruff: noqa: S608 - identifiers are checked where they are filled in, values are parameters
+"""The script of a commit: one transaction that reads the ledger, checks staging, writes rows and ledger (0009).
+
+What it refuses it says as ``pipeline-ops:<word>{json}``, which ``refusals.py`` turns into an error in words.
+
+It keeps to what BigQuery and the emulator both do: variables survive a COMMIT but, in the emulator, no ROLLBACK, so a
+commit that has nothing to do commits that; MERGE does not work in the emulator's transactions, and DELETE by key plus
+INSERT does the same. Subqueries that look at a second table join on equality, or BigQuery can't decorrelate them.
+"""
+
+from collections.abc import Sequence
+
+from common.adapters.bigquery.names import column, quoted
+from common.errors import PermanentError
+from common.ports import Commit
+from common.table import DATA_DATE
+
+KEY = "x_org_slug = @org AND x_pipeline_id = @pipeline AND x_credential_id = @credential"
+LINEAGE_COLUMNS = "x_org_slug, x_pipeline_id, x_credential_id, x_run_id, x_ingested_at, x_ingestion_date"
+OF_DAYS = f"{DATA_DATE} BETWEEN @first_day AND @last_day"
+SAME_DAYS = "first_day <= @last_day AND last_day >= @first_day"
+WITHIN_DAYS = "first_day >= @first_day AND last_day <= @last_day"
+SAME_PARTITION = "x_ingestion_date = @ingestion_date"
+MODES = ("replace_key", "merge", "append_once", "truncate_partition")
+
+MAKE_LEDGER = """
+CREATE TABLE IF NOT EXISTS {ledger} (
+  x_org_slug STRING, x_pipeline_id STRING, x_credential_id STRING, first_day DATE, last_day DATE, fence INT64,
+  x_run_id STRING, step_id STRING, attempt INT64, mode STRING, row_count INT64, content_hash STRING,
+  oldest_partition DATE, newest_partition DATE, x_ingested_at TIMESTAMP, x_ingestion_date DATE
+)
+CLUSTER BY x_org_slug, x_pipeline_id, x_credential_id
+OPTIONS (description = 'Commits into the table of the same name: fences and partitions. One row has no run: the gate.')
+AS
+SELECT
+  x_org_slug, x_pipeline_id, x_credential_id, x_pipeline_run_date AS first_day, x_pipeline_run_date AS last_day,
+  0 AS fence, x_run_id, '' AS step_id, 0 AS attempt, '' AS mode, COUNT(*) AS row_count, '' AS content_hash,
+  MIN(x_ingestion_date) AS oldest_partition, MAX(x_ingestion_date) AS newest_partition,
+  MAX(x_ingested_at) AS x_ingested_at, MAX(x_ingestion_date) AS x_ingestion_date
+FROM {target}
+WHERE x_run_id IS NOT NULL AND x_pipeline_run_date IS NOT NULL
+GROUP BY x_org_slug, x_pipeline_id, x_credential_id, x_pipeline_run_date, x_run_id
+UNION ALL
+SELECT
+  CAST(NULL AS STRING), CAST(NULL AS STRING), CAST(NULL AS STRING), CAST(NULL AS DATE), CAST(NULL AS DATE), 0,
+  CAST(NULL AS STRING), '', 0, CAST(NULL AS STRING), 0, '', CAST(NULL AS DATE), CAST(NULL AS DATE),
+  CAST(NULL AS TIMESTAMP), CAST(NULL AS DATE)
+"""
+
+BEGIN = """
+DECLARE found STRUCT<
+  gates INT64, mode STRING, stamp TIMESTAMP, n INT64, content_hash STRING,
+  commits INT64, fence INT64, last_run STRING, oldest DATE, newest DATE
+>;
+DECLARE staged STRUCT<n INT64, strays STRING, nulls STRING, null_keys STRING, foreigners INT64>;
+DECLARE doubled INT64;
+DECLARE days_left STRING;
+DECLARE problem STRING;
+DECLARE v_oldest, v_newest DATE;
+
+BEGIN TRANSACTION;
+-- The gate: every commit changes this row, so of two transactions that meet at this table BigQuery cancels one,
+-- even if neither finds a row to replace.
+UPDATE {ledger} SET mode = COALESCE(mode, @mode), fence = fence + 1 WHERE x_run_id IS NULL;
+
+SET found = (
+  SELECT AS STRUCT
+    COUNTIF(x_run_id IS NULL) AS gates,
+    MAX(IF(x_run_id IS NULL, mode, NULL)) AS mode,
+    MAX(IF(mine, x_ingested_at, NULL)) AS stamp,
+    MAX(IF(mine, row_count, NULL)) AS n,
+    MAX(IF(mine, content_hash, NULL)) AS content_hash,
+    COUNTIF(meets) AS commits,
+    MAX(IF(meets, fence, NULL)) AS fence,
+    -- The emulator cuts to one before it leaves out NULLs, so what counts is sorted to the front.
+    ARRAY_AGG(IF(meets, x_run_id, NULL) IGNORE NULLS ORDER BY IF(meets, fence, -1) DESC LIMIT 1)[SAFE_OFFSET(0)]
+      AS last_run,
+    MIN(IF(meets, oldest_partition, NULL)) AS oldest,
+    MAX(IF(meets, newest_partition, NULL)) AS newest
+  FROM (
+    SELECT *, x_run_id IS NOT NULL AND {meets} AS meets, x_run_id = @run AND step_id = @step AND {repeats} AS mine
+    FROM {ledger}
+    WHERE x_run_id IS NULL OR ({key})
+  )
+);
+
+-- More gates than one do no harm: all are changed. The emulator fills a table twice that two processes make at once.
+SET problem = CASE
+  WHEN found.gates = 0 THEN 'gate{{}}'
+  WHEN found.mode != @mode THEN CONCAT('mode', TO_JSON_STRING(STRUCT(found.mode AS mode)))
+END;
+IF problem IS NOT NULL THEN RAISE USING MESSAGE = CONCAT('pipeline-ops:', problem); END IF;
+
+IF found.stamp IS NOT NULL THEN
+  COMMIT TRANSACTION;
+  SELECT 'repeated' AS outcome, found.n AS n, found.stamp AS ingested_at, found.content_hash AS content_hash, '' AS run;
+  RETURN;
+END IF;
+"""
+
+FENCED = """
+IF found.fence > @fence THEN
+  RAISE USING MESSAGE = CONCAT('pipeline-ops:superseded', TO_JSON_STRING(STRUCT(found.last_run AS run)));
+END IF;
+"""
+
+ONCE = """
+SET days_left = (
+  SELECT STRING_AGG(CAST(day AS STRING), ', ' ORDER BY day)
+  FROM UNNEST(GENERATE_DATE_ARRAY(@first_day, @last_day)) AS day
+  WHERE day NOT IN (
+    SELECT held
+    FROM {ledger}, UNNEST(GENERATE_DATE_ARRAY(GREATEST(first_day, @first_day), LEAST(last_day, @last_day))) AS held
+    WHERE {key} AND {meets}
+  )
+);
+IF days_left IS NULL THEN
+  COMMIT TRANSACTION;
+  SELECT 'appended before' AS outcome, 0 AS n, CAST(NULL AS TIMESTAMP) AS ingested_at, '' AS content_hash,
+    found.last_run AS run;
+  RETURN;
+END IF;
+IF found.commits > 0 THEN
+  RAISE USING MESSAGE = CONCAT('pipeline-ops:partly', TO_JSON_STRING(STRUCT(found.last_run AS run, days_left AS days)));
+END IF;
+"""
+
+CHECK = """
+SET staged = (
+  SELECT AS STRUCT
+    COUNT(*) AS n,
+    MIN(IF({stray}, COALESCE(CAST(x_pipeline_run_date AS STRING), 'NULL'), NULL)) AS strays,
+    {nulls} AS nulls,
+    {null_keys} AS null_keys,
+    COUNTIF(x_org_slug != @org) AS foreigners
+  FROM {staging}
+);
+{doubled}
+SET problem = CASE
+  WHEN @spooled >= 0 AND staged.n != @spooled THEN CONCAT('rows', TO_JSON_STRING(STRUCT(staged.n AS n)))
+  WHEN staged.foreigners > 0 THEN CONCAT('organisation', TO_JSON_STRING(STRUCT(staged.foreigners AS n)))
+  WHEN staged.nulls != '' THEN CONCAT('nulls', TO_JSON_STRING(STRUCT(staged.nulls AS columns)))
+  WHEN staged.strays IS NOT NULL THEN CONCAT('day', TO_JSON_STRING(STRUCT(staged.strays AS day)))
+  WHEN staged.null_keys != '' THEN CONCAT('null_keys', TO_JSON_STRING(STRUCT(staged.null_keys AS columns)))
+  WHEN doubled > 0 THEN CONCAT('doubled', TO_JSON_STRING(STRUCT(doubled AS n)))
+  WHEN staged.n = 0 AND @on_empty = 'fail' THEN 'empty{{}}'
+END;
+IF problem IS NOT NULL THEN RAISE USING MESSAGE = CONCAT('pipeline-ops:', problem); END IF;
+IF staged.n = 0 AND @on_empty = 'keep' THEN
+  COMMIT TRANSACTION;
+  SELECT 'kept' AS outcome, 0 AS n, CAST(NULL AS TIMESTAMP) AS ingested_at, '' AS content_hash, '' AS run;
+  RETURN;
+END IF;
+"""
+
+DOUBLED = """
+SET doubled = (
+  SELECT COUNT(*) FROM (SELECT 1 AS one FROM {staging} GROUP BY x_pipeline_run_date, {keys} HAVING COUNT(*) > 1)
+);
+"""
+
+DELETE = """
+-- Variables of their own, not fields of a struct: what prunes partitions should be as plain as can be. (v_: a column
+-- of the same name would win.)
+SET v_oldest = (SELECT found.oldest);  -- the emulator reads no field without the SELECT
+SET v_newest = (SELECT found.newest);
+IF found.commits > 0 THEN
+  DELETE FROM {target} AS there WHERE {doomed};
+  DELETE FROM {ledger} WHERE {key} AND {replaced};
+END IF;
+"""
+
+WRITE = """
+INSERT INTO {target} ({columns}, x_pipeline_run_date, {lineage})
+SELECT {columns}, x_pipeline_run_date, @org, @pipeline, @credential, @run, @ingested_at, @ingestion_date FROM {staging};
+INSERT INTO {ledger}
+  (first_day, last_day, fence, step_id, attempt, mode, row_count, content_hash, oldest_partition, newest_partition,
+   {lineage})
+SELECT
+  @first_day, @last_day, @fence, @step, @attempt, @mode, staged.n, @content_hash, {oldest}, {newest},
+  @org, @pipeline, @credential, @run, @ingested_at, @ingestion_date;
+-- In a transaction BigQuery's clock stands still at its start; the job's time limit does the rest.
+IF CURRENT_TIMESTAMP() > @not_after THEN RAISE USING MESSAGE = 'pipeline-ops:late{{}}'; END IF;
+COMMIT TRANSACTION;
+SELECT 'committed' AS outcome, staged.n AS n, @ingested_at AS ingested_at, @content_hash AS content_hash, '' AS run;
+"""
+
+
+def ledger_of(target: str) -> str:
+    """Return the id of a table's ledger."""
+    return f"{target}__commits"
+
+
+def make_ledger(target: str) -> str:
+    """Return the statement that makes a table's ledger, filled from the rows that are there: both, or neither."""
+    return MAKE_LEDGER.format(ledger=quoted(ledger_of(target)), target=quoted(target))
+
+
+def script(write: Commit) -> str:
+    """Return the commit as one script. Raises PermanentError for keys or a mode that make none."""
+    mode, keys = write.write.mode, write.write.keys
+    if mode not in MODES:
+        raise PermanentError(f"write: mode {mode!r} is none of {', '.join(MODES)}.")
+    missing = [key for key in keys if key not in write.table.names]
+    if missing or (mode == "merge" and not keys):
+        what = f"the table has no column {', '.join(missing)}" if missing else "mode merge needs at least one"
+        raise PermanentError(f"write: keys: {what}. Name columns of {write.table.table} that tell its rows apart.")
+    names = [column(name) for name in write.table.names]
+    required = [column(c.name) for c in write.table.columns if c.mode == "REQUIRED"]
+    key_columns = [column(key) for key in keys]
+    # An earlier attempt of the same step has done what an append that comes again wants.
+    repeats = "TRUE" if mode == "append_once" else "attempt = @attempt"
+    parts = [BEGIN, *((ONCE,) if mode == "append_once" else (FENCED,)), CHECK]
+    parts += [*(() if mode == "append_once" else (DELETE,)), WRITE]
+    return "".join(parts).format(
+        ledger=quoted(ledger_of(write.target)),
+        target=quoted(write.target),
+        staging=quoted(write.staging),
+        key=KEY,
+        meets=SAME_PARTITION if mode == "truncate_partition" else SAME_DAYS,
+        repeats=repeats,
+        stray=f"{DATA_DATE} IS NULL OR {DATA_DATE} NOT BETWEEN @first_day AND @last_day",
+        nulls=_with_nulls(required),
+        null_keys=_with_nulls(key_columns),
+        doubled=DOUBLED.format(staging=quoted(write.staging), keys=", ".join(key_columns)) if keys else "",
+        doomed=doomed(mode, quoted(write.staging), key_columns),
+        replaced=SAME_PARTITION if mode == "truncate_partition" else WITHIN_DAYS,
+        columns=", ".join(names),
+        lineage=LINEAGE_COLUMNS,
+        # Rows that a merge did not touch stay in their partitions.
+        oldest="LEAST(IFNULL(v_oldest, @ingestion_date), @ingestion_date)" if mode == "merge" else "@ingestion_date",
+        newest="GREATEST(IFNULL(v_newest, @ingestion_date), @ingestion_date)" if mode == "merge" else "@ingestion_date",
+    )
+
+
+def doomed(mode: str, staging: str, keys: Sequence[str]) -> str:
+    """Return which rows of the target go. It names the partitions, as the ledger knows them, before anything else."""
+    if mode == "truncate_partition":
+        return f"{SAME_PARTITION} AND {KEY}"
+    rows = f"x_ingestion_date BETWEEN v_oldest AND v_newest AND {KEY} AND {OF_DAYS}"
+    if mode != "merge":
+        return rows
+    same = " AND ".join(f"fresh.{key} = there.{key}" for key in (DATA_DATE, *keys))
+    return f"{rows} AND EXISTS (SELECT 1 FROM {staging} AS fresh WHERE {same})"
+
+
+def _with_nulls(columns: Sequence[str]) -> str:
+    """Return SQL for the names of those columns that hold a NULL, an empty text if none does."""
+    if not columns:
+        return "''"
+    each = ", ".join(f"IF(COUNTIF({name} IS NULL) > 0, '{name.strip('`')}', NULL)" for name in columns)
+    return f"ARRAY_TO_STRING([{each}], ', ')"

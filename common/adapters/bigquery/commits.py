@@ -1,0 +1,149 @@
+"""Runs the script of a commit until it is in, or refused, or the time for it is over."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from common.adapters.bigquery.commit_sql import script
+from common.adapters.bigquery.errors import ConflictError, translated
+from common.adapters.bigquery.jobs import Jobs
+from common.adapters.bigquery.refusals import refusal, span
+from common.domain.model import Receipt
+from common.errors import ErrorKind, PipelineOpsError, TransientError
+from common.ports import Commit
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+"""Between two tries: any time up to a bound that doubles from one to the other, so that those who met once do not
+meet again."""
+
+
+class Queues:
+    """One lock a table: writers of one process queue here instead of fighting in BigQuery."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, threading.Lock] = {}
+
+    @contextmanager
+    def turn(self, target: str, wait_s: float, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the table's lock. Raises ConflictError if it is not free within ``wait_s``."""
+        lock = self._locks.setdefault(target, threading.Lock())
+        if not lock.acquire(blocking=False):
+            waiting()
+            if not lock.acquire(timeout=max(wait_s, 0.0)):
+                raise ConflictError(f"{target} is still being written by others.")
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class _Wait:
+    """The time that a commit may wait for others, and what is told of it: that it waits once, and how it ended."""
+
+    def __init__(self, target: str, seconds: float, tell: Callable[[str], None]) -> None:
+        self._began, self._target, self._seconds, self._tell = time.monotonic(), target, seconds, tell
+        self.conflicts = 0
+        self._told = False
+
+    @property
+    def left_s(self) -> float:
+        return self._seconds - (time.monotonic() - self._began)
+
+    def waits(self) -> None:
+        if not self._told:
+            self._told = True
+            self._tell(f"waits for other writers of {self._target}")
+
+    def conflict(self) -> None:
+        """Rest after a lost conflict, or raise TransientError when no time is left for another try."""
+        self.conflicts += 1
+        self.waits()
+        pause = random.uniform(0.0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self.conflicts, 10)))
+        if pause >= self.left_s:
+            raise self.over()
+        time.sleep(pause)
+
+    def over(self) -> TransientError:
+        waited = f"{time.monotonic() - self._began:.0f} s, {self.conflicts} lost conflicts"
+        text = f"Other writers kept {self._target} busy for all the time that was left ({waited})."
+        return TransientError(text, kind=ErrorKind.CONFLICT)
+
+    def done(self) -> None:
+        if self._told:
+            waited = time.monotonic() - self._began
+            self._tell(f"waited {waited:.1f} s for other writers of {self._target}: {self.conflicts} lost conflicts")
+
+
+def commit(jobs: Jobs, queues: Queues, write: Commit, waiting: Callable[[str], None]) -> Receipt:
+    """Bring the staged rows in, as ``Warehouse.commit`` promises."""
+    sql, params = script(write), _parameters(write)
+    wait = _Wait(write.target, write.wait_s, waiting)
+    tried = 0
+    while True:
+        # A conflict ends its job for good, so each try is a job of its own, with an id that a repeat finds again.
+        job_id = f"{write.job_id}_{tried}"
+        try:
+            with queues.turn(write.target, wait.left_s, wait.waits):
+                told = _run(jobs, write, sql, params, job_id)
+            break
+        except ConflictError:
+            tried += 1
+            wait.conflict()
+    wait.done()
+    return _receipt(write, told)
+
+
+def _run(jobs: Jobs, write: Commit, sql: str, params: Mapping[str, Any], job_id: str) -> dict[str, Any]:
+    lease_s = (write.not_after - datetime.now(UTC)).total_seconds()
+    try:
+        with translated(f"commit to {write.target}"):
+            (told,) = jobs.rows(jobs.query(sql, params, job_id=job_id, limit_ms=max(1000, int(lease_s * 1000))))
+            return told
+    except PipelineOpsError as error:
+        refused = refusal(str(error.__cause__ or error), write)
+        if refused is None:
+            raise
+        raise refused from error
+
+
+def _receipt(write: Commit, told: Mapping[str, Any]) -> Receipt:
+    outcome, rows = told["outcome"], told["n"]
+    warnings: tuple[str, ...] = ()
+    if outcome == "kept":
+        warnings = (f"No rows: what {write.target} holds of {span(write)} was kept (on_empty: keep).",)
+    elif outcome == "appended before":
+        warnings = (f"{told['run']} has appended {span(write)} to {write.target} already: nothing was added.",)
+    return Receipt(
+        rows=rows,
+        table=write.target,
+        mode=write.write.mode,
+        content_hash=told["content_hash"] if rows else "",
+        ingested_at=told["ingested_at"],
+        warnings=warnings,
+    )
+
+
+def _parameters(write: Commit) -> dict[str, Any]:
+    lineage = write.lineage
+    return {
+        "org": lineage.org_slug,
+        "pipeline": lineage.pipeline_id,
+        "credential": lineage.credential_id,
+        "run": lineage.run_id,
+        "step": write.step_id,
+        "attempt": write.attempt,
+        "fence": write.fence,
+        "mode": write.write.mode,
+        "on_empty": write.write.on_empty,
+        "spooled": -1 if write.rows is None else write.rows,
+        "content_hash": write.content_hash,
+        "first_day": write.first_day,
+        "last_day": write.last_day,
+        "ingested_at": lineage.ingested_at,
+        "ingestion_date": lineage.ingested_at.astimezone(UTC).date(),
+        "not_after": write.not_after,
+    }

@@ -1,0 +1,79 @@
+"""What a commit's script refuses, as an error that says what to do."""
+
+import json
+import re
+from typing import Any
+
+from common.errors import ErrorKind, PermanentError, PipelineOpsError, StepTimeoutError, SupersededError, TransientError
+from common.ports import Commit
+
+REFUSED = re.compile(r"pipeline-ops:(\w+)(?=\{)")
+
+
+def refusal(text: str, write: Commit) -> PipelineOpsError | None:
+    """Return the error that the script's own words stand for; None if these are not its own."""
+    match = REFUSED.search(text)
+    if match is None:
+        return None
+    told, _ = json.JSONDecoder().raw_decode(text[match.end() :])
+    return _error(match[1], told, write)
+
+
+def _error(word: str, told: dict[str, Any], write: Commit) -> PipelineOpsError:
+    table, days = write.target, span(write)
+    match word:
+        case "superseded":
+            return SupersededError(
+                f"{told['run']} started later and has written {days} into {table} already: these rows would have "
+                "replaced newer ones. Nothing was changed. Run the pipeline again if these are the right ones."
+            )
+        case "late":
+            return StepTimeoutError(
+                f"The commit into {table} came after the end of its attempt's lease and was refused. "
+                "Raise timeout_seconds if the write takes that long."
+            )
+        case "rows":
+            return TransientError(f"{write.rows} rows were spooled but the staging table holds {told['n']}.")
+        case "gate":
+            return TransientError(
+                f"The ledger {table}__commits has lost its gate row. Drop that table: it is filled anew from {table}.",
+                kind=ErrorKind.UNAVAILABLE,
+            )
+    return PermanentError(f"{_why(word, told, write)} Nothing was changed.")
+
+
+def _why(word: str, told: dict[str, Any], write: Commit) -> str:
+    table, keys = write.target, ", ".join(write.write.keys)
+    match word:
+        case "mode":
+            return (
+                f"{table} is written with mode {told['mode']}, this step says {write.write.mode}: "
+                "a table has one mode. Set it back in the step's write: block, or write another table."
+            )
+        case "partly":
+            return (
+                f"mode append_once: {told['run']} has appended some days of {span(write)} to {table} already. "
+                f"Run only the days that are not in: {told['days']}."
+            )
+        case "organisation":
+            return f"{told['n']} staged rows are of another organisation than {write.lineage.org_slug}."
+        case "nulls":
+            return f"Staged rows hold NULL where {table} requires a value: {told['columns']}."
+        case "day":
+            return f"Staged rows hold a day outside the run ({told['day']}, the run is of {span(write)})."
+        case "null_keys":
+            return f"Staged rows hold NULL in a column of write: keys ({told['columns']})."
+        case "doubled":
+            return f"{told['n']} values of write: keys ({keys}) stand more than once on a day in the staged rows."
+        case "empty":
+            return (
+                "There are no rows at all, and the step does not say what that means: set write: {on_empty: replace} "
+                f"if the days {span(write)} have none, or keep to leave what is there."
+            )
+    return f"The commit into {table} was refused ({word})."
+
+
+def span(write: Commit) -> str:
+    """Return the days of a commit in words."""
+    first, last = write.first_day, write.last_day
+    return f"{first}" if first == last else f"{first}..{last}"

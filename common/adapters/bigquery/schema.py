@@ -1,0 +1,130 @@
+"""Tables and datasets of BigQuery, and of the emulator: found, made, extended. Rows are the warehouse's business."""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from common.adapters.bigquery.errors import ConflictError, translated
+from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, patience
+from common.schema_plan import FoundColumn, FoundTable
+from common.table import Table
+
+if TYPE_CHECKING:
+    from google.cloud import bigquery
+
+CAME_BETWEEN = re.compile(r"cannot remove field|column with name \w+ already exists", re.IGNORECASE)
+
+TYPE_NAMES = {
+    "INTEGER": "INT64",
+    "FLOAT": "FLOAT64",
+    "BOOLEAN": "BOOL",
+    "DECIMAL": "NUMERIC",
+    "BIGDECIMAL": "BIGNUMERIC",
+    "RECORD": "STRUCT",
+}
+"""Names of types in the API, where they are not those of SQL."""
+
+
+class BigQueryTables:
+    """The ``Tables`` port of one project."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def has_dataset(self, dataset: str) -> bool:
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"look for dataset {dataset}"):
+            try:
+                self._connection.client.get_dataset(dataset, **_times())
+            except NotFound:
+                return False
+        return True
+
+    def make_dataset(self, dataset: str) -> None:
+        from google.cloud import bigquery
+
+        made = bigquery.Dataset(dataset)
+        made.location = self._connection.location
+        with suppress(ConflictError), translated(f"make dataset {dataset}"):
+            self._connection.client.create_dataset(made, exists_ok=True, **_times())
+
+    def find(self, target: str) -> FoundTable | None:
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"look at table {target}"):
+            try:
+                found = self._connection.client.get_table(target, **_times())
+            except NotFound:
+                return None
+        partitioning = found.time_partitioning
+        return FoundTable(
+            columns=tuple(_found(field) for field in found.schema),
+            description=found.description or "",
+            partitioned_by=(partitioning.field or "_PARTITIONTIME") if partitioning else "",
+            clustered_by=tuple(found.clustering_fields or ()),
+            state=found.etag or "",
+        )
+
+    def create(self, target: str, table: Table) -> None:
+        from google.cloud import bigquery
+
+        schema = [_field(FoundColumn(c.name, c.type, c.mode, c.description)) for c in table.all_columns]
+        wanted = bigquery.Table(target, schema=schema)
+        wanted.description = table.description
+        wanted.time_partitioning = bigquery.TimePartitioning(field=table.partitioned_by)
+        wanted.clustering_fields = list(table.clustered_by)
+        self.make_dataset(target.rpartition(".")[0])
+        # The emulator lets only one of those who make something at the same time win; the others find it made.
+        with suppress(ConflictError), translated(f"make table {target}"):
+            self._connection.client.create_table(wanted, exists_ok=True, **_times())
+
+    def change(self, target: str, found: FoundTable, columns: Sequence[FoundColumn], description: str) -> bool:
+        from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed
+
+        with suppress(ConflictError), translated(f"change table {target}"):
+            there = self._connection.client.get_table(target, **_times())
+            if there.etag != found.state:
+                return False
+            # A column that is there is changed in place: what the port does not know of it, such as the fields of a
+            # STRUCT or a policy tag, must stay.
+            old = {field.name: field for field in there.schema}
+            there.schema = [_merged(old[c.name], c) if c.name in old else _field(c) for c in columns]
+            there.description = description
+            try:
+                self._connection.client.update_table(there, ["schema", "description"], **_times())
+            except PreconditionFailed:  # the client sends the etag along
+                return False
+            except GoogleAPICallError as error:
+                # No column is ever left out or added twice here: one of these came in after the etag was compared.
+                if not CAME_BETWEEN.search(str(error)):
+                    raise
+                return False
+            return True
+        return False
+
+
+def _times() -> dict[str, Any]:
+    return {"retry": patience(), "timeout": CALL_TIMEOUT_S}
+
+
+def _found(field: "bigquery.SchemaField") -> FoundColumn:
+    return FoundColumn(
+        field.name, TYPE_NAMES.get(field.field_type, field.field_type), field.mode, field.description or ""
+    )
+
+
+def _field(column: FoundColumn) -> "bigquery.SchemaField":
+    from google.cloud import bigquery
+
+    return bigquery.SchemaField(column.name, column.type, mode=column.mode, description=column.description)
+
+
+def _merged(field: "bigquery.SchemaField", column: FoundColumn) -> "bigquery.SchemaField":
+    from google.cloud import bigquery
+
+    changed = {**field.to_api_repr(), "mode": column.mode}
+    if column.description:
+        changed["description"] = column.description
+    return bigquery.SchemaField.from_api_repr(changed)

@@ -1,0 +1,141 @@
+"""Tables: made, widened, dropped. API calls, not jobs, but for a new ledger, which one query makes and fills."""
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from common.adapters.bigquery.commit_sql import ledger_of, make_ledger
+from common.adapters.bigquery.errors import ConflictError, translated
+from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, patience
+from common.adapters.bigquery.names import checked
+from common.adapters.bigquery.schema import BigQueryTables
+from common.schema_sync import ensure
+from common.table import DATA_DATE, LINEAGE_TEXTS, Column, MetaTable, Table
+
+if TYPE_CHECKING:
+    from google.cloud import bigquery
+
+STAGING_LIFETIME = timedelta(hours=24)
+LEDGER_TRIES = 5
+
+QUARANTINE = MetaTable(
+    table="quarantine",
+    description="Rows that were left out of the table of the same name, and why.",
+    columns=tuple(
+        Column.model_validate({"name": name, "type": kind, "description": text})
+        for name, kind, text in (
+            ("reason", "STRING", "What is wrong with the row"),
+            ("column", "STRING", "The column at fault, where there is one"),
+            ("source", "STRING", "Where the row came from: file and line, or its number in the step's output"),
+            ("row", "STRING", "What it held, as JSON; long values are cut"),
+            ("x_org_slug", "STRING", LINEAGE_TEXTS["x_org_slug"]),
+            ("x_pipeline_id", "STRING", LINEAGE_TEXTS["x_pipeline_id"]),
+            ("x_credential_id", "STRING", LINEAGE_TEXTS["x_credential_id"]),
+            ("x_run_id", "STRING", "Run that left the row out"),
+            ("step_id", "STRING", "Its step"),
+            ("attempt", "INT64", "Its attempt: an earlier one may have left out the same row"),
+            ("x_ingested_at", "TIMESTAMP", "When the row was left out"),
+            ("x_ingestion_date", "DATE", "Day of x_ingested_at; the table is partitioned by it"),
+        )
+    ),
+    partition_by="x_ingestion_date",
+    cluster_by=("x_org_slug", "x_pipeline_id", "x_credential_id"),
+)
+
+
+class Tables:
+    """Makes what is missing, once a process."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.schema = BigQueryTables(connection)
+        self._ensured: set[tuple[str, ...]] = set()
+        # Held while something is made: threads that all find a table missing would make it against each other.
+        self._making = threading.Lock()
+
+    def ensure(self, target: str, table: Table) -> None:
+        """Make dataset and table, or bring the table to its contract."""
+        self._once(target, table)
+
+    def ensure_quarantine(self, quarantine: str) -> list["bigquery.SchemaField"]:
+        """Make a table's quarantine; return its columns."""
+        self._once(quarantine, QUARANTINE)
+        return fields_of(QUARANTINE.columns)
+
+    def ensure_ledger(self, target: str, jobs: Jobs) -> None:
+        """Make the table's ledger, filled from the rows that are there. Cheap when it is there: one call a process."""
+        from google.api_core.exceptions import Conflict, NotFound
+
+        ledger = ledger_of(target)
+        with self._making:
+            if (ledger,) in self._ensured:
+                return
+            with translated(f"make ledger {ledger}"):
+                try:
+                    self._connection.client.get_table(checked(ledger), retry=patience(), timeout=CALL_TIMEOUT_S)
+                except NotFound:
+                    for tried in range(LEDGER_TRIES):
+                        try:
+                            with translated(f"make ledger {ledger}"):
+                                list(jobs.rows(jobs.query(make_ledger(target))))
+                            break
+                        except ConflictError:  # another process makes it at this moment
+                            if tried == LEDGER_TRIES - 1:
+                                raise
+                            time.sleep(random.uniform(0.0, 0.5))
+                except Conflict:
+                    pass
+            self._ensured.add((ledger,))
+
+    def forget_ledger(self, target: str) -> None:
+        """Look for the table's ledger again next time: somebody has dropped it."""
+        with self._making:
+            self._ensured.discard((ledger_of(target),))
+
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool) -> str:
+        """Make an empty table that expires; with ``keep`` one that is there stays as it is."""
+        from google.cloud import bigquery
+
+        # A table id has no hyphen; in the name of an attempt an underscore in its place stays unique.
+        staging = checked(f"{target}__stage_{name.replace('-', '_')}")
+        org = bigquery.SchemaField("x_org_slug", "STRING", description="What SQL may fill: whose row it was.")
+        made = bigquery.Table(staging, schema=[*staged_fields(table), org])
+        made.expires = datetime.now(UTC) + STAGING_LIFETIME
+        with translated(f"make staging table {staging}"):
+            if not keep:
+                self._delete(staging)
+            self._connection.client.create_table(made, exists_ok=True, retry=patience(), timeout=CALL_TIMEOUT_S)
+        return staging
+
+    def drop(self, table_id: str) -> None:
+        """Delete a table if it is there."""
+        with translated(f"drop {table_id}"):
+            self._delete(checked(table_id))
+
+    def _delete(self, table_id: str) -> None:
+        client = self._connection.client
+        client.delete_table(table_id, not_found_ok=True, retry=patience(), timeout=CALL_TIMEOUT_S)
+
+    def _once(self, target: str, table: Table) -> None:
+        key = (target, *(f"{c.name} {c.type} {c.mode}" for c in table.columns))
+        with self._making:
+            if key not in self._ensured:
+                ensure(self.schema, checked(target), table)
+                self._ensured.add(key)
+
+
+def fields_of(columns: Sequence[Column]) -> list["bigquery.SchemaField"]:
+    """Return the columns of a contract as BigQuery's."""
+    from google.cloud import bigquery
+
+    return [bigquery.SchemaField(c.name, c.type, mode=c.mode, description=c.description) for c in columns]
+
+
+def staged_fields(table: Table) -> list["bigquery.SchemaField"]:
+    """Return the columns of a spooled file."""
+    from google.cloud import bigquery
+
+    return [*fields_of(table.columns), bigquery.SchemaField(DATA_DATE, "DATE", mode="REQUIRED")]

@@ -1,0 +1,102 @@
+"""``BigQueryWarehouse``: the port, put together from jobs, tables and commits."""
+
+import copy
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+from common.adapters.bigquery import commits
+from common.adapters.bigquery.errors import translated
+from common.adapters.bigquery.jobs import JOB_TIMEOUT_S, Connection, Jobs, patience
+from common.adapters.bigquery.meta import BigQueryMeta
+from common.adapters.bigquery.names import checked, quoted
+from common.adapters.bigquery.tables import Tables, staged_fields
+from common.domain.model import Receipt
+from common.errors import PermanentError
+from common.ports import Commit
+from common.table import Table
+
+
+class BigQueryWarehouse:
+    """One project's datasets. With ``emulator_url`` it talks to the emulator there, without credentials."""
+
+    def __init__(self, project: str, *, location: str, emulator_url: str | None = None) -> None:
+        # The emulator reads decimals wider than 38 digits through a double and loses the end of them.
+        self.decimal_digits = (76, 38) if emulator_url is None else (38, 18)
+        self.connection = Connection(project, location, emulator_url)
+        self._jobs = Jobs(self.connection, {})
+        self._tables = Tables(self.connection)
+        self.tables = self._tables.schema
+        self.meta = BigQueryMeta(self.connection, is_emulator=emulator_url is not None)
+        self._queues = commits.Queues()
+        self._deployed: dict[str, str] = {}
+        self._deploying = threading.Lock()
+
+    def labelled(self, labels: Mapping[str, str], seen: Callable[[str], None]) -> Self:
+        view = copy.copy(self)  # shares the connection, what is known to be there, and the queues
+        view._jobs = self._jobs.labelled(labels, seen)
+        return view
+
+    def ensure_table(self, target: str, table: Table) -> None:
+        self._tables.ensure(target, table)
+
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
+        return self._tables.create_staging(target, table, name, keep=keep)
+
+    def load(self, staging: str, table: Table, spool: Path, *, job_id: str) -> None:
+        self._jobs.load(staging, staged_fields(table), spool, job_id=job_id)
+
+    def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
+        table_id = f"{target}__quarantine"
+        self._jobs.load(table_id, self._tables.ensure_quarantine(table_id), bad_rows, job_id=job_id)
+
+    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
+        self._tables.ensure_ledger(write.target, self._jobs)
+        try:
+            return commits.commit(self._jobs, self._queues, write, waiting)
+        except PermanentError as error:
+            if "__commits" in str(error) and "not found" in str(error).lower():
+                self._tables.forget_ledger(write.target)
+            raise
+
+    def drop(self, table_id: str) -> None:
+        self._tables.drop(table_id)
+
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        with translated("query"):
+            yield from self._jobs.rows(self._jobs.query(sql, params))
+
+    def start_call(self, procedure: str, args: Sequence[Any], *, job_id: str) -> None:
+        names = [f"a{number}" for number in range(len(args))]
+        sql = f"CALL {quoted(procedure)}({', '.join('@' + name for name in names)})"
+        with translated(f"call {procedure}"):
+            self._jobs.query(sql, dict(zip(names, args, strict=True)), job_id=job_id)
+
+    def job_done(self, job_id: str, wait_s: float) -> bool | None:
+        import concurrent.futures
+
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"finish job {job_id}"):
+            try:
+                job = self._jobs.found(job_id)
+            except NotFound:
+                return None
+            if wait_s <= 0 and not job.done(retry=patience(), timeout=30.0):
+                return False
+            try:
+                job.result(retry=patience(), timeout=max(wait_s, 1.0))
+            except (concurrent.futures.TimeoutError, TimeoutError):
+                return False
+            return True
+
+    def ensure_procedure(self, procedure: str, ddl: str) -> None:
+        text = sha256(ddl.encode()).hexdigest()
+        with self._deploying:
+            if self._deployed.get(checked(procedure)) == text:
+                return
+            with translated(f"make procedure {procedure}"):
+                self._jobs.query(ddl).result(retry=patience(), timeout=JOB_TIMEOUT_S)
+            self._deployed[procedure] = text

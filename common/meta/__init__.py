@@ -1,0 +1,1 @@
+"""What is kept of ended runs in BigQuery: the tables ``org_meta_*`` of each organisation's dataset."""

@@ -1,0 +1,113 @@
+"""Many writers of one table: nothing is lost, nothing is doubled, and nobody fails while there is time left."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from common.adapters.bigquery import BigQueryWarehouse, commits
+from common.adapters.bigquery.errors import ConflictError
+from common.errors import ErrorKind, TransientError
+from common.ports import Commit
+from tests.contract import rivals
+from tests.contract.writes import Target, row
+
+WAIT_S = 280.0
+
+
+def writes_of(target: Target, count: int, **more: Any) -> list[Commit]:
+    """Commits of organisations of their own, of three rows each; they share a staging table, which is only read."""
+    staging = target.stage([row("a"), row("b"), row("c")])
+    return [
+        target.order(staging, org_slug=f"org{n:02}", run_id=f"run_{n:02}", rows=3, wait_s=WAIT_S, **more)
+        for n in range(count)
+    ]
+
+
+def rows_by_org(target: Target) -> dict[str, int]:
+    return {r["o"]: r["n"] for r in target.sql("SELECT x_org_slug o, COUNT(*) n FROM {table} GROUP BY o ORDER BY o")}
+
+
+@pytest.mark.parametrize(("count", "rounds"), [(8, 2), pytest.param(64, 1, marks=pytest.mark.slow)], ids=["8", "64"])
+def test_writers_of_keys_of_their_own_from_two_processes_lose_and_double_nothing(
+    target: Target, count: int, rounds: int
+) -> None:
+    for _ in range(rounds):
+        told = rivals.processes(rivals.url_of(target), writes_of(target, count), count=2)
+        print(  # noqa: T201
+            f"\n{count} writers in 2 processes: {told.seconds:.1f} s, {told.waited} waited for their turn, "
+            f"{told.conflicts} conflicts were lost and retried"
+        )
+        assert told.ends == ["3 rows"] * count
+    assert rows_by_org(target) == {f"org{n:02}": 3 for n in range(count)}
+    assert len(target.ledger()) == count
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["first write", "rewrite"])
+def test_rivals_for_one_key_from_clients_of_their_own_leave_the_rows_of_one(target: Target, earlier: bool) -> None:
+    """Neither of two that write first finds a row to replace: only the ledger's gate makes them conflict."""
+    if earlier:
+        target.write([row("earlier")])
+    stagings = [target.stage([row(f"of {n}")]) for n in range(3)]
+    writes = [target.order(staging, run_id=f"run_{n}", wait_s=WAIT_S) for n, staging in enumerate(stagings)]
+    told = rivals.threads(rivals.url_of(target), writes, clients=3)
+    assert target.runs() == [("of 2", "run_2")], told
+    assert told.ends[2] == "1 rows" and {end.partition(":")[0] for end in told.ends} <= {"1 rows", "SupersededError"}
+
+
+class Crowded:
+    """In the place of the script's run: others are faster, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left, self.job_ids = times, list[str]()
+
+    def __call__(self, jobs: Any, write: Any, sql: Any, params: Any, job_id: str) -> dict[str, Any]:
+        self.job_ids.append(job_id)
+        if self.left:
+            self.left -= 1
+            raise ConflictError("busy")
+        return {"outcome": "committed", "n": 1, "ingested_at": write.lineage.ingested_at, "content_hash": ""}
+
+
+def crowded(target: Target, monkeypatch: pytest.MonkeyPatch, times: int) -> tuple[Crowded, Commit]:
+    crowd = Crowded(times)
+    monkeypatch.setattr(commits, "_run", crowd)
+    monkeypatch.setattr(commits, "FIRST_PAUSE_S", 0.0001)
+    return crowd, target.order(f"{target.table_id}__stage_x")
+
+
+def test_lost_conflicts_are_retried_under_new_job_ids_and_told_as_waiting(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd, write = crowded(target, monkeypatch, 40)
+    said = list[str]()
+    receipt = commits.commit(target.warehouse._jobs, commits.Queues(), replace(write, wait_s=60), said.append)
+    assert receipt.rows == 1 and len(set(crowd.job_ids)) == 41
+    assert said[0] == f"waits for other writers of {target.table_id}"
+    assert len(said) == 2 and said[1].endswith("40 lost conflicts")
+
+
+def test_who_has_no_time_left_to_wait_fails_with_a_conflict_that_is_tried_again(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, write = crowded(target, monkeypatch, 10**9)
+    began = time.monotonic()
+    with pytest.raises(TransientError, match="busy for all the time that was left") as raised:
+        commits.commit(target.warehouse._jobs, commits.Queues(), replace(write, wait_s=0.3), lambda _text: None)
+    assert raised.value.kind is ErrorKind.CONFLICT and time.monotonic() - began < 5
+
+
+def test_writers_of_one_table_queue_in_their_process_and_those_of_another_do_not() -> None:
+    queues, told = commits.Queues(), list[str]()
+    with queues.turn("p.d.a", 1, lambda: told.append("a")), queues.turn("p.d.b", 1, lambda: told.append("b")):
+        assert told == []
+        with pytest.raises(ConflictError), queues.turn("p.d.a", 0.01, lambda: told.append("waits")):
+            pass
+    assert told == ["waits"]
+    with queues.turn("p.d.a", 0, lambda: told.append("again")):
+        assert told == ["waits"]
+
+
+def test_views_of_one_warehouse_queue_together(warehouse: BigQueryWarehouse) -> None:
+    assert warehouse.labelled({}, lambda _job_id: None)._queues is warehouse._queues

@@ -1,0 +1,33 @@
+"""Whoever changes a contract's columns raises its version, so that two tables of one version have the same columns."""
+
+from hashlib import sha256
+
+from common.paths import configs_dir
+from common.table import Table, every_table
+
+VERSIONS = {
+    "cloud_focus_export": (1, "7caa6f1a29891920"),
+    "cost_data_standard_1_3": (1, "da28e452ac8c9777"),
+    "genai_payg_cost": (1, "3bbd26bc6c55b0b3"),
+    "genai_payg_usage": (1, "0e68e7dbf4b01759"),
+    "org_meta_costs": (1, "3d7d7b90ab674485"),
+    "org_meta_pipeline_runs": (1, "c891ba4cfae35cbe"),
+    "org_meta_step_runs": (1, "c3427e99e9a03ec9"),
+    "org_meta_transitions": (1, "8d97499bb2c91347"),
+}
+
+
+def fingerprint(table: Table) -> str:
+    return sha256(repr([(c.name, c.type, c.mode) for c in table.columns]).encode()).hexdigest()[:16]
+
+
+def test_columns_change_with_their_version_only() -> None:
+    found = {table.table: (table.version, fingerprint(table)) for table in every_table(configs_dir())}
+    hint = "Columns have changed: raise `version` in the contract and put the new pair here"
+    assert found == VERSIONS, f"{hint}, e.g. {dict(found.items() - VERSIONS.items())}"
+
+
+def test_every_shipped_table_and_column_says_what_it_is() -> None:
+    for table in every_table(configs_dir()):
+        assert table.description
+        assert [column.name for column in table.all_columns if not column.description] == [], table.table

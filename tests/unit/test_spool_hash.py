@@ -1,0 +1,162 @@
+"""The content hash: the same for the same rows however they come, another one for any other rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.processors.base import Batch
+from common.spool import Spool, content_hash, fast_hash
+from common.spool.hashing import HASH_MODULUS, canonical_row
+from common.table import DATA_DATE, Table
+
+COLUMNS = {
+    "text": "STRING",
+    "money": "BIGNUMERIC",
+    "n": "INT64",
+    "flag": "BOOL",
+    "at": "TIMESTAMP",
+    "day": "DATE",
+    "tags": "JSON",
+}
+TABLE = Table.model_validate(
+    {"table": "t", "description": "d", "columns": [{"name": n, "type": t} for n, t in COLUMNS.items()]}
+)
+DAY = date(2026, 11, 20)
+ARROW = {
+    "text": pa.large_string(),
+    "money": pa.decimal128(38, 6),
+    "n": pa.int32(),
+    "flag": pa.bool_(),
+    "at": pa.timestamp("ms", "Europe/Berlin"),
+    "day": pa.date64(),
+    "tags": pa.dictionary(pa.int32(), pa.string()),
+    DATA_DATE: pa.date32(),
+}
+
+
+def arrow(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.table({name: pa.array([row.get(name) for row in rows], kind) for name, kind in ARROW.items()})
+
+
+def queried(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as a query gives them: JSON parsed, times in UTC, decimals with all places, NULLs there."""
+    empty = dict.fromkeys(ARROW)
+    return [empty | row | {"tags": None if row.get("tags") is None else json.loads(row["tags"])} for row in rows]
+
+
+def hashed(folder: Path, *batches: Any, digits: tuple[int, int] = (38, 18)) -> str:
+    spool = Spool(folder / "rows.parquet", TABLE, DAY, DAY, digits)
+    for batch in batches:
+        spool.write(Batch(batch))
+    return spool.close().content_hash
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(-9, 9, allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+moments = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001 - given a zone below
+    lambda at: at.replace(microsecond=at.microsecond // 1_000 * 1_000, tzinfo=timezone(timedelta(hours=at.hour % 5)))
+)
+row_values = st.fixed_dictionaries(
+    {DATA_DATE: st.just(DAY)},
+    optional={
+        "text": st.none() | texts,
+        "money": st.none() | st.decimals(-(10**6), 10**6, places=6) | st.just(Decimal("-0")),
+        "n": st.none() | st.integers(-(2**31), 2**31 - 1),
+        "flag": st.none() | st.booleans(),
+        "at": st.none() | moments,
+        "day": st.none() | st.dates(date(1, 1, 1)),
+        "tags": st.none() | json_values.map(json.dumps),
+    },
+)
+lists = st.lists(row_values, max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(lists, st.randoms(use_true_random=False), st.integers(0, 8))
+def test_dicts_arrow_and_query_results_have_one_hash_in_any_order_and_batching(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], chance: Any, cut: int
+) -> None:
+    folder = tmp_path_factory.mktemp("hash")
+    wanted = content_hash(queried(rows))
+    mixed = chance.sample(rows, len(rows))
+    assert hashed(folder, rows) == wanted
+    assert hashed(folder, mixed[:cut], arrow(mixed[cut:]), digits=(76, 38)) == wanted
+    assert hashed(folder, *arrow(mixed).to_batches(max_chunksize=3)) == wanted
+
+
+@settings(max_examples=150, deadline=None)
+@given(lists, lists)
+def test_other_rows_have_another_hash(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    texts = [sorted(map(canonical_row, queried(rows))) for rows in (one, other)]
+    assert (content_hash(queried(one)) == content_hash(queried(other))) is (texts[0] == texts[1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(row_values, row_values)
+def test_rows_that_differ_in_a_value_have_different_texts(one: dict[str, Any], other: dict[str, Any]) -> None:
+    def told(row: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in queried([row])[0].items() if value is not None}
+
+    same_tags = json.dumps(told(one).get("tags"), sort_keys=True) == json.dumps(told(other).get("tags"), sort_keys=True)
+    if same_tags:
+        same = told(one) == told(other)
+        assert (canonical_row(queried([one])[0]) == canonical_row(queried([other])[0])) is same
+
+
+GOLDEN = [
+    ({"text": "aß;n:1"}, "text:s7:aß;n:1"),
+    ({"money": Decimal("-1.50")}, "money:n-15e-1;"),
+    ({"money": Decimal("1E+2")}, "money:n1e2;"),
+    ({"money": Decimal("0.000")}, "money:n0e0;"),
+    ({"money": Decimal("-0")}, "money:n0e0;"),
+    ({"money": Decimal("0.0000000105")}, "money:n105e-10;"),
+    ({"n": -7}, "n:i-7;"),
+    ({"flag": True}, "flag:b1;"),
+    ({"flag": False}, "flag:b0;"),
+    ({"day": date(1970, 1, 2)}, "day:d1;"),
+    ({"day": date(1969, 12, 31)}, "day:d-1;"),
+    ({"at": datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))}, "at:t0;"),
+    ({"at": datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)}, "at:t-1;"),
+    ({"tags": '{"b": [2.0, 1.5], "a": "ü"}'}, 'tags:j22:{"a":"ü","b":[2,1.5]}'),
+    ({"tags": '"x"'}, "tags:s1:x"),
+    ({"tags": "2.0"}, "tags:i2;"),
+    ({"tags": "0.5"}, "tags:f0.5;"),
+    ({"tags": "true"}, "tags:b1;"),
+    ({"tags": "null"}, ""),
+    ({"text": "", "n": None}, "text:s0:"),
+]
+
+
+@pytest.mark.parametrize(("values", "text"), GOLDEN, ids=[text for _, text in GOLDEN])
+def test_the_canonical_text_of_a_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], text: str
+) -> None:
+    row = {DATA_DATE: DAY} | values
+    # 20777 days from 1970 to 2026-11-20, by hand: 56 years of 365 days, 14 leap days, and day 324 of its year less one.
+    expected = f"{text}x_pipeline_run_date:d20777;".encode()
+    assert canonical_row(queried([row])[0]) == expected
+    wanted = f"{int.from_bytes(sha256(expected).digest()) % HASH_MODULUS:064x}"
+    assert hashed(tmp_path, [row]) == wanted
+    assert hashed(tmp_path, [row], digits=(76, 38)) == wanted
+    monkeypatch.setattr(fast_hash, "WIDE_ROW_BYTES", 0)
+    assert hashed(tmp_path, [row]) == wanted
+
+
+def test_a_column_that_is_added_to_the_contract_changes_no_hash_of_rows_without_it(tmp_path: Path) -> None:
+    wider = TABLE.model_copy(update={"columns": (*TABLE.columns, TABLE.columns[0].model_copy(update={"name": "aaa"}))})
+    spool = Spool(tmp_path / "rows.parquet", wider, DAY, DAY, (38, 18))
+    spool.write(Batch([{DATA_DATE: DAY, "text": "x"}]))
+    assert spool.close().content_hash == hashed(tmp_path, [{DATA_DATE: DAY, "text": "x"}])
