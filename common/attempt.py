@@ -27,9 +27,12 @@ from common.ports import Credentials, LogLine, RunLogs, Warehouse
 from common.processors.base import Batch, Processor, StepContext, Waiting
 from common.processors.registry import processor
 from common.settings import Settings
-from common.table import Table, load_table
+from common.table import Table, load_table, preview_name
 from common.time_limit import limited
 from common.writer import Suspended, Writer
+
+PREVIEW_LIFETIME = timedelta(days=7)
+"""How long a preview waits for somebody's decision."""
 
 MAX_ERROR_CHARS = 2_000
 MAX_OUTPUT_CHARS = 100_000
@@ -104,8 +107,21 @@ class _Attempt:
                     raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
             return self._told(Receipt())
         table = load_table(self._runner.settings.configs, name)
-        written = self._write(work, params, table, f"{self._dataset}.{name}")
+        request = self._run.request
+        target = f"{self._dataset}.{preview_name(name, request.run_id) if request.preview else name}"
+        written = self._write(work, params, table, target)
+        if request.preview:
+            self._warehouse.tables.expire(target, self._runner.now() + PREVIEW_LIFETIME)
         return self._told(written)
+
+    def _table(self, name: str) -> str:
+        """Return the full id of a table to read: in a preview the shadow of it, if a step before has written one."""
+        request = self._run.request
+        if request.preview:
+            shadow = f"{self._dataset}.{preview_name(name, request.run_id)}"
+            if self._warehouse.tables.find(shadow) is not None:
+                return shadow
+        return f"{self._dataset}.{name}"
 
     def _told(self, receipt: Receipt) -> Receipt:
         """Return the receipt with all that the attempt has told on the way."""
@@ -163,6 +179,8 @@ class _Attempt:
             source=request.source,
             project_id=runner.settings.project_id,
             dataset=self._dataset,
+            table=self._table,
+            preview=request.preview,
             staging_table=staging,
             landing=runner.settings.landing / request.org_slug,
             deadline=self._deadline,

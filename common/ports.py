@@ -175,7 +175,8 @@ class Commit:
     """A staged write on its way into its target: of the days ``first_day``..``last_day`` of its key.
 
     ``fence`` orders attempts, ``not_after`` ends them: see docs/decisions/0009. ``rows`` is how many were spooled, None
-    if SQL filled the staging table. ``wait_s`` is how many seconds there are to wait for other writers.
+    if SQL filled the staging table. ``wait_s`` is how many seconds there are to wait for other writers. With
+    ``of_days`` the staging table has lineage of its own, and only its rows of the key and days are taken.
     """
 
     target: str
@@ -193,6 +194,7 @@ class Commit:
     rows: int | None = None
     content_hash: str = ""
     wait_s: float = 60.0
+    of_days: bool = False
 
 
 class Warehouse(Protocol):
@@ -249,6 +251,9 @@ class Warehouse(Protocol):
         must not be, TransientError of kind CONFLICT when other writers leave no turn for ``wait_s``; ``waiting`` is
         told that it waits for them, and when that is over.
         """
+
+    def commit_all(self, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
+        """Do what ``commit`` does for each of these, in one transaction: all of them, or nothing of any."""
 
     def drop(self, table_id: str) -> None:
         """Delete a table if it is there."""

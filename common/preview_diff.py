@@ -13,6 +13,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Literal
 
+from common.domain.model import WriteSpec
 from common.table import DATA_DATE, Column, Table
 
 SAMPLES = 20
@@ -84,9 +85,12 @@ class TableDiff:
         return not any(day.added or day.changed or day.removed for day in self.days)
 
 
-def table_diff(query: Query, target: str, shadow: str, table: Table, keys: Sequence[str], scope: Scope) -> TableDiff:
-    """Compare ``shadow`` with ``target``. Raises what the query raises."""
-    sql = _Sql(target, shadow, table, keys, scope.days)
+def table_diff(query: Query, target: str, shadow: str, table: Table, write: WriteSpec, scope: Scope) -> TableDiff:
+    """Compare ``shadow`` with ``target``; rows that a ``merge`` would leave as they are do not count.
+
+    Raises what the query raises.
+    """
+    sql = _Sql(target, shadow, table, write, scope.days)
     params = {"org": scope.org_slug, "pipeline": scope.pipeline_id, "credential": scope.credential_id}
     days = tuple(DayDiff(**row) for row in query(sql.days(), params))
     money = tuple(MoneyDiff(**row) for amount in sql.amounts for row in query(sql.money(amount), params))
@@ -95,11 +99,16 @@ def table_diff(query: Query, target: str, shadow: str, table: Table, keys: Seque
 
 
 class _Sql:
-    """The queries of one comparison. Names come from contracts and checked table ids, values are parameters or dates."""
+    """The queries of one comparison. Names come from contracts and table ids, values are parameters or dates."""
 
-    def __init__(self, target: str, shadow: str, table: Table, keys: Sequence[str], days: Sequence[date]) -> None:
+    def __init__(self, target: str, shadow: str, table: Table, write: WriteSpec, days: Sequence[date]) -> None:
+        keys = write.keys
+        where = WHERE.format(days=", ".join(f"DATE '{day.isoformat()}'" for day in days))
+        self._after = self._before = where
+        if write.mode == "merge":
+            same = _struct((DATA_DATE, *keys))
+            self._before = f"{where} AND {same} IN (SELECT {same} FROM {_q(shadow)} {where})"  # noqa: S608
         self._target, self._shadow = target, shadow
-        self._where = WHERE.format(days=", ".join(f"DATE '{day.isoformat()}'" for day in days))
         columns = {column.name: column for column in table.columns}
         self._numbers = [c.name for c in table.columns if c.type in NUMBERS and c.name not in keys]
         self._identity = list(keys) or [c.name for c in table.columns if c.type not in NUMBERS]
@@ -122,8 +131,8 @@ ORDER BY {", ".join([*sizes, "n DESC", "day", "id"])} LIMIT {SAMPLES}"""  # noqa
     def money(self, amount: Column) -> str:
         one = f"SELECT IFNULL({_q(amount.currency)}, '') AS currency"
         both = f"""
-  {one}, {_q(amount.name)} AS b, NULL AS a FROM {_q(self._target)} {self._where}
-  UNION ALL {one}, NULL, {_q(amount.name)} FROM {_q(self._shadow)} {self._where}"""
+  {one}, {_q(amount.name)} AS b, NULL AS a FROM {_q(self._target)} {self._before}
+  UNION ALL {one}, NULL, {_q(amount.name)} FROM {_q(self._shadow)} {self._after}"""
         return f"""SELECT '{amount.name}' AS `column`, currency,
   IFNULL(SUM(b), 0) AS `before`, IFNULL(SUM(a), 0) AS `after`
 FROM ({both}) GROUP BY currency ORDER BY currency"""  # noqa: S608
@@ -141,8 +150,8 @@ FROM ({both}) GROUP BY currency ORDER BY currency"""  # noqa: S608
     def _groups(self) -> str:
         same = ["b.n = a.n", "b.rest = a.rest", *(f"b.{_q(x)} IS NOT DISTINCT FROM a.{_q(x)}" for x in self._numbers)]
         sums = [f"{side}.{_q(x)} AS {side}_{x}" for side in "ba" for x in self._numbers]
-        return f"""WITH b AS ({self._grouped(self._target)}),
-a AS ({self._grouped(self._shadow)}),
+        return f"""WITH b AS ({self._grouped(self._target, self._before)}),
+a AS ({self._grouped(self._shadow, self._after)}),
 judged AS (
   SELECT IFNULL(a.day, b.day) AS day, IFNULL(a.id, b.id) AS id,
     CASE WHEN b.id IS NULL THEN 'added' WHEN a.id IS NULL THEN 'removed'
@@ -151,12 +160,12 @@ judged AS (
   FROM b FULL JOIN a ON a.day = b.day AND a.id = b.id
 )"""  # noqa: S608
 
-    def _grouped(self, table: str) -> str:
+    def _grouped(self, table: str, where: str) -> str:
         sums = "".join(f", SUM({_q(name)}) AS {_q(name)}" for name in self._numbers)
         rest = f"STRING_AGG({_struct(self._rest)} ORDER BY {_struct(self._rest)})" if self._rest else "''"
         return f"""
   SELECT {DATA_DATE} AS day, {_struct(self._identity)} AS id, COUNT(*) AS n, {rest} AS rest{sums}
-  FROM {_q(table)} {self._where} GROUP BY day, id
+  FROM {_q(table)} {where} GROUP BY day, id
 """  # noqa: S608
 
 

@@ -16,9 +16,8 @@ from common.errors import ConflictingStateError
 from common.logs import logger
 from common.ports import Commit, Lineage, Warehouse
 from common.preview_diff import Scope, TableDiff, table_diff
+from common.receipts import PROMOTE_WITHIN
 from common.table import PREVIEW, Table, load_table
-
-PROMOTE_WITHIN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,7 @@ class Previews:
         scope = Scope(run.request.org_slug, run.pipeline_id, run.credential_id, days)
         warehouse = self._warehouse(run)
         warehouse.ensure_table(first.target, first.table)
-        keys = first.step.spec.write.keys
-        return table_diff(warehouse.query, first.target, first.shadow, first.table, keys, scope)
+        return table_diff(warehouse.query, first.target, first.shadow, first.table, first.step.spec.write, scope)
 
     def _commit(self, run: Run, write: _Write) -> Commit:
         """Return the commit of a shadow's rows. Its fence is the preview's: what was written since is not replaced."""
@@ -129,12 +127,14 @@ class Previews:
             job_id=f"{run.run_id}_promote",
             rows=step.receipt.rows,
             content_hash=step.receipt.content_hash,
+            wait_s=PROMOTE_WITHIN.total_seconds() / 2,
+            of_days=True,
         )
 
     @staticmethod
     def _drop(warehouse: Warehouse, writes: Sequence[_Write]) -> None:
         for shadow in dict.fromkeys(write.shadow for write in writes):
-            warehouse.drop(shadow)
+            warehouse.tables.remove(shadow)
 
 
 def _promoted(preview: Receipt, real: Receipt) -> Receipt:

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, NamedTuple
 
-from common.domain.model import Run, Step
+from common.domain.model import PreviewEnd, Run, Step
 from common.domain.plan import map_of, work_order
+
+PROMOTE_WITHIN = timedelta(minutes=10)
+"""A promotion that takes longer is refused."""
 
 TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,127}")
 
@@ -107,6 +110,8 @@ class Ledger:
 
     def _add_step(self, run: Run, step: Step) -> None:
         receipt, asked = step.receipt, run.request.requested_at
+        if run.request.preview and run.preview_end is not PreviewEnd.PROMOTED:
+            return  # its rows are in tables of its own, which go away by themselves
         if receipt.ingested_at and receipt.ingested_at < asked:
             text = f"It was kept from an earlier run: `main.py verify {run.request.rerun_of}` checks it."
             self.kept.append(Finding("kept", run.run_id, step.step_id, receipt.table, None, 0, 0, text))
@@ -120,6 +125,8 @@ class Ledger:
         mode = receipt.mode or order.specs[0].write.mode
         days = order.request.start_date, order.request.end_date
         times = receipt.ingested_at or asked, step.ended_at or asked
+        if run.request.preview and receipt.ingested_at:  # promoted after its steps had ended
+            times = receipt.ingested_at, receipt.ingested_at + PROMOTE_WITHIN
         self.writes.append(Write(run.run_id, step.step_id, key, *days, *times, rows, receipt.content_hash, mode))
 
 

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from common.errors import PermanentError, TransientError
@@ -30,6 +31,12 @@ class Tables(Protocol):
 
     def change(self, target: str, found: FoundTable, columns: Sequence[FoundColumn], description: str) -> bool:
         """Give the table these columns and this description; return False if it has changed since it was found."""
+
+    def expire(self, target: str, at: datetime) -> None:
+        """Have BigQuery delete the table, and what was made beside it, at that time."""
+
+    def remove(self, target: str) -> None:
+        """Delete the table, and what was made beside it, as far as they are there."""
 
 
 def fit(tables: Tables, target: str, table: Table, *, apply: bool = True) -> list[SchemaChange]:

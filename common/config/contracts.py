@@ -39,6 +39,7 @@ def _findings(source: Source, stem: str, *, is_meta: bool) -> Iterator[Finding]:
     if isinstance(table, str):
         yield from _name(table, stem, is_meta=is_meta)
     yield from _columns(source.data.get("columns"), is_meta=is_meta)
+    yield from _currencies(source.data.get("columns"))
     if is_meta:
         yield from _layout(source.data)
 
@@ -74,6 +75,19 @@ def _columns(columns: Any, *, is_meta: bool) -> Iterator[Finding]:
                 ("columns", i, "policy"),
                 "a discarded value becomes NULL, which a REQUIRED column refuses. Use discard_row, or NULLABLE.",
             )
+
+
+def _currencies(columns: Any) -> Iterator[Finding]:
+    listed = [c if isinstance(c, dict) else {} for c in columns] if isinstance(columns, list) else []
+    types = {column["name"]: column.get("type") for column in listed if isinstance(column.get("name"), str)}
+    for i, column in enumerate(listed):
+        name = column.get("currency")
+        if not isinstance(name, str) or not name:
+            continue
+        if types.get(name) != "STRING":
+            yield ("columns", i, "currency"), f"no STRING column is named {name[:80]!r}.{nearest(name, types)}"
+        elif column.get("type") != "BIGNUMERIC":
+            yield ("columns", i, "currency"), "only an amount of money (BIGNUMERIC) has a currency. Remove it."
 
 
 def _layout(data: Mapping[str, Any]) -> Iterator[Finding]:

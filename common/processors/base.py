@@ -79,6 +79,7 @@ class TableParams(Params):
 class StepContext:
     """All an attempt may know and use. ``dataset`` is ``project.dataset`` of the organisation.
 
+    ``table(name)`` is the full id of a table to read: of a ``preview``, the shadow that a step before has written.
     ``put_out(name, value)`` gives a small JSON value to the conditions and maps of later steps.
     """
 
@@ -93,6 +94,7 @@ class StepContext:
     source: str | None
     project_id: str
     dataset: str
+    table: Callable[[str], str]
     staging_table: str
     landing: Path
     deadline: datetime
@@ -105,6 +107,7 @@ class StepContext:
     sleep: Callable[[float], None]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     waiting_on: str = ""
+    preview: bool = False
 
     def remaining_s(self) -> float:
         """Seconds left of ``timeout_seconds``; raise StepTimeoutError when none are. Call it between units of work."""

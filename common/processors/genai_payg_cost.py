@@ -79,7 +79,7 @@ class GenaiPaygCost:
 
 def _usage(context: StepContext, source_table: str) -> Iterator[dict[str, Any]]:
     sql = (
-        f"SELECT {', '.join(_CARRIED)} FROM `{context.dataset}.{source_table}` "  # noqa: S608 - checked identifiers
+        f"SELECT {', '.join(_CARRIED)} FROM `{context.table(source_table)}` "  # noqa: S608 - checked identifiers
         "WHERE x_org_slug = @org_slug AND x_pipeline_id = @pipeline_id AND x_credential_id = @credential_id "
         "AND x_pipeline_run_date BETWEEN @first_day AND @last_day"
     )

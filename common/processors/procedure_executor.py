@@ -47,6 +47,10 @@ class ProcedureExecutor:
     needs_credential: ClassVar[bool] = False
 
     def run(self, context: StepContext, params: ProcedureParams) -> Iterator[Batch | Waiting]:
+        if context.preview and params.destination_table is None:
+            raise PermanentError(
+                f"Procedure {params.procedure} can't be previewed: without a destination_table it may change anything."
+            )
         job_id = context.waiting_on or _running_job(context, params) or self._start(context, params)
         if not context.warehouse.job_done(job_id, min(HOLD_S, context.remaining_s())):
             yield Waiting(job_id, context.now() + LOOK_AGAIN)
@@ -55,7 +59,7 @@ class ProcedureExecutor:
         procedure = f"{context.dataset}.{params.procedure}"
         context.warehouse.ensure_procedure(procedure, _ddl(params.procedure, context.dataset))
         context.remaining_s()
-        source = f"{context.dataset}.{params.source_table}" if params.source_table else None
+        source = context.table(params.source_table) if params.source_table else None
         fixed = (
             source,
             context.staging_table,

@@ -43,7 +43,7 @@ def test_the_delete_reads_the_files_of_the_ledgers_partitions_alone(
 
     assert doomed("replace_key", "", ()).startswith(f"{PARTITIONS} AND ")
     order = target.order(target.stage([]))
-    assert f"WHERE {PARTITIONS} AND x_org_slug = @org" in script(order)
+    assert f"WHERE {PARTITIONS} AND x_org_slug = @org" in script([order])
 
     known = target.sql(
         f"SELECT MIN(oldest_partition) lo, MAX(newest_partition) hi FROM `{target.table_id}__commits`"

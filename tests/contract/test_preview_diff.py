@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
+from common.domain.model import WriteSpec
 from common.preview_diff import DayDiff, MoneyDiff, Scope, TableDiff, table_diff
 from common.table import Table
 from tests.conftest import PROJECT
@@ -50,7 +51,7 @@ def filled(warehouse: BigQueryWarehouse, name: str, rows: Sequence[Row], *, org:
 
 
 def compared(
-    warehouse: BigQueryWarehouse, before: Sequence[Row], after: Sequence[Row], keys: Sequence[str] = ()
+    warehouse: BigQueryWarehouse, before: Sequence[Row], after: Sequence[Row], *keys: str, mode: str = "replace_key"
 ) -> TableDiff:
     target, shadow = (f"{PROJECT}.diff{next(numbers)}.{name}" for name in ("costs", "costs__preview"))
     for name, rows in ((target, before), (shadow, after)):
@@ -58,7 +59,7 @@ def compared(
         filled(warehouse, name, rows)
     filled(warehouse, target, [("other organisation", D1, None, 1, "1000")], org="rival")
     filled(warehouse, target, [("other days", date(2026, 10, 31), None, 1, "1000")])
-    return table_diff(warehouse.query, target, shadow, TABLE, keys, SCOPE)
+    return table_diff(warehouse.query, target, shadow, TABLE, WriteSpec(mode, keys), SCOPE)
 
 
 BEFORE: list[Row] = [
@@ -99,7 +100,7 @@ def test_the_largest_differences_come_first_with_both_sides(warehouse: BigQueryW
 def test_with_keys_a_row_that_differs_elsewhere_is_changed_and_not_another_row(warehouse: BigQueryWarehouse) -> None:
     before: list[Row] = [("m", D1, '{"a": 1}', 1, "1")]
     after: list[Row] = [("m", D1, '{"a": 2}', 1, "1")]
-    assert compared(warehouse, before, after, ["model"]).days == (DayDiff(D1, 0, 1, 0, 0),)
+    assert compared(warehouse, before, after, "model").days == (DayDiff(D1, 0, 1, 0, 0),)
     assert compared(warehouse, before, after).days == (DayDiff(D1, 1, 0, 1, 0),)
 
 
@@ -107,3 +108,9 @@ def test_with_keys_a_row_that_differs_elsewhere_is_changed_and_not_another_row(w
 def test_the_same_rows_differ_in_nothing(warehouse: BigQueryWarehouse, rows: Sequence[Row]) -> None:
     diff = compared(warehouse, rows, list(reversed(rows)))
     assert diff.is_empty and not diff.samples and all(money.change == 0 for money in diff.money)
+
+
+def test_a_merge_leaves_rows_that_it_does_not_bring_out_of_the_difference(warehouse: BigQueryWarehouse) -> None:
+    diff = compared(warehouse, BEFORE[:3], [("dearer", D1, None, 5, "2.25")], "model", mode="merge")
+    assert diff.days == (DayDiff(D1, 0, 1, 0, 0),)
+    assert diff.money == (MoneyDiff("cost", "USD", Decimal(2), Decimal("2.25")),)

@@ -65,6 +65,7 @@ def make_context(**overrides: Any) -> RecordingContext:
         "source": None,
         "project_id": "test-project",
         "dataset": "test-project.acme_corp_local",
+        "table": lambda name: f"test-project.acme_corp_local.{name}",
         "staging_table": "test-project.acme_corp_local.staging_1",
         "landing": Path("/nonexistent/landing/acme_corp"),
         "deadline": NOW + timedelta(seconds=300),

@@ -47,6 +47,7 @@ def test_the_procedure_is_deployed_and_called_with_the_runs_key_and_dates(sql: P
     context = make_context(
         warehouse=warehouse,
         dataset="project-x.acme_local",
+        table=lambda name: f"project-x.acme_local.{name}",
         staging_table="project-x.acme_local.t__stage_1",
         org_slug="acme",
         pipeline_id="pipe",
@@ -130,3 +131,12 @@ def test_what_is_no_identifier_is_refused_before_anything_runs(name: str) -> Non
     for field in ("procedure", "source_table", "destination_table"):
         with pytest.raises(ValidationError):
             ProcedureParams(**{"procedure": "sp_do", field: name})
+
+
+def test_a_procedure_that_may_change_anything_is_not_called_in_a_preview(sql: Path) -> None:
+    warehouse = RecordingWarehouse()
+    with pytest.raises(PermanentError, match="sp_do can't be previewed"):
+        list(
+            ProcedureExecutor().run(make_context(warehouse=warehouse, preview=True), ProcedureParams(procedure="sp_do"))
+        )
+    assert warehouse.called == []

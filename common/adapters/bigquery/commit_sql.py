@@ -1,16 +1,19 @@
 # ruff: noqa: S608 - identifiers are checked where they are filled in, values are parameters
 """The script of a commit: one transaction that reads the ledger, checks staging, writes rows and ledger (0009).
 
-What it refuses it says as ``pipeline-ops:<word>{json}``, which ``refusals.py`` turns into an error in words.
+Several writes, of one table or of several, share a transaction as blocks of one script: the second's parameters and
+variables end in ``_1``, and so on. What a block refuses it says as ``pipeline-ops:<number><word>{json}``, which
+``refusals.py`` turns into an error in words; nothing of any block is done then.
 
 It keeps to what BigQuery and the emulator both do: variables survive a COMMIT but, in the emulator, no ROLLBACK, so a
 commit that has nothing to do commits that; MERGE does not work in the emulator's transactions, and DELETE by key plus
 INSERT does the same. Subqueries that look at a second table join on equality, or BigQuery can't decorrelate them.
 """
 
+import re
 from collections.abc import Sequence
 
-from common.adapters.bigquery.names import column, quoted
+from common.adapters.bigquery.names import column, ledger_of, quoted
 from common.errors import PermanentError
 from common.ports import Commit
 from common.table import DATA_DATE
@@ -47,7 +50,8 @@ SELECT
   CAST(NULL AS TIMESTAMP), CAST(NULL AS DATE)
 """
 
-BEGIN = """
+DECLARE = """
+DECLARE outcome STRING;
 DECLARE found STRUCT<
   gates INT64, mode STRING, stamp TIMESTAMP, n INT64, content_hash STRING,
   commits INT64, fence INT64, last_run STRING, oldest DATE, newest DATE
@@ -57,8 +61,10 @@ DECLARE doubled INT64;
 DECLARE days_left STRING;
 DECLARE problem STRING;
 DECLARE v_oldest, v_newest DATE;
+"""
+VARIABLES = re.compile(r"(?<![\w@.'`])(outcome|found|staged|doubled|days_left|problem|v_oldest|v_newest)(?!['`\w}])")
 
-BEGIN TRANSACTION;
+READ = """
 -- The gate: every commit changes this row, so of two transactions that meet at this table BigQuery cancels one,
 -- even if neither finds a row to replace.
 UPDATE {ledger} SET mode = COALESCE(mode, @mode), fence = fence + 1 WHERE x_run_id IS NULL;
@@ -89,18 +95,13 @@ SET problem = CASE
   WHEN found.gates = 0 THEN 'gate{{}}'
   WHEN found.mode != @mode THEN CONCAT('mode', TO_JSON_STRING(STRUCT(found.mode AS mode)))
 END;
-IF problem IS NOT NULL THEN RAISE USING MESSAGE = CONCAT('pipeline-ops:', problem); END IF;
-
-IF found.stamp IS NOT NULL THEN
-  COMMIT TRANSACTION;
-  SELECT 'repeated' AS outcome, found.n AS n, found.stamp AS ingested_at, found.content_hash AS content_hash, '' AS run;
-  RETURN;
-END IF;
+IF problem IS NOT NULL THEN RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}', problem); END IF;
+IF found.stamp IS NOT NULL THEN SET outcome = 'repeated'; END IF;
 """
 
 FENCED = """
-IF found.fence > @fence THEN
-  RAISE USING MESSAGE = CONCAT('pipeline-ops:superseded', TO_JSON_STRING(STRUCT(found.last_run AS run)));
+IF outcome IS NULL AND found.fence > @fence THEN
+  RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}superseded', TO_JSON_STRING(STRUCT(found.last_run AS run)));
 END IF;
 """
 
@@ -114,14 +115,10 @@ SET days_left = (
     WHERE {key} AND {meets}
   )
 );
-IF days_left IS NULL THEN
-  COMMIT TRANSACTION;
-  SELECT 'appended before' AS outcome, 0 AS n, CAST(NULL AS TIMESTAMP) AS ingested_at, '' AS content_hash,
-    found.last_run AS run;
-  RETURN;
-END IF;
-IF found.commits > 0 THEN
-  RAISE USING MESSAGE = CONCAT('pipeline-ops:partly', TO_JSON_STRING(STRUCT(found.last_run AS run, days_left AS days)));
+IF outcome IS NULL AND days_left IS NULL THEN SET outcome = 'appended before'; END IF;
+IF outcome IS NULL AND found.commits > 0 THEN
+  RAISE USING MESSAGE =
+    CONCAT('pipeline-ops:{number}partly', TO_JSON_STRING(STRUCT(found.last_run AS run, days_left AS days)));
 END IF;
 """
 
@@ -145,12 +142,10 @@ SET problem = CASE
   WHEN doubled > 0 THEN CONCAT('doubled', TO_JSON_STRING(STRUCT(doubled AS n)))
   WHEN staged.n = 0 AND @on_empty = 'fail' THEN 'empty{{}}'
 END;
-IF problem IS NOT NULL THEN RAISE USING MESSAGE = CONCAT('pipeline-ops:', problem); END IF;
-IF staged.n = 0 AND @on_empty = 'keep' THEN
-  COMMIT TRANSACTION;
-  SELECT 'kept' AS outcome, 0 AS n, CAST(NULL AS TIMESTAMP) AS ingested_at, '' AS content_hash, '' AS run;
-  RETURN;
+IF outcome IS NULL AND problem IS NOT NULL THEN
+  RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}', problem);
 END IF;
+IF outcome IS NULL AND staged.n = 0 AND @on_empty = 'keep' THEN SET outcome = 'kept'; END IF;
 """
 
 DOUBLED = """
@@ -164,31 +159,38 @@ DELETE = """
 -- of the same name would win.)
 SET v_oldest = (SELECT found.oldest);  -- the emulator reads no field without the SELECT
 SET v_newest = (SELECT found.newest);
-IF found.commits > 0 THEN
+IF outcome IS NULL AND found.commits > 0 THEN
   DELETE FROM {target} AS there WHERE {doomed};
   DELETE FROM {ledger} WHERE {key} AND {replaced};
 END IF;
 """
 
 WRITE = """
-INSERT INTO {target} ({columns}, x_pipeline_run_date, {lineage})
-SELECT {columns}, x_pipeline_run_date, @org, @pipeline, @credential, @run, @ingested_at, @ingestion_date FROM {staging};
-INSERT INTO {ledger}
-  (first_day, last_day, fence, step_id, attempt, mode, row_count, content_hash, oldest_partition, newest_partition,
-   {lineage})
-SELECT
-  @first_day, @last_day, @fence, @step, @attempt, @mode, staged.n, @content_hash, {oldest}, {newest},
-  @org, @pipeline, @credential, @run, @ingested_at, @ingestion_date;
--- In a transaction BigQuery's clock stands still at its start; the job's time limit does the rest.
-IF CURRENT_TIMESTAMP() > @not_after THEN RAISE USING MESSAGE = 'pipeline-ops:late{{}}'; END IF;
-COMMIT TRANSACTION;
-SELECT 'committed' AS outcome, staged.n AS n, @ingested_at AS ingested_at, @content_hash AS content_hash, '' AS run;
+IF outcome IS NULL THEN
+  INSERT INTO {target} ({columns}, x_pipeline_run_date, {lineage})
+  SELECT {columns}, x_pipeline_run_date, @org, @pipeline, @credential, @run, @ingested_at, @ingestion_date
+  FROM {staging};
+  INSERT INTO {ledger}
+    (first_day, last_day, fence, step_id, attempt, mode, row_count, content_hash, oldest_partition, newest_partition,
+     {lineage})
+  SELECT
+    @first_day, @last_day, @fence, @step, @attempt, @mode, staged.n, @content_hash, {oldest}, {newest},
+    @org, @pipeline, @credential, @run, @ingested_at, @ingestion_date;
+  -- In a transaction BigQuery's clock stands still at its start; the job's time limit does the rest.
+  IF CURRENT_TIMESTAMP() > @not_after THEN RAISE USING MESSAGE = 'pipeline-ops:{number}late{{}}'; END IF;
+  SET outcome = 'committed';
+END IF;
 """
 
-
-def ledger_of(target: str) -> str:
-    """Return the id of a table's ledger."""
-    return f"{target}__commits"
+TELL = """
+SELECT
+  {number} AS number,
+  outcome AS outcome,
+  CASE outcome WHEN 'committed' THEN staged.n WHEN 'repeated' THEN found.n ELSE 0 END AS n,
+  CASE outcome WHEN 'committed' THEN @ingested_at WHEN 'repeated' THEN found.stamp END AS ingested_at,
+  CASE outcome WHEN 'committed' THEN @content_hash WHEN 'repeated' THEN found.content_hash ELSE '' END AS content_hash,
+  found.last_run AS run
+"""
 
 
 def make_ledger(target: str) -> str:
@@ -196,8 +198,18 @@ def make_ledger(target: str) -> str:
     return MAKE_LEDGER.format(ledger=quoted(ledger_of(target)), target=quoted(target))
 
 
-def script(write: Commit) -> str:
-    """Return the commit as one script. Raises PermanentError for keys or a mode that make none."""
+def script(writes: Sequence[Commit]) -> str:
+    """Return the commit of all these as one script; its one result has a row for each, in order.
+
+    Raises PermanentError for keys or a mode that make none.
+    """
+    declared = "".join(_numbered(DECLARE, number) for number in range(len(writes)))
+    blocks = "".join(_block(write, number) for number, write in enumerate(writes))
+    told = "UNION ALL".join(_with_parameters(_numbered(TELL, n).format(number=n), n) for n in range(len(writes)))
+    return f"{declared}\nBEGIN TRANSACTION;\n{blocks}\nCOMMIT TRANSACTION;\n{told}ORDER BY number;"
+
+
+def _block(write: Commit, number: int) -> str:
     mode, keys = write.write.mode, write.write.keys
     if mode not in MODES:
         raise PermanentError(f"write: mode {mode!r} is none of {', '.join(MODES)}.")
@@ -208,29 +220,52 @@ def script(write: Commit) -> str:
     names = [column(name) for name in write.table.names]
     required = [column(c.name) for c in write.table.columns if c.mode == "REQUIRED"]
     key_columns = [column(key) for key in keys]
+    staging = quoted(write.staging)
+    if write.of_days:
+        staging = f"(SELECT * FROM {staging} WHERE {KEY} AND {OF_DAYS})"
     # An earlier attempt of the same step has done what an append that comes again wants.
     repeats = "TRUE" if mode == "append_once" else "attempt = @attempt"
-    parts = [BEGIN, *((ONCE,) if mode == "append_once" else (FENCED,)), CHECK]
+    parts = [READ, *((ONCE,) if mode == "append_once" else (FENCED,)), CHECK]
     parts += [*(() if mode == "append_once" else (DELETE,)), WRITE]
-    return "".join(parts).format(
+    oldest = newest = "@ingestion_date"
+    if mode == "merge":  # rows that it did not touch stay in their partitions
+        oldest, newest = (
+            f"{pick}(IFNULL({known}, @ingestion_date), @ingestion_date)"
+            for pick, known in (("LEAST", "v_oldest"), ("GREATEST", "v_newest"))
+        )
+    block = _numbered("".join(parts), number).format(
+        number=number,
         ledger=quoted(ledger_of(write.target)),
         target=quoted(write.target),
-        staging=quoted(write.staging),
+        staging=staging,
         key=KEY,
         meets=SAME_PARTITION if mode == "truncate_partition" else SAME_DAYS,
         repeats=repeats,
         stray=f"{DATA_DATE} IS NULL OR {DATA_DATE} NOT BETWEEN @first_day AND @last_day",
         nulls=_with_nulls(required),
         null_keys=_with_nulls(key_columns),
-        doubled=DOUBLED.format(staging=quoted(write.staging), keys=", ".join(key_columns)) if keys else "",
-        doomed=doomed(mode, quoted(write.staging), key_columns),
+        doubled=_numbered(DOUBLED, number).format(staging=staging, keys=", ".join(key_columns)) if keys else "",
+        doomed=_numbered(doomed(mode, staging, key_columns), number),
         replaced=SAME_PARTITION if mode == "truncate_partition" else WITHIN_DAYS,
         columns=", ".join(names),
         lineage=LINEAGE_COLUMNS,
-        # Rows that a merge did not touch stay in their partitions.
-        oldest="LEAST(IFNULL(v_oldest, @ingestion_date), @ingestion_date)" if mode == "merge" else "@ingestion_date",
-        newest="GREATEST(IFNULL(v_newest, @ingestion_date), @ingestion_date)" if mode == "merge" else "@ingestion_date",
+        oldest=_numbered(oldest, number),
+        newest=_numbered(newest, number),
     )
+    return _with_parameters(block, number)
+
+
+def suffix(number: int) -> str:
+    """Return what names of parameters and variables of that block end in."""
+    return f"_{number}" if number else ""
+
+
+def _numbered(sql: str, number: int) -> str:
+    return VARIABLES.sub(rf"\1{suffix(number)}", sql)
+
+
+def _with_parameters(sql: str, number: int) -> str:
+    return re.sub(r"@(\w+)", rf"@\1{suffix(number)}", sql)
 
 
 def doomed(mode: str, staging: str, keys: Sequence[str]) -> str:

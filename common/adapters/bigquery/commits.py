@@ -3,12 +3,12 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from common.adapters.bigquery.commit_sql import script
+from common.adapters.bigquery.commit_sql import script, suffix
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import Jobs
 from common.adapters.bigquery.refusals import refusal, span
@@ -28,17 +28,17 @@ class Queues:
         self._locks: dict[str, threading.Lock] = {}
 
     @contextmanager
-    def turn(self, target: str, wait_s: float, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the table's lock. Raises ConflictError if it is not free within ``wait_s``."""
-        lock = self._locks.setdefault(target, threading.Lock())
-        if not lock.acquire(blocking=False):
-            waiting()
-            if not lock.acquire(timeout=max(wait_s, 0.0)):
-                raise ConflictError(f"{target} is still being written by others.")
-        try:
+    def turn(self, targets: Iterable[str], left_s: Callable[[], float], waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the locks of these tables. Raises ConflictError if one is not free in the seconds that are left."""
+        with ExitStack() as held:
+            for target in sorted(set(targets)):  # in one order for all, so that no two wait for each other
+                lock = self._locks.setdefault(target, threading.Lock())
+                if not lock.acquire(blocking=False):
+                    waiting()
+                    if not lock.acquire(timeout=max(left_s(), 0.0)):
+                        raise ConflictError(f"{target} is still being written by others.")
+                held.callback(lock.release)
             yield
-        finally:
-            lock.release()
 
 
 class _Wait:
@@ -78,33 +78,38 @@ class _Wait:
             self._tell(f"waited {waited:.1f} s for other writers of {self._target}: {self.conflicts} lost conflicts")
 
 
-def commit(jobs: Jobs, queues: Queues, write: Commit, waiting: Callable[[str], None]) -> Receipt:
-    """Bring the staged rows in, as ``Warehouse.commit`` promises."""
-    sql, params = script(write), _parameters(write)
-    wait = _Wait(write.target, write.wait_s, waiting)
+def commit(jobs: Jobs, queues: Queues, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
+    """Bring the staged rows in, as ``Warehouse.commit_all`` promises."""
+    sql = script(writes)
+    params = {
+        f"{name}{suffix(n)}": value for n, write in enumerate(writes) for name, value in _parameters(write).items()
+    }
+    targets = list(dict.fromkeys(write.target for write in writes))
+    wait = _Wait(", ".join(targets), min(write.wait_s for write in writes), waiting)
     tried = 0
     while True:
         # A conflict ends its job for good, so each try is a job of its own, with an id that a repeat finds again.
-        job_id = f"{write.job_id}_{tried}"
+        job_id = f"{writes[0].job_id}_{tried}"
         try:
-            with queues.turn(write.target, wait.left_s, wait.waits):
-                told = _run(jobs, write, sql, params, job_id)
+            with queues.turn(targets, lambda: wait.left_s, wait.waits):
+                told = _run(jobs, writes, sql, params, job_id)
             break
         except ConflictError:
             tried += 1
             wait.conflict()
     wait.done()
-    return _receipt(write, told)
+    return tuple(_receipt(write, row) for write, row in zip(writes, told, strict=True))
 
 
-def _run(jobs: Jobs, write: Commit, sql: str, params: Mapping[str, Any], job_id: str) -> dict[str, Any]:
-    lease_s = (write.not_after - datetime.now(UTC)).total_seconds()
+def _run(
+    jobs: Jobs, writes: Sequence[Commit], sql: str, params: Mapping[str, Any], job_id: str
+) -> list[dict[str, Any]]:
+    lease_s = (min(write.not_after for write in writes) - datetime.now(UTC)).total_seconds()
     try:
-        with translated(f"commit to {write.target}"):
-            (told,) = jobs.rows(jobs.query(sql, params, job_id=job_id, limit_ms=max(1000, int(lease_s * 1000))))
-            return told
+        with translated(f"commit to {', '.join(write.target for write in writes)}"):
+            return list(jobs.rows(jobs.query(sql, params, job_id=job_id, limit_ms=max(1000, int(lease_s * 1000)))))
     except PipelineOpsError as error:
-        refused = refusal(str(error.__cause__ or error), write)
+        refused = refusal(str(error.__cause__ or error), writes)
         if refused is None:
             raise
         raise refused from error

@@ -29,6 +29,21 @@ def quoted(table_id: str) -> str:
     return f"`{checked(table_id)}`"
 
 
+def ledger_of(target: str) -> str:
+    """Return the id of a table's ledger of commits."""
+    return f"{target}__commits"
+
+
+def quarantine_of(target: str) -> str:
+    """Return the id of the table that keeps the rows which were left out of a table."""
+    return f"{target}__quarantine"
+
+
+def beside(target: str) -> tuple[str, str]:
+    """Return the ids of all that is made beside a table and stays."""
+    return ledger_of(target), quarantine_of(target)
+
+
 def column(name: str) -> str:
     """Return a column's name as SQL."""
     if not COLUMN.fullmatch(name):

@@ -2,21 +2,22 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from common.errors import ErrorKind, PermanentError, PipelineOpsError, StepTimeoutError, SupersededError, TransientError
 from common.ports import Commit
 
-REFUSED = re.compile(r"pipeline-ops:(\w+)(?=\{)")
+REFUSED = re.compile(r"pipeline-ops:(\d+)(\w+)(?=\{)")
 
 
-def refusal(text: str, write: Commit) -> PipelineOpsError | None:
-    """Return the error that the script's own words stand for; None if these are not its own."""
+def refusal(text: str, writes: Sequence[Commit]) -> PipelineOpsError | None:
+    """Return the error that the words of these writes' script stand for; None if the text has none of them."""
     match = REFUSED.search(text)
     if match is None:
         return None
     told, _ = json.JSONDecoder().raw_decode(text[match.end() :])
-    return _error(match[1], told, write)
+    return _error(match[2], told, writes[int(match[1])])
 
 
 def _error(word: str, told: dict[str, Any], write: Commit) -> PipelineOpsError:

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, patience
+from common.adapters.bigquery.names import beside
 from common.schema_plan import FoundColumn, FoundTable
 from common.table import Table
 
@@ -103,6 +105,24 @@ class BigQueryTables:
                 return False
             return True
         return False
+
+    def expire(self, target: str, at: datetime) -> None:
+        from google.api_core.exceptions import NotFound
+        from google.cloud import bigquery
+
+        for table_id in (target, *beside(target)):
+            with suppress(ConflictError), translated(f"let table {table_id} expire"):
+                expiring = bigquery.Table(table_id)
+                expiring.expires = at
+                try:
+                    self._connection.client.update_table(expiring, ["expires"], **_times())
+                except NotFound:
+                    continue
+
+    def remove(self, target: str) -> None:
+        for table_id in (target, *beside(target)):
+            with suppress(ConflictError), translated(f"drop {table_id}"):
+                self._connection.client.delete_table(table_id, not_found_ok=True, **_times())
 
 
 def _times() -> dict[str, Any]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from common.adapters.bigquery.commit_sql import ledger_of, make_ledger
+from common.adapters.bigquery.commit_sql import make_ledger
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, patience
-from common.adapters.bigquery.names import checked
+from common.adapters.bigquery.names import checked, ledger_of
 from common.adapters.bigquery.schema import BigQueryTables
 from common.schema_sync import ensure
 from common.table import DATA_DATE, LINEAGE_TEXTS, Column, MetaTable, Table

@@ -11,7 +11,7 @@ from common.adapters.bigquery import commits
 from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import JOB_TIMEOUT_S, Connection, Jobs, patience
 from common.adapters.bigquery.meta import BigQueryMeta
-from common.adapters.bigquery.names import checked, quoted
+from common.adapters.bigquery.names import checked, quarantine_of, quoted
 from common.adapters.bigquery.tables import Tables, staged_fields
 from common.domain.model import Receipt
 from common.errors import PermanentError
@@ -49,16 +49,21 @@ class BigQueryWarehouse:
         self._jobs.load(staging, staged_fields(table), spool, job_id=job_id)
 
     def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
-        table_id = f"{target}__quarantine"
+        table_id = quarantine_of(target)
         self._jobs.load(table_id, self._tables.ensure_quarantine(table_id), bad_rows, job_id=job_id)
 
     def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
-        self._tables.ensure_ledger(write.target, self._jobs)
+        return self.commit_all([write], waiting)[0]
+
+    def commit_all(self, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
+        for write in writes:
+            self._tables.ensure_ledger(write.target, self._jobs)
         try:
-            return commits.commit(self._jobs, self._queues, write, waiting)
+            return commits.commit(self._jobs, self._queues, writes, waiting)
         except PermanentError as error:
             if "__commits" in str(error) and "not found" in str(error).lower():
-                self._tables.forget_ledger(write.target)
+                for write in writes:
+                    self._tables.forget_ledger(write.target)
             raise
 
     def drop(self, table_id: str) -> None:
