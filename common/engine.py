@@ -235,7 +235,7 @@ class Engine:
         with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
             failed = run.status is RunStatus.FAILED
             logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
-        self.archive.keep(run, self.store.changes)
+        self.archive.keep(run, lambda: self.store.changes(run_id))
         self._apply(run_id, RunAnnounced(), (), view=run)
 
     def sweep(self) -> int:

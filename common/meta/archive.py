@@ -42,7 +42,7 @@ class WarehouseArchive:
             warehouse.ensure_table(f"{dataset}.{name}", table)
         prices = load_prices(self._settings.configs)
         pricing = Pricing(prices, self._settings.location, warehouse.decimal_digits[1])
-        rows = rows_of(run, changes(run.run_id), self._stats(list(jobs_of(run))), pricing)
+        rows = rows_of(run, changes(), self._stats(list(jobs_of(run))), pricing)
         for number, parts in enumerate(_split(rows)):
             write = MetaWrite(
                 run_id=run.run_id,

@@ -9,8 +9,8 @@ from common.domain.draft import Change
 from common.domain.model import Run
 from common.table import MetaTable
 
-Changes = Callable[[str], Sequence[Change]]
-"""Gives the transitions of the run of that id."""
+Changes = Callable[[], Sequence[Change]]
+"""Reads the run's transitions, which nobody needs who keeps nothing."""
 
 
 class RunArchive(Protocol):

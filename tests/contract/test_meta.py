@@ -77,7 +77,7 @@ def test_what_was_kept_is_found_value_by_value(warehouse: BigQueryWarehouse) -> 
     warehouse._run("test", "SELECT 1", {}, job_id, {"org": "acme"})
     receipt = Receipt(7, f"{PROJECT}.d.t", (job_id,), "hash", END, ("a", TEXT), bad_rows=3, drift={"new": ["x"]})
     run = run_of("run_1", "pipe", step("load", receipt=receipt, error=TEXT), error=TEXT, credential_id="cred")
-    archive(chosen, warehouse).keep(run, lambda _: CHANGES)
+    archive(chosen, warehouse).keep(run, lambda: CHANGES)
 
     (kept,) = rows(warehouse, chosen, RUNS)
     assert (kept["error_message"], kept["rows_written"], kept["start_date"], kept["run_ended_at"]) == (TEXT, 7, D1, END)
@@ -109,7 +109,7 @@ def test_many_deliveries_one_after_the_other_and_at_once_write_once(
     def deliver() -> None:
         start.wait()
         try:
-            mine.keep(run, lambda _: CHANGES)
+            mine.keep(run, lambda: CHANGES)
         except Exception as error:
             errors.append(error)
 
@@ -119,7 +119,7 @@ def test_many_deliveries_one_after_the_other_and_at_once_write_once(
     for thread in threads:
         thread.join()
     another_process = BigQueryWarehouse(PROJECT, location="US", emulator_url=bigquery_emulator.url)
-    archive(chosen, another_process).keep(run, lambda _: CHANGES)
+    archive(chosen, another_process).keep(run, lambda: CHANGES)
     assert errors == [] and counts(warehouse, chosen) == [2, 1, 0, 1]
 
 
@@ -131,7 +131,7 @@ def test_runs_that_end_at_the_same_time_do_not_hinder_each_other(warehouse: BigQ
     def keep(number: int) -> None:
         for _ in range(8):  # the emulator cancels more than BigQuery does: there, INSERTs never conflict
             try:
-                return mine.keep(run_of(f"run_{number}", "pipe", step("load")), lambda _: CHANGES)
+                return mine.keep(run_of(f"run_{number}", "pipe", step("load")), lambda: CHANGES)
             except PipelineOpsError as error:
                 last: Exception = error
         errors.append(last)
@@ -148,13 +148,13 @@ def test_a_run_whose_rows_are_there_is_not_written_again_even_by_a_job_of_anothe
     warehouse: BigQueryWarehouse,
 ) -> None:
     chosen, run = settings(), run_of()
-    archive(chosen, warehouse).keep(run, lambda _: CHANGES)
+    archive(chosen, warehouse).keep(run, lambda: CHANGES)
     written: list[Any] = []
     taken = archive(chosen, warehouse)
     original = warehouse.meta.append
     try:
         warehouse.meta.append = written.append  # type: ignore[method-assign]
-        taken.keep(run, lambda _: CHANGES)
+        taken.keep(run, lambda: CHANGES)
     finally:
         warehouse.meta.append = original  # type: ignore[method-assign]
     warehouse.meta.append(replace(written[0], job_id=f"other_{next(numbers)}_{dataset(chosen).replace('.', '_')}"))
@@ -166,15 +166,15 @@ def test_a_write_that_failed_leaves_nothing_and_succeeds_once_its_cause_is_mende
 ) -> None:
     chosen, run = settings(), run_of("run_1", "pipe", step("load"))
     mine = archive(chosen, warehouse)
-    mine.keep(run_of("run_0"), lambda _: CHANGES)
+    mine.keep(run_of("run_0"), lambda: CHANGES)
     list(warehouse.query(f"ALTER TABLE `{dataset(chosen)}.{RUNS}` DROP COLUMN reason"))
     for _ in range(2):
         with pytest.raises(PipelineOpsError, match="could not keep run run_1_"):
-            mine.keep(run, lambda _: CHANGES)
+            mine.keep(run, lambda: CHANGES)
     assert counts(warehouse, chosen) == [2, 0, 0, 1]
     list(warehouse.query(f"ALTER TABLE `{dataset(chosen)}.{RUNS}` ADD COLUMN reason STRING"))
     for _ in range(2):
-        mine.keep(run, lambda _: CHANGES)
+        mine.keep(run, lambda: CHANGES)
     assert counts(warehouse, chosen) == [4, 1, 0, 2]
 
 
@@ -195,10 +195,10 @@ def test_a_run_that_takes_several_jobs_is_there_with_the_last(
     monkeypatch.setattr(warehouse.meta, "append", dies_at_the_second)
     mine = archive(chosen, warehouse)
     with pytest.raises(ConnectionError):
-        mine.keep(run, lambda _: CHANGES)
+        mine.keep(run, lambda: CHANGES)
     assert counts(warehouse, chosen) == [2, 0, 0, 0]
     for _ in range(2):
-        mine.keep(run, lambda _: CHANGES)
+        mine.keep(run, lambda: CHANGES)
     assert counts(warehouse, chosen) == [2, 3, 0, 1]
 
 
@@ -243,7 +243,7 @@ def looked_at(warehouse: BigQueryWarehouse) -> dict[str, Sequence[dict[str, Any]
     ]
     try:
         for run in runs:
-            mine.keep(run, lambda _: CHANGES)
+            mine.keep(run, lambda: CHANGES)
     finally:
         patch.undo()
     return {name: list(warehouse.query(sql.format(dataset=dataset(chosen)))) for name, sql in queries().items()}

@@ -25,7 +25,7 @@ class FlakyArchive:
     def keep(self, run: Run, changes: Changes) -> None:
         if self.refusals:
             raise self.refusals.pop()
-        self.kept.append((run, len(changes(run.run_id))))
+        self.kept.append((run, len(changes())))
 
 
 def with_archive(harness: Harness, archive: FlakyArchive) -> None:

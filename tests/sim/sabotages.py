@@ -12,14 +12,16 @@ ENGINE = "common/engine.py"
 ATTEMPT = "common/attempt.py"
 WRITER = "common/writer.py"
 COMMIT = "common/adapters/bigquery/commit_sql.py"
-FENCE = ("tests/contract/test_commit_fence.py",)
-MODES = ("tests/contract/test_commit_modes.py",)
-RIVALS = ("tests/contract/test_commit_rivals.py", "-k", "one_key")
 TOPICS = "common/topics.py"
 STORE = "common/adapters/sqlite/run_store.py"
 BUS = "common/adapters/sqlite/bus.py"
 DATABASE = "common/adapters/sqlite/database.py"
 DISPATCHER = "infra/local/dispatcher.py"
+
+
+def commit(suite: str, test: str) -> tuple[str, ...]:
+    """One test of the commit's script: they all take seconds, because each commits for real."""
+    return f"tests/contract/test_commit_{suite}.py", "-k", test
 
 
 @dataclass(frozen=True)
@@ -205,56 +207,94 @@ SABOTAGES = (
     Sabotage(
         "drift of a step that fails is not kept",
         WRITER,
-        "        finally:\n            self._keep_drift",
-        "        else:\n            self._keep_drift",
+        "            self._keep_drift(spool.drift)",
+        "            pass",
     ),
-    Sabotage("an older attempt replaces newer rows", COMMIT, "IF found.fence > @fence THEN", "IF FALSE THEN", FENCE),
-    Sabotage("a late commit is let in", COMMIT, "IF CURRENT_TIMESTAMP() > @not_after THEN", "IF FALSE THEN", FENCE),
-    Sabotage("a repeated commit writes again", COMMIT, "IF found.stamp IS NOT NULL THEN", "IF FALSE THEN", FENCE),
+    Sabotage(
+        "an older attempt replaces newer rows",
+        COMMIT,
+        "IF found.fence > @fence THEN",
+        "IF FALSE THEN",
+        commit("fence", "of_two_attempts"),
+    ),
+    Sabotage(
+        "a late commit is let in",
+        COMMIT,
+        "IF CURRENT_TIMESTAMP() > @not_after THEN",
+        "IF FALSE THEN",
+        commit("fence", "after_its_lease"),
+    ),
+    Sabotage(
+        "a repeated commit writes again",
+        COMMIT,
+        "IF found.stamp IS NOT NULL THEN",
+        "IF FALSE THEN",
+        commit("fence", "reply_was_lost"),
+    ),
     Sabotage(
         "days that overlap in part are not fenced",
         COMMIT,
         "first_day <= @last_day AND last_day >= @first_day",
         "first_day = @first_day AND last_day = @last_day",
-        FENCE,
+        commit("fence", "overlap_in_part"),
     ),
-    Sabotage("a table has any mode", COMMIT, "WHEN found.mode != @mode THEN", "WHEN FALSE THEN", MODES),
-    Sabotage("an append is repeated by another run", COMMIT, "IF days_left IS NULL THEN", "IF FALSE THEN", MODES),
+    Sabotage(
+        "a table has any mode", COMMIT, "WHEN found.mode != @mode THEN", "WHEN FALSE THEN", commit("modes", "one_mode")
+    ),
+    Sabotage(
+        "an append is repeated by another run",
+        COMMIT,
+        "IF days_left IS NULL THEN",
+        "IF FALSE THEN",
+        commit("modes", "day_once"),
+    ),
     Sabotage(
         "days that are in by half are appended",
         COMMIT,
         "END IF;\nIF found.commits > 0 THEN\n  RAISE",
         "END IF;\nIF FALSE THEN\n  RAISE",
-        MODES,
+        commit("modes", "by_half"),
     ),
     Sabotage(
-        "rows of another organisation are let in", COMMIT, "WHEN staged.foreigners > 0 THEN", "WHEN FALSE THEN", MODES
+        "rows of another organisation are let in",
+        COMMIT,
+        "WHEN staged.foreigners > 0 THEN",
+        "WHEN FALSE THEN",
+        commit("modes", "another_organisation"),
     ),
     Sabotage(
         "staged rows are not counted",
         COMMIT,
         "WHEN @spooled >= 0 AND staged.n != @spooled THEN",
         "WHEN FALSE THEN",
-        MODES,
+        commit("modes", "number_of_rows"),
     ),
-    Sabotage("keys may stand twice", COMMIT, "WHEN doubled > 0 THEN", "WHEN FALSE THEN", MODES),
-    Sabotage("keys may be NULL", COMMIT, "WHEN staged.null_keys != '' THEN", "WHEN FALSE THEN", MODES),
     Sabotage(
-        "no rows are always right", COMMIT, "WHEN staged.n = 0 AND @on_empty = 'fail' THEN", "WHEN FALSE THEN", MODES
+        "keys may stand twice", COMMIT, "WHEN doubled > 0 THEN", "WHEN FALSE THEN", commit("modes", "stands_twice")
+    ),
+    Sabotage(
+        "keys may be NULL", COMMIT, "WHEN staged.null_keys != '' THEN", "WHEN FALSE THEN", commit("modes", "is_null")
+    ),
+    Sabotage(
+        "no rows are always right",
+        COMMIT,
+        "WHEN staged.n = 0 AND @on_empty = 'fail' THEN",
+        "WHEN FALSE THEN",
+        commit("modes", "no_rows_fail"),
     ),
     Sabotage(
         "a delete looks at every partition",
         COMMIT,
         'rows = f"x_ingestion_date BETWEEN v_oldest AND v_newest AND {KEY}',
         'rows = f"{KEY}',
-        MODES,
+        commit("modes", "names_the_partitions"),
     ),
     Sabotage(
         "commits of one table do not meet",
         COMMIT,
         "SET mode = COALESCE(mode, @mode), fence = fence + 1 WHERE x_run_id IS NULL",
         "SET mode = COALESCE(mode, @mode) WHERE x_run_id = '-'",
-        RIVALS,
+        commit("rivals", "one_key"),
     ),
     Sabotage(
         "messages are delivered before their time", TOPICS, "run.run_id, data, step.not_before))", "run.run_id, data))"

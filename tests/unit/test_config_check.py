@@ -125,6 +125,8 @@ def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
             "policy: must be one of 'freeze', 'discard_value' or 'discard_row'. Did you mean 'discard_row'?",
         ),
         ("  - {name: b, type: DATE, policy: evolve}\n", "5: columns[1].policy: must be one of 'freeze',"),
+        ("  - {name: b, type: BIGNUMERIC, currency: aa}\n", "5: columns[1].currency: no STRING column is named 'aa'."),
+        ("  - {name: b, type: INT64, currency: a}\n", "5: columns[1].currency: only an amount of money (BIGNUMERIC)"),
         ("  - {name: _PARTITIONTIME, type: DATE}\n", "5: columns[1].name: BigQuery keeps names like '_PARTITIONTIME'"),
         ("unknown_columns: evolv\n", "5: unknown_columns: must be one of 'evolve', 'freeze', 'discard_value' or"),
         ("version: 0\n", "5: version: must be greater than or equal to 1."),

@@ -182,7 +182,7 @@ class FakeWarehouse:
 
 def kept(run: Run, changes: list[Change]) -> FakeWarehouse:
     warehouse: Any = FakeWarehouse()
-    WarehouseArchive(Settings(project_id="proj-ect", location="US"), lambda: warehouse).keep(run, lambda _id: changes)
+    WarehouseArchive(Settings(project_id="proj-ect", location="US"), lambda: warehouse).keep(run, lambda: changes)
     found: FakeWarehouse = warehouse
     return found
 

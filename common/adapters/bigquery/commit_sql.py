@@ -56,7 +56,7 @@ DECLARE found STRUCT<
   gates INT64, mode STRING, stamp TIMESTAMP, n INT64, content_hash STRING,
   commits INT64, fence INT64, last_run STRING, oldest DATE, newest DATE
 >;
-DECLARE staged STRUCT<n INT64, strays STRING, nulls STRING, null_keys STRING, foreigners INT64>;
+DECLARE staged STRUCT<n INT64, strays STRING, empties STRING, null_keys STRING, foreigners INT64>;
 DECLARE doubled INT64;
 DECLARE days_left STRING;
 DECLARE problem STRING;
@@ -127,7 +127,7 @@ SET staged = (
   SELECT AS STRUCT
     COUNT(*) AS n,
     MIN(IF({stray}, COALESCE(CAST(x_pipeline_run_date AS STRING), 'NULL'), NULL)) AS strays,
-    {nulls} AS nulls,
+    {nulls} AS empties,
     {null_keys} AS null_keys,
     COUNTIF(x_org_slug != @org) AS foreigners
   FROM {staging}
@@ -136,7 +136,7 @@ SET staged = (
 SET problem = CASE
   WHEN @spooled >= 0 AND staged.n != @spooled THEN CONCAT('rows', TO_JSON_STRING(STRUCT(staged.n AS n)))
   WHEN staged.foreigners > 0 THEN CONCAT('organisation', TO_JSON_STRING(STRUCT(staged.foreigners AS n)))
-  WHEN staged.nulls != '' THEN CONCAT('nulls', TO_JSON_STRING(STRUCT(staged.nulls AS columns)))
+  WHEN staged.empties != '' THEN CONCAT('nulls', TO_JSON_STRING(STRUCT(staged.empties AS columns)))
   WHEN staged.strays IS NOT NULL THEN CONCAT('day', TO_JSON_STRING(STRUCT(staged.strays AS day)))
   WHEN staged.null_keys != '' THEN CONCAT('null_keys', TO_JSON_STRING(STRUCT(staged.null_keys AS columns)))
   WHEN doubled > 0 THEN CONCAT('doubled', TO_JSON_STRING(STRUCT(doubled AS n)))

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from common.adapters.bigquery.commit_sql import make_ledger
-from common.adapters.bigquery.errors import ConflictError, translated
+from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, patience
 from common.adapters.bigquery.names import checked, ledger_of
 from common.adapters.bigquery.schema import BigQueryTables
+from common.errors import TransientError
 from common.schema_sync import ensure
 from common.table import DATA_DATE, LINEAGE_TEXTS, Column, MetaTable, Table
 
@@ -67,28 +68,33 @@ class Tables:
 
     def ensure_ledger(self, target: str, jobs: Jobs) -> None:
         """Make the table's ledger, filled from the rows that are there. Cheap when it is there: one call a process."""
-        from google.api_core.exceptions import Conflict, NotFound
-
         ledger = ledger_of(target)
         with self._making:
-            if (ledger,) in self._ensured:
+            if (ledger,) not in self._ensured:
+                if not self._is_there(ledger):
+                    self._make_ledger(target, jobs)
+                self._ensured.add((ledger,))
+
+    def _is_there(self, table_id: str) -> bool:
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"look for {table_id}"):
+            try:
+                self._connection.client.get_table(checked(table_id), retry=patience(), timeout=CALL_TIMEOUT_S)
+            except NotFound:
+                return False
+            return True
+
+    def _make_ledger(self, target: str, jobs: Jobs) -> None:
+        for tried in range(LEDGER_TRIES):
+            try:
+                with translated(f"make the ledger of {target}"):
+                    list(jobs.rows(jobs.query(make_ledger(target))))
                 return
-            with translated(f"make ledger {ledger}"):
-                try:
-                    self._connection.client.get_table(checked(ledger), retry=patience(), timeout=CALL_TIMEOUT_S)
-                except NotFound:
-                    for tried in range(LEDGER_TRIES):
-                        try:
-                            with translated(f"make ledger {ledger}"):
-                                list(jobs.rows(jobs.query(make_ledger(target))))
-                            break
-                        except ConflictError:  # another process makes it at this moment
-                            if tried == LEDGER_TRIES - 1:
-                                raise
-                            time.sleep(random.uniform(0.0, 0.5))
-                except Conflict:
-                    pass
-            self._ensured.add((ledger,))
+            except TransientError:  # another process makes it at this moment: then the next try finds it
+                if tried == LEDGER_TRIES - 1:
+                    raise
+                time.sleep(random.uniform(0.0, 0.5))
 
     def forget_ledger(self, target: str) -> None:
         """Look for the table's ledger again next time: somebody has dropped it."""
