@@ -5,6 +5,7 @@ the same processors, checks and modes; a step that reads a table which the previ
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -12,7 +13,7 @@ from common.domain.events import PreviewSettled
 from common.domain.model import PreviewEnd, Receipt, Run, RunStatus, Step
 from common.domain.plan import work_order
 from common.engine import Engine
-from common.errors import ConflictingStateError
+from common.errors import ConflictingStateError, PermanentError, SupersededError
 from common.logs import logger
 from common.ports import Commit, Lineage, Warehouse
 from common.preview_diff import Scope, TableDiff, table_diff
@@ -48,7 +49,8 @@ class Previews:
         by_table: dict[str, list[_Write]] = {}
         for write in self._writes(run):
             by_table.setdefault(write.target, []).append(write)
-        return tuple(self._diff(run, writes) for writes in by_table.values())
+        with _in_words(run):
+            return tuple(self._diff(run, writes) for writes in by_table.values())
 
     def promote(self, run: Run, *, who: str, why: str) -> Run:
         """Make the preview's rows those of its tables, in one transaction; return the run.
@@ -61,7 +63,8 @@ class Previews:
             raise ConflictingStateError(f"Preview {run.run_id} is {run.status}: only a completed one can be promoted.")
         writes = list(self._writes(run))
         warehouse = self._warehouse(run)
-        receipts = warehouse.commit_all([self._commit(run, write) for write in writes], logger.info)
+        with _in_words(run):
+            receipts = warehouse.commit_all([self._commit(run, write) for write in writes], logger.info)
         promoted = {w.step.step_id: _promoted(w.step.receipt, r) for w, r in zip(writes, receipts, strict=True)}
         promoted |= _maps(run, promoted)
         settled = self._engine.settle_preview(run, PreviewSettled(PreviewEnd.PROMOTED, promoted, who, why))
@@ -135,6 +138,21 @@ class Previews:
     def _drop(warehouse: Warehouse, writes: Sequence[_Write]) -> None:
         for shadow in dict.fromkeys(write.shadow for write in writes):
             warehouse.tables.remove(shadow)
+
+
+@contextmanager
+def _in_words(run: Run) -> Iterator[None]:
+    """Raise what the warehouse refuses for good as an answer to whoever asked."""
+    try:
+        yield
+    except SupersededError as error:
+        raise ConflictingStateError(
+            f"{error} Preview {run.request.rerun_of} again to see what would change."
+        ) from error
+    except PermanentError as error:
+        raise ConflictingStateError(
+            f"{error} If the preview has expired, preview {run.request.rerun_of} again."
+        ) from error
 
 
 def _promoted(preview: Receipt, real: Receipt) -> Receipt:

@@ -26,7 +26,7 @@ def _error(word: str, told: dict[str, Any], write: Commit) -> PipelineOpsError:
         case "superseded":
             return SupersededError(
                 f"{told['run']} started later and has written {days} into {table} already: these rows would have "
-                "replaced newer ones. Nothing was changed. Run the pipeline again if these are the right ones."
+                "replaced newer ones. Nothing was changed."
             )
         case "late":
             return StepTimeoutError(
