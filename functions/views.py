@@ -63,6 +63,8 @@ def step_view(run: Run, step: Step) -> dict[str, Any]:
         "seconds": _seconds(step.started_at, step.ended_at),
         "rows": step.receipt.rows,
         "table": step.receipt.table or None,
+        "bad_rows": step.receipt.bad_rows,
+        "drift": dict(step.receipt.drift) or None,
         "job_ids": list(step.receipt.job_ids),
         "content_hash": step.receipt.content_hash or None,
         "outputs": dict(step.receipt.outputs),

@@ -8,19 +8,26 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from common.attempt import AttemptRunner, Result
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
-from common.domain.model import Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
+from common.domain.model import (
+    DEFAULT_WRITE,
+    Receipt,
+    Run,
+    RunRequest,
+    RunStatus,
+    Step,
+    StepSpec,
+    StepStatus,
+    WriteSpec,
+)
 from common.errors import ErrorKind, LostLeaseError, PermanentError, TransientError
 from common.ports import Commit, LogLine
 from common.processors.base import Batch, Params, StepContext, TableParams, Waiting
 from common.settings import Settings
-from common.spool import Spool, SpoolResult
-from common.table import Column
 from tests.fakes import FakeClock
 
 DAY = date(2026, 11, 20)
@@ -110,10 +117,14 @@ class World:
         )
 
     def attempt(
-        self, does: Callable[[StepContext], Iterator[Any]], still_ours: bool = True, waits_on: str = ""
+        self,
+        does: Callable[[StepContext], Iterator[Any]],
+        still_ours: bool = True,
+        waits_on: str = "",
+        write: WriteSpec = DEFAULT_WRITE,
     ) -> Result:
         Yielding.does = staticmethod(does)  # type: ignore[assignment]
-        spec = StepSpec("extract", "test.yielding", (), 60, config={"destination_table": "t"})
+        spec = StepSpec("extract", "test.yielding", (), 60, write=write, config={"destination_table": "t"})
         step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on, fence=7, deadline=LEASE)
         request = RunRequest("run_1", "acme", "a/b/c", DAY, DAY, datetime(2026, 11, 21, tzinfo=UTC))
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(step.spec,))
@@ -215,42 +226,26 @@ def test_the_receipt_names_so_many_jobs_and_tells_how_many_more_there_were(world
     assert result.receipt.warnings == ("20 more jobs than the 100 of the receipt were run.",)
 
 
-class Spooled(Spool):
-    """A spool that has left rows out, found a column that is new, and seen the rows drift."""
-
-    drift: ClassVar[Any] = {"unknown_columns": {"colour": "STRING"}}
-    fails: ClassVar[bool] = False
-
-    def __init__(self, path: Path, *args: Any, **more: Any) -> None:
-        super().__init__(path, *args, **more)
-        bad = {"reason": ["not a number"], "column": ["cost"], "source": ["bill.csv: line 2"], "row": ["{}"]}
-        pq.write_table(pa.table(bad), path.with_suffix(".bad.parquet"))
-
-    def close(self) -> SpoolResult:
-        if self.fails:
-            raise PermanentError("The rows bring a column that the table lacks.")
-        added = (Column(name="colour", type="STRING"),)
-        return replace(super().close(), bad_rows=1, discarded={"cost": 3}, added=added, drift=self.drift)
+def contract(world: World, cost: str = "freeze", unknown: str = "freeze") -> None:
+    text = SCHEMA.replace("BIGNUMERIC", f"BIGNUMERIC, policy: {cost}") + f"unknown_columns: {unknown}\n"
+    (world.runner.settings.configs / "schemas" / "t.yml").write_text(text)
 
 
-@pytest.fixture
-def spooled(monkeypatch: pytest.MonkeyPatch) -> type[Spooled]:
-    monkeypatch.setattr("common.writer.Spool", Spooled)
-    monkeypatch.setattr(Spooled, "fails", False)
-    return Spooled
+def given(*rows: dict[str, Any]) -> Callable[[StepContext], Iterator[Batch]]:
+    return lambda _context: iter([Batch([{"x_pipeline_run_date": DAY, **row} for row in rows])])
 
 
-def test_rows_that_were_left_out_go_to_the_quarantine_before_the_commit(world: World, spooled: type[Spooled]) -> None:
-    result = world.attempt(rows("1"))
+def test_rows_that_were_left_out_go_to_the_quarantine_before_the_commit(world: World) -> None:
+    result = world.attempt(given({"cost": Decimal(1)}, {"cost": "much"}), write=WriteSpec(max_bad_rows=1))
     assert isinstance(result, AttemptSucceeded) and result.receipt.bad_rows == 1
     calls = world.warehouse.calls
     assert calls.index("quarantine") < calls.index("commit")
     (kept,) = world.warehouse.files["quarantine"]
+    assert json.loads(kept.pop("row")) == {"cost": "much", "x_pipeline_run_date": "2026-11-20"}
+    assert "'much'" in kept.pop("reason")
     assert kept == {
-        "reason": "not a number",
         "column": "cost",
-        "source": "bill.csv: line 2",
-        "row": "{}",
+        "source": "Row 2",
         "x_org_slug": "acme",
         "x_pipeline_id": "pipe",
         "x_credential_id": "cred",
@@ -262,33 +257,40 @@ def test_rows_that_were_left_out_go_to_the_quarantine_before_the_commit(world: W
     }
     assert "run_1_extract_2_quarantine" in result.receipt.job_ids
     told = " ".join(result.receipt.warnings)
-    assert "1 rows were left out" in told and "t__quarantine" in told and "3 values of cost were left out" in told
+    assert "1 rows were left out" in told and "t__quarantine" in told
 
 
-def test_a_column_that_came_up_new_is_added_to_the_target_and_to_staging_before_the_load(
-    world: World, spooled: type[Spooled]
-) -> None:
-    world.attempt(rows("1"))
+def test_values_that_became_null_are_counted_in_a_warning(world: World) -> None:
+    contract(world, cost="discard_value")
+    result = world.attempt(given({"cost": "much"}, {"cost": "more"}))
+    assert isinstance(result, AttemptSucceeded)
+    assert any("2 values of cost were left out" in text for text in result.receipt.warnings)
+    assert [row["cost"] for row in world.warehouse.files["load"]] == [None, None]
+
+
+def test_a_column_that_came_up_new_is_added_to_the_target_and_to_staging_before_the_load(world: World) -> None:
+    contract(world, unknown="evolve")
+    world.attempt(given({"cost": Decimal(1), "colour": "red"}))
     assert world.warehouse.calls[:5] == ["ensure", "stage", "ensure", "stage", "load"]
     (commit,) = world.warehouse.commits
     assert commit.table.names == ("cost", "colour")
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_drift_is_kept_in_a_file_of_the_run_also_when_it_fails_the_step(
-    world: World, spooled: type[Spooled], fails: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Spooled, "fails", fails)
+@pytest.mark.parametrize("policy", ["discard_value", "freeze"])
+def test_drift_is_kept_in_a_file_of_the_run_also_when_it_fails_the_step(world: World, policy: str) -> None:
+    contract(world, unknown=policy)
     path = world.runner.settings.run_logs / "run_1" / "schema_diff.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"another": {"missing": {}}}')
-    result = world.attempt(rows("1"))
-    assert json.loads(path.read_text()) == {"another": {"missing": {}}, "extract": Spooled.drift}
-    if fails:
+    result = world.attempt(given({"cost": Decimal(1), "colour": "red"}))
+    colour = {"name": "colour", "type": "STRING", "policy": policy, "samples": ["'red'"]}
+    drift = {"table": "t", "added": [colour], "missing": [], "retyped": []}
+    assert json.loads(path.read_text()) == {"another": {"missing": {}}, "extract": drift}
+    if policy == "freeze":
         assert isinstance(result, AttemptFailed) and "commit" not in world.warehouse.calls
     else:
-        assert isinstance(result, AttemptSucceeded) and result.receipt.drift == Spooled.drift
-        assert "The rows differ from the contract of t: unknown columns colour." in result.receipt.warnings
+        assert isinstance(result, AttemptSucceeded) and result.receipt.drift == drift
+        assert "The rows differ from the contract of t: new: colour (discard_value)." in result.receipt.warnings
 
 
 def test_without_drift_there_is_no_file_about_it(world: World) -> None:
