@@ -14,6 +14,9 @@ from common.cli.runs import OwnStack, follow
 from common.domain.model import Run
 from common.settings import Settings
 
+SHOWN = 10
+IDENTITY_CHARS = 160
+
 Action = Literal["preview", "show", "promote", "discard"]
 
 
@@ -98,13 +101,22 @@ def _show_table(table: dict[str, Any]) -> None:
     money = [(m["column"], m["currency"], m["before"], m["after"], m["change"]) for m in table["money"]]
     if money:
         show.table("Money", columns, money, columns[2:])
-    samples = [(row["kind"], row["day"], _identity(row), _change(row)) for row in table["samples"]]
+    rows = table["samples"][:SHOWN]
+    samples = [(row["kind"], row["day"], _identity(row, rows), _change(row)) for row in rows]
     if samples:
-        show.table("Largest differences", ("what", "day", "row", "numbers"), samples)
+        show.table("Largest differences (--json has more, in full)", ("what", "day", "row", "numbers"), samples)
 
 
-def _identity(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in row["identity"].items())
+def _identity(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Name what tells the row from the others that are shown, in one line."""
+    identities = [other["identity"] for other in rows]
+    own = {
+        name: value
+        for name, value in row["identity"].items()
+        if len(rows) == 1 or any(other.get(name) != value for other in identities)
+    }
+    text = ", ".join(f"{name}={value}" for name, value in own.items())
+    return text if len(text) <= IDENTITY_CHARS else text[:IDENTITY_CHARS] + "…"
 
 
 def _change(row: dict[str, Any]) -> str:

@@ -84,7 +84,9 @@ def prepared(url: str, folder: Path, jobs: load_measure.Jobs) -> Callable[[], tu
         run_id = f"run_{time.time_ns()}"
         request = RunRequest(run_id, "bench", "a/b/c", load_rows.FIRST_DAY, LAST_DAY, now)
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(spec,))
-        step = Step(spec, StepStatus.RUNNING, attempt=1, fence=time.time_ns() // 1_000)
+        step = Step(
+            spec, StepStatus.RUNNING, attempt=1, fence=time.time_ns() // 1_000, deadline=now + timedelta(hours=1)
+        )
         result = runner.run(run, step, lambda: True)
         if not isinstance(result, AttemptSucceeded):
             raise SystemExit(f"The attempt did not succeed: {result}")

@@ -1,6 +1,7 @@
 """Many writers of one table: nothing is lost, nothing is doubled, and nobody fails while there is time left."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -69,12 +70,13 @@ class Crowded:
     def __init__(self, times: int) -> None:
         self.left, self.job_ids = times, list[str]()
 
-    def __call__(self, jobs: Any, write: Any, sql: Any, params: Any, job_id: str) -> dict[str, Any]:
+    def __call__(self, jobs: Any, writes: Any, sql: Any, params: Any, job_id: str) -> list[dict[str, Any]]:
         self.job_ids.append(job_id)
         if self.left:
             self.left -= 1
             raise ConflictError("busy")
-        return {"outcome": "committed", "n": 1, "ingested_at": write.lineage.ingested_at, "content_hash": ""}
+        at = writes[0].lineage.ingested_at
+        return [{"outcome": "committed", "n": 1, "ingested_at": at, "content_hash": ""}]
 
 
 def crowded(target: Target, monkeypatch: pytest.MonkeyPatch, times: int) -> tuple[Crowded, Commit]:
@@ -89,7 +91,7 @@ def test_lost_conflicts_are_retried_under_new_job_ids_and_told_as_waiting(
 ) -> None:
     crowd, write = crowded(target, monkeypatch, 40)
     said = list[str]()
-    receipt = commits.commit(target.warehouse._jobs, commits.Queues(), replace(write, wait_s=60), said.append)
+    (receipt,) = commits.commit(target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=60)], said.append)
     assert receipt.rows == 1 and len(set(crowd.job_ids)) == 41
     assert said[0] == f"waits for other writers of {target.table_id}"
     assert len(said) == 2 and said[1].endswith("40 lost conflicts")
@@ -101,18 +103,22 @@ def test_who_has_no_time_left_to_wait_fails_with_a_conflict_that_is_tried_again(
     _, write = crowded(target, monkeypatch, 10**9)
     began = time.monotonic()
     with pytest.raises(TransientError, match="busy for all the time that was left") as raised:
-        commits.commit(target.warehouse._jobs, commits.Queues(), replace(write, wait_s=0.3), lambda _text: None)
+        commits.commit(target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=0.3)], lambda _text: None)
     assert raised.value.kind is ErrorKind.CONFLICT and time.monotonic() - began < 5
 
 
 def test_writers_of_one_table_queue_in_their_process_and_those_of_another_do_not() -> None:
     queues, told = commits.Queues(), list[str]()
-    with queues.turn("p.d.a", 1, lambda: told.append("a")), queues.turn("p.d.b", 1, lambda: told.append("b")):
+
+    def turn(seconds: float, name: str, *targets: str) -> AbstractContextManager[None]:
+        return queues.turn(targets, lambda: seconds, lambda: told.append(name))
+
+    with turn(1, "a", "p.d.a"), turn(1, "b", "p.d.b"):
         assert told == []
-        with pytest.raises(ConflictError), queues.turn("p.d.a", 0.01, lambda: told.append("waits")):
+        with pytest.raises(ConflictError), turn(0.01, "waits", "p.d.0", "p.d.a"):
             pass
     assert told == ["waits"]
-    with queues.turn("p.d.a", 0, lambda: told.append("again")):
+    with turn(0, "again", "p.d.a", "p.d.b"), turn(0, "given back", "p.d.0"):
         assert told == ["waits"]
 
 

@@ -43,7 +43,7 @@ def test_rows_that_come_back_have_the_hash_that_they_were_spooled_with(
     spool = Spool(path, TABLE, DAY, DAY, warehouse.decimal_digits)
     spool.write(Batch(rows))
     result = spool.close()
-    assert warehouse.load(staging, TABLE, path, job_id=f"content_hash_{form}") == len(ROWS)
+    warehouse.load(staging, TABLE, path, job_id=f"content_hash_{form}")
     assert result.rounded == {"money": 1}
     columns = ", ".join((*COLUMNS, DATA_DATE))
     assert content_hash(warehouse.query(f"SELECT {columns} FROM `{staging}`")) == result.content_hash

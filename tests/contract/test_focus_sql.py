@@ -74,6 +74,7 @@ class Dataset:
         context = make_context(
             warehouse=self.warehouse,
             dataset=self.name,
+            table=lambda name: f"{self.name}.{name}",
             staging_table=staging,
             org_slug="acme",
             pipeline_id="pipe",

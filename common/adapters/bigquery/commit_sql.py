@@ -123,6 +123,7 @@ END IF;
 """
 
 CHECK = """
+IF outcome IS NULL THEN  -- of a repeat, the staging table may be gone
 SET staged = (
   SELECT AS STRUCT
     COUNT(*) AS n,
@@ -142,10 +143,9 @@ SET problem = CASE
   WHEN doubled > 0 THEN CONCAT('doubled', TO_JSON_STRING(STRUCT(doubled AS n)))
   WHEN staged.n = 0 AND @on_empty = 'fail' THEN 'empty{{}}'
 END;
-IF outcome IS NULL AND problem IS NOT NULL THEN
-  RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}', problem);
+IF problem IS NOT NULL THEN RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}', problem); END IF;
+IF staged.n = 0 AND @on_empty = 'keep' THEN SET outcome = 'kept'; END IF;
 END IF;
-IF outcome IS NULL AND staged.n = 0 AND @on_empty = 'keep' THEN SET outcome = 'kept'; END IF;
 """
 
 DOUBLED = """
