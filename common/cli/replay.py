@@ -96,7 +96,7 @@ def _show(client: ApiClient, org: str, run_id: str, as_json: bool) -> None:
 def _show_table(table: dict[str, Any]) -> None:
     kinds = ("added", "changed", "removed", "same")
     days = [(day["day"], *(day[kind] for kind in kinds)) for day in table["days"]]
-    show.table(table["table"], ("day", *kinds), days, kinds)
+    show.table(table["table"].rpartition(".")[2], ("day", *kinds), days, kinds)
     columns = ("amount", "currency", "before", "after", "change")
     money = [(m["column"], m["currency"], m["before"], m["after"], m["change"]) for m in table["money"]]
     if money:
