@@ -100,12 +100,17 @@ class StepTimeoutError(TransientError):
     kind = ErrorKind.TIMEOUT
 
 
+class SupersededError(TransientError):
+    """An attempt that started later has written the same days: these rows must not replace its rows.
+
+    Another attempt of the step may: it starts later still, and reads afresh.
+    """
+
+    kind = ErrorKind.CONFLICT
+
+
 class PermanentError(PipelineOpsError):
     """Another attempt would fail the same way: bad credentials, bad data, bad config."""
-
-
-class SupersededError(PermanentError):
-    """An attempt that started later has written the same days: these rows must not replace its rows."""
 
 
 class DriftError(PermanentError):

@@ -55,8 +55,8 @@ class Previews:
     def promote(self, run: Run, *, who: str, why: str) -> Run:
         """Make the preview's rows those of its tables, in one transaction; return the run.
 
-        Raises ConflictingStateError for what is no completed preview that waits for a decision, SupersededError if
-        one of the tables was written since the preview looked at it. Nothing is changed then.
+        Raises ConflictingStateError for what is no completed preview that waits for a decision, and if one of the
+        tables was written since the preview looked at it. Nothing is changed then.
         """
         self._check(run)
         if run.status is not RunStatus.COMPLETED:

@@ -24,7 +24,7 @@ from common.domain.model import (
     StepStatus,
     WriteSpec,
 )
-from common.errors import ErrorKind, LostLeaseError, PermanentError, TransientError
+from common.errors import ErrorKind, LostLeaseError, PermanentError, SupersededError, TransientError
 from common.ports import Commit, LogLine
 from common.processors.base import Batch, Params, StepContext, TableParams, Waiting
 from common.settings import Settings
@@ -224,6 +224,18 @@ def test_the_receipt_names_so_many_jobs_and_tells_how_many_more_there_were(world
     result = world.attempt(rows())
     assert isinstance(result, AttemptSucceeded) and len(result.receipt.job_ids) == 100
     assert result.receipt.warnings == ("20 more jobs than the 100 of the receipt were run.",)
+
+
+def test_an_attempt_that_a_later_run_overtook_is_tried_again_as_a_later_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(_write: Commit, _waiting: Any) -> Receipt:
+        raise SupersededError("run_2 started later")
+
+    monkeypatch.setattr(world.warehouse, "commit", overtaken)
+    result = world.attempt(rows("1"))
+    assert isinstance(result, AttemptFailed) and result.kind == ErrorKind.CONFLICT
+    assert result.error == "run_2 started later"
 
 
 def contract(world: World, cost: str = "freeze", unknown: str = "freeze") -> None:
