@@ -74,7 +74,8 @@ def test_what_was_kept_is_found_value_by_value(warehouse: BigQueryWarehouse) -> 
     warehouse.ensure_table(f"{dataset(chosen)}.org_meta_costs", archive(chosen, warehouse)._tables["org_meta_costs"])
     list(warehouse.query("SELECT 1"))
     job_id = f"job_{dataset(chosen).replace('.', '_')}"
-    warehouse._run("test", "SELECT 1", {}, job_id, {"org": "acme"})
+    jobs = warehouse._jobs.labelled({"org": "acme"}, lambda _job_id: None)
+    list(jobs.rows(jobs.query("SELECT 1", job_id=job_id)))
     receipt = Receipt(7, f"{PROJECT}.d.t", (job_id,), "hash", END, ("a", TEXT), bad_rows=3, drift={"new": ["x"]})
     run = run_of("run_1", "pipe", step("load", receipt=receipt, error=TEXT), error=TEXT, credential_id="cred")
     archive(chosen, warehouse).keep(run, lambda: CHANGES)
