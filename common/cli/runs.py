@@ -12,6 +12,8 @@ from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.client import ApiClient
 from common.settings import Settings
 
+SIGNAL_LOOK_S = 0.5
+
 
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
@@ -52,7 +54,9 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
             click.echo(f"Firestore emulator: FIRESTORE_EMULATOR_HOST={stack.engine.settings.firestore_host}")
             click.echo(f"Pub/Sub emulator: PUBSUB_EMULATOR_HOST={stack.engine.settings.pubsub_host}")
         click.echo(f"  curl -X POST {stack.url}/pipelines/run/acme_corp/genai/payg/openai -d '{{}}'")
-        stop.wait()
+        # A signal that the system hands to another thread wakes nobody here: its handler runs with the next look.
+        while not stop.wait(SIGNAL_LOOK_S):
+            pass
         click.echo("Stopping: steps at work are waited for.")
 
 
