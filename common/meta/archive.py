@@ -50,6 +50,12 @@ class WarehouseArchive:
                 marker=f"{dataset}.{RUNS}",
                 parts=[MetaRows(f"{dataset}.{name}", self._tables[name], some) for name, some in parts.items()],
                 job_id=f"meta_{run.run_id}_{number}",
+                labels={
+                    "org": run.request.org_slug,
+                    "pipeline": run.pipeline_id,
+                    "run": run.run_id,
+                    "step": "run_finished",
+                },
             )
             warehouse.meta.append(write)
 

@@ -70,6 +70,7 @@ class MetaWrite:
     marker: str
     parts: Sequence[MetaRows]
     job_id: str
+    labels: Mapping[str, str]
 
 
 class MetaWarehouse(Protocol):

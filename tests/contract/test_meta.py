@@ -80,6 +80,8 @@ def test_what_was_kept_is_found_value_by_value(warehouse: BigQueryWarehouse) -> 
     run = run_of("run_1", "pipe", step("load", receipt=receipt, error=TEXT), error=TEXT, credential_id="cred")
     archive(chosen, warehouse).keep(run, lambda: CHANGES)
 
+    its_job = warehouse.connection.client.get_job(f"meta_{run.run_id}_0_0")
+    assert its_job.labels == {"org": "acme", "pipeline": "pipe", "run": run.run_id, "step": "run_finished"}
     (kept,) = rows(warehouse, chosen, RUNS)
     assert (kept["error_message"], kept["rows_written"], kept["start_date"], kept["run_ended_at"]) == (TEXT, 7, D1, END)
     assert kept["started_at"] is None and kept["rerun_of"] is None

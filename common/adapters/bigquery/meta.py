@@ -62,7 +62,7 @@ class BigQueryMeta:
             values[f"rows{number}"] = ("STRING", json.dumps(part.rows, ensure_ascii=False, allow_nan=False))
         config = bigquery.QueryJobConfig(
             query_parameters=[bigquery.ScalarQueryParameter(name, *value) for name, value in values.items()],
-            labels={"purpose": "meta", "run": label(write.run_id)},
+            labels={name: label(value) for name, value in write.labels.items()},
         )
         try:
             job = self._connection.client.query(
