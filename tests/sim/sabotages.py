@@ -195,7 +195,7 @@ SABOTAGES = (
     ),
     Sabotage("a pinned config is read again", ENGINE, "        if run.specs:  #", "        if False:  #"),
     Sabotage("an attempt without its step writes", ATTEMPT, "        if not self._still_ours():", "        if False:"),
-    Sabotage("attempts have no fence", CORE, "owner=event.owner, fence=fence,", "owner=event.owner, fence=1,"),
+    Sabotage("attempts have no fence", CORE, '"fence": fence,', '"fence": 1,'),
     Sabotage(
         "a fence stands still with the clock",
         CORE,
@@ -207,13 +207,13 @@ SABOTAGES = (
     Sabotage(
         "drift of a step that fails is not kept",
         WRITER,
-        "            self._keep_drift(spool.drift)",
+        "            self._keep_drift(error.drift)",
         "            pass",
     ),
     Sabotage(
         "an older attempt replaces newer rows",
         COMMIT,
-        "IF found.fence > @fence THEN",
+        "IF outcome IS NULL AND found.fence > @fence THEN",
         "IF FALSE THEN",
         commit("fence", "of_two_attempts"),
     ),
@@ -244,15 +244,15 @@ SABOTAGES = (
     Sabotage(
         "an append is repeated by another run",
         COMMIT,
-        "IF days_left IS NULL THEN",
+        "IF outcome IS NULL AND days_left IS NULL THEN",
         "IF FALSE THEN",
         commit("modes", "day_once"),
     ),
     Sabotage(
         "days that are in by half are appended",
         COMMIT,
-        "END IF;\nIF found.commits > 0 THEN\n  RAISE",
-        "END IF;\nIF FALSE THEN\n  RAISE",
+        "IF outcome IS NULL AND found.commits > 0 THEN\n  RAISE",
+        "IF FALSE THEN\n  RAISE",
         commit("modes", "by_half"),
     ),
     Sabotage(
