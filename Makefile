@@ -20,8 +20,11 @@ demo: $(VENV)/.local  ## run both example pipelines here and show what came out
 serve: $(VENV)/.local  ## serve the API and every function on http://127.0.0.1:8080
 	@$(BIN)/python main.py serve
 
+# Two processes, a file of tests in one of them: servers are started once a file or a process, and never shared.
+TEST_PROCESSES ?= 2
+
 test: check  ## lint, types and every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.dev  ## runs per second, latency and CPU, beside DBOS on PostgreSQL
 	@$(BIN)/python -m tests.bench

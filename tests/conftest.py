@@ -42,7 +42,12 @@ def shared_data() -> Path:
     return SHARED
 
 
+LONG_FIRST = ("e2e", "sim", "contract")
+"""Folders whose files take longest: begun last, one of them would keep one process busy while the other is done."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONG_FIRST) if f"tests/{name}/" in item.nodeid), 9))
     if not SHARED.is_dir():
         for item in items:
             if item.get_closest_marker("shared"):
