@@ -51,11 +51,10 @@ class SqliteRecords:
         newest: bool = False,
     ) -> Sequence[Record]:
         behind = "" if after is None else f"AND name {'<' if newest else '>'} :after "
-        rows = self._database.connection().execute(
-            "SELECT name, version, body FROM records WHERE kind = :kind AND org_slug = :org "
-            f"{behind}ORDER BY name {'DESC' if newest else 'ASC'} LIMIT :limit",  # noqa: S608 - constants
-            {"kind": kind, "org": org_slug, "after": after, "limit": -1 if limit is None else limit},
-        )
+        order = f"{behind}ORDER BY name {'DESC' if newest else 'ASC'} LIMIT :limit"
+        select = f"SELECT name, version, body FROM records WHERE kind = :kind AND org_slug = :org {order}"  # noqa: S608
+        named = {"kind": kind, "org": org_slug, "after": after, "limit": -1 if limit is None else limit}
+        rows = self._database.connection().execute(select, named)
         return [Record(name, version, json.loads(body)) for name, version, body in rows]
 
     def delete(self, kind: str, org_slug: str, name: str) -> bool:
