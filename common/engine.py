@@ -51,7 +51,7 @@ from common.errors import (
 )
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
-from common.ports import Credentials, EventBus, LogLine, PlanLimits, RunLogs, RunStore
+from common.ports import Credentials, EventBus, LogLine, PlanLimits, Records, RunLogs, RunStore
 from common.processors.registry import processor
 from common.request import new_run_id
 from common.settings import Settings
@@ -71,6 +71,7 @@ class Engine:
     bus: EventBus
     logs: RunLogs
     plans: PlanLimits
+    records: Records
     credentials: Credentials
     configs: ConfigTree
     attempts: AttemptRunner

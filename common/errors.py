@@ -127,3 +127,7 @@ class LostLeaseError(PipelineOpsError):
 
 class StaleRunError(PipelineOpsError):
     """The stored run is newer than the one the transition was made from."""
+
+
+class StaleRecordError(PipelineOpsError):
+    """A stored document is no longer at the version that it was read with: read it again, decide again."""

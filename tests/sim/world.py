@@ -98,6 +98,7 @@ class World(Kernel):
             "bus": self.bus,
             "logs": None,
             "plans": SimpleNamespace(limits=self.limits.__getitem__),
+            "records": None,
             "credentials": SimCredentials(),
             "configs": self.configs,
             "attempts": Work(self, self.rules),

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from common.errors import TransientError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_TIMEOUT_S = 30.0
 CHECKPOINT_PAGES = 8_000
 """A checkpoint syncs the whole file while a writer waits: every 32 MB instead of every 4."""
@@ -56,10 +56,10 @@ CREATE TABLE usage (
 CREATE TABLE reservations (
   org_slug TEXT NOT NULL, run_id TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (org_slug, run_id)
 ) WITHOUT ROWID;
-CREATE TABLE credentials (
-  org_slug TEXT NOT NULL, credential_id TEXT NOT NULL, provider TEXT NOT NULL, created_at INTEGER NOT NULL,
-  sealed BLOB NOT NULL, PRIMARY KEY (org_slug, credential_id)
-) WITHOUT ROWID;
+CREATE TABLE records (
+  version INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, org_slug TEXT NOT NULL, name TEXT NOT NULL,
+  body TEXT NOT NULL, UNIQUE (kind, org_slug, name)
+);
 """
 
 
