@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ from infra.local.emulator import BigQueryEmulator
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY
 
 DEADLINE_S = 90
+
+PATIENCE_S = 600
+"""For steps to end: each kill leaves staging tables, and the emulator is slower with every table that it has."""
+
 MAX_ATTEMPTS = 10
 LONGEST_WAIT_S = 5
 """A kill does not wait longer for progress: where the machine is slow, more attempts are lost."""
@@ -346,7 +351,12 @@ class Campaign:
         for org in self.at_work:
             for run_id in stack.open_runs(org):
                 tired = {s["step_id"] for s in stack.status(org, run_id)["steps"] if s["attempt"] >= SPARED_FROM}
-                until(lambda o=org, r=run_id, t=tired: _all_ended(stack.status(o, r), t), f"{tired} of {run_id}")
+                look = partial(self._tired_have_ended, stack, org, run_id, tired)
+                until(look, f"after {len(self.kinds)} kills: {tired} of {run_id} have not ended", PATIENCE_S)
+
+    @staticmethod
+    def _tired_have_ended(stack: Served, org: str, run_id: str, tired: set[str]) -> bool | None:
+        return _all_ended(stack.status(org, run_id), tired)
 
     def _wait_for_the_moment(self) -> None:
         """Let some steps end, and go into the next ones; or kill what the start before has just begun anew."""
