@@ -51,7 +51,7 @@ from common.errors import (
 )
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
-from common.ports import Credentials, EventBus, LogLine, PlanLimits, RunLogs, RunStore
+from common.ports import Credentials, EventBus, LogLine, PlanLimits, RunLogs, RunStore, severities_from
 from common.processors.registry import processor
 from common.request import new_run_id
 from common.settings import Settings
@@ -266,12 +266,13 @@ class Engine:
         return touched
 
     def log_lines(self, run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
-        """Yield the run's transitions and what its processors logged, in the order of their times."""
-        told = (_line(change) for change in self.store.changes(run_id))
+        """Yield the run's transitions and what its processors logged, in the order of their times.
+
+        ``severity`` leaves out the less severe.
+        """
+        told = (change_line(change) for change in self.store.changes(run_id))
         wanted = [
-            line
-            for line in told
-            if (step_id is None or line.step_id == step_id) and (severity is None or line.severity == severity)
+            line for line in told if step_id in (None, line.step_id) and line.severity in severities_from(severity)
         ]
         wanted.sort(key=lambda line: line.at)
         return merge(wanted, self.logs.read(run_id, step_id=step_id, severity=severity), key=lambda line: line.at)
@@ -375,7 +376,7 @@ class Engine:
         run = transition.run
         with bound(run=run.run_id, org=run.request.org_slug):
             for change in transition.changes:
-                line = _line(change)
+                line = change_line(change)
                 logger.log(40 if line.severity == "ERROR" else 20, line.message)
 
 
@@ -385,7 +386,7 @@ def _parts(step_id: str) -> tuple[str, ...]:
     return (step_id, base[0]) if base else (step_id,)
 
 
-def _line(change: Change) -> LogLine:
+def change_line(change: Change) -> LogLine:
     subject = f"step {change.step_id}" if change.step_id else "run"
     moved = change.after if change.before in ("", change.after) else f"{change.before} → {change.after}"
     severity = "ERROR" if change.after == "failed" else "INFO"

@@ -4,7 +4,7 @@ Each docstring is a promise that ``tests/contract`` checks on every adapter of t
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,8 +95,13 @@ class RunStore(Protocol):
         cursor: str | None = None,
         route: str | None = None,
         status: str | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
     ) -> RunPage:
-        """Return one page of the organisation's runs. A page never shifts when new runs come in."""
+        """Return one page of the organisation's runs, of those asked for from ``since`` on and earlier than ``before``.
+
+        A page never shifts when new runs come in, and takes no longer when there are many.
+        """
 
     def changes(self, run_id: str) -> Sequence[Change]:
         """Return the run's transitions in the order they were committed."""
@@ -105,25 +110,44 @@ class RunStore(Protocol):
         """Return what counts against the organisation's limits at ``now``."""
 
 
+SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+"""Those of Cloud Logging that lines have, from the least to the worst."""
+
+
+def severities_from(least: str | None) -> tuple[str, ...]:
+    """Return this severity and all that are worse; every one for None."""
+    return SEVERITIES if least is None else SEVERITIES[SEVERITIES.index(least) :]
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line of a run's log. ``severity`` is Cloud Logging's (INFO, WARNING, ERROR, ...)."""
+    """One line of a run's log. ``severity`` is one of ``SEVERITIES``; ``place`` is where its store keeps it."""
 
     at: datetime
     severity: str
     message: str
     step_id: str = ""
     attempt: int = 0
+    place: str = field(default="", compare=False)
 
 
 class RunLogs(Protocol):
     """The log lines of runs, kept for people; the same lines go to standard output as JSON."""
 
+    settles_s: float
+    """For so many seconds after a line was kept, another one may still come in before it."""
+
     def append(self, run_id: str, line: LogLine) -> None:
         """Keep one line."""
 
-    def read(self, run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
-        """Yield the run's lines in order, without holding all of them in memory."""
+    def read(
+        self, run_id: str, *, step_id: str | None = None, severity: str | None = None, after: str = ""
+    ) -> Iterator[LogLine]:
+        """Yield the run's lines in order, with a page of them in memory at a time; nothing is locked meanwhile.
+
+        ``severity`` leaves out the less severe. ``after`` is the ``place`` of a line: only what follows it is
+        yielded. Raises RequestError if no line can have that place.
+        """
 
 
 class PlanLimits(Protocol):

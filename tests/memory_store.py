@@ -169,6 +169,8 @@ class MemoryRunStore:
         cursor: str | None = None,
         route: str | None = None,
         status: str | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
     ) -> RunPage:
         after = None if cursor is None else decode_cursor(cursor)
         with self._lock:
@@ -179,6 +181,8 @@ class MemoryRunStore:
                 and (after is None or _age(entry.run) < after)
                 and route in (None, entry.run.request.route)
                 and status in (None, entry.status)
+                and (since is None or entry.run.request.requested_at >= since)
+                and (before is None or entry.run.request.requested_at < before)
             ]
             found.sort(key=_age, reverse=True)
             runs = tuple(self.load(run.run_id) for run in found[:limit])

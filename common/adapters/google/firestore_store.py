@@ -224,12 +224,17 @@ class FirestoreRunStore:
         cursor: str | None = None,
         route: str | None = None,
         status: str | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
     ) -> RunPage:
         after = None if cursor is None else decode_cursor(cursor)
         query = where(self._firestore.collection("runs"), "org_slug", "==", org_slug)
         for field, value in (("route", route), ("status", status)):
             if value is not None:
                 query = where(query, field, "==", value)
+        for operator, at in ((">=", since), ("<", before)):
+            if at is not None:
+                query = where(query, "requested_at", operator, at)
         query = query.order_by("requested_at", direction="DESCENDING").order_by("__name__", direction="DESCENDING")
         if after is not None:
             query = query.start_after({"requested_at": after[0], "__name__": self._run(after[1])})

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from common.errors import TransientError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_TIMEOUT_S = 30.0
 CHECKPOINT_PAGES = 8_000
 """A checkpoint syncs the whole file while a writer waits: every 32 MB instead of every 4."""
@@ -25,6 +25,11 @@ CREATE TABLE runs (
   requested_at INTEGER NOT NULL, wake_at INTEGER, version INTEGER NOT NULL, body BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_org ON runs (org_slug, requested_at DESC, run_id DESC);
+CREATE INDEX runs_by_route ON runs (org_slug, route, requested_at DESC, run_id DESC);
+CREATE INDEX runs_by_end ON runs (org_slug, status, requested_at DESC, run_id DESC)
+  WHERE status IN ('completed', 'failed', 'cancelled');
+CREATE INDEX runs_by_route_and_end ON runs (org_slug, route, status, requested_at DESC, run_id DESC)
+  WHERE status IN ('completed', 'failed', 'cancelled');
 CREATE INDEX runs_by_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE TABLE steps (
   run_id TEXT NOT NULL, step_id TEXT NOT NULL, ended INTEGER NOT NULL, deadline INTEGER, version INTEGER NOT NULL,

@@ -9,13 +9,14 @@ from datetime import datetime, timedelta
 
 from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.adapters.sqlite.database import Database, to_micros
+from common.adapters.sqlite.history import encode_cursor, page_query, page_values
 from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.commands import SettleReservation
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
 from common.domain.quota import Limits, Usage, day_of, exceeded, month_of
-from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError
+from common.errors import NotFoundError, QuotaExceededError, StaleRunError
 from common.ports import RunPage
 from common.topics import messages
 
@@ -260,20 +261,15 @@ class SqliteRunStore:
         cursor: str | None = None,
         route: str | None = None,
         status: str | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
     ) -> RunPage:
-        at, run_id = _decode_cursor(cursor)
-        rows = (
-            self._database.connection()
-            .execute(
-                "SELECT run_id, requested_at FROM runs WHERE org_slug = :org AND (requested_at, run_id) < (:at, :run)"
-                " AND (:route IS NULL OR route = :route) AND (:status IS NULL OR status = :status)"
-                " ORDER BY requested_at DESC, run_id DESC LIMIT :limit",
-                {"org": org_slug, "at": at, "run": run_id, "route": route, "status": status, "limit": limit + 1},
-            )
-            .fetchall()
+        values = page_values(
+            org_slug, limit=limit, cursor=cursor, route=route, status=status, since=since, before=before
         )
+        rows = self._database.connection().execute(page_query(route, status, since), values).fetchall()
         runs = tuple(self.load(row[0]) for row in rows[:limit])
-        return RunPage(runs, _encode_cursor(runs[-1]) if len(rows) > limit else None)
+        return RunPage(runs, encode_cursor(runs[-1]) if len(rows) > limit else None)
 
     def changes(self, run_id: str) -> Sequence[Change]:
         query = "SELECT body FROM changes WHERE run_id = ? ORDER BY number"
@@ -303,19 +299,3 @@ class SqliteRunStore:
 
 def _micros(at: datetime | None) -> int | None:
     return None if at is None else to_micros(at)
-
-
-def _encode_cursor(run: Run) -> str:
-    return json.dumps([to_micros(run.request.requested_at), run.run_id])
-
-
-def _decode_cursor(cursor: str | None) -> tuple[int, str]:
-    if cursor is None:
-        return 2**62, ""
-    try:
-        at, run_id = json.loads(cursor)
-        return int(at), str(run_id)
-    except (ValueError, TypeError) as error:
-        raise RequestError(
-            "cursor: not one that this API gave out; leave it away to start at the newest run."
-        ) from error
