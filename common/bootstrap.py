@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from functools import cache
 
 from common.attempt import AttemptRunner
+from common.audit import Audit
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.config.providers import load_providers
 from common.credentials import SealedCredentials
 from common.engine import NO_ARCHIVE, Engine
 from common.errors import ConfigError, nearest
+from common.keys import Keys
 from common.meta.archive import WarehouseArchive
 from common.ports import EventBus, Records, RunLogs, RunStore, Warehouse
 from common.sealing import Sealer
@@ -50,6 +52,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     its_warehouse = cache(lambda: warehouse(settings))
     store, bus, logs, records = (_google if settings.store == "google" else _sqlite)(settings, clock)
     credentials = SealedCredentials(records, _sealer(settings))
+    audit = Audit(records, clock)
     return Engine(
         settings=settings,
         store=store,
@@ -58,6 +61,8 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         plans=YamlPlans(settings.configs),
         records=records,
         credentials=credentials,
+        audit=audit,
+        keys=Keys(records, audit, clock, settings.operator_token),
         configs=ConfigTree(settings.configs),
         attempts=AttemptRunner(
             settings=settings,

@@ -14,6 +14,7 @@ from datetime import datetime
 from heapq import merge
 
 from common.attempt import AttemptRunner
+from common.audit import Audit
 from common.config.loader import ConfigTree
 from common.domain import transitions
 from common.domain.draft import Change, Transition
@@ -49,6 +50,7 @@ from common.errors import (
     TransientError,
     nearest,
 )
+from common.keys import Keys
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
 from common.ports import Credentials, EventBus, LogLine, PlanLimits, Records, RunLogs, RunStore
@@ -73,6 +75,8 @@ class Engine:
     plans: PlanLimits
     records: Records
     credentials: Credentials
+    audit: Audit
+    keys: Keys
     configs: ConfigTree
     attempts: AttemptRunner
     now: Callable[[], datetime]

@@ -100,6 +100,8 @@ class World(Kernel):
             "plans": SimpleNamespace(limits=self.limits.__getitem__),
             "records": None,
             "credentials": SimCredentials(),
+            "audit": None,
+            "keys": None,
             "configs": self.configs,
             "attempts": Work(self, self.rules),
             "now": self.now,
