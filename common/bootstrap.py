@@ -7,20 +7,24 @@ from datetime import UTC, datetime
 from functools import cache
 
 from common.attempt import AttemptRunner
+from common.audit import Audit
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.config.providers import load_providers
+from common.credentials import SealedCredentials
 from common.engine import NO_ARCHIVE, Engine
 from common.errors import ConfigError, nearest
+from common.keys import Keys
 from common.meta.archive import WarehouseArchive
-from common.ports import Credentials, EventBus, RunLogs, RunStore, Warehouse
+from common.ports import EventBus, Records, RunLogs, RunStore, Warehouse
+from common.sealing import Sealer
 from common.settings import Settings
 
 STORE_FILE = "pipeline-ops.db"
 KEY_FILE = "credentials.key"
 
 Clock = Callable[[], datetime]
-Adapters = tuple[RunStore, EventBus, RunLogs, Credentials]
+Adapters = tuple[RunStore, EventBus, RunLogs, Records]
 
 _current: Engine | None = None
 _lock = threading.Lock()
@@ -46,14 +50,19 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     """Return an engine on the adapters that the settings name."""
     clock = now or _utc_now
     its_warehouse = cache(lambda: warehouse(settings))
-    store, bus, logs, credentials = (_google if settings.store == "google" else _sqlite)(settings, clock)
+    store, bus, logs, records = (_google if settings.store == "google" else _sqlite)(settings, clock)
+    credentials = SealedCredentials(records, _sealer(settings))
+    audit = Audit(records, clock)
     return Engine(
         settings=settings,
         store=store,
         bus=bus,
         logs=logs,
         plans=YamlPlans(settings.configs),
+        records=records,
         credentials=credentials,
+        audit=audit,
+        keys=Keys(records, audit, clock, settings.operator_token),
         configs=ConfigTree(settings.configs),
         attempts=AttemptRunner(
             settings=settings,
@@ -71,27 +80,32 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
 
 def _sqlite(settings: Settings, clock: Clock) -> Adapters:
     from common.adapters.sqlite.bus import SqliteBus
-    from common.adapters.sqlite.credentials import SqliteCredentials
     from common.adapters.sqlite.database import Database
     from common.adapters.sqlite.logs import SqliteLogs
+    from common.adapters.sqlite.records import SqliteRecords
     from common.adapters.sqlite.run_store import SqliteRunStore
 
     database = Database(settings.state_dir / STORE_FILE)
     bus = SqliteBus(database, clock)
-    credentials = SqliteCredentials(database, settings.state_dir / KEY_FILE)
-    return SqliteRunStore(database, bus), bus, SqliteLogs(database), credentials
+    return SqliteRunStore(database, bus), bus, SqliteLogs(database), SqliteRecords(database)
 
 
 def _google(settings: Settings, clock: Clock) -> Adapters:
-    from common.adapters.google.firestore_credentials import FirestoreCredentials
     from common.adapters.google.firestore_logs import FirestoreLogs
+    from common.adapters.google.firestore_records import FirestoreRecords
     from common.adapters.google.firestore_store import FirestoreRunStore
     from common.adapters.google.pubsub import PubSubBus
 
     project, firestore = settings.project_id, settings.firestore_host
     bus = PubSubBus(project, settings.pubsub_host, clock)
-    credentials = FirestoreCredentials(project, settings.state_dir / KEY_FILE, firestore)
-    return FirestoreRunStore(project, bus, firestore), bus, FirestoreLogs(project, firestore), credentials
+    records = FirestoreRecords(project, firestore)
+    return FirestoreRunStore(project, bus, firestore), bus, FirestoreLogs(project, firestore), records
+
+
+def _sealer(settings: Settings) -> Sealer:
+    from common.adapters.key_file import KeyFile
+
+    return Sealer(KeyFile(settings.state_dir / KEY_FILE))
 
 
 def warehouse(settings: Settings) -> Warehouse:

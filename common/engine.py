@@ -14,6 +14,7 @@ from datetime import datetime
 from heapq import merge
 
 from common.attempt import AttemptRunner
+from common.audit import Audit
 from common.config.loader import ConfigTree
 from common.domain import transitions
 from common.domain.draft import Change, Transition
@@ -49,9 +50,10 @@ from common.errors import (
     TransientError,
     nearest,
 )
+from common.keys import Keys
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
-from common.ports import Credentials, EventBus, LogLine, PlanLimits, RunLogs, RunStore, severities_from
+from common.ports import Credentials, EventBus, LogLine, PlanLimits, Records, RunLogs, RunStore, severities_from
 from common.processors.registry import processor
 from common.request import new_run_id
 from common.settings import Settings
@@ -71,7 +73,10 @@ class Engine:
     bus: EventBus
     logs: RunLogs
     plans: PlanLimits
+    records: Records
     credentials: Credentials
+    audit: Audit
+    keys: Keys
     configs: ConfigTree
     attempts: AttemptRunner
     now: Callable[[], datetime]

@@ -64,6 +64,20 @@ class ForbiddenPlanError(RequestError):
     title = "Subscription not active"
 
 
+class UnauthorizedError(RequestError):
+    """The request has no API key, or none that opens anything. It does not tell which part of a key is wrong."""
+
+    status = 401
+    title = "Not authenticated"
+
+
+class ForbiddenScopeError(RequestError):
+    """The key is good, but not for this."""
+
+    status = 403
+    title = "Not allowed"
+
+
 class ErrorKind(StrEnum):
     """What a transient failure was, as ``retry_on`` names it in a pipeline's YAML."""
 
@@ -127,3 +141,7 @@ class LostLeaseError(PipelineOpsError):
 
 class StaleRunError(PipelineOpsError):
     """The stored run is newer than the one the transition was made from."""
+
+
+class StaleRecordError(PipelineOpsError):
+    """A stored document is no longer at the version that it was read with: read it again, decide again."""

@@ -27,7 +27,7 @@ class Place:
         """Return the place that ``str`` of one gave. Raises RequestError."""
         match = PLACE.fullmatch(text)
         if match is None:
-            raise RequestError("Last-Event-ID: not one that this API gave out; leave it away to start at the first line.")
+            raise RequestError("Last-Event-ID: not one of this API's; leave it away to start at the first line.")
         return cls(int(match[1]), match[2])
 
     def __str__(self) -> str:
@@ -52,7 +52,8 @@ class Following:
         self._engine, self._run_id, self.place = engine, run_id, place
         self._step_id, self._severities = step_id, severities_from(severity)
         self._settles = timedelta(seconds=engine.logs.settles_s)
-        engine.logs.read(run_id, after=place.line)  # a place that the store did not give is refused now, not in the middle of an answer
+        # A place that the store did not give is refused now, not in the middle of an answer.
+        engine.logs.read(run_id, after=place.line)
         self.ended_as: str | None = None
 
     def news(self) -> Iterator[tuple[Place, LogLine]]:

@@ -10,7 +10,7 @@ import click
 
 from common import bootstrap
 from common.cli import show
-from common.cli.base import cli, friendly, json_option
+from common.cli.base import cli, friendly, json_option, me, quiet
 from common.config.check import validate_tree
 from common.config.providers import load_providers
 from common.errors import PipelineOpsError, nearest
@@ -88,10 +88,12 @@ def add_credential(
     name = credential_id or f"cred_{provider}"
     if not CREDENTIAL_ID.match(name):
         raise PipelineOpsError(f"--id: {name!r} must be lower-case letters, digits, '_' and '-', a letter first.")
+    quiet(settings)
     engine = bootstrap.build(attached(settings))
     engine.plans.limits(org)
     secret = _read_secret(providers[provider].credential_hint, from_env)
     engine.credentials.add(CredentialInfo(org, name, provider, datetime.now(UTC)), secret)
+    engine.audit.record(org, who=me(), action="credential.add", target=name, details={"provider": provider})
     click.echo(f"stored {name} for {org}")
 
 
@@ -118,7 +120,10 @@ def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
 @friendly
 def remove_credential(settings: Settings, org: str, credential_id: str) -> None:
     """Delete a credential. Rows it brought in keep its name."""
-    bootstrap.build(attached(settings)).credentials.remove(org, credential_id)
+    quiet(settings)
+    engine = bootstrap.build(attached(settings))
+    engine.credentials.remove(org, credential_id)
+    engine.audit.record(org, who=me(), action="credential.remove", target=credential_id)
     click.echo(f"removed {credential_id} of {org}")
 
 

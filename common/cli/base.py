@@ -1,5 +1,6 @@
 """What all commands share: the group with its settings, errors as sentences, the JSON flag."""
 
+import getpass
 import logging
 import sys
 from collections.abc import Callable
@@ -32,6 +33,19 @@ def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:
             raise click.ClickException(str(error)) from error
 
     return run
+
+
+def my_name() -> str:
+    """Return the login name, as far as there is one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def me() -> str:
+    """Return how audit rows name whoever uses this command line."""
+    return f"cli:{my_name()}"
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of tables.")

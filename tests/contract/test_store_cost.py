@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from common.adapters.google.firestore_client import Operations
-from common.adapters.google.firestore_credentials import FirestoreCredentials
 from common.adapters.google.firestore_logs import FirestoreLogs
+from common.adapters.google.firestore_records import FirestoreRecords
 from common.adapters.google.firestore_store import FirestoreRunStore
+from common.adapters.key_file import KeyFile
 from common.attempt import AttemptRunner, Result
+from common.credentials import SealedCredentials
 from common.domain.model import Run, RunRequest, RunStatus, Step
 from common.engine import Engine
 from common.ports import CredentialInfo, Message
 from common.request import new_run_id
+from common.sealing import Sealer
 from common.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
 from infra.local.google_emulators import GoogleEmulators
 from tests.harness import ORG, ROUTE, SECRET, Harness, step
@@ -112,7 +115,8 @@ def billed(steps: list[dict[str, Any]], *, writing: bool, harness: Harness, host
     harness.pipeline(*steps)
     operations, bus = Operations(), QueueBus()
     logs = FirestoreLogs(project, host, operations)
-    credentials = FirestoreCredentials(project, harness.folder / "key", host, operations)
+    records = FirestoreRecords(project, host, operations)
+    credentials = SealedCredentials(records, Sealer(KeyFile(harness.folder / "key")))
     credentials.add(CredentialInfo(ORG, "cred_openai", "openai", harness.clock()), SECRET)
     kind = WritingAttempts if writing else AttemptRunner
     known = harness.engine.attempts

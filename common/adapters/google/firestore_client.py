@@ -60,7 +60,7 @@ class Firestore:
     def document(self, *path: str) -> Any:
         """Return the reference of a document. Raises NotFoundError for an id that no document can have."""
         for part in path:
-            if not USUAL_ID.fullmatch(part):
+            if not is_id(part):
                 raise NotFoundError(f"There is no {part!r}.")
         with self._translated("be reached"):
             return _client(self._project_id, self._emulator_host).document(*path)
@@ -178,6 +178,11 @@ def _client(project_id: str, emulator_host: str | None) -> Any:
     # What FIRESTORE_EMULATOR_HOST would set, which counts for the whole process and for every client in it.
     client._emulator_host = emulator_host
     return client
+
+
+def is_id(part: str) -> bool:
+    """Return whether a document can have this id."""
+    return USUAL_ID.fullmatch(part) is not None
 
 
 def pauses(tries: int, longest_s: float = LONGEST_PAUSE_S) -> Iterator[float]:

@@ -61,10 +61,10 @@ CREATE TABLE usage (
 CREATE TABLE reservations (
   org_slug TEXT NOT NULL, run_id TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (org_slug, run_id)
 ) WITHOUT ROWID;
-CREATE TABLE credentials (
-  org_slug TEXT NOT NULL, credential_id TEXT NOT NULL, provider TEXT NOT NULL, created_at INTEGER NOT NULL,
-  sealed BLOB NOT NULL, PRIMARY KEY (org_slug, credential_id)
-) WITHOUT ROWID;
+CREATE TABLE records (
+  version INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, org_slug TEXT NOT NULL, name TEXT NOT NULL,
+  body TEXT NOT NULL, UNIQUE (kind, org_slug, name)
+);
 """
 
 
