@@ -31,9 +31,9 @@ class ApiClient:
 
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if url is None:
-            from functions.api import app
+            from functions.api import application
 
-            transport = httpx2.WSGITransport(app=app)
+            transport = httpx2.WSGITransport(app=application())
             self._http = httpx2.Client(transport=transport, base_url="http://in-process", headers=headers)
         else:
             self._http = httpx2.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False, headers=headers)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from common.errors import TransientError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BUSY_TIMEOUT_S = 30.0
 CHECKPOINT_PAGES = 8_000
 """A checkpoint syncs the whole file while a writer waits: every 32 MB instead of every 4."""
