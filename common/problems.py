@@ -203,7 +203,7 @@ def problem(error: BaseException, *, run_id: str | None = None) -> dict[str, Any
         case InvalidFieldsError():
             more["errors"] = [{"field": name, "problem": text} for name, text in error.problems.items()]
         case QuotaExceededError():
-            more |= {"limit": error.limit, "value": error.value, "used": error.used}
+            more |= {"limit": error.limit, "value": error.value, "used": error.used, "waiting": error.waiting}
     return document(kind, str(error), **more)
 
 

@@ -106,6 +106,7 @@ class Harness:
     def http(self, method: str, path: str, *, key: str | None = OPERATOR, **more: Any) -> TestResponse:
         """Call the API function with a key; the operator's opens everything."""
         headers = dict(more.pop("headers", {}))
+        more.setdefault("buffered", True)  # read and closed at once, as a server does
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         return Client(self.app).open(path, method=method, headers=headers, **more)
