@@ -62,7 +62,7 @@ def control_body(body: Any, *, of_rerun: bool = False) -> ControlBody:
     try:
         checked = ControlBody.model_validate(body)
     except ValidationError as error:
-        raise InvalidFieldsError(_problems(error, ControlBody)) from error
+        raise InvalidFieldsError(problems_of(error, ControlBody)) from error
     if checked.preview and checked.step:
         raise InvalidFieldsError({"step": "a preview runs the whole pipeline again."})
     return checked
@@ -83,7 +83,7 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
         # JSON has no dates, so strings are read as such; a number or a time of day is refused.
         checked = RunBody.model_validate(body)
     except ValidationError as error:
-        raise InvalidFieldsError(_problems(error, RunBody)) from error
+        raise InvalidFieldsError(problems_of(error, RunBody)) from error
     today = now.date()
     start = checked.start_date or checked.end_date or today - timedelta(days=1)
     end = checked.end_date or start
@@ -115,7 +115,8 @@ def _check_dates(start: date, end: date, today: date) -> None:
         raise InvalidFieldsError(problems)
 
 
-def _problems(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
+def problems_of(error: ValidationError, model: type[BaseModel], *, shown: bool = True) -> dict[str, str]:
+    """Return what is wrong by field; values are repeated only if they may be ``shown``."""
     found: dict[str, str] = {}
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"]) or "body"
@@ -123,5 +124,5 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
             known = ", ".join(model.model_fields)
             found[name] = f"unknown field.{nearest(name, model.model_fields)} Known: {known}"
         else:
-            found[name] = f"{item['msg']} (got {str(item['input'])[:80]!r})"
+            found[name] = f"{item['msg']} (got {str(item['input'])[:80]!r})" if shown else item["msg"]
     return found
