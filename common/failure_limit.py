@@ -74,11 +74,14 @@ class FailureLimit:
     now: Callable[[], datetime]
     rest: Callable[[float], None] = field(default=time.sleep)
 
-    def admit(self, org_slug: str, route: str, run_id: str) -> Admitted:
-        """Say what to do with the failure of this run. The same, however often it is asked within the hour."""
+    def admit(self, org_slug: str, route: str, run_id: str, *, again: bool = False) -> Admitted:
+        """Say what to do with the failure of this run. The same, however often it is asked within the hour.
+
+        One that was dealt with before (``again``) is counted no more.
+        """
 
         def counted(book: _Book, now: datetime) -> _Book:
-            if run_id in book.runs_told or run_id in book.left_out:
+            if again or run_id in book.runs_told or run_id in book.left_out:
                 return book
             told = tuple((at, one) for at, one in book.told if now - at < AN_HOUR)
             if len(told) < TOLD_AN_HOUR:

@@ -48,7 +48,8 @@ class NotificationsBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    on: tuple[Ending, ...] = Field(("failed", "completed"), description="Which ends of runs are told.")
+    # Not "on": YAML reads that as true.
+    events: tuple[Ending, ...] = Field(("failed", "completed"), description="Which ends of runs are told.")
     pipelines: tuple[str, ...] = Field((), max_length=MAX_PIPELINES, description="Only of these routes; none: of all.")
     channels: tuple[ChannelBody, ...] = Field((), max_length=MAX_CHANNELS, description="Where they are told.")
 
@@ -67,7 +68,7 @@ class ChannelSettings:
 class NotificationSettings:
     """What an organisation wants to be told. ``pipelines`` are routes; none means all."""
 
-    on: Sequence[str] = ("failed", "completed")
+    events: Sequence[str] = ("failed", "completed")
     pipelines: Sequence[str] = ()
     channels: Sequence[ChannelSettings] = ()
     updated_at: datetime | None = None
@@ -75,7 +76,7 @@ class NotificationSettings:
 
     def wants(self, status: str, route: str) -> bool:
         """Return whether such an end of this pipeline is told at all."""
-        return bool(self.channels) and status in self.on and (not self.pipelines or route in self.pipelines)
+        return bool(self.channels) and status in self.events and (not self.pipelines or route in self.pipelines)
 
 
 def notifications_body(body: Any) -> NotificationsBody:
@@ -112,7 +113,7 @@ class SettingsBook:
             return NotificationSettings()
         body = record.body
         return NotificationSettings(
-            on=body["on"],
+            events=body["events"],
             pipelines=body["pipelines"],
             channels=[ChannelSettings(**channel) for channel in body["channels"]],
             updated_at=datetime.fromisoformat(body["updated_at"]),
@@ -136,10 +137,10 @@ class SettingsBook:
                 problems[f"channels.{number}"] = str(error)
         if problems:
             raise InvalidFieldsError(problems)
-        saved = NotificationSettings(body.on, body.pipelines, channels, self.now().astimezone(UTC), who)
+        saved = NotificationSettings(body.events, body.pipelines, channels, self.now().astimezone(UTC), who)
         self._records.put(KIND, org_slug, NAME, _record(saved))
         told = ", ".join(f"{channel.name} ({channel.shown})" for channel in channels) or "none"
-        details = {"on": ", ".join(body.on), "channels": told}
+        details = {"events": ", ".join(body.events), "channels": told}
         self._audit.record(org_slug, who=who, action="notifications.set", target=NAME, details=details)
         return saved
 
@@ -171,7 +172,7 @@ class SettingsBook:
 def settings_view(settings: NotificationSettings) -> dict[str, Any]:
     """Return the settings as JSON for people and programs, without addresses and secrets."""
     return {
-        "on": list(settings.on),
+        "events": list(settings.events),
         "pipelines": list(settings.pipelines),
         "channels": [
             {
@@ -190,7 +191,7 @@ def settings_view(settings: NotificationSettings) -> dict[str, Any]:
 def _record(settings: NotificationSettings) -> dict[str, Any]:
     assert settings.updated_at is not None
     return {
-        "on": list(settings.on),
+        "events": list(settings.events),
         "pipelines": list(settings.pipelines),
         "channels": [
             {"name": one.name, "type": one.type, "shown": one.shown, "sealed": dict(one.sealed)}

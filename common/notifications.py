@@ -49,17 +49,22 @@ class Notifications:
     def tell(self, run: Run, *, comes_back: bool = False) -> None:
         """Send how the run ended to whom its organisation wants told; with ``comes_back`` this will be asked again.
 
-        Raises TransientError if a channel could not be reached: ask again.
+        A run whose end was announced before is told only as one of those that were left out. Raises TransientError if
+        a channel could not be reached: ask again.
         """
         org_slug, route = run.request.org_slug, run.request.route
         settings = self.settings.load(org_slug)
         if run.ended_at is None or not settings.wants(run.status.value, route):
             return
         notice = Notice.of(run)
+        announced = run.wake_at is None  # before: by a message that was delivered twice, or by one that died
         if run.status is not RunStatus.FAILED:
-            self._send_all(settings, notice, comes_back)
+            if not announced:
+                self._send_all(settings, notice, comes_back)
             return
-        admitted = self.limit.admit(org_slug, route, run.run_id)
+        admitted = self.limit.admit(org_slug, route, run.run_id, again=announced)
+        if announced and admitted.since is None:
+            return
         if not admitted.tell:
             logger.info("Not told: this pipeline's failures were told often enough this hour; a count follows")
             return
