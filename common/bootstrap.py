@@ -21,7 +21,7 @@ from common.meta.archive import WarehouseArchive
 from common.notification_settings import SettingsBook
 from common.notifications import Notifications
 from common.ports import EventBus, Records, RunLogs, RunStore, Warehouse
-from common.sealing import Sealer
+from common.sealing import NoKey, Sealer
 from common.settings import Settings
 
 STORE_FILE = "pipeline-ops.db"
@@ -109,6 +109,12 @@ def _google(settings: Settings, clock: Clock) -> Adapters:
 
 
 def _sealer(settings: Settings) -> Sealer:
+    if settings.kms_key is not None:
+        from common.adapters.google.kms import CloudKms
+
+        return Sealer(CloudKms(settings.kms_key))
+    if settings.is_cloud:
+        return Sealer(NoKey())
     from common.adapters.key_file import KeyFile
 
     return Sealer(KeyFile(settings.state_dir / KEY_FILE))
