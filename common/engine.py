@@ -53,11 +53,12 @@ from common.errors import (
 from common.keys import Keys
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
+from common.notifications import Notifications
 from common.ports import Credentials, EventBus, LogLine, PlanLimits, Records, RunLogs, RunStore, severities_from
 from common.processors.registry import processor
 from common.request import new_run_id
 from common.settings import Settings
-from common.topics import completed, messages
+from common.topics import completed, finished, messages
 
 COMMIT_TRIES = 20
 SWEEP_LIMIT = 500
@@ -77,6 +78,7 @@ class Engine:
     credentials: Credentials
     audit: Audit
     keys: Keys
+    notifications: Notifications
     configs: ConfigTree
     attempts: AttemptRunner
     now: Callable[[], datetime]
@@ -232,15 +234,23 @@ class Engine:
         self._apply(run_id, MessageDied(step_id, attempt, error))
 
     def run_finished(self, run_id: str) -> None:
-        """Tell that a run has ended: one structured line that alerting can be built on; then keep it in the archive.
+        """Tell that a run has ended: one structured line that alerting can be built on, the archive, notifications.
 
-        Raises what the archive raises: the run is told all the same, and the message comes back until it is kept.
+        Raises what the archive and the notifications raise, who do not wait for one another: the message comes back
+        until all is done.
         """
         run = self.store.load(run_id, self.archive.parts)
         with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
             failed = run.status is RunStatus.FAILED
             logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
-        self.archive.keep(run, lambda: self.store.changes(run_id))
+            not_kept: PipelineOpsError | None = None
+            try:
+                self.archive.keep(run, lambda: self.store.changes(run_id))
+            except PipelineOpsError as error:
+                not_kept = error
+            self.notifications.tell(run, comes_back=not_kept is not None)
+        if not_kept is not None:
+            raise not_kept
         self._apply(run_id, RunAnnounced(), (), view=run)
 
     def sweep(self) -> int:
@@ -253,6 +263,10 @@ class Engine:
             except PipelineOpsError as error:
                 # One run that can't be mended now must not keep the sweep from the others.
                 logger.error("Run %s could not be swept: %s", run_id, error)
+        for record, run_id in self.notifications.due():
+            if run_id:
+                self.bus.publish([finished(run_id)])
+            self.notifications.seen(record)
         return swept
 
     def recover(self) -> int:

@@ -102,7 +102,7 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
         # JSON has no dates, so strings are read as such; a number or a time of day is refused.
         checked = RunBody.model_validate(body)
     except ValidationError as error:
-        raise InvalidFieldsError(field_problems(error, RunBody)) from error
+        raise InvalidFieldsError(problems_of(error, RunBody)) from error
     today = now.date()
     start = checked.start_date or checked.end_date or today - timedelta(days=1)
     end = checked.end_date or start
@@ -134,23 +134,27 @@ def _check_dates(start: date, end: date, today: date) -> None:
         raise InvalidFieldsError(problems)
 
 
-def field_problems(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
-    """Return what is wrong with each field of ``model``, with the nearest name or value. Secrets are not repeated."""
+def problems_of(error: ValidationError, model: type[BaseModel], *, shown: bool = True) -> dict[str, str]:
+    """Return what is wrong by field, with the nearest name or value; values are repeated only if they may be ``shown``.
+
+    Those of secrets never are.
+    """
     known = {field.alias or name: field for name, field in model.model_fields.items()}
     found: dict[str, str] = {}
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"]) or "body"
         field = known.get(str(item["loc"][0])) if item["loc"] else None
-        shown = str(item["input"])[:80]
+        got = f" (got {str(item['input'])[:80]!r})"
+        if not shown or (field is not None and field.annotation is SecretStr):
+            got = ""
         if item["type"] == "extra_forbidden":
             found[name[:80]] = f"unknown field.{nearest(name, known)} Known: {', '.join(known) or 'none'}"
         elif item["type"] == "missing":
             found[name] = "is missing"
-        elif field is not None and field.annotation is SecretStr:
-            found[name] = item["msg"]
         elif item["type"] in ("enum", "literal_error"):
             values = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-            found[name] = f"must be one of {', '.join(values)} (got {shown!r}).{nearest(shown, values)}"
+            close = nearest(str(item["input"])[:80], values) if got else ""
+            found[name] = f"must be one of {', '.join(values)}{got}.{close}"
         else:
-            found[name] = f"{item['msg'].removeprefix('Value error, ')} (got {shown!r})"
+            found[name] = f"{item['msg'].removeprefix('Value error, ')}{got}"
     return found

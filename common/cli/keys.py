@@ -5,13 +5,11 @@ from typing import Any
 
 import click
 
-from common import bootstrap
 from common.cli import show
-from common.cli.base import cli, friendly, json_option, me, quiet
+from common.cli.base import cli, engine_for, friendly, json_option, me
 from common.engine import Engine
 from common.keys import KeyInfo, NewKey, Scope
 from common.settings import Settings
-from infra.local.stack import attached
 
 COLUMNS = ("key_id", "name", "scope", "status", "created_at", "created_by", "expires_at", "last_used_at")
 
@@ -43,7 +41,7 @@ def keys() -> None:
 @friendly
 def create(settings: Settings, org: str, name: str, scope: str, days: int | None, as_json: bool) -> None:
     """Make a key and print it, this once."""
-    engine = _engine(settings, org)
+    engine = engine_for(settings, org)
     lifetime = None if days is None else timedelta(days=days)
     made = engine.keys.create(org, name, Scope(scope), who=me(), lifetime=lifetime)
     _show_new(engine, made, as_json)
@@ -58,7 +56,7 @@ def create(settings: Settings, org: str, name: str, scope: str, days: int | None
 @friendly
 def rotate(settings: Settings, org: str, name: str, grace_hours: float | None, as_json: bool) -> None:
     """Make another key of a name and print it, this once. The one before goes on; older ones are revoked."""
-    engine = _engine(settings, org)
+    engine = engine_for(settings, org)
     grace = None if grace_hours is None else timedelta(hours=grace_hours)
     _show_new(engine, engine.keys.rotate(org, name, who=me(), grace=grace), as_json)
 
@@ -70,7 +68,7 @@ def rotate(settings: Settings, org: str, name: str, grace_hours: float | None, a
 @friendly
 def revoke(settings: Settings, org: str, key_id: str) -> None:
     """End a key. The next request with it is refused."""
-    found = _engine(settings, org).keys.revoke(org, key_id, who=me())
+    found = engine_for(settings, org, gone=True).keys.revoke(org, key_id, who=me())
     click.echo(f"revoked {found.key_id} ({found.name}) of {org}")
 
 
@@ -81,19 +79,12 @@ def revoke(settings: Settings, org: str, key_id: str) -> None:
 @friendly
 def list_keys(settings: Settings, org: str, as_json: bool) -> None:
     """Show an organisation's keys, newest first, without their secrets."""
-    engine = _engine(settings, org)
+    engine = engine_for(settings, org)
     rows = [_row(key, engine.now()) for key in engine.keys.list(org)]
     if as_json:
         show.as_json(rows)
     else:
         show.table(f"API keys of {org}", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
-
-
-def _engine(settings: Settings, org: str) -> Engine:
-    quiet(settings)
-    engine = bootstrap.build(attached(settings))
-    engine.plans.limits(org)  # a name that is none gets no key
-    return engine
 
 
 def _show_new(engine: Engine, made: NewKey, as_json: bool) -> None:

@@ -6,13 +6,26 @@ from flask import Blueprint
 from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.openapi import OpenAPI
 
-from functions.api import access, audit, credentials, errors, keys, logs, pipelines, previews, runs, service, usage
+from functions.api import (
+    access,
+    audit,
+    credentials,
+    errors,
+    keys,
+    logs,
+    notifications,
+    pipelines,
+    previews,
+    runs,
+    service,
+    usage,
+)
 from functions.api.document import document_text
 from functions.api.inputs import MAX_BODY_BYTES, ApiRequest
 
 VERSIONED = "/api/v1"
 PARTS: tuple[APIBlueprint, ...] = tuple(
-    part.routes for part in (runs, logs, previews, pipelines, usage, credentials, keys, audit, service)
+    part.routes for part in (runs, logs, previews, pipelines, usage, credentials, keys, notifications, audit, service)
 )
 INFO = {
     "title": "Pipeline Ops",

@@ -20,8 +20,9 @@ from werkzeug.exceptions import (
 from common import problems
 from common.errors import ConfigError, UnauthorizedError
 from common.logs import logger
+from common.notification_settings import NotificationsBody
 from common.problems import Kind, document
-from common.request import RUN_ID, ControlBody, InvalidFieldsError, RerunBody, RunBody, field_problems
+from common.request import RUN_ID, ControlBody, InvalidFieldsError, RerunBody, RunBody, problems_of
 from functions.api.inputs import Input
 
 MEDIA_TYPE = "application/problem+json"
@@ -72,13 +73,16 @@ def _of_http(error: HTTPException, run_id: str | None) -> dict[str, Any]:
 
 def refuse(error: ValidationError) -> Response:
     """Raise what says which fields are wrong. The framework calls it with what pydantic found."""
-    raise InvalidFieldsError(field_problems(error, _models()[error.title]))
+    model = _models()[error.title]
+    raise InvalidFieldsError(problems_of(error, model, shown=model is not NotificationsBody))
 
 
 @cache
 def _models() -> Mapping[str, type[BaseModel]]:
     """Every model of what requests may hold, by its name."""
-    models: dict[str, type[BaseModel]] = {model.__name__: model for model in (RunBody, ControlBody, RerunBody)}
+    models: dict[str, type[BaseModel]] = {
+        model.__name__: model for model in (RunBody, ControlBody, RerunBody, NotificationsBody)
+    }
     found: list[type[Input]] = [Input]
     for model in found:
         found += model.__subclasses__()

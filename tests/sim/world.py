@@ -102,6 +102,7 @@ class World(Kernel):
             "credentials": SimCredentials(),
             "audit": None,
             "keys": None,
+            "notifications": SimpleNamespace(tell=lambda _run, comes_back: None, due=lambda: ()),
             "configs": self.configs,
             "attempts": Work(self, self.rules),
             "now": self.now,
