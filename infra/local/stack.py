@@ -130,9 +130,9 @@ class LocalStack(ABC):
 
     def _listen(self, app: Any) -> tuple[Server, int]:
         """Start to serve; return the server and its port."""
-        from waitress.server import create_server
+        from infra.local.web import WebServer
 
-        server = create_server(app, host=self._host, port=self._port, threads=8, ident="pipeline-ops")
+        server = WebServer(app, self._host, self._port)
         threading.Thread(target=server.run, name="http", daemon=True).start()
         return server, server.effective_port
 
