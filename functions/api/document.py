@@ -67,9 +67,9 @@ def _complete(operation: Operation) -> None:
     name = operation["operationId"]
     access = OPERATIONS[name]
     kinds = [*EVERYWHERE]
+    told = operation["description"] = (operation.get("description") or "").replace("<br/>", "\n").strip()
     if access.scope is not None:
         operation["security"] = [{"key": []}]
-        told = (operation.get("description") or "").replace("<br/>", "\n")
         operation["description"] = f"{told}\n\nScope of the key: {access.scope}.".strip()
         kinds += WITH_KEY
     if "requestBody" in operation:
