@@ -7,15 +7,21 @@ from datetime import UTC, datetime
 from functools import cache
 
 from common.attempt import AttemptRunner
+from common.audit import Audit
+from common.config.hosts import load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.config.providers import load_providers
 from common.credentials import SealedCredentials
 from common.engine import NO_ARCHIVE, Engine
 from common.errors import ConfigError, nearest
+from common.failure_limit import FailureLimit
+from common.keys import Keys
 from common.meta.archive import WarehouseArchive
+from common.notification_settings import SettingsBook
+from common.notifications import Notifications
 from common.ports import EventBus, Records, RunLogs, RunStore, Warehouse
-from common.sealing import Sealer
+from common.sealing import NoKey, Sealer
 from common.settings import Settings
 
 STORE_FILE = "pipeline-ops.db"
@@ -49,7 +55,9 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     clock = now or _utc_now
     its_warehouse = cache(lambda: warehouse(settings))
     store, bus, logs, records = (_google if settings.store == "google" else _sqlite)(settings, clock)
-    credentials = SealedCredentials(records, _sealer(settings))
+    sealer, audit, configs = _sealer(settings), Audit(records, clock), ConfigTree(settings.configs)
+    credentials = SealedCredentials(records, sealer)
+    book = SettingsBook(records, sealer, audit, clock, lambda: load_hosts(settings.configs), configs.find)
     return Engine(
         settings=settings,
         store=store,
@@ -58,7 +66,10 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         plans=YamlPlans(settings.configs),
         records=records,
         credentials=credentials,
-        configs=ConfigTree(settings.configs),
+        audit=audit,
+        keys=Keys(records, audit, clock, settings.operator_token),
+        notifications=Notifications(book, records, logs, FailureLimit(records, clock)),
+        configs=configs,
         attempts=AttemptRunner(
             settings=settings,
             warehouse=its_warehouse,
@@ -98,6 +109,12 @@ def _google(settings: Settings, clock: Clock) -> Adapters:
 
 
 def _sealer(settings: Settings) -> Sealer:
+    if settings.kms_key is not None:
+        from common.adapters.google.kms import CloudKms
+
+        return Sealer(CloudKms(settings.kms_key))
+    if settings.is_cloud:
+        return Sealer(NoKey())
     from common.adapters.key_file import KeyFile
 
     return Sealer(KeyFile(settings.state_dir / KEY_FILE))

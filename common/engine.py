@@ -14,6 +14,7 @@ from datetime import datetime
 from heapq import merge
 
 from common.attempt import AttemptRunner
+from common.audit import Audit
 from common.config.loader import ConfigTree
 from common.domain import transitions
 from common.domain.draft import Change, Transition
@@ -49,13 +50,15 @@ from common.errors import (
     TransientError,
     nearest,
 )
+from common.keys import Keys
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
-from common.ports import Credentials, EventBus, LogLine, PlanLimits, Records, RunLogs, RunStore
+from common.notifications import Notifications
+from common.ports import Credentials, EventBus, LogLine, PlanLimits, Records, RunLogs, RunStore, severities_from
 from common.processors.registry import processor
 from common.request import new_run_id
 from common.settings import Settings
-from common.topics import completed, messages
+from common.topics import completed, finished, messages
 
 COMMIT_TRIES = 20
 SWEEP_LIMIT = 500
@@ -73,6 +76,9 @@ class Engine:
     plans: PlanLimits
     records: Records
     credentials: Credentials
+    audit: Audit
+    keys: Keys
+    notifications: Notifications
     configs: ConfigTree
     attempts: AttemptRunner
     now: Callable[[], datetime]
@@ -228,15 +234,23 @@ class Engine:
         self._apply(run_id, MessageDied(step_id, attempt, error))
 
     def run_finished(self, run_id: str) -> None:
-        """Tell that a run has ended: one structured line that alerting can be built on; then keep it in the archive.
+        """Tell that a run has ended: one structured line that alerting can be built on, the archive, notifications.
 
-        Raises what the archive raises: the run is told all the same, and the message comes back until it is kept.
+        Raises what the archive and the notifications raise, who do not wait for one another: the message comes back
+        until all is done.
         """
         run = self.store.load(run_id, self.archive.parts)
         with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
             failed = run.status is RunStatus.FAILED
             logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
-        self.archive.keep(run, lambda: self.store.changes(run_id))
+            not_kept: PipelineOpsError | None = None
+            try:
+                self.archive.keep(run, lambda: self.store.changes(run_id))
+            except PipelineOpsError as error:
+                not_kept = error
+            self.notifications.tell(run, comes_back=not_kept is not None)
+        if not_kept is not None:
+            raise not_kept
         self._apply(run_id, RunAnnounced(), (), view=run)
 
     def sweep(self) -> int:
@@ -249,6 +263,10 @@ class Engine:
             except PipelineOpsError as error:
                 # One run that can't be mended now must not keep the sweep from the others.
                 logger.error("Run %s could not be swept: %s", run_id, error)
+        for record, run_id in self.notifications.due():
+            if run_id:
+                self.bus.publish([finished(run_id)])
+            self.notifications.seen(record)
         return swept
 
     def recover(self) -> int:
@@ -267,12 +285,13 @@ class Engine:
         return touched
 
     def log_lines(self, run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
-        """Yield the run's transitions and what its processors logged, in the order of their times."""
-        told = (_line(change) for change in self.store.changes(run_id))
+        """Yield the run's transitions and what its processors logged, in the order of their times.
+
+        ``severity`` leaves out the less severe.
+        """
+        told = (change_line(change) for change in self.store.changes(run_id))
         wanted = [
-            line
-            for line in told
-            if (step_id is None or line.step_id == step_id) and (severity is None or line.severity == severity)
+            line for line in told if step_id in (None, line.step_id) and line.severity in severities_from(severity)
         ]
         wanted.sort(key=lambda line: line.at)
         return merge(wanted, self.logs.read(run_id, step_id=step_id, severity=severity), key=lambda line: line.at)
@@ -376,7 +395,7 @@ class Engine:
         run = transition.run
         with bound(run=run.run_id, org=run.request.org_slug):
             for change in transition.changes:
-                line = _line(change)
+                line = change_line(change)
                 logger.log(40 if line.severity == "ERROR" else 20, line.message)
 
 
@@ -386,7 +405,7 @@ def _parts(step_id: str) -> tuple[str, ...]:
     return (step_id, base[0]) if base else (step_id,)
 
 
-def _line(change: Change) -> LogLine:
+def change_line(change: Change) -> LogLine:
     subject = f"step {change.step_id}" if change.step_id else "run"
     moved = change.after if change.before in ("", change.after) else f"{change.before} → {change.after}"
     severity = "ERROR" if change.after == "failed" else "INFO"

@@ -13,6 +13,10 @@ from typing import TextIO
 
 _FIELDS: ContextVar[dict[str, str | int]] = ContextVar("pipeline_ops_log_fields", default={})  # noqa: B039
 
+NOTICE = 25
+"""Cloud Logging's severity of what is normal and worth looking at; Python has none of that name."""
+
+logging.addLevelName(NOTICE, "NOTICE")
 logger = logging.getLogger("pipeline_ops")
 
 

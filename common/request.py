@@ -4,18 +4,41 @@ import re
 import uuid
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from common.domain.model import RunRequest
 from common.errors import NotFoundError, RequestError, nearest
 
 ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
 RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 ROUTE_PART = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+ONE_LINE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+"""Text without control characters that is not blank."""
+
 MAX_DAYS = 366
 EARLIEST = date(2000, 1, 1)
+
+
+def _written_as_a_day(value: Any) -> Any:
+    """Take YYYY-MM-DD alone: pydantic would take seconds since 1970 and times at midnight as well."""
+    if value is not None and not (isinstance(value, str) and DAY.fullmatch(value)):
+        raise ValueError("must be a day like 2026-11-20")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written_as_a_day)]
 
 
 class InvalidFieldsError(RequestError):
@@ -31,8 +54,8 @@ class RunBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    start_date: date | None = Field(None, description="First data date, e.g. 2026-11-20. Default: yesterday (UTC).")
-    end_date: date | None = Field(None, description="Last data date, inclusive. Default: start_date.")
+    start_date: Day | None = Field(None, description="First data date, e.g. 2026-11-20. Default: yesterday (UTC).")
+    end_date: Day | None = Field(None, description="Last data date, inclusive. Default: start_date.")
     credential_id: str | None = Field(None, pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     source: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$", description="Name of a file in the landing folder."
@@ -42,30 +65,26 @@ class RunBody(BaseModel):
 class ControlBody(BaseModel):
     """Body of a request that changes a run: who wants it and why. Both are logged with what it changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by: str = Field(min_length=1, max_length=100, description="Who asks, e.g. a mail address.")
-    reason: str = Field(min_length=1, max_length=500, description="Why, for whoever reads the run's transitions.")
-    step: str | None = Field(None, max_length=80, description="Of a rerun: the only step to run again.")
+    by: str = Field(max_length=100, pattern=ONE_LINE, description="Who asks, e.g. a mail address.")
+    reason: str = Field(max_length=500, pattern=ONE_LINE, description="Why, for whoever reads the run's transitions.")
+
+
+class RerunBody(ControlBody):
+    """Body of a request that runs a run again."""
+
+    step: str | None = Field(None, max_length=80, description="The only step to run again.")
     preview: bool = Field(
-        False, description="Of a rerun: run everything and write beside the tables, to look at first."
+        False, strict=True, description="Run everything and write beside the tables, to look at first."
     )
 
-
-def control_body(body: Any, *, of_rerun: bool = False) -> ControlBody:
-    """Return the checked body, or raise InvalidFieldsError that names each bad field."""
-    if not isinstance(body, dict):
-        raise InvalidFieldsError({"body": 'must be a JSON object, e.g. {"by": "ana", "reason": "wrong dates"}'})
-    foreign = {} if of_rerun else {name: "goes with a rerun only." for name in ("step", "preview") if name in body}
-    if foreign:
-        raise InvalidFieldsError(foreign)
-    try:
-        checked = ControlBody.model_validate(body)
-    except ValidationError as error:
-        raise InvalidFieldsError(_problems(error, ControlBody)) from error
-    if checked.preview and checked.step:
-        raise InvalidFieldsError({"step": "a preview runs the whole pipeline again."})
-    return checked
+    @field_validator("preview")
+    @classmethod
+    def _is_of_all_steps(cls, preview: bool, seen: ValidationInfo) -> bool:
+        if preview and seen.data.get("step") is not None:
+            raise ValueError("a preview runs the whole pipeline again: leave out step")
+        return preview
 
 
 def new_run_id() -> str:
@@ -83,7 +102,7 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
         # JSON has no dates, so strings are read as such; a number or a time of day is refused.
         checked = RunBody.model_validate(body)
     except ValidationError as error:
-        raise InvalidFieldsError(_problems(error, RunBody)) from error
+        raise InvalidFieldsError(problems_of(error, RunBody)) from error
     today = now.date()
     start = checked.start_date or checked.end_date or today - timedelta(days=1)
     end = checked.end_date or start
@@ -115,13 +134,27 @@ def _check_dates(start: date, end: date, today: date) -> None:
         raise InvalidFieldsError(problems)
 
 
-def _problems(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
+def problems_of(error: ValidationError, model: type[BaseModel], *, shown: bool = True) -> dict[str, str]:
+    """Return what is wrong by field, with the nearest name or value; values are repeated only if they may be ``shown``.
+
+    Those of secrets never are.
+    """
+    known = {field.alias or name: field for name, field in model.model_fields.items()}
     found: dict[str, str] = {}
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"]) or "body"
+        field = known.get(str(item["loc"][0])) if item["loc"] else None
+        got = f" (got {str(item['input'])[:80]!r})"
+        if not shown or (field is not None and field.annotation is SecretStr):
+            got = ""
         if item["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields)
-            found[name] = f"unknown field.{nearest(name, model.model_fields)} Known: {known}"
+            found[name[:80]] = f"unknown field.{nearest(name, known)} Known: {', '.join(known) or 'none'}"
+        elif item["type"] == "missing":
+            found[name] = "is missing"
+        elif item["type"] in ("enum", "literal_error"):
+            values = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+            close = nearest(str(item["input"])[:80], values) if got else ""
+            found[name] = f"must be one of {', '.join(values)}{got}.{close}"
         else:
-            found[name] = f"{item['msg']} (got {str(item['input'])[:80]!r})"
+            found[name] = f"{item['msg'].removeprefix('Value error, ')}{got}"
     return found

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from common.errors import PermanentError
+from common.errors import ConfigError, PermanentError
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -32,6 +32,25 @@ class KeyEncryption(Protocol):
 
 class WrongKeyError(PermanentError):
     """What is sealed does not open: another key, another place, or not what was stored."""
+
+
+class NoKey:
+    """In the place of a key-encryption key that nobody has set: it refuses, in words."""
+
+    def wrap(self, key: bytes, bound_to: bytes) -> bytes:
+        """Refuse."""
+        raise self._refusal()
+
+    def unwrap(self, wrapped: bytes, bound_to: bytes) -> bytes:
+        """Refuse."""
+        raise self._refusal()
+
+    @staticmethod
+    def _refusal() -> ConfigError:
+        return ConfigError(
+            "PIPELINE_OPS_KMS_KEY is not set: in the cloud no secret is sealed or opened without Cloud KMS. Set it to "
+            "projects/<project>/locations/<location>/keyRings/<ring>/cryptoKeys/<key>."
+        )
 
 
 class Sealer:

@@ -12,6 +12,8 @@ from common.paths import configs_dir
 PROVIDER_URL = re.compile(r"^PIPELINE_OPS_PROVIDER_URL_([A-Z0-9_]+)$")
 PROJECT = re.compile(r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
 STORES = ("sqlite", "google")
+KMS_KEY = re.compile(r"projects/[^/\s]+/locations/[^/\s]+/keyRings/[^/\s]+/cryptoKeys/[^/\s]+")
+MIN_TOKEN_CHARS = 32
 ENVIRONMENT = re.compile(r"^[a-z][a-z0-9_]{0,19}$")
 
 
@@ -22,7 +24,9 @@ class Settings:
     ``provider_urls`` replaces base URLs of ``configs/system/providers.yml`` by provider key: how an operator points
     a stack at a sandbox. Neither a pipeline's config nor a request can. ``store`` is where runs and messages live:
     ``sqlite``, or ``google`` for Firestore and Pub/Sub (the hosts are those of emulators; None is the cloud).
-    ``archive``: ended runs are kept in the tables ``org_meta_*`` of BigQuery.
+    ``archive``: ended runs are kept in the tables ``org_meta_*`` of BigQuery. ``operator_token`` opens the API for
+    every organisation, like a key of scope admin: local stacks make one when they start, the cloud has none.
+    ``kms_key`` names the key of Cloud KMS that secrets are sealed under; without one it is a file in ``state_dir``.
     """
 
     state_dir: Path = Path(".pipeline-ops")
@@ -36,6 +40,8 @@ class Settings:
     pubsub_host: str | None = None
     provider_urls: Mapping[str, str] = field(default_factory=dict)
     archive: bool = True
+    operator_token: str | None = field(default=None, repr=False)
+    kms_key: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -54,9 +60,21 @@ class Settings:
                 match[1].lower(): value for name, value in environ.items() if (match := PROVIDER_URL.match(name))
             },
             archive=environ.get("PIPELINE_OPS_ARCHIVE", "on") != "off",
+            operator_token=environ.get("PIPELINE_OPS_OPERATOR_TOKEN") or None,
+            kms_key=environ.get("PIPELINE_OPS_KMS_KEY") or None,
         )
         if (archive := environ.get("PIPELINE_OPS_ARCHIVE", "on")) not in ("on", "off"):
             raise ConfigError(f"PIPELINE_OPS_ARCHIVE: {archive!r} must be on or off.")
+        if settings.operator_token is not None and len(settings.operator_token) < MIN_TOKEN_CHARS:
+            raise ConfigError(
+                f"PIPELINE_OPS_OPERATOR_TOKEN: must have {MIN_TOKEN_CHARS} characters at least; "
+                "`openssl rand -hex 32` makes one."
+            )
+        if settings.kms_key is not None and not KMS_KEY.fullmatch(settings.kms_key):
+            raise ConfigError(
+                f"PIPELINE_OPS_KMS_KEY: {settings.kms_key[:200]!r} must be "
+                "projects/<project>/locations/<location>/keyRings/<ring>/cryptoKeys/<key>."
+            )
         if not PROJECT.match(settings.project_id):
             raise ConfigError(f"PIPELINE_OPS_PROJECT: {settings.project_id!r} is not a Google Cloud project id.")
         if settings.store not in STORES:
@@ -71,8 +89,12 @@ class Settings:
     @property
     def keeps_runs(self) -> bool:
         """Whether ended runs are kept in BigQuery: there is one, and nobody has switched it off."""
-        is_cloud = self.store == "google" and self.firestore_host is None
-        return self.archive and (self.bigquery_url is not None or is_cloud)
+        return self.archive and (self.bigquery_url is not None or self.is_cloud)
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether the store is Google's own, and no emulator."""
+        return self.store == "google" and self.firestore_host is None
 
     @property
     def landing(self) -> Path:

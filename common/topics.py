@@ -111,8 +111,13 @@ def messages(run: Run, commands: Iterable[Command]) -> list[Message]:
                 data = {"run": plain_run(work_order(run, step)), "step": plain_step(step)}
                 found.append(Message(step_topic(step.spec.ps_type), run.run_id, data, step.not_before))
             case AnnounceRunFinished(run_id):
-                found.append(Message(RUN_FINISHED, run_id, {"run_id": run_id}))
+                found.append(finished(run_id))
     return found
+
+
+def finished(run_id: str) -> Message:
+    """Return the message that a run has ended."""
+    return Message(RUN_FINISHED, run_id, {"run_id": run_id})
 
 
 def completed(run_id: str, step: Step, result: AttemptSucceeded | AttemptFailed) -> Message:

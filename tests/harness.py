@@ -1,6 +1,7 @@
 """The real engine, SQLite file and functions, with a standing clock and scripted steps; no warehouse."""
 
 import re
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from werkzeug.test import Client, TestResponse
 from common import bootstrap
 from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.domain.model import Run
+from common.keys import Scope
 from common.ports import CredentialInfo
 from common.processors import registry
 from common.settings import Settings
@@ -23,6 +25,7 @@ PS_TYPE = "genai.payg_usage"
 """Taken over by the scripted processor, because every ps_type has its own function."""
 
 SECRET = "sk-admin-canary-5d41"
+OPERATOR = "operator-canary-77c0-of-the-tests-alone"
 ROUTE = "test/demo/pipeline"
 ORG = "acme_corp"
 
@@ -70,7 +73,7 @@ class Harness:
 
     def restart(self) -> None:
         """Forget this process's engine and wire a new one on the same file, as a new process would."""
-        settings = Settings(state_dir=self.folder / "state", configs=self.configs)
+        settings = Settings(state_dir=self.folder / "state", configs=self.configs, operator_token=OPERATOR)
         self.engine = bootstrap.build(settings, now=self.clock)
         bootstrap.use(self.engine)
 
@@ -100,9 +103,17 @@ class Harness:
         assert isinstance(self.engine.bus, SqliteBus)
         return self.engine.bus
 
-    def http(self, method: str, path: str, **more: Any) -> TestResponse:
-        """Call the API function."""
-        return Client(self.app).open(path, method=method, **more)
+    def http(self, method: str, path: str, *, key: str | None = OPERATOR, **more: Any) -> TestResponse:
+        """Call the API function with a key; the operator's opens everything."""
+        headers = dict(more.pop("headers", {}))
+        more.setdefault("buffered", True)  # read and closed at once, as a server does
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        return Client(self.app).open(path, method=method, headers=headers, **more)
+
+    def key(self, org: str = ORG, scope: str = "admin") -> str:
+        """Return a new key of an organisation."""
+        return self.engine.keys.create(org, f"k{uuid.uuid4().hex}", Scope(scope), who="test").token
 
     def start(self, body: Any = None, org: str = ORG, route: str = ROUTE) -> str:
         """Start a run over HTTP; return its id."""

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import click
 
-from common import bootstrap
 from common.cli import show
-from common.cli.base import cli, friendly, json_option
+from common.cli.base import cli, engine_for, friendly, json_option, me
 from common.config.check import validate_tree
 from common.config.providers import load_providers
 from common.errors import PipelineOpsError, nearest
 from common.ports import CredentialInfo
 from common.settings import Settings
-from infra.local.stack import attached
 
 CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 
@@ -88,10 +86,10 @@ def add_credential(
     name = credential_id or f"cred_{provider}"
     if not CREDENTIAL_ID.match(name):
         raise PipelineOpsError(f"--id: {name!r} must be lower-case letters, digits, '_' and '-', a letter first.")
-    engine = bootstrap.build(attached(settings))
-    engine.plans.limits(org)
+    engine = engine_for(settings, org)
     secret = _read_secret(providers[provider].credential_hint, from_env)
     engine.credentials.add(CredentialInfo(org, name, provider, datetime.now(UTC)), secret)
+    engine.audit.record(org, who=me(), action="credential.add", target=name, details={"provider": provider})
     click.echo(f"stored {name} for {org}")
 
 
@@ -102,7 +100,7 @@ def add_credential(
 @friendly
 def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
     """Show an organisation's credentials, without their secrets."""
-    found = bootstrap.build(attached(settings)).credentials.list(org)
+    found = engine_for(settings, org).credentials.list(org)
     rows = [(c.credential_id, c.provider, c.created_at.isoformat()) for c in found]
     columns = ("credential_id", "provider", "created_at")
     if as_json:
@@ -118,7 +116,9 @@ def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
 @friendly
 def remove_credential(settings: Settings, org: str, credential_id: str) -> None:
     """Delete a credential. Rows it brought in keep its name."""
-    bootstrap.build(attached(settings)).credentials.remove(org, credential_id)
+    engine = engine_for(settings, org, gone=True)
+    engine.credentials.remove(org, credential_id)
+    engine.audit.record(org, who=me(), action="credential.remove", target=credential_id)
     click.echo(f"removed {credential_id} of {org}")
 
 

@@ -1,5 +1,6 @@
 """What all commands share: the group with its settings, errors as sentences, the JSON flag."""
 
+import getpass
 import logging
 import sys
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import click
 
-from common import logs
+from common import bootstrap, logs
 from common.cli import show
 from common.cli.client import ApiError
+from common.engine import Engine
 from common.errors import PipelineOpsError
 from common.settings import Settings
 
@@ -32,6 +34,19 @@ def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:
             raise click.ClickException(str(error)) from error
 
     return run
+
+
+def my_name() -> str:
+    """Return the login name, as far as there is one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def me() -> str:
+    """Return how audit rows name whoever uses this command line."""
+    return f"cli:{my_name()}"
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of tables.")
@@ -67,3 +82,17 @@ def quiet(settings: Settings) -> None:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs.configure(settings.project_id, (settings.state_dir / "pipeline-ops.log").open("a"))
     logging.captureWarnings(True)
+
+
+def engine_for(settings: Settings, org: str, *, gone: bool = False) -> Engine:
+    """Return an engine on what a running stack uses, if one runs.
+
+    Raises NotFoundError for an organisation without a plan, unless it may be ``gone``: what takes something away.
+    """
+    from infra.local.stack import attached
+
+    quiet(settings)
+    engine = bootstrap.build(attached(settings))
+    if not gone:
+        engine.plans.limits(org)
+    return engine

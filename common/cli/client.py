@@ -21,17 +21,22 @@ class ApiError(PipelineOpsError):
 
 
 class ApiClient:
-    """One method an endpoint. ``url`` None reads the store through the API function without any server."""
+    """One method an endpoint. ``url`` None reads the store through the API function without any server.
 
-    def __init__(self, url: str | None) -> None:
+    ``token`` is the operator's of that stack: it opens every organisation.
+    """
+
+    def __init__(self, url: str | None, token: str | None) -> None:
         import httpx2
 
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         if url is None:
-            from functions.api import app
+            from functions.api import application
 
-            self._http = httpx2.Client(transport=httpx2.WSGITransport(app=app), base_url="http://in-process")
+            transport = httpx2.WSGITransport(app=application())
+            self._http = httpx2.Client(transport=transport, base_url="http://in-process", headers=headers)
         else:
-            self._http = httpx2.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
+            self._http = httpx2.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False, headers=headers)
 
     def start(self, org: str, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """Start a run; return its id and links."""

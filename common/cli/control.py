@@ -1,23 +1,14 @@
 """Commands that change the course of a run: cancel, rerun, skip. Each is logged with who and why."""
 
-import getpass
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from common.cli import show
-from common.cli.base import cli, friendly, json_option
+from common.cli.base import cli, friendly, json_option, my_name
 from common.cli.runs import OwnStack, reader, wait_for_end
 from common.settings import Settings
-
-
-def my_name() -> str:
-    """Return the login name, as far as there is one."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def _who_and_why(command: Callable[..., Any]) -> Callable[..., Any]:

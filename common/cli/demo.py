@@ -45,7 +45,7 @@ def run_demo(settings: Settings) -> int:
             info = CredentialInfo(ORG, CREDENTIAL, "openai", datetime.now(UTC))
             stack.engine.credentials.add(info, SANDBOX_ADMIN_KEY)
             source, billed = _bill(settings, last)
-            client = ApiClient(stack.url)
+            client = ApiClient(stack.url, stack.token)
             _finish_earlier(client)
             ended = [
                 _run(client, "genai/payg/openai", {**days, "credential_id": CREDENTIAL}),

@@ -7,9 +7,8 @@ import click
 
 from common import bootstrap
 from common.cli import show
-from common.cli.base import cli, friendly, json_option
+from common.cli.base import cli, friendly, json_option, my_name
 from common.cli.client import ApiClient
-from common.cli.control import my_name
 from common.cli.runs import OwnStack, follow
 from common.domain.model import Run
 from common.settings import Settings

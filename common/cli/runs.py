@@ -1,6 +1,7 @@
 """Commands that start runs and look at them. The API function and the stack do the work."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,15 +235,15 @@ class OwnStack:
         self._own: Any = None
 
     def __enter__(self) -> ApiClient:
-        from infra.local.stack import EmbeddedStack, running
+        from infra.local.stack import EmbeddedStack, attached, running
 
         url = running(self._settings.state_dir)
-        if url is None:
-            quiet(self._settings)
-            self._own = EmbeddedStack(self._settings)
-            self._own.start()
-            url = self._own.url
-        return ApiClient(url)
+        if url is not None:
+            return ApiClient(url, attached(self._settings).operator_token)
+        quiet(self._settings)
+        self._own = EmbeddedStack(self._settings)
+        self._own.start()
+        return ApiClient(self._own.url, self._own.token)
 
     def __exit__(self, *_: object) -> None:
         if self._own is not None:
@@ -251,8 +252,9 @@ class OwnStack:
 
 def reader(settings: Settings) -> ApiClient:
     """Return a client of the store in this process: no stack is needed to look, or to end a run."""
-    from infra.local.stack import attached
+    from infra.local.stack import attached, new_token
 
     quiet(settings)
-    bootstrap.use(bootstrap.build(attached(settings)))
-    return ApiClient(None)
+    token = new_token()
+    bootstrap.use(bootstrap.build(replace(attached(settings), operator_token=token)))
+    return ApiClient(None, token)

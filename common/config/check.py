@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from common.config.contracts import META_FOLDER, check_contract
+from common.config.hosts import HOSTS_FILE, load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import PLANS_FILE, load_plans
 from common.config.problems import InvalidFileError, Problem
@@ -71,6 +72,8 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
         yield "", path, partial(_check_contract, tree, path)
     yield "", tree.root / PROVIDERS_FILE, partial(load_providers, tree.root)
     yield "", tree.root / PLANS_FILE, partial(load_plans, tree.root)
+    if (tree.root / HOSTS_FILE).exists():
+        yield "", tree.root / HOSTS_FILE, partial(load_hosts, tree.root)
     if (tree.root / PRICES_FILE).exists():
         yield "", tree.root / PRICES_FILE, partial(load_prices, tree.root)
 

@@ -18,7 +18,8 @@ from common.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED
 QUICK_TOPICS = (RUNS, STEP_COMPLETED, DEAD_LETTERS)
 """Topics whose functions only read configs and move runs on: they wait for nothing but the store.
 
-The first write of every other function is a claim (or says that all is told): from then on nobody needs the message.
+The first write of a step function is a claim: from then on nobody needs the message. The end of a run is told outside
+of any transaction, because that waits for others.
 """
 
 QUICK_LIMIT = 16
@@ -123,6 +124,13 @@ class Dispatcher(Taker):
 
         Raises if nothing was committed.
         """
+        ends = [one for one in found if one.message.topic == RUN_FINISHED and one.message_id]
+        if ends:
+            # Telling takes seconds (BigQuery, webhooks): everybody else would wait for the transaction meanwhile.
+            for one in ends:
+                self._settle(one, self._try(one))
+            found, hand[:] = [*(one for one in found if one not in ends), *hand], []
+            return found
         hand[:] = found
         with self._bus.batch() as batch:
             rest = self._move_on(batch, hand)

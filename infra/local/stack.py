@@ -7,6 +7,7 @@ start goes on where the last one stopped: leases of the dead process are given u
 import fcntl
 import json
 import os
+import secrets
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -30,8 +31,13 @@ SWEEP_EVERY_S = 5.0
 """The cloud's Scheduler sweeps every minute; here a sweep costs one indexed read."""
 
 
-TOLD = ("bigquery_url", "store", "firestore_host", "pubsub_host")
-"""Settings of a running stack that others need to reach what it reaches."""
+TOLD = ("bigquery_url", "store", "firestore_host", "pubsub_host", "operator_token")
+"""Settings of a running stack that others need to reach what it reaches; the file is for its owner alone."""
+
+
+def new_token() -> str:
+    """Return a token that nobody can guess, for the time of one process."""
+    return secrets.token_hex(32)
 
 
 class StackBusyError(PipelineOpsError):
@@ -76,13 +82,18 @@ class LocalStack(ABC):
             self.stop()
             raise
 
+    @property
+    def token(self) -> str | None:
+        """The operator's token, which opens the API for every organisation."""
+        return self.engine.settings.operator_token
+
     def _start_parts(self) -> None:
         settings = self._settings
         if settings.bigquery_url is None:
             self._emulator = BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id)
             self._emulator.start()
             settings = replace(settings, bigquery_url=self._emulator.url)
-        settings = self._start_store(settings)
+        settings = replace(self._start_store(settings), operator_token=settings.operator_token or new_token())
         self.engine = bootstrap.build(settings)
         bootstrap.use(self.engine)
         app = wsgi_app()
@@ -111,13 +122,17 @@ class LocalStack(ABC):
     def _tell(self, settings: Settings) -> None:
         """Say where the stack is, now that every part of it works."""
         where = {name: getattr(settings, name) for name in TOLD} | {"url": self.url, "pid": os.getpid()}
-        (settings.state_dir / "stack.json").write_text(json.dumps(where))
+        fresh = settings.state_dir / "stack.json.new"
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            json.dump(where, out)
+        fresh.replace(settings.state_dir / "stack.json")
 
     def _listen(self, app: Any) -> tuple[Server, int]:
         """Start to serve; return the server and its port."""
-        from waitress.server import create_server
+        from infra.local.web import WebServer
 
-        server = create_server(app, host=self._host, port=self._port, threads=8, ident="pipeline-ops")
+        server = WebServer(app, self._host, self._port)
         threading.Thread(target=server.run, name="http", daemon=True).start()
         return server, server.effective_port
 

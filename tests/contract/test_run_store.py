@@ -256,6 +256,39 @@ def test_history_shows_one_organisation_and_filters(adapter: Adapter) -> None:
     assert numbers(adapter.store.history("acme", limit=9, status="pending")) == [1]
 
 
+def test_history_of_a_time_holds_its_first_moment_and_not_its_last(adapter: Adapter) -> None:
+    for number in range(1, 6):
+        create(adapter, number, at=T0 + timedelta(hours=number))
+    second, fourth = T0 + timedelta(hours=2), T0 + timedelta(hours=4)
+    assert numbers(adapter.store.history("acme", limit=9, since=second)) == [5, 4, 3, 2]
+    assert numbers(adapter.store.history("acme", limit=9, before=fourth)) == [3, 2, 1]
+    assert numbers(adapter.store.history("acme", limit=9, since=second, before=fourth)) == [3, 2]
+    assert numbers(adapter.store.history("acme", limit=9, since=fourth, before=second)) == []
+
+
+@pytest.mark.parametrize("status", [None, "pending", "failed", "completed"])
+@pytest.mark.parametrize("route", [None, "x/y/z"])
+def test_every_filter_goes_with_every_other_and_with_pages(
+    adapter: Adapter, route: str | None, status: str | None
+) -> None:
+    kept = []
+    for number in range(1, 13):
+        its_route, fails = ("x/y/z", "a/b/c")[number % 2], number % 3 == 0
+        new = create(adapter, number, route=its_route, at=T0 + timedelta(hours=number))
+        if fails:
+            end(adapter, new, T0 + timedelta(hours=number))
+        if 3 <= number < 11 and route in (None, its_route) and status in (None, "failed" if fails else "pending"):
+            kept.append(number)
+    when = {"since": T0 + timedelta(hours=3), "before": T0 + timedelta(hours=11)}
+    found, cursor = [], None
+    while True:
+        page = adapter.store.history("acme", limit=2, route=route, status=status, cursor=cursor, **when)
+        found += numbers(page)
+        if (cursor := page.next_cursor) is None:
+            break
+    assert found == kept[::-1]
+
+
 @pytest.mark.parametrize("cursor", ["", "x", "[]", "[1]", '{"a":1}', "[null,null]"])
 def test_a_cursor_that_was_not_given_out_is_refused(adapter: Adapter, cursor: str) -> None:
     with pytest.raises(RequestError, match="cursor"):

@@ -66,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         with EmbeddedStack(served) as stack:
             info = CredentialInfo(ORG, "cred_openai", "openai", datetime.now(UTC))
             stack.engine.credentials.add(info, SANDBOX_ADMIN_KEY)
-            client = ApiClient(stack.url)
+            client = ApiClient(stack.url, stack.token)
             run_id = client.start(ORG, "genai/payg/openai", DAYS)["run_id"]
             ended = client.watch(ORG, run_id, lambda _: None)
             assert ended["status"] == "completed", ended

@@ -43,7 +43,7 @@ def test_it_finds_nothing_then_what_was_tampered_with_and_says_how_to_mend_it(
             stack.engine.credentials.add(
                 CredentialInfo(ORG, "cred_openai", "openai", datetime.now(UTC)), SANDBOX_ADMIN_KEY
             )
-            client = ApiClient(stack.url)
+            client = ApiClient(stack.url, stack.token)
             run_id = client.start(ORG, "genai/payg/openai", DAYS)["run_id"]
             ended = client.watch(ORG, run_id, lambda _: None)
             assert ended["status"] == "completed", ended

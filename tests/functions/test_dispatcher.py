@@ -5,16 +5,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common import bootstrap
 from common.adapters.sqlite.bus import MAX_DELIVERIES, Delivery, SqliteBus, Taker
 from common.adapters.sqlite.database import Database
 from common.bootstrap import STORE_FILE
-from common.domain.model import RunStatus
+from common.domain.model import Run, RunStatus
 from common.engine import Engine
+from common.meta.ports import Changes
 from common.ports import Message
 from infra.local.dispatcher import Dispatcher
 from infra.local.host import poster
@@ -151,17 +154,21 @@ def test_a_transaction_that_could_not_be_written_is_made_again(
     made: list[str] = []
     harness.script("note", lambda context, _params: made.append(context.step_id))
     harness.pipeline(step("a", script="note"), step("b", "a", script="note"))
-    original, full = Database.end, iter([False, True] * 10)
+    original, full = Database.end, iter([False, True] * 4)
 
     def end(database: Database, db: sqlite3.Connection) -> None:
         if threading.current_thread().name.startswith("function") and next(full, False):
             raise sqlite3.OperationalError("database or disk is full")
         original(database, db)
 
+    def ended_by_now() -> bool:
+        harness.clock.tick(0.01)  # the message of the run's end comes back after a rest
+        return ended(harness, run_id)
+
     monkeypatch.setattr(Database, "end", end)
     with delivering(harness):
         run_id = harness.start()
-        until(lambda: ended(harness, run_id))
+        until(ended_by_now)
     assert harness.run(run_id).status is RunStatus.COMPLETED
     assert made == ["a", "b"]
 
@@ -198,3 +205,28 @@ def test_what_was_handed_over_but_not_begun_is_given_back_at_the_end(harness: Ha
 
 def void(_: object) -> None:
     return None
+
+
+def test_whoever_is_slow_to_hear_of_a_runs_end_keeps_nobody_else_from_writing(harness: Harness) -> None:
+    telling, go = threading.Event(), threading.Event()
+
+    class SlowArchive:
+        parts = None
+
+        def keep(self, run: Run, changes: Changes) -> None:
+            if run.request.route == "test/demo/slow":
+                telling.set()
+                assert go.wait(WITHIN_S)
+
+    harness.engine = replace(harness.engine, archive=SlowArchive())
+    bootstrap.use(harness.engine)
+    harness.pipeline(step("only"), route="test/demo/slow")
+    with delivering(harness):
+        slow = harness.start(route="test/demo/slow")
+        assert telling.wait(WITHIN_S)
+        other = harness.start()
+        until(lambda: ended(harness, other))
+        assert harness.run(slow).wake_at is not None
+        go.set()
+        until(lambda: ended(harness, slow))
+    assert stored(harness, "SELECT * FROM messages") == []

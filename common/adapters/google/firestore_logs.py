@@ -3,19 +3,27 @@
 It costs a write for each line that a processor logs, and none for a step that logs nothing.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 from common.adapters.google.firestore_client import Firestore, Operations, standard_time, where
-from common.ports import LogLine
+from common.errors import RequestError
+from common.ports import LogLine, severities_from
 
 PAGE = 500
+PLACE = re.compile(r"[0-9]{20}-[0-9a-f]{8}")
+
+CLOCKS_DIFFER_S = 3.0
+"""A line's place is the time at which some function's machine began to write it."""
 
 
 class FirestoreLogs:
     """Keeps log lines in the database of the run store; ``operations`` counts what that is billed."""
+
+    settles_s = CLOCKS_DIFFER_S
 
     def __init__(self, project_id: str, emulator_host: str | None = None, operations: Operations | None = None) -> None:
         self._firestore = Firestore(project_id, emulator_host, operations)
@@ -33,12 +41,22 @@ class FirestoreLogs:
         }
         self._firestore.write(lambda batch: batch.set(reference, fields))
 
-    def read(self, run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
+    def read(
+        self, run_id: str, *, step_id: str | None = None, severity: str | None = None, after: str = ""
+    ) -> Iterator[LogLine]:
+        if after and not PLACE.fullmatch(after):
+            raise RequestError(f"No line of a log has the place {after[:40]!r}.")
         query = self._firestore.collection("runs", run_id, "logs")
-        for field, value in (("step_id", step_id), ("severity", severity)):
-            if value is not None:
-                query = where(query, field, "==", value)
+        if step_id is not None:
+            query = where(query, "step_id", "==", step_id)
+        if severity is not None:
+            query = where(query, "severity", "in", list(severities_from(severity)))
         query = query.order_by("__name__").limit(PAGE)
+        if after:
+            query = query.start_after({"__name__": self._firestore.document("runs", run_id, "logs", after)})
+        return self._pages(query)
+
+    def _pages(self, query: Any) -> Iterator[LogLine]:
         page = self._firestore.query(query)
         while page:
             yield from (_line(one) for one in page)
@@ -46,5 +64,5 @@ class FirestoreLogs:
 
 
 def _line(snapshot: Any) -> LogLine:
-    values = (snapshot.get(name) for name in ("severity", "message", "step_id", "attempt"))
-    return LogLine(standard_time(snapshot.get("at")), *values)
+    severity, message, step_id, attempt = map(snapshot.get, ("severity", "message", "step_id", "attempt"))
+    return LogLine(standard_time(snapshot.get("at")), severity, message, step_id, attempt, snapshot.id)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from common.errors import TransientError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 6
 BUSY_TIMEOUT_S = 30.0
 CHECKPOINT_PAGES = 8_000
 """A checkpoint syncs the whole file while a writer waits: every 32 MB instead of every 4."""
@@ -25,6 +25,11 @@ CREATE TABLE runs (
   requested_at INTEGER NOT NULL, wake_at INTEGER, version INTEGER NOT NULL, body BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX runs_by_org ON runs (org_slug, requested_at DESC, run_id DESC);
+CREATE INDEX runs_by_route ON runs (org_slug, route, requested_at DESC, run_id DESC);
+CREATE INDEX runs_by_end ON runs (org_slug, status, requested_at DESC, run_id DESC)
+  WHERE status IN ('completed', 'failed', 'cancelled');
+CREATE INDEX runs_by_route_and_end ON runs (org_slug, route, status, requested_at DESC, run_id DESC)
+  WHERE status IN ('completed', 'failed', 'cancelled');
 CREATE INDEX runs_by_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE TABLE steps (
   run_id TEXT NOT NULL, step_id TEXT NOT NULL, ended INTEGER NOT NULL, deadline INTEGER, version INTEGER NOT NULL,
@@ -51,10 +56,20 @@ CREATE TABLE dead_letters (
 CREATE TABLE usage (
   org_slug TEXT NOT NULL, period TEXT NOT NULL, admitted INTEGER NOT NULL DEFAULT 0,
   completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
+  spent INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (org_slug, period)
 ) WITHOUT ROWID;
 CREATE TABLE reservations (
-  org_slug TEXT NOT NULL, run_id TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (org_slug, run_id)
+  org_slug TEXT NOT NULL, run_id TEXT NOT NULL, route TEXT NOT NULL, expires_at INTEGER NOT NULL,
+  PRIMARY KEY (org_slug, run_id)
+) WITHOUT ROWID;
+CREATE TABLE waiting (
+  org_slug TEXT NOT NULL, run_id TEXT NOT NULL, route TEXT NOT NULL, waits_for TEXT NOT NULL,
+  backfill INTEGER NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (org_slug, run_id)
+) WITHOUT ROWID;
+CREATE TABLE turns (org_slug TEXT PRIMARY KEY, turn INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE costs (
+  org_slug TEXT NOT NULL, route TEXT NOT NULL, cost INTEGER NOT NULL, PRIMARY KEY (org_slug, route)
 ) WITHOUT ROWID;
 CREATE TABLE records (
   version INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, org_slug TEXT NOT NULL, name TEXT NOT NULL,

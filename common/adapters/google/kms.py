@@ -1,0 +1,153 @@
+"""The key-encryption key in Cloud KMS: data keys travel there to be wrapped and unwrapped, the key itself never leaves.
+
+Every byte is checked on the way with CRC32C, both ways, as Google advises for all who hold others' secrets:
+https://cloud.google.com/kms/docs/data-integrity-guidelines
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from common.adapters.google.firestore_client import pauses
+from common.errors import PermanentError, PipelineOpsError, TransientError
+from common.sealing import WrongKeyError
+
+TRIES = 4
+REMEMBERED = 200
+REMEMBERED_S = 300.0
+"""For so long a process opens a secret again without asking: a step costs three times as much otherwise."""
+
+MAX_CHARS = 300
+
+
+class CloudKms:
+    """Wraps data keys with a symmetric key of Cloud KMS. ``endpoint`` is a server in the place of Google's."""
+
+    def __init__(self, key_name: str, endpoint: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name, self._endpoint, self._clock = key_name, endpoint, clock
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[bytes, bytes], tuple[float, bytes]] = OrderedDict()
+
+    def wrap(self, key: bytes, bound_to: bytes) -> bytes:
+        """Return the data key encrypted. Raises TransientError, PermanentError."""
+        request = {
+            "name": self._name,
+            "plaintext": key,
+            "plaintext_crc32c": _crc(key),
+            "additional_authenticated_data": bound_to,
+            "additional_authenticated_data_crc32c": _crc(bound_to),
+        }
+
+        def whole(answer: Any) -> bool:
+            verified = answer.verified_plaintext_crc32c and answer.verified_additional_authenticated_data_crc32c
+            return bool(verified) and answer.ciphertext_crc32c == _crc(answer.ciphertext)
+
+        answer = self._asked("wrap a key", lambda left: self._client.encrypt(request, retry=None, timeout=left), whole)
+        if not answer.name.startswith(f"{self._name}/cryptoKeyVersions/"):
+            raise PermanentError(
+                f"Cloud KMS wrapped a key with {answer.name!r}, which is no version of {self._name!r}."
+            )
+        return bytes(answer.ciphertext)
+
+    def unwrap(self, wrapped: bytes, bound_to: bytes) -> bytes:
+        """Return the data key. Raises WrongKeyError, TransientError, PermanentError."""
+        known = self._remembered(wrapped, bound_to)
+        if known is not None:
+            return known
+        request = {
+            "name": self._name,
+            "ciphertext": wrapped,
+            "ciphertext_crc32c": _crc(wrapped),
+            "additional_authenticated_data": bound_to,
+            "additional_authenticated_data_crc32c": _crc(bound_to),
+        }
+        answer = self._asked(
+            "unwrap a key",
+            lambda left: self._client.decrypt(request, retry=None, timeout=left),
+            lambda answer: bool(answer.plaintext_crc32c == _crc(answer.plaintext)),
+        )
+        key = bytes(answer.plaintext)
+        self._remember(wrapped, bound_to, key)
+        return key
+
+    def _asked(self, what: str, ask: Callable[[float], Any], whole: Callable[[Any], bool]) -> Any:
+        """Ask until a whole answer comes, a few times; translate Google's errors."""
+        from google.api_core import exceptions
+        from google.auth.exceptions import GoogleAuthError, TransportError
+
+        failed = f"Cloud KMS could not {what}:"
+        problem: PipelineOpsError = TransientError(f"{failed} no answer in time.")
+        for left in pauses(TRIES):
+            try:
+                answer = ask(left)
+            except (exceptions.GoogleAPICallError, TransportError) as error:
+                problem = self._sorted_out(failed, error)
+                if not isinstance(problem, TransientError):
+                    raise problem from None
+            except GoogleAuthError as error:
+                raise PermanentError(f"{failed} no Google credentials ({type(error).__name__}).") from None
+            else:
+                if whole(answer):
+                    return answer
+                problem = TransientError(f"{failed} what arrived is damaged (its CRC32C is another).")
+        raise problem
+
+    def _sorted_out(self, failed: str, error: Any) -> PipelineOpsError:
+        from google.api_core import exceptions
+
+        match error:
+            case exceptions.FailedPrecondition():
+                return PermanentError(f"{failed} {_short(error)} Enable the key's version, or restore it in time.")
+            case exceptions.InvalidArgument() if "crc32c" in str(error).lower() or "checksum" in str(error).lower():
+                return TransientError(f"{failed} what was sent arrived damaged: {_short(error)}")
+            case exceptions.InvalidArgument():
+                return WrongKeyError(f"Cloud KMS says that it belongs to another key or place: {_short(error)}.")
+            case exceptions.NotFound():
+                return PermanentError(f"{failed} {_short(error)} Check PIPELINE_OPS_KMS_KEY.")
+            case exceptions.Forbidden() | exceptions.Unauthorized():
+                return PermanentError(
+                    f"{failed} {_short(error)} Give the function's service account "
+                    "roles/cloudkms.cryptoKeyEncrypterDecrypter on that key."
+                )
+            case exceptions.BadRequest():
+                return PermanentError(f"{failed} {_short(error)}")
+            case _:
+                return TransientError(f"{failed} {_short(error)}")
+
+    def _remembered(self, wrapped: bytes, bound_to: bytes) -> bytes | None:
+        with self._lock:
+            until, key = self._known.get((wrapped, bound_to), (0.0, b""))
+            return key if self._clock() < until else None
+
+    def _remember(self, wrapped: bytes, bound_to: bytes, key: bytes) -> None:
+        with self._lock:
+            self._known[wrapped, bound_to] = self._clock() + REMEMBERED_S, key
+            self._known.move_to_end((wrapped, bound_to))
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+
+    @cached_property
+    def _client(self) -> Any:
+        from google.cloud.kms_v1 import KeyManagementServiceClient
+
+        if self._endpoint is None:
+            return KeyManagementServiceClient()
+        import grpc
+        from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
+
+        channel = grpc.insecure_channel(self._endpoint)
+        return KeyManagementServiceClient(transport=KeyManagementServiceGrpcTransport(channel=channel))
+
+
+def _crc(data: bytes) -> int:
+    import google_crc32c
+
+    return int(google_crc32c.value(data))
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(getattr(error, "message", "") or error).split())
+    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"

@@ -1,0 +1,114 @@
+"""``main.py keys``: API keys of organisations."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+
+from common.cli import show
+from common.cli.base import cli, engine_for, friendly, json_option, me
+from common.engine import Engine
+from common.keys import KeyInfo, NewKey, Scope
+from common.settings import Settings
+
+COLUMNS = ("key_id", "name", "scope", "status", "created_at", "created_by", "expires_at", "last_used_at")
+
+
+@cli.group()
+def keys() -> None:
+    """API keys: what an app sends as `Authorization: Bearer <key>`. One organisation each; a secret is shown once.
+
+    \b
+    Examples:
+      main.py keys create acme_corp --name app --scope run
+      main.py keys rotate acme_corp --name app --grace-hours 24
+      main.py keys revoke acme_corp k0123456789ab
+    """
+
+
+@keys.command()
+@click.argument("org")
+@click.option("--name", required=True, help="What the key is for, e.g. app.")
+@click.option(
+    "--scope",
+    type=click.Choice([str(scope) for scope in Scope]),
+    required=True,
+    help="read: look at runs. run: start and change them, too. admin: keys, credentials and settings, too.",
+)
+@click.option("--days", type=click.IntRange(1, 3650), help="Days until it expires (default: never).")
+@json_option
+@click.pass_obj
+@friendly
+def create(settings: Settings, org: str, name: str, scope: str, days: int | None, as_json: bool) -> None:
+    """Make a key and print it, this once."""
+    engine = engine_for(settings, org)
+    lifetime = None if days is None else timedelta(days=days)
+    made = engine.keys.create(org, name, Scope(scope), who=me(), lifetime=lifetime)
+    _show_new(engine, made, as_json)
+
+
+@keys.command()
+@click.argument("org")
+@click.option("--name", required=True, help="The key's name.")
+@click.option("--grace-hours", type=click.FloatRange(0, 8760), help="Let the key of before expire after so long.")
+@json_option
+@click.pass_obj
+@friendly
+def rotate(settings: Settings, org: str, name: str, grace_hours: float | None, as_json: bool) -> None:
+    """Make another key of a name and print it, this once. The one before goes on; older ones are revoked."""
+    engine = engine_for(settings, org)
+    grace = None if grace_hours is None else timedelta(hours=grace_hours)
+    _show_new(engine, engine.keys.rotate(org, name, who=me(), grace=grace), as_json)
+
+
+@keys.command()
+@click.argument("org")
+@click.argument("key_id")
+@click.pass_obj
+@friendly
+def revoke(settings: Settings, org: str, key_id: str) -> None:
+    """End a key. The next request with it is refused."""
+    found = engine_for(settings, org, gone=True).keys.revoke(org, key_id, who=me())
+    click.echo(f"revoked {found.key_id} ({found.name}) of {org}")
+
+
+@keys.command(name="list")
+@click.argument("org")
+@json_option
+@click.pass_obj
+@friendly
+def list_keys(settings: Settings, org: str, as_json: bool) -> None:
+    """Show an organisation's keys, newest first, without their secrets."""
+    engine = engine_for(settings, org)
+    rows = [_row(key, engine.now()) for key in engine.keys.list(org)]
+    if as_json:
+        show.as_json(rows)
+    else:
+        show.table(f"API keys of {org}", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+
+
+def _show_new(engine: Engine, made: NewKey, as_json: bool) -> None:
+    row = _row(made.info, engine.now())
+    if as_json:
+        show.as_json({**row, "token": made.token})
+        return
+    click.echo(f"{made.info.key_id} ({row['name']}, scope {row['scope']}) of {made.info.org_slug}:")
+    click.echo(made.token)
+    click.echo("Keep it now: it is shown this once, and only its hash is stored.", err=True)
+
+
+def _row(key: KeyInfo, now: datetime) -> dict[str, Any]:
+    return {
+        "key_id": key.key_id,
+        "name": key.name,
+        "scope": str(key.scope),
+        "status": key.status(now),
+        "created_at": _text(key.created_at),
+        "created_by": key.created_by,
+        "expires_at": _text(key.expires_at),
+        "last_used_at": _text(key.last_used_at),
+    }
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds")

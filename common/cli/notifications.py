@@ -1,0 +1,85 @@
+"""``main.py notifications``: who is told how an organisation's runs ended."""
+
+import sys
+
+import click
+import yaml
+
+from common.cli import show
+from common.cli.base import cli, engine_for, friendly, json_option, me
+from common.errors import PipelineOpsError
+from common.notification_settings import NotificationSettings, notifications_body, settings_view
+from common.settings import Settings
+
+
+@cli.group()
+def notifications() -> None:
+    """Who is told how an organisation's runs ended: Slack, or a program's signed webhook.
+
+    \b
+    Examples:
+      main.py notifications show acme_corp
+      main.py notifications set acme_corp < settings.yml
+      main.py notifications test acme_corp
+    \b
+    settings.yml (or JSON), all of it at once:
+      events: [failed, completed, cancelled]
+      pipelines: [genai/payg/openai]     # left out: all
+      channels:
+        - {name: ops, type: slack, url: "https://hooks.slack.com/services/..."}
+        - {name: app, type: webhook, url: "https://...", secret: "at least 16 characters"}
+    A channel that is there keeps its url and secret where they are left out.
+    """
+
+
+@notifications.command(name="show")
+@click.argument("org")
+@json_option
+@click.pass_obj
+@friendly
+def show_settings(settings: Settings, org: str, as_json: bool) -> None:
+    """Show an organisation's settings, without addresses and secrets."""
+    _show(engine_for(settings, org).notifications.settings.load(org), org, as_json)
+
+
+@notifications.command(name="set")
+@click.argument("org")
+@json_option
+@click.pass_obj
+@friendly
+def set_settings(settings: Settings, org: str, as_json: bool) -> None:
+    """Replace an organisation's settings by those on standard input (YAML or JSON)."""
+    try:
+        body = yaml.safe_load(sys.stdin.read())
+    except yaml.YAMLError:
+        raise PipelineOpsError("Standard input is neither YAML nor JSON.") from None  # the error would quote it
+    engine = engine_for(settings, org)
+    saved = engine.notifications.settings.save(org, notifications_body(body), who=me())
+    _show(saved, org, as_json)
+
+
+@notifications.command(name="test")
+@click.argument("org")
+@click.option("--channel", help="Only this one (default: all).")
+@json_option
+@click.pass_obj
+@friendly
+def send_test(settings: Settings, org: str, channel: str | None, as_json: bool) -> None:
+    """Send a test. Exit code 1 if a channel did not take it."""
+    sent = engine_for(settings, org).notifications.send_test(org, channel)
+    if as_json:
+        show.as_json([{"channel": one.channel, "ok": one.ok, "detail": one.detail or None} for one in sent])
+    else:
+        rows = [(one.channel, "completed" if one.ok else "failed", one.detail) for one in sent]
+        show.table(f"Test of {org}", ("channel", "status", "detail"), rows)
+    sys.exit(0 if all(one.ok for one in sent) else 1)
+
+
+def _show(settings: NotificationSettings, org: str, as_json: bool) -> None:
+    view = settings_view(settings)
+    if as_json:
+        show.as_json(view)
+        return
+    rows = [(one["name"], one["type"], one["url"]) for one in view["channels"]]
+    show.table(f"Channels of {org}", ("channel", "type", "address"), rows)
+    click.echo(f"Told: {', '.join(view['events']) or 'nothing'}. Pipelines: {', '.join(view['pipelines']) or 'all'}.")

@@ -1,0 +1,60 @@
+"""HTTP: start a run, follow it, change its course, read its logs; keys, credentials, usage. See docs/api.md.
+
+The application is made with the first request: functions that are woken by events are deployed from the same source
+and never need it.
+"""
+
+from contextlib import suppress
+from functools import cache
+from io import BytesIO
+
+import functions_framework
+from flask import Flask, Request, Response
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wsgi import get_input_stream
+
+PIECE_BYTES = 64 * 1024
+
+
+@cache
+def application() -> Flask:
+    """Return the application behind the function, which is one WSGI app."""
+    from functions.api.app import make_app
+
+    return make_app()
+
+
+@functions_framework.http
+def api(incoming: Request) -> Response:
+    """Serve one request."""
+    app, body, error = application(), b"", None
+    try:
+        body = _read(incoming, app.config["MAX_CONTENT_LENGTH"])
+    except HTTPException as refused:
+        error = refused
+        _drain(incoming)
+    # functions-framework reads the request again after the function, so the inner app gets a stream of its own.
+    environ = {**incoming.environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    with app.request_context(environ):
+        if error is not None:
+            return app.make_response(app.handle_user_exception(error))
+        return app.full_dispatch_request()
+
+
+def _read(incoming: Request, most: int) -> bytes:
+    """Return the body. Of a stream without a length, werkzeug would take the first ``most`` bytes for all of it."""
+    incoming.max_content_length = most + 1
+    body = incoming.get_data()
+    if len(body) > most:
+        raise RequestEntityTooLarge
+    return body
+
+
+def _drain(incoming: Request) -> None:
+    """Take the rest of a body that was refused, as far as it comes: a client that still sends hears no answer."""
+    with suppress(HTTPException, OSError, ValueError):
+        rest = get_input_stream(incoming.environ)
+        while rest.read(PIECE_BYTES):
+            pass
+    incoming.stream = BytesIO()

@@ -1,0 +1,103 @@
+"""The OpenAPI document: what the framework knows of each operation, and what is the same for all of them."""
+
+import json
+from typing import Any
+
+from flask_openapi.openapi import OpenAPI
+
+from common.problems import (
+    CONFLICT,
+    INTERNAL,
+    INVALID_FIELDS,
+    MALFORMED,
+    MEDIA_TYPE,
+    NOT_FOUND,
+    OUT_OF_SCOPE,
+    PLAN_INACTIVE,
+    QUOTA,
+    TOO_LARGE,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Kind,
+)
+from functions.api.access import OPERATIONS
+from functions.api.views import Problem
+
+Operation = dict[str, Any]
+
+STARTS = {"runs.start", "runs.rerun", "runs.replay"}
+EVERYWHERE = (MALFORMED, INVALID_FIELDS, INTERNAL, UNAVAILABLE)
+WITH_KEY = (UNAUTHENTICATED, OUT_OF_SCOPE, NOT_FOUND)
+WITH_BODY = (TOO_LARGE, MEDIA_TYPE, CONFLICT)
+
+
+def _links(member: str, *operations: str) -> dict[str, Any]:
+    """Return where an answer leads: operations that take its ``member`` as a parameter of that name."""
+    parameters = {"org": "$request.path.org", member: f"$response.body#/{member}"}
+    return {name.partition(".")[2]: {"operationId": name, "parameters": parameters} for name in operations}
+
+
+AFTER_START = _links(
+    "run_id",
+    *("runs.status", "runs.cancel", "runs.rerun", "runs.replay"),
+    *("logs.lines", "logs.steps", "logs.transitions", "logs.download"),
+)
+LINKS: dict[str, tuple[str, dict[str, Any]]] = {
+    **dict.fromkeys(STARTS, ("202", AFTER_START)),
+    "credentials.add": ("201", _links("credential_id", "credentials.remove")),
+    "keys.create": ("201", _links("key_id", "keys.revoke") | _links("name", "keys.rotate")),
+}
+
+
+def document_text(app: OpenAPI) -> str:
+    """Return the document as JSON."""
+    spec: dict[str, Any] = json.loads(json.dumps(app.api_doc))
+    schemas = spec["components"]["schemas"]
+    schemas.pop("ValidationErrorModel", None)
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+    schemas |= schema.pop("$defs", {})
+    schemas["Problem"] = schema
+    for methods in spec["paths"].values():
+        for operation in methods.values():
+            _complete(operation)
+    return json.dumps(spec)
+
+
+def _complete(operation: Operation) -> None:
+    name = operation["operationId"]
+    access = OPERATIONS[name]
+    kinds = [*EVERYWHERE]
+    told = operation["description"] = (operation.get("description") or "").replace("<br/>", "\n").strip()
+    if access.scope is not None:
+        operation["security"] = [{"key": []}]
+        operation["description"] = f"{told}\n\nScope of the key: {access.scope}.".strip()
+        kinds += WITH_KEY
+    if "requestBody" in operation:
+        operation["requestBody"]["required"] = False  # what has to be in it says the schema
+        kinds += WITH_BODY
+    if name in STARTS:
+        kinds += (PLAN_INACTIVE, QUOTA)
+    for parameter in operation.get("parameters", ()):
+        _without_null(parameter["schema"])
+    responses = operation["responses"]
+    responses.pop("422", None)
+    for kind in sorted(kinds, key=lambda kind: kind.status):
+        responses.setdefault(str(kind.status), _problem(kind))
+    if name in LINKS:
+        status, links = LINKS[name]
+        responses[status]["links"] = links
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    """A parameter that is left out is no null: a query has none."""
+    kept = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kept) == 1:
+        schema |= kept[0]
+        del schema["anyOf"]
+    elif kept:
+        schema["anyOf"] = kept
+
+
+def _problem(kind: Kind) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {"description": kind.title, "content": content}

@@ -1,0 +1,90 @@
+"""Turns every exception of a request into a problem document."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from flask import Response, request
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+
+from common import problems
+from common.errors import ConfigError, UnauthorizedError
+from common.logs import logger
+from common.notification_settings import NotificationsBody
+from common.problems import Kind, document
+from common.request import RUN_ID, ControlBody, InvalidFieldsError, RerunBody, RunBody, problems_of
+from functions.api.inputs import Input
+
+MEDIA_TYPE = "application/problem+json"
+
+_BY_HTTP: Mapping[type[HTTPException], Kind] = {
+    NotFound: problems.NO_PATH,
+    MethodNotAllowed: problems.METHOD,
+    RequestTimeout: problems.TOO_SLOW,
+    RequestEntityTooLarge: problems.TOO_LARGE,
+    UnsupportedMediaType: problems.MEDIA_TYPE,
+    BadRequest: problems.MALFORMED,
+}
+
+
+def answer_error(error: Exception) -> Response:
+    """Return the problem document of an exception, with the headers that belong to it."""
+    run_id = (request.view_args or {}).get("run_id", "")
+    about = run_id if RUN_ID.fullmatch(run_id) else None
+    if isinstance(error, HTTPException):
+        body = _of_http(error, about)
+    else:
+        body = problems.problem(error, run_id=about)
+        if isinstance(error, ConfigError):
+            logger.error("%s", error)
+        elif problems.kind_of(error) is problems.INTERNAL:
+            logger.exception("The API failed")
+    answer = Response(json.dumps(body), body["status"], mimetype=MEDIA_TYPE)
+    answer.headers["Cache-Control"] = "no-store"
+    if isinstance(error, MethodNotAllowed):
+        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    if isinstance(error, UnauthorizedError):
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="pipeline-ops"'
+    if (wait := problems.retry_after_s(error)) is not None:
+        answer.headers["Retry-After"] = str(wait)
+    return answer
+
+
+def _of_http(error: HTTPException, run_id: str | None) -> dict[str, Any]:
+    kind = next((_BY_HTTP[each] for each in type(error).__mro__ if each in _BY_HTTP), None)
+    if kind is None and 400 <= (error.code or 500) < 500:
+        kind = problems.MALFORMED
+    if kind is None:
+        logger.exception("The API failed")
+        return document(problems.INTERNAL, problems.INTERNAL.meaning, run_id=run_id)
+    own_words = error.description != type(error).description and error.description
+    return document(kind, own_words or kind.meaning, run_id=run_id)
+
+
+def refuse(error: ValidationError) -> Response:
+    """Raise what says which fields are wrong. The framework calls it with what pydantic found."""
+    model = _models()[error.title]
+    raise InvalidFieldsError(problems_of(error, model, shown=model is not NotificationsBody))
+
+
+@cache
+def _models() -> Mapping[str, type[BaseModel]]:
+    """Every model of what requests may hold, by its name."""
+    models: dict[str, type[BaseModel]] = {
+        model.__name__: model for model in (RunBody, ControlBody, RerunBody, NotificationsBody)
+    }
+    found: list[type[Input]] = [Input]
+    for model in found:
+        found += model.__subclasses__()
+        models[model.__name__] = model
+    return models

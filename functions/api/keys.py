@@ -1,0 +1,126 @@
+"""API keys of an organisation. A key is shown once, when it is made."""
+
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from flask import Response
+from pydantic import Field
+
+from common.bootstrap import engine
+from common.keys import KeyInfo, NewKey, Scope
+from functions.api.access import caller
+from functions.api.inputs import Input, NoQuery, OrgPath
+from functions.api.part import part
+from functions.api.views import Time, View
+
+MAX_DAYS = 3_650
+MAX_GRACE_HOURS = 8_760
+NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+
+routes = part("keys", __doc__)
+
+
+class KeyBody(Input):
+    """A key to make."""
+
+    name: str = Field(pattern=NAME, description="What it is for, e.g. app.")
+    scope: Scope = Field(description="read: look at runs. run: start and change them, too. admin: settings, too.")
+    days: int | None = Field(None, strict=True, ge=1, le=MAX_DAYS, description="Days until it expires; default: never.")
+
+
+class RotateBody(Input):
+    """How to replace the newest key of a name."""
+
+    grace_hours: float | None = Field(
+        None, strict=True, ge=0, le=MAX_GRACE_HOURS, description="The key before expires after so many hours."
+    )
+
+
+class KeyPath(OrgPath):
+    """One key."""
+
+    key_id: str
+
+
+class KeyNamePath(OrgPath):
+    """All keys of one name."""
+
+    name: str
+
+
+class KeyView(View):
+    """What may be shown of a key."""
+
+    key_id: str
+    name: str
+    scope: Scope
+    status: Literal["live", "expired", "revoked"]
+    created_at: datetime
+    created_by: str
+    expires_at: Time
+    revoked_at: Time
+    last_used_at: Time
+
+
+class KeysView(View):
+    """An organisation's keys, newest first, also those that are revoked or expired."""
+
+    keys: list[KeyView]
+
+
+class NewKeyView(KeyView):
+    """A key that was just made."""
+
+    key: str = Field(description="All of it. It is nowhere else, and not shown again.")
+
+
+@routes.get("/pipelines/keys/<org>", responses={200: KeysView})
+def listed(path: OrgPath, query: NoQuery) -> Response:
+    """The organisation's keys, without their secrets"""
+    return KeysView(keys=[KeyView(**_fields(key)) for key in engine().keys.list(path.org)]).answer()
+
+
+@routes.post("/pipelines/keys/<org>", responses={201: NewKeyView})
+def create(path: OrgPath, query: NoQuery, body: KeyBody) -> Response:
+    """Make the first key of a name
+
+    The answer holds the key, this once.
+    """
+    lifetime = None if body.days is None else timedelta(days=body.days)
+    return _new(engine().keys.create(path.org, body.name, body.scope, who=caller().who, lifetime=lifetime))
+
+
+@routes.post("/pipelines/keys/<org>/<name>/rotate", responses={201: NewKeyView})
+def rotate(path: KeyNamePath, query: NoQuery, body: RotateBody) -> Response:
+    """Make another key of a name
+
+    The one before goes on, for `grace_hours` if that is given; older ones are revoked.
+    """
+    grace = None if body.grace_hours is None else timedelta(hours=body.grace_hours)
+    return _new(engine().keys.rotate(path.org, path.name, who=caller().who, grace=grace))
+
+
+@routes.delete("/pipelines/keys/<org>/<key_id>", responses={200: KeyView})
+def revoke(path: KeyPath, query: NoQuery) -> Response:
+    """End a key with the next request"""
+    return KeyView(**_fields(engine().keys.revoke(path.org, path.key_id, who=caller().who))).answer()
+
+
+def _new(made: NewKey) -> Response:
+    answer = NewKeyView(**_fields(made.info), key=made.token).answer(201)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+def _fields(key: KeyInfo) -> dict[str, Any]:
+    return {
+        "key_id": key.key_id,
+        "name": key.name,
+        "scope": key.scope,
+        "status": key.status(engine().now()),
+        "created_at": key.created_at,
+        "created_by": key.created_by,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "last_used_at": key.last_used_at,
+    }

@@ -1,0 +1,96 @@
+"""The pipelines there are, and when they come due."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Annotated, Any
+
+from flask import Response
+from pydantic import Field
+
+from common.bootstrap import engine
+from common.config.loader import PipelineFile
+from common.errors import ConfigError
+from functions.api.inputs import NoQuery, OrgPath, PipelinePath
+from functions.api.part import part
+from functions.api.views import View
+
+NEXT = 5
+
+routes = part("pipelines", __doc__)
+
+
+class EntryView(View):
+    """A pipeline in the list. ``error`` says what is wrong with its file; most of the rest is null then."""
+
+    pipeline: Annotated[str, Field(description="Its route: provider/domain/pipeline.")]
+    pipeline_id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    version: str | None = None
+    schedule: str | None = None
+    next_runs: list[datetime] = Field(default_factory=list)
+    steps: list[str] = Field(default_factory=list)
+    error: str | None = None
+
+
+class EntriesView(View):
+    """All pipelines, by route."""
+
+    pipelines: list[EntryView]
+
+
+class ConfigView(View):
+    """A pipeline's config as it is now, and when it comes due."""
+
+    pipeline: str
+    config_hash: Annotated[str, Field(description="SHA-256 of the file; a run keeps that of the file it used.")]
+    schedule: Annotated[str | None, Field(description="Cron expression, UTC.")]
+    next_runs: Annotated[list[datetime], Field(description="The next five times.")]
+    config: dict[str, Any]
+
+
+@routes.get("/pipelines/configs/<org>", responses={200: EntriesView})
+def configs(path: OrgPath, query: NoQuery) -> Response:
+    """All pipelines: route, name, steps, schedule and the next times"""
+    return EntriesView(pipelines=[_entry(route) for route in sorted(engine().configs.scan().routes)]).answer()
+
+
+@routes.get("/pipelines/configs/<org>/<provider>/<domain>/<pipeline>", responses={200: ConfigView})
+def config(path: PipelinePath, query: NoQuery) -> Response:
+    """One pipeline's config, its hash and schedule"""
+    file = engine().configs.load(path.route)
+    found = ConfigView(
+        pipeline=path.route,
+        config_hash=file.text_hash,
+        schedule=file.config.schedule,
+        next_runs=list(_next_runs(file)),
+        config=file.config.model_dump(mode="json"),
+    )
+    return found.answer()
+
+
+def _entry(route: str) -> EntryView:
+    try:
+        file = engine().configs.load(route)
+    except ConfigError as error:
+        return EntryView(pipeline=route, error=str(error))
+    config = file.config
+    return EntryView(
+        pipeline=route,
+        pipeline_id=config.pipeline_id,
+        name=config.name,
+        description=config.description,
+        version=config.version,
+        schedule=config.schedule,
+        next_runs=list(_next_runs(file)),
+        steps=[step.step_id for step in config.steps],
+    )
+
+
+def _next_runs(file: PipelineFile) -> Sequence[datetime]:
+    if file.config.schedule is None:
+        return ()
+    from cronsim import CronSim
+
+    return tuple(islice(CronSim(file.config.schedule, engine().now().astimezone(UTC)), NEXT))

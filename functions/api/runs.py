@@ -1,0 +1,173 @@
+"""Start runs, look at them, change their course."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any
+
+from flask import Response, g
+from pydantic import BeforeValidator, Field, JsonValue
+
+from common.bootstrap import engine
+from common.domain.model import Run, RunStatus
+from common.errors import NotFoundError
+from common.request import RUN_ID, ControlBody, RerunBody, RunBody, run_request
+from functions.api.inputs import Cursor, Input, Limit, NoQuery, OrgPath, PipelinePath, RunPath
+from functions.api.part import part
+from functions.api.views import AcceptedView, HistoryView, RunView, accepted_view, run_view
+
+routes = part("runs", __doc__)
+
+
+def find_run(path: RunPath) -> Run:
+    """Return the organisation's run; anything else is the same NotFoundError."""
+    missing = NotFoundError(f"{path.org} has no run {path.run_id!r}.")
+    if not RUN_ID.fullmatch(path.run_id):
+        raise missing
+    try:
+        run = engine().store.load(path.run_id)
+    except NotFoundError:
+        raise missing from None
+    if run.request.org_slug != path.org:
+        raise missing
+    return run
+
+
+def accepted(run: Run) -> Response:
+    """Return the answer to a request that started a run."""
+    g.target = run.run_id
+    return accepted_view(run).answer(202)
+
+
+def decided(body: ControlBody) -> None:
+    """Have the audit row say who decided, and why."""
+    g.details = {"by": body.by, "reason": body.reason}
+
+
+@routes.post("/pipelines/run/<org>/<provider>/<domain>/<pipeline>", responses={202: AcceptedView})
+def start(path: PipelinePath, query: NoQuery, body: RunBody) -> Response:
+    """Start a run
+
+    Holds quota and stores the run in one transaction; it starts at once.
+    """
+    built = engine()
+    fields = body.model_dump(mode="json", exclude_unset=True)
+    asked = run_request(path.org, path.route, fields, now=built.now(), trigger="api")
+    return accepted(built.request_run(asked))
+
+
+@routes.get("/pipelines/status/<org>/<run_id>", responses={200: RunView})
+def status(path: RunPath, query: NoQuery) -> Response:
+    """A run and its steps as they are now"""
+    return run_view(find_run(path)).answer()
+
+
+def _moment(text: Any) -> Any:
+    """Read a UTC day, or a time with its zone."""
+    if not isinstance(text, str) or len(text) > 40:
+        raise ValueError("must be a day or a time, e.g. 2026-11-20 or 2026-11-20T06:00:00Z")
+    try:
+        if len(text) == len("2026-11-20"):
+            return date.fromisoformat(text)
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("must be a UTC day like 2026-11-20, or a time with its zone like 2026-11-20T06:00:00Z")
+
+
+def _moment_field(alias: str, description: str) -> Any:
+    formats: list[JsonValue] = [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]
+    return Field(None, alias=alias, description=description, json_schema_extra={"anyOf": formats})
+
+
+Moment = Annotated[datetime | date, BeforeValidator(_moment)]
+
+
+class HistoryQuery(Input):
+    """Which runs, and which page of them."""
+
+    limit: Limit = 50
+    cursor: Cursor = None
+    pipeline: str | None = Field(None, max_length=200, description="Only this route: provider/domain/pipeline.")
+    status: RunStatus | None = Field(None, description="Only runs in this state.")
+    since: Moment | None = _moment_field("from", "Asked for on this UTC day or later, or from this time on.")
+    until: Moment | None = _moment_field("to", "Asked for on this UTC day or earlier, or up to this time.")
+
+
+@routes.get("/pipelines/history/<org>", responses={200: HistoryView})
+def history(path: OrgPath, query: HistoryQuery) -> Response:
+    """The organisation's runs, newest first
+
+    A page never shifts when new runs come in: follow `next_cursor` with the same filters.
+    """
+    built = engine()
+    built.plans.limits(path.org)
+    page = built.store.history(
+        path.org,
+        limit=query.limit,
+        cursor=query.cursor,
+        route=query.pipeline,
+        status=query.status,
+        since=None if query.since is None else _start(query.since),
+        before=None if query.until is None else _end(query.until),
+    )
+    return HistoryView(runs=[run_view(run) for run in page.runs], next_cursor=page.next_cursor).answer()
+
+
+def _start(moment: datetime | date) -> datetime:
+    return moment if isinstance(moment, datetime) else datetime.combine(moment, time(), UTC)
+
+
+def _end(moment: datetime | date) -> datetime:
+    """Return the first time after a day, or after a microsecond."""
+    try:
+        if isinstance(moment, datetime):
+            return moment + timedelta(microseconds=1)
+        return datetime.combine(moment, time(), UTC) + timedelta(days=1)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+@routes.post("/pipelines/cancel/<org>/<run_id>", responses={200: RunView})
+def cancel(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
+    """End a run now
+
+    What is at work in it is not committed any more.
+    """
+    decided(body)
+    return run_view(engine().cancel(find_run(path), who=body.by, why=body.reason)).answer()
+
+
+@routes.post("/pipelines/rerun/<org>/<run_id>", responses={202: AcceptedView})
+def rerun(path: RunPath, query: NoQuery, body: RerunBody) -> Response:
+    """Run an ended run again, as a new one
+
+    What did not succeed and what depends on it; with `step` that one alone; with `preview` all of it, beside the
+    tables.
+    """
+    decided(body)
+    run = engine().rerun(find_run(path), only=body.step, who=body.by, why=body.reason, preview=body.preview)
+    return accepted(run)
+
+
+@routes.post("/pipelines/replay/<org>/<run_id>", responses={202: AcceptedView})
+def replay(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
+    """Preview an ended run: run all of it again, beside the tables
+
+    The same as a rerun with `preview`. What it would change can be looked at, promoted or discarded.
+    """
+    decided(body)
+    return accepted(engine().rerun(find_run(path), only=None, who=body.by, why=body.reason, preview=True))
+
+
+class StepPath(RunPath):
+    """One step of a run."""
+
+    step_id: str
+
+
+@routes.post("/pipelines/skip/<org>/<run_id>/<step_id>", responses={200: RunView})
+def skip(path: StepPath, query: NoQuery, body: ControlBody) -> Response:
+    """Let a run go on without a step whose turn has come"""
+    decided(body)
+    return run_view(engine().skip(find_run(path), path.step_id, who=body.by, why=body.reason)).answer()

@@ -1,0 +1,150 @@
+"""About the service itself: whether it lives, whether it can work, and what it can do. None of it needs a key."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from flask import Response, current_app, send_from_directory
+from werkzeug.exceptions import NotFound
+
+from common import problems
+from common.bootstrap import engine
+from common.errors import NotFoundError, PipelineOpsError, TransientError
+from common.logs import logger
+from functions.api.inputs import Input, NoQuery
+from functions.api.part import part
+from functions.api.views import View
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+NO_ORGANISATION = "no_such_organisation"
+
+routes = part("service", __doc__)
+
+
+class HealthView(View):
+    """The function answers."""
+
+    status: Literal["ok"]
+
+
+class ReadyView(View):
+    """Each thing that the service needs, and that it is there."""
+
+    status: Literal["ready"]
+    checks: dict[str, Literal["ok"]]
+
+
+@routes.get("/health", responses={200: HealthView})
+def health(query: NoQuery) -> Response:
+    """Whether the function answers
+
+    It touches nothing: a store that is away is no reason to start a function anew.
+    """
+    return HealthView(status="ok").answer()
+
+
+@routes.get("/ready", responses={200: ReadyView})
+def ready(query: NoQuery) -> Response:
+    """Whether runs can be started: the store can be read, configs are valid, plans can be read"""
+    failed = [name for name, check in _CHECKS.items() if not _passes(name, check)]
+    if failed:
+        raise TransientError(f"Not ready: {', '.join(failed)}. The service's log says why.")
+    return ReadyView(status="ready", checks=dict.fromkeys(_CHECKS, "ok")).answer()
+
+
+def _passes(name: str, check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except PipelineOpsError as error:
+        logger.error("Not ready, %s: %s", name, error)
+        return False
+    except Exception:
+        logger.exception("Not ready, %s", name)
+        return False
+    return True
+
+
+def _store() -> None:
+    engine().store.due(LONG_AGO, 1)
+
+
+def _configs() -> None:
+    configs = engine().configs
+    for route in configs.routes():
+        configs.load(route)
+
+
+def _plans() -> None:
+    with suppress(NotFoundError):  # it was looked for
+        engine().plans.limits(NO_ORGANISATION)
+
+
+_CHECKS: dict[str, Callable[[], None]] = {"store": _store, "configs": _configs, "plans": _plans}
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Pipeline Ops API</title>
+<link rel="stylesheet" href="docs/swagger-ui.css"></head>
+<body><div id="docs"></div><script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body>
+</html>
+"""
+START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null})\n'
+FILES = {"swagger-ui.css": "css", "swagger-ui-bundle.js": "js"}
+POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+
+
+@routes.get("/openapi.json", doc_ui=False)
+def document(query: NoQuery) -> Response:
+    """The API as an OpenAPI document"""
+    return Response(current_app.config["OPENAPI_TEXT"](), mimetype="application/json")
+
+
+@routes.get("/docs", doc_ui=False)
+def docs(query: NoQuery) -> Response:
+    """A page to read and try the API, from files of this very service"""
+    return Response(PAGE, mimetype="text/html", headers={"Content-Security-Policy": POLICY})
+
+
+class FilePath(Input):
+    """A file of the page."""
+
+    name: str
+
+
+@routes.get("/docs/<name>", doc_ui=False)
+def docs_file(path: FilePath, query: NoQuery) -> Response:
+    """A file of the page"""
+    if path.name == "start.js":
+        return Response(START, mimetype="text/javascript")
+    if path.name not in FILES:
+        raise NotFound(f"The page has no file {path.name[:80]!r}.")
+    return send_from_directory(_swagger() / FILES[path.name], path.name, max_age=86_400)
+
+
+@cache
+def _swagger() -> Path:
+    """Return the folder of Swagger UI, without importing the package that brings it."""
+    found = find_spec("flask_openapi_swagger")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).parent / "templates" / "swagger"
+
+
+class ProblemPath(Input):
+    """A kind of problem."""
+
+    slug: str
+
+
+@routes.get("/problems/<slug>", doc_ui=False)
+def problem(path: ProblemPath, query: NoQuery) -> Response:
+    """What a kind of problem means, and what to do: the `type` of problem documents leads here"""
+    kind = problems.KINDS.get(path.slug)
+    if kind is None:
+        raise NotFound(f"There is no kind of problem {path.slug[:80]!r}. Kinds: {', '.join(sorted(problems.KINDS))}.")
+    text = f"{kind.title} ({kind.status})\n\n{kind.meaning}\n\nWhat to do: {kind.hint}\n"
+    return Response(text, mimetype="text/plain")

@@ -1,0 +1,286 @@
+"""Runs, steps, transitions and log lines as the JSON that the API gives out; /openapi.json is made of these.
+
+Amounts of money are text, so that no digit of them is lost. Times are UTC.
+"""
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from flask import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.domain.draft import RESEND_AFTER, Change
+from common.domain.model import PreviewEnd, Run, RunStatus, Step, StepStatus
+from common.domain.plan import blocked_by, map_of
+from common.ports import LogLine
+
+Time = datetime | None
+Preview = Literal["open"] | PreviewEnd
+
+
+class View(BaseModel):
+    """Part of an answer. It has these members, always all of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+
+    def answer(self, status: int = 200) -> Response:
+        """Return the response that it is the body of."""
+        return Response(self.model_dump_json(), status, mimetype="application/json")
+
+
+class StepView(View):
+    """One step: where it is, what it waits for, since when and until when, and what it left behind."""
+
+    step_id: str
+    ps_type: str
+    depends_on: list[str]
+    status: StepStatus
+    attempt: int
+    max_attempts: int
+    reason: str
+    error: str | None
+    since: Time
+    until: Annotated[Time, Field(description="When the sweep acts, if nothing has happened by then.")]
+    blocked_by: list[str]
+    not_before: Time
+    started_at: Time
+    ended_at: Time
+    seconds: float | None
+    rows: int
+    table: str | None
+    bad_rows: int
+    drift: dict[str, Any] | None
+    job_ids: list[str]
+    content_hash: str | None
+    outputs: dict[str, Any]
+    warnings: list[str]
+    waits_on: Annotated[str | None, Field(description="The job that it waits for.")]
+
+
+class RunView(View):
+    """A run with its steps."""
+
+    run_id: str
+    org_slug: str
+    pipeline: Annotated[str, Field(description="Its route: provider/domain/pipeline.")]
+    pipeline_id: str | None
+    status: RunStatus
+    reason: str
+    error: str | None
+    trigger: str
+    rerun_of: str | None
+    preview: Annotated[Preview | None, Field(description="Of a preview: whether it is still to be decided.")]
+    start_date: date
+    end_date: date
+    credential_id: str | None
+    source: str | None
+    config_hash: str | None
+    requested_at: Time
+    started_at: Time
+    ended_at: Time
+    since: Time
+    until: Time
+    seconds: float | None
+    rows: int
+    steps: list[StepView]
+
+
+class Links(View):
+    """Where to go on."""
+
+    status: str
+    logs: str
+    cancel: str
+
+
+class AcceptedView(View):
+    """A run that was stored and will start."""
+
+    run_id: str
+    status: RunStatus
+    links: Links
+
+
+class HistoryView(View):
+    """A page of runs, newest first."""
+
+    runs: list[RunView]
+    next_cursor: Annotated[str | None, Field(description="The cursor of the next page; null on the last one.")]
+
+
+class ChangeView(View):
+    """One transition, of the run (``step_id`` null) or of a step."""
+
+    at: datetime
+    step_id: str | None
+    attempt: int | None
+    before: Annotated[str | None, Field(alias="from")]
+    after: Annotated[str, Field(alias="to")]
+    reason: str
+
+
+class TransitionsView(View):
+    """Every transition of a run, in order."""
+
+    run_id: str
+    transitions: list[ChangeView]
+
+
+class LineView(View):
+    """One line of a log."""
+
+    at: datetime
+    severity: str
+    step_id: str | None
+    attempt: int | None
+    message: str
+
+
+class LinesView(View):
+    """Log lines of a run, oldest first."""
+
+    run_id: str
+    lines: list[LineView]
+    truncated: Annotated[bool, Field(description="Whether there are more: the download has all.")]
+
+
+class StepLogView(StepView):
+    """A step with its own log lines."""
+
+    lines: list[LineView]
+    truncated: bool
+
+
+class StepLogsView(View):
+    """The steps of a run, each with its log lines."""
+
+    run_id: str
+    steps: list[StepLogView]
+
+
+class FieldProblem(View):
+    """What is wrong with one field."""
+
+    field: str
+    problem: str
+
+
+class Problem(BaseModel):
+    """A problem document, RFC 9457. Some kinds have more members; see docs/errors.md."""
+
+    type: Annotated[str, Field(description="Name of the kind of problem: /problems/<kind> says more.")]
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="What is wrong with this very request.")]
+    hint: Annotated[str, Field(description="What to do.")]
+    run_id: str = ""
+    errors: list[FieldProblem] = Field(default_factory=list)
+
+
+def step_fields(run: Run, step: Step) -> dict[str, Any]:
+    """Return what ``StepView`` says of a step."""
+    spec, receipt = step.spec, step.receipt
+    return {
+        "step_id": spec.step_id,
+        "ps_type": spec.ps_type,
+        "depends_on": list(spec.depends_on),
+        "status": step.status,
+        "attempt": step.attempt,
+        "max_attempts": spec.retry.max_attempts,
+        "reason": step.reason,
+        "error": step.error or None,
+        "since": step.since,
+        "until": _until(step),
+        "blocked_by": list(blocked_by(run, step)),
+        "not_before": step.not_before,
+        "started_at": step.started_at,
+        "ended_at": step.ended_at,
+        "seconds": _seconds(step.started_at, step.ended_at),
+        "rows": receipt.rows,
+        "table": receipt.table or None,
+        "bad_rows": receipt.bad_rows,
+        "drift": dict(receipt.drift) or None,
+        "job_ids": list(receipt.job_ids),
+        "content_hash": receipt.content_hash or None,
+        "outputs": dict(receipt.outputs),
+        "warnings": list(receipt.warnings),
+        "waits_on": step.waits_on or None,
+    }
+
+
+def run_view(run: Run) -> RunView:
+    """Return a run with its steps."""
+    request = run.request
+    return RunView(
+        run_id=run.run_id,
+        org_slug=request.org_slug,
+        pipeline=request.route,
+        pipeline_id=run.pipeline_id or None,
+        status=run.status,
+        reason=run.reason,
+        error=run.error or None,
+        trigger=request.trigger,
+        rerun_of=request.rerun_of,
+        preview=preview_state(run),
+        start_date=request.start_date,
+        end_date=request.end_date,
+        credential_id=run.credential_id or request.credential_id,
+        source=request.source,
+        config_hash=run.config_hash or None,
+        requested_at=request.requested_at,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        since=run.since,
+        until=run.expires_at,
+        seconds=_seconds(run.started_at, run.ended_at),
+        rows=sum(step.receipt.rows for step in run.steps.values() if map_of(step.step_id) is None),
+        steps=[StepView(**step_fields(run, step)) for step in run.steps.values()],
+    )
+
+
+def preview_state(run: Run) -> Preview | None:
+    """Return what became of a preview, ``open`` while that is undecided; None for what is no preview."""
+    if not run.request.preview:
+        return None
+    return run.preview_end or "open"
+
+
+def accepted_view(run: Run) -> AcceptedView:
+    """Return the answer to a request that started a run."""
+    base = f"/pipelines/{{}}/{run.request.org_slug}/{run.run_id}"
+    links = Links(status=base.format("status"), logs=base.format("logs"), cancel=base.format("cancel"))
+    return AcceptedView(run_id=run.run_id, status=run.status, links=links)
+
+
+def change_view(change: Change) -> ChangeView:
+    """Return one transition of the run or of a step."""
+    return ChangeView(
+        at=change.at,
+        step_id=change.step_id or None,
+        attempt=change.attempt or None,
+        before=change.before or None,
+        after=change.after,
+        reason=change.reason,
+    )
+
+
+def line_view(line: LogLine) -> LineView:
+    """Return one log line."""
+    return LineView(
+        at=line.at,
+        severity=line.severity,
+        step_id=line.step_id or None,
+        attempt=line.attempt or None,
+        message=line.message,
+    )
+
+
+def _until(step: Step) -> datetime | None:
+    """When the sweep acts on the step, if nothing has happened by then."""
+    if step.status is StepStatus.QUEUED and step.deadline is None and step.since:
+        return step.since + RESEND_AFTER
+    return step.deadline
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return None if start is None or end is None else round((end - start).total_seconds(), 3)
