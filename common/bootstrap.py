@@ -12,6 +12,7 @@ from common.config.plans import YamlPlans
 from common.config.providers import load_providers
 from common.engine import NO_ARCHIVE, Engine
 from common.errors import ConfigError, nearest
+from common.estimate import Estimator
 from common.meta.archive import WarehouseArchive
 from common.ports import Credentials, EventBus, RunLogs, RunStore, Warehouse
 from common.settings import Settings
@@ -66,6 +67,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         now=clock,
         owner=f"process-{uuid.uuid4().hex[:12]}",
         archive=WarehouseArchive(settings, its_warehouse) if settings.keeps_runs else NO_ARCHIVE,
+        estimates=Estimator(settings, its_warehouse),
     )
 
 
