@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any
 
 from flask import Response, g
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue
 
 from common.bootstrap import engine
 from common.domain.model import Run, RunStatus
@@ -15,6 +15,17 @@ from functions.api.part import part
 from functions.api.views import AcceptedView, HistoryView, RunView, accepted_view, run_view
 
 routes = part("runs", __doc__)
+
+
+class IdempotencyHeader(BaseModel):
+    """What makes a repeated request the same request."""
+
+    idempotency_key: str | None = Field(
+        None,
+        alias="Idempotency-Key",
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="With the same key and body, the run that was made first is answered; with another body, a 409.",
+    )
 
 
 def find_run(path: RunPath) -> Run:
@@ -43,21 +54,23 @@ def decided(body: ControlBody) -> None:
 
 
 @routes.post("/pipelines/run/<org>/<provider>/<domain>/<pipeline>", responses={202: AcceptedView})
-def start(path: PipelinePath, query: NoQuery, body: RunBody) -> Response:
+def start(path: PipelinePath, query: NoQuery, header: IdempotencyHeader, body: RunBody) -> Response:
     """Start a run
 
-    Holds quota and stores the run in one transaction; it starts at once.
+    Holds quota and stores the run in one transaction; it starts at once, or with `queue` when a slot is free.
     """
     built = engine()
     fields = body.model_dump(mode="json", exclude_unset=True)
-    asked = run_request(path.org, path.route, fields, now=built.now(), trigger="api")
+    key = header.idempotency_key
+    asked = run_request(path.org, path.route, fields, now=built.now(), trigger="api", idempotency_key=key)
     return accepted(built.request_run(asked))
 
 
 @routes.get("/pipelines/status/<org>/<run_id>", responses={200: RunView})
 def status(path: RunPath, query: NoQuery) -> Response:
     """A run and its steps as they are now"""
-    return run_view(find_run(path)).answer()
+    run = find_run(path)
+    return run_view(run, engine().store.place(run) if run.waits_for else None).answer()
 
 
 def _moment(text: Any) -> Any:
@@ -139,25 +152,37 @@ def cancel(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
 
 
 @routes.post("/pipelines/rerun/<org>/<run_id>", responses={202: AcceptedView})
-def rerun(path: RunPath, query: NoQuery, body: RerunBody) -> Response:
+def rerun(path: RunPath, query: NoQuery, header: IdempotencyHeader, body: RerunBody) -> Response:
     """Run an ended run again, as a new one
 
     What did not succeed and what depends on it; with `step` that one alone; with `preview` all of it, beside the
     tables.
     """
     decided(body)
-    run = engine().rerun(find_run(path), only=body.step, who=body.by, why=body.reason, preview=body.preview)
+    run = engine().rerun(
+        find_run(path),
+        only=body.step,
+        who=body.by,
+        why=body.reason,
+        preview=body.preview,
+        queue=body.queue,
+        backfill=body.backfill,
+        idempotency_key=header.idempotency_key,
+    )
     return accepted(run)
 
 
 @routes.post("/pipelines/replay/<org>/<run_id>", responses={202: AcceptedView})
-def replay(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
+def replay(path: RunPath, query: NoQuery, header: IdempotencyHeader, body: ControlBody) -> Response:
     """Preview an ended run: run all of it again, beside the tables
 
     The same as a rerun with `preview`. What it would change can be looked at, promoted or discarded.
     """
     decided(body)
-    return accepted(engine().rerun(find_run(path), only=None, who=body.by, why=body.reason, preview=True))
+    key = header.idempotency_key
+    old = find_run(path)
+    run = engine().rerun(old, only=None, who=body.by, why=body.reason, preview=True, idempotency_key=key)
+    return accepted(run)
 
 
 class StepPath(RunPath):
