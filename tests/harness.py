@@ -23,6 +23,7 @@ PS_TYPE = "genai.payg_usage"
 """Taken over by the scripted processor, because every ps_type has its own function."""
 
 SECRET = "sk-admin-canary-5d41"
+INVOKER_TOKEN = "canary-invoker-token-of-this-process"
 ROUTE = "test/demo/pipeline"
 ORG = "acme_corp"
 
@@ -70,7 +71,7 @@ class Harness:
 
     def restart(self) -> None:
         """Forget this process's engine and wire a new one on the same file, as a new process would."""
-        settings = Settings(state_dir=self.folder / "state", configs=self.configs)
+        settings = Settings(state_dir=self.folder / "state", configs=self.configs, invoker_token=INVOKER_TOKEN)
         self.engine = bootstrap.build(settings, now=self.clock)
         bootstrap.use(self.engine)
 
@@ -114,7 +115,7 @@ class Harness:
 
     def deliver(self, delivery: Delivery) -> int:
         """Post one message to its function; return the status."""
-        headers, body = cloud_event(delivery, "pipeline-ops-local")
+        headers, body = cloud_event(delivery, "pipeline-ops-local", INVOKER_TOKEN)
         name = SUBSCRIPTIONS[delivery.message.topic]
         return Client(self.app).post(f"/functions/{name}/", data=body, headers=headers).status_code
 
