@@ -103,8 +103,8 @@ class SettingsBook:
         hosts: Callable[[], AllowedHosts],
         find: Route,
     ) -> None:
-        self._records, self._sealer, self._find = records, sealer, find
-        self.audit, self.now, self.hosts = audit, now, hosts
+        self._records, self._sealer, self._audit, self._find = records, sealer, audit, find
+        self.now, self.hosts = now, hosts
 
     def load(self, org_slug: str) -> NotificationSettings:
         """Return the organisation's settings; without any, those that tell nothing."""
@@ -141,7 +141,7 @@ class SettingsBook:
         self._records.put(KIND, org_slug, NAME, _record(saved))
         told = ", ".join(f"{channel.name} ({channel.shown})" for channel in channels) or "none"
         details = {"events": ", ".join(body.events), "channels": told}
-        self.audit.record(org_slug, who=who, action="notifications.set", target=NAME, details=details)
+        self._audit.record(org_slug, who=who, action="notifications.set", target=NAME, details=details)
         return saved
 
     def _kept(self, org_slug: str, asked: ChannelBody, before: ChannelSettings | None) -> ChannelSettings:

@@ -275,7 +275,7 @@ def test_a_channel_that_fails_is_told_of_without_its_address(world: World) -> No
         world.harness.clock.tick(60)
         world.harness.engine.sweep()
         world.harness.drain()
-    sent = world.harness.engine.notifications.send_test(ORG, who="cli:ana")
+    sent = world.harness.engine.notifications.send_test(ORG)
     world.said.append(repr(sent))
     assert not sent[0].ok
     # The receiver's own address is not secret to the receiver, but stands in no header or body that it got.
