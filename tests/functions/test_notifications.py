@@ -194,7 +194,7 @@ def test_completed_runs_are_all_told(harness: Harness, told: Receiver) -> None:
 def test_a_test_is_sent_to_each_channel_and_says_what_became_of_it(harness: Harness, told: Receiver) -> None:
     with receiving(answer=lambda _: 403) as shut:
         save(harness, hook(shut, "shut"), hook(told))
-        sent = harness.engine.notifications.send_test(ORG
+        sent = harness.engine.notifications.send_test(ORG)
         assert [(one.channel, one.ok) for one in sent] == [("shut", False), ("app", True)]
         assert "403" in sent[0].detail and PATH not in sent[0].detail
     assert events(told) == ["test"]
