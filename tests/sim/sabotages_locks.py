@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """One-line sabotages of the locks: keys, tokens, secrets, notifications, audit rows."""
 
 from tests.sim.sabotage import Sabotage
