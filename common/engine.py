@@ -52,6 +52,7 @@ from common.errors import (
     nearest,
 )
 from common.estimate import NO_COST, by_last_cost
+from common.invokers import Invokers
 from common.keys import Keys
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
@@ -82,6 +83,7 @@ class Engine:
     records: Records
     credentials: Credentials
     audit: Audit
+    invokers: Invokers
     keys: Keys
     notifications: Notifications
     configs: ConfigTree
