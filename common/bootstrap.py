@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 from common.attempt import AttemptRunner
+from common.cached_plans import CachedPlans
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.config.providers import load_providers
@@ -14,12 +15,14 @@ from common.credentials import SealedCredentials
 from common.engine import NO_ARCHIVE, Engine
 from common.errors import ConfigError, nearest
 from common.meta.archive import WarehouseArchive
-from common.ports import EventBus, Records, RunLogs, RunStore, Warehouse
+from common.ports import EventBus, PlanLimits, Records, RunLogs, RunStore, Warehouse
 from common.sealing import Sealer
-from common.settings import Settings
+from common.settings import POSTGRES_DSN, SUPABASE_DSN, Settings
 
 STORE_FILE = "pipeline-ops.db"
 KEY_FILE = "credentials.key"
+PLAN_CONNECTIONS = 2
+"""Most requests need none: limits are cached."""
 
 Clock = Callable[[], datetime]
 Adapters = tuple[RunStore, EventBus, RunLogs, Records]
@@ -48,14 +51,14 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     """Return an engine on the adapters that the settings name."""
     clock = now or _utc_now
     its_warehouse = cache(lambda: warehouse(settings))
-    store, bus, logs, records = (_google if settings.store == "google" else _sqlite)(settings, clock)
+    store, bus, logs, records = STACKS[settings.store](settings, clock)
     credentials = SealedCredentials(records, _sealer(settings))
     return Engine(
         settings=settings,
         store=store,
         bus=bus,
         logs=logs,
-        plans=YamlPlans(settings.configs),
+        plans=_plans(settings, clock),
         records=records,
         credentials=credentials,
         configs=ConfigTree(settings.configs),
@@ -95,6 +98,32 @@ def _google(settings: Settings, clock: Clock) -> Adapters:
     bus = PubSubBus(project, settings.pubsub_host, clock)
     records = FirestoreRecords(project, firestore)
     return FirestoreRunStore(project, bus, firestore), bus, FirestoreLogs(project, firestore), records
+
+
+def _postgres(settings: Settings, clock: Clock) -> Adapters:
+    from common.adapters.google.pubsub import PubSubBus
+    from common.adapters.postgres.client import Postgres
+    from common.adapters.postgres.logs import PostgresLogs
+    from common.adapters.postgres.records import PostgresRecords
+    from common.adapters.postgres.run_store import PostgresRunStore
+
+    assert settings.postgres_dsn is not None
+    database = Postgres(settings.postgres_dsn, POSTGRES_DSN)
+    bus = PubSubBus(settings.project_id, settings.pubsub_host, clock)
+    return PostgresRunStore(database, bus), bus, PostgresLogs(database), PostgresRecords(database)
+
+
+STACKS = {"sqlite": _sqlite, "google": _google, "postgres": _postgres}
+
+
+def _plans(settings: Settings, clock: Clock) -> PlanLimits:
+    if settings.supabase_dsn is None:
+        return YamlPlans(settings.configs)
+    from common.adapters.postgres.client import Postgres
+    from common.adapters.postgres.plans import PostgresPlans
+
+    database = Postgres(settings.supabase_dsn, SUPABASE_DSN, connections=PLAN_CONNECTIONS)
+    return CachedPlans(PostgresPlans(database), clock)
 
 
 def _sealer(settings: Settings) -> Sealer:

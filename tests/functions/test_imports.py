@@ -8,7 +8,7 @@ import pytest
 from common.paths import PROJECT_ROOT
 
 CLIENTS = ("google.cloud.bigquery", "google.cloud.firestore", "google.cloud.pubsub_v1", "google.api_core", "grpc")
-HEAVY = (*CLIENTS, "pyarrow", "numpy", "genai_prices", "httpx2", "fsspec", "duckdb", "rich")
+HEAVY = (*CLIENTS, "pyarrow", "numpy", "genai_prices", "httpx2", "fsspec", "duckdb", "rich", "psycopg")
 MODULES = ("advance", "api", "run_finished", "run_step", "start_run", "sweep")
 
 
