@@ -10,6 +10,7 @@ Messages are written for the person who reads them: where, what, what to do. The
 """
 
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
@@ -44,17 +45,35 @@ class NotFoundError(RequestError):
 
 
 class QuotaExceededError(RequestError):
-    """A limit of the organisation's plan is used up."""
+    """A limit is used up. ``value`` and ``used`` are as JSON has them: runs as whole numbers, US dollars as text.
+
+    ``why`` names the limit in a few words; ``waiting`` is how many runs wait for it already.
+    """
 
     status = 429
     title = "Quota exceeded"
 
-    def __init__(self, *, limit: str, value: int, used: int, retry_after_s: int) -> None:
-        super().__init__(
-            f"The {limit} limit of {value} runs is used up ({used} used). "
-            f"Try again in {retry_after_s} s, or raise the plan's limit."
-        )
-        self.limit, self.value, self.used, self.retry_after_s = limit, value, used, retry_after_s
+    def __init__(
+        self, *, limit: str, value: int | Decimal, used: int | Decimal, retry_after_s: int, waiting: int = 0
+    ) -> None:
+        self.limit, self.retry_after_s, self.waiting = limit, retry_after_s, waiting
+        self.value, self.used = _plain(value), _plain(used)
+        self.why = f"the {limit} limit of {self.value} {'USD' if isinstance(value, Decimal) else 'runs'} is used up"
+        before = f", {waiting} more wait for it" if waiting else ""
+        way_out = WAYS_OUT.get(limit, "raise the plan's limit")
+        super().__init__(f"T{self.why[1:]} ({self.used} used{before}). Try again in {retry_after_s} s, or {way_out}.")
+
+
+WAYS_OUT = {
+    "pipeline": "raise concurrency in the pipeline's file",
+    "global": "raise the deployment's global_concurrent",
+    "queue": "cancel runs that wait",
+}
+"""What else can be done about a limit that is not of the plan."""
+
+
+def _plain(amount: int | Decimal) -> int | str:
+    return f"{amount:f}" if isinstance(amount, Decimal) else amount
 
 
 class ForbiddenPlanError(RequestError):

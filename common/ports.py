@@ -6,11 +6,13 @@ Each docstring is a promise that ``tests/contract`` checks on every adapter of t
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
 from common.domain.draft import Change, Transition
 from common.domain.model import Receipt, Run, Step, WriteSpec
+from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
 from common.meta.ports import MetaWarehouse
 from common.schema_sync import Tables
@@ -57,8 +59,12 @@ class RunStore(Protocol):
     def create(self, new: Transition, limits: Limits) -> None:
         """Hold quota and store the new run, its kept steps, its changes and its messages: all of it or nothing.
 
-        Counts the run in its day and month and reserves one concurrent slot until the run's ``expires_at``, which
-        ``commit`` keeps in step with the run. Stale reservations don't count. Raises QuotaExceededError.
+        Checks every limit and takes what it checks in one step: counts the run in its day and month, reserves its
+        estimate in the month's money, and a slot of its pipeline, its organisation and the deployment (``global_slot``)
+        until the run's ``expires_at``, which ``commit`` keeps in step with the run. Stale reservations go first. A run
+        that waits (``waits_for``) takes nothing but its place in the queue, as long as less than ``QUEUE_LIMIT`` wait.
+
+        Raises ConflictingStateError if there is a run of that id, whatever is left of the quota; QuotaExceededError.
         """
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
@@ -70,10 +76,30 @@ class RunStore(Protocol):
     def commit(self, transition: Transition) -> Run:
         """Store what the transition changed, and its messages, together or nothing; return it with new versions.
 
-        Settles the reservation when the transition commands it. The messages reach the bus at least once, even if
-        the process dies right after, or the sweep derives them from what was stored. Raises StaleRunError if a
-        record that the transition changes is no longer at the version it was read with (0: it must not exist).
+        Settles reservation and money, and moves the run in the queue, when the transition commands it. The messages
+        reach the bus at least once, even if the process dies right after, or the sweep derives them from what was
+        stored. Raises StaleRunError if a record that the transition changes is no longer at the version it was read
+        with (0: it must not exist).
         """
+
+    def admit(self, transition: Transition, limits: Limits) -> Run:
+        """Commit the transition that admits a waiting run, and hold its quota from ``admitted_at`` on, as one step.
+
+        Moves the organisation's turn on. Those that wait beside it don't count against it. Raises StaleRunError,
+        QuotaExceededError.
+        """
+
+    def queues(self, ended: Run | None = None) -> Sequence[Queue]:
+        """Return the queues that have runs in them: all, or those that may get what the end of this run has freed.
+
+        The caller has just committed that end.
+        """
+
+    def place(self, run: Run) -> Place | None:
+        """Return where the run stands in its organisation's queue, None if it does not wait."""
+
+    def last_cost(self, org_slug: str, route: str) -> Decimal | None:
+        """Return what the organisation's last run of the pipeline whose cost became known has cost, in US dollars."""
 
     def holds(self, run_id: str, step: Step) -> bool:
         """Return whether the step's record is still at the version of ``step``."""

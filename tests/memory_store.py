@@ -6,18 +6,20 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from itertools import count
 
-from common.adapters.google.firestore_documents import RESERVATION_GRACE, decode_cursor, encode_cursor
+from common.adapters.google.firestore_documents import decode_cursor, encode_cursor
 from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
-from common.domain.commands import SettleReservation
 from common.domain.draft import Change, Transition
-from common.domain.model import Run, RunStatus, Step
+from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
-from common.domain.quota import Limits, Usage, day_of, exceeded, month_of
-from common.errors import ConflictingStateError, NotFoundError, PipelineOpsError, QuotaExceededError, StaleRunError
+from common.domain.queueing import Place, Queue
+from common.domain.quota import Limits, Usage
+from common.errors import ConflictingStateError, NotFoundError, PipelineOpsError, StaleRunError
 from common.ports import EventBus, RunPage
 from common.topics import messages
+from tests.memory_quota import MemoryQuota
 
 
 @dataclass
@@ -41,14 +43,6 @@ class _Entry:
     changes: list[bytes] = field(default_factory=list)
 
 
-@dataclass
-class _Slot:
-    """A held concurrent slot of an organisation."""
-
-    org_slug: str
-    expires_at: datetime
-
-
 class MemoryRunStore:
     """Stores under one lock and publishes after it, like the cloud's store: a lost message is left to the sweep."""
 
@@ -57,26 +51,18 @@ class MemoryRunStore:
         self._lock = threading.RLock()
         self._versions = count(1)
         self._runs: dict[str, _Entry] = {}
-        self._slots: dict[str, _Slot] = {}
-        self._counts: dict[tuple[str, str, str], int] = {}
+        self._quota = MemoryQuota()
 
     def create(self, new: Transition, limits: Limits) -> None:
-        run, now = new.run, new.run.request.requested_at
-        org = run.request.org_slug
+        run = new.run
         with self._lock:
-            hit = exceeded(limits, self.usage(org, now), now)
-            if hit is not None:
-                name, value, used, retry_after_s = hit
-                raise QuotaExceededError(limit=name, value=value, used=used, retry_after_s=retry_after_s)
             if run.run_id in self._runs:
                 raise ConflictingStateError(f"There is a run {run.run_id!r} already.")
-            for period in (day_of(now), month_of(now)):
-                self._add(org, period, "admitted")
-            stale = [key for key, slot in self._slots.items() if slot.org_slug == org and slot.expires_at <= now]
-            for key in stale:
-                del self._slots[key]
-            assert run.expires_at is not None
-            self._slots[run.run_id] = _Slot(org, run.expires_at + RESERVATION_GRACE)
+            if run.waits_for:
+                self._quota.check_queue(run.request.org_slug)
+            else:
+                self._quota.hold(run, limits, waited=False)
+            self._quota.carry_out(run, new.commands)
             version = next(self._versions)
             entry = _Entry(replace(run, steps={}), self._header(run, version), run.status)
             entry.steps = {step_id: self._record(run.steps[step_id], version) for step_id in new.touched}
@@ -103,25 +89,29 @@ class MemoryRunStore:
         return found
 
     def commit(self, transition: Transition) -> Run:
+        return self._commit(transition, None)
+
+    def admit(self, transition: Transition, limits: Limits) -> Run:
+        return self._commit(transition, limits)
+
+    def _commit(self, transition: Transition, limits: Limits | None) -> Run:
         run = transition.run
         with self._lock:
             entry = self._entry(run.run_id)
             self._compare(entry, transition)
+            if limits is not None:
+                self._quota.hold(run, limits, waited=True)
             version, stored = next(self._versions), run
             if transition.header:
                 entry.header, entry.status = self._header(run, version), run.status
                 stored = replace(run, version=version)
-                if run.expires_at is not None and run.run_id in self._slots:
-                    self._slots[run.run_id].expires_at = run.expires_at + RESERVATION_GRACE
+                self._quota.extend(run)
             for step_id in transition.touched:
                 entry.steps[step_id] = self._record(run.steps[step_id], version)
             written = {step_id: replace(run.steps[step_id], version=version) for step_id in transition.touched}
             stored = replace(stored, steps={**run.steps, **written})
             entry.changes.append(encode_changes(transition.changes))
-            for command in transition.commands:
-                if isinstance(command, SettleReservation):
-                    self._slots.pop(command.run_id, None)
-                    self._add(run.request.org_slug, month_of(run.request.requested_at), command.outcome)
+            self._quota.carry_out(run, transition.commands)
         self._bus.publish(messages(stored, transition.commands))
         return stored
 
@@ -191,21 +181,25 @@ class MemoryRunStore:
 
     def usage(self, org_slug: str, now: datetime) -> Usage:
         with self._lock:
-            month = month_of(now)
-            live = sum(slot.org_slug == org_slug and slot.expires_at > now for slot in self._slots.values())
-            ended = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
-            counts = [self._counts.get((org_slug, month, what), 0) for what in ("admitted", *ended)]
-            return Usage(self._counts.get((org_slug, day_of(now), "admitted"), 0), counts[0], live, *counts[1:])
+            return self._quota.usage(org_slug, now)
+
+    def queues(self, ended: Run | None = None) -> Sequence[Queue]:
+        with self._lock:
+            return self._quota.queues(ended)
+
+    def place(self, run: Run) -> Place | None:
+        with self._lock:
+            return self._quota.place(run)
+
+    def last_cost(self, org_slug: str, route: str) -> Decimal | None:
+        with self._lock:
+            return self._quota.last_cost(org_slug, route)
 
     def _entry(self, run_id: str) -> _Entry:
         entry = self._runs.get(run_id)
         if entry is None:
             raise NotFoundError(f"There is no run {run_id!r}.")
         return entry
-
-    def _add(self, org_slug: str, period: str, what: str) -> None:
-        key = (org_slug, period, what)
-        self._counts[key] = self._counts.get(key, 0) + 1
 
     @staticmethod
     def _header(run: Run, version: int) -> _Record:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from common.domain import plan
-from common.domain.commands import AnnounceRunFinished, Command, DispatchStep, SettleReservation
+from common.domain.commands import AnnounceRunFinished, Command, DispatchStep, MoveInQueue, SettleReservation
 from common.domain.model import Receipt, Run, RunStatus, Step, StepStatus
 from common.domain.plan import RUN_END
 
@@ -231,6 +231,10 @@ class Draft:
                 self.move(step, StepStatus.CANCELLED, f"the run ended: {reason}", **fields)
         # The sweep goes on to look at the run until its end is announced: that message may be lost like any other.
         wake_at = self.now + RESEND_AFTER
-        self.move_run(status, reason, error=error, ended_at=self.now, wake_at=wake_at, expires_at=None)
-        self.send(SettleReservation(self.run.run_id, status))
+        waited_for = self.run.waits_for
+        self.move_run(status, reason, error=error, ended_at=self.now, wake_at=wake_at, expires_at=None, waits_for="")
+        if waited_for:
+            self.send(MoveInQueue(self.run.run_id, waited_for, ""))
+        else:
+            self.send(SettleReservation(self.run.run_id, status))
         self.send(AnnounceRunFinished(self.run.run_id))

@@ -3,8 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from common.domain.model import Pipeline, PreviewEnd, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class RunAdmitted:
+    """There is room for a run that has waited; ``global_slot``: it takes one of the deployment's slots too."""
+
+    global_slot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeptWaiting:
+    """There is still no room for a run that waits: ``limit`` leaves none, and ``why`` says so to people."""
+
+    limit: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +110,9 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class RunAnnounced:
-    """Whoever listens was told that the run has ended."""
+    """Whoever listens was told that the run has ended. ``cost_usd`` is what its jobs have cost, None if unknown."""
+
+    cost_usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +143,9 @@ class PreviewSettled:
 
 
 Event = (
-    RunValidated
+    RunAdmitted
+    | RunKeptWaiting
+    | RunValidated
     | RunRejected
     | AttemptClaimed
     | AttemptSuspended

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from copy import replace
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -227,6 +228,8 @@ class RunRequest:
     """What somebody asked for. ``route`` is ``provider/domain/pipeline``; both dates are inclusive.
 
     A ``preview`` writes beside its tables (``common/replay.py``), so that what it would change can be looked at first.
+    With ``queue`` it waits for a slot if there is none, a ``backfill`` behind live work. ``fingerprint`` is the hash of
+    what was asked for, of a request with an Idempotency-Key, whose run id is made of that key.
     """
 
     run_id: str
@@ -240,6 +243,22 @@ class RunRequest:
     source: str | None = None
     rerun_of: str | None = None
     preview: bool = False
+    queue: bool = False
+    backfill: bool = False
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run is expected to cost in US dollars, and how that is known (``source``, for people)."""
+
+    queries_usd: Decimal
+    calls_usd: Decimal
+    source: str
+
+    @property
+    def usd(self) -> Decimal:
+        return self.queries_usd + self.calls_usd
 
 
 @dataclass(frozen=True)
@@ -249,6 +268,10 @@ class Run:
     ``specs`` is the pinned pipeline. ``steps`` holds every step after a whole load, by id; after a partial one those
     that were asked for and have a record. ``wake_at`` is when the sweep looks at the run; ``expires_at`` is when it
     ends whatever has not ended by then. ``preview_end`` is what became of a preview, once somebody has decided.
+
+    ``admitted_at`` is when it took its quota; until then ``waits_for`` is the limit that it waits for.
+    ``global_slot`` says that it holds one of the deployment's slots. ``estimate`` is what it holds of its
+    organisation's money, and ``cost_usd`` what it has cost in the end; None where the plan has no such limit.
     """
 
     request: RunRequest
@@ -267,6 +290,11 @@ class Run:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     preview_end: PreviewEnd | None = None
+    admitted_at: datetime | None = None
+    waits_for: str = ""
+    global_slot: bool = False
+    estimate: Estimate | None = None
+    cost_usd: Decimal | None = None
 
     __replace__ = _changed
 

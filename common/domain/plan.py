@@ -77,6 +77,9 @@ def work_order(run: Run, step: Step) -> Run:
         since=None,
         wake_at=None,
         expires_at=None,
+        admitted_at=None,
+        global_slot=False,
+        estimate=None,
     )
 
 

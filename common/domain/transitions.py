@@ -4,7 +4,8 @@ Pub/Sub repeats, delays and reorders messages, and processes die anywhere, so ea
 event still concerns the run as it is; one that does not changes nothing. Standard library only, no clock, no I/O,
 no randomness: the same run, event and time always give the same transition.
 
-A run: ``pending`` → ``validating`` → ``running`` → ``completed`` | ``failed`` | ``cancelled``.
+A run: ``pending``, where it may wait for a slot, → ``validating`` → ``running`` → ``completed`` | ``failed`` |
+``cancelled``.
 A step: ``waiting`` → ``queued`` → ``running`` → ``succeeded`` | ``failed``, by way of ``retrying`` or ``suspended``;
 or ``skipped``, ``omitted``, ``cancelled``.
 
@@ -20,6 +21,7 @@ from math import ceil
 from typing import Any
 
 from common.domain import plan
+from common.domain.admission import on_admitted, on_kept_waiting, pending, settle_money, waited_too_long, waiting
 from common.domain.commands import AnnounceRunFinished, DispatchStep, StartRun
 from common.domain.draft import RESEND_AFTER, RETRY_GRACE, Ask, Change, Draft, Transition
 from common.domain.events import (
@@ -32,7 +34,9 @@ from common.domain.events import (
     MessageDied,
     OwnerLost,
     PreviewSettled,
+    RunAdmitted,
     RunAnnounced,
+    RunKeptWaiting,
     RunRejected,
     RunValidated,
     SkipRequested,
@@ -43,13 +47,10 @@ from common.domain.model import Pipeline, Run, RunRequest, RunStatus, Step, Step
 from common.domain.plan import RUN_END
 from common.domain.retry import longest_rests_seconds, rest_seconds
 
-__all__ = ["RESEND_AFTER", "Ask", "Change", "Transition", "apply", "create", "rerun"]
+__all__ = ["RESEND_AFTER", "Ask", "Change", "Transition", "apply", "create", "rerun", "waiting"]
 
 LEASE_MARGIN = timedelta(seconds=60)
 """A lease outlives ``timeout_seconds`` by this much, so that an attempt which ends in time never loses its step."""
-
-START_WITHIN = timedelta(hours=1)
-"""A run that could not even be validated for this long fails."""
 
 RUN_SLACK = timedelta(hours=6)
 """What a running run may wait for its messages beyond the time its steps may take, all in a row."""
@@ -59,7 +60,7 @@ CLAIMABLE = (StepStatus.QUEUED, StepStatus.RETRYING, StepStatus.SUSPENDED)
 
 def create(request: RunRequest) -> Transition:
     """Return the new, pending run of a request."""
-    return _pending(Run(request), f"requested by {request.trigger}")
+    return pending(Run(request), f"requested by {request.trigger}")
 
 
 def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, why: str) -> Transition:
@@ -90,7 +91,7 @@ def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, w
         steps=kept,
     )
     what = "preview" if request.preview else "rerun"
-    new = _pending(run, f"{what} of {old.run_id} by {who}: {why}")
+    new = pending(run, f"{what} of {old.run_id} by {who}: {why}")
     return replace(new, touched=tuple(kept))
 
 
@@ -111,13 +112,6 @@ def _unfinished(old: Run) -> set[str]:
         size = len(again)
         again |= {spec.step_id for spec in old.specs if again.intersection(spec.depends_on)}
     return again
-
-
-def _pending(run: Run, reason: str) -> Transition:
-    now = run.request.requested_at
-    new = replace(run, reason="waits for the start function", since=now, wake_at=now + RESEND_AFTER)
-    change = Change(now, "", 0, "", RunStatus.PENDING, reason)
-    return Transition(replace(new, expires_at=now + START_WITHIN), (StartRun(run.run_id),), (change,), header=True)
 
 
 def apply(run: Run, event: Event, now: datetime) -> Transition:
@@ -143,6 +137,7 @@ def _after_end(draft: Draft, event: Event) -> None:
         return
     if isinstance(event, RunAnnounced) or (isinstance(event, MessageDied) and not event.step_id):
         draft.set_run(wake_at=None)  # a dead letter is kept for people to look at; more of them would tell no more
+        settle_money(draft, event.cost_usd if isinstance(event, RunAnnounced) else None)
     elif isinstance(event, Swept) and draft.now >= wake_at:
         draft.set_run(wake_at=draft.now + RESEND_AFTER)
         draft.send(AnnounceRunFinished(draft.run.run_id))
@@ -153,7 +148,7 @@ def _on_announced(_draft: Draft, _event: RunAnnounced) -> None:
 
 
 def _on_validated(draft: Draft, event: RunValidated) -> None:
-    if draft.run.status is not RunStatus.PENDING:
+    if draft.run.status is not RunStatus.PENDING or draft.run.waits_for:
         return
     now, pipeline = draft.now, event.pipeline
     draft.move_run(RunStatus.VALIDATING, "its config is read and checked")
@@ -173,7 +168,7 @@ def _on_validated(draft: Draft, event: RunValidated) -> None:
 
 
 def _on_rejected(draft: Draft, event: RunRejected) -> None:
-    if draft.run.status is RunStatus.PENDING:
+    if draft.run.status is RunStatus.PENDING and not draft.run.waits_for:
         draft.move_run(RunStatus.VALIDATING, "its config is read and checked")
         draft.end_run(RunStatus.FAILED, event.error, error=event.error)
 
@@ -268,9 +263,11 @@ def _on_swept(draft: Draft, _event: Swept) -> None:
     run, now = draft.run, draft.now
     if run.expires_at and now >= run.expires_at:
         error = f"not finished within its time (it was {run.status}: {_open_reason(run)})"
+        if run.waits_for:
+            error = waited_too_long(run)
         draft.end_run(RunStatus.FAILED, error, error=error)
     elif run.status is RunStatus.PENDING:
-        if run.wake_at and now >= run.wake_at:
+        if not run.waits_for and run.wake_at and now >= run.wake_at:
             draft.log("", 0, run.status, run.status, "start sent again")
             draft.set_run(wake_at=now + RESEND_AFTER)
             draft.send(StartRun(run.run_id))
@@ -362,6 +359,8 @@ def _longest_step(spec: StepSpec) -> float:
 
 
 HANDLERS: Mapping[type[Event], Callable[[Draft, Any], None]] = {
+    RunAdmitted: on_admitted,
+    RunKeptWaiting: on_kept_waiting,
     RunValidated: _on_validated,
     RunRejected: _on_rejected,
     AttemptClaimed: _on_claimed,

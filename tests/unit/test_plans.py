@@ -57,12 +57,12 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     ("usage", "hit"),
     [
         (Usage(0, 0, 0, 0, 0, 0), None),
-        (Usage(1, 0, 0, 0, 0, 0), ("daily", 1, 1, 30)),
-        (Usage(1, 2, 3, 0, 0, 0), ("monthly", 2, 2, 30)),
-        (Usage(0, 0, 3, 0, 0, 0), ("concurrent", 3, 3, 30)),
+        (Usage(1, 0, 0, 0, 0, 0), ("daily", 1, 1, 30, 0)),
+        (Usage(1, 2, 3, 0, 0, 0), ("monthly", 2, 2, 30, 0)),
+        (Usage(0, 0, 3, 0, 0, 0), ("concurrent", 3, 3, 30, 0)),
     ],
 )
 def test_the_longest_lasting_limit_is_named_with_the_seconds_until_it_passes(
-    usage: Usage, hit: tuple[str, int, int, int] | None
+    usage: Usage, hit: tuple[str, int, int, int, int] | None
 ) -> None:
     assert exceeded(Limits("ACTIVE", 1, 2, 3), usage, NOW) == hit

@@ -51,10 +51,20 @@ CREATE TABLE dead_letters (
 CREATE TABLE usage (
   org_slug TEXT NOT NULL, period TEXT NOT NULL, admitted INTEGER NOT NULL DEFAULT 0,
   completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
+  spent INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (org_slug, period)
 ) WITHOUT ROWID;
 CREATE TABLE reservations (
-  org_slug TEXT NOT NULL, run_id TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (org_slug, run_id)
+  org_slug TEXT NOT NULL, run_id TEXT NOT NULL, route TEXT NOT NULL, expires_at INTEGER NOT NULL,
+  PRIMARY KEY (org_slug, run_id)
+) WITHOUT ROWID;
+CREATE TABLE waiting (
+  org_slug TEXT NOT NULL, run_id TEXT NOT NULL, route TEXT NOT NULL, waits_for TEXT NOT NULL,
+  backfill INTEGER NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (org_slug, run_id)
+) WITHOUT ROWID;
+CREATE TABLE turns (org_slug TEXT PRIMARY KEY, turn INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE costs (
+  org_slug TEXT NOT NULL, route TEXT NOT NULL, cost INTEGER NOT NULL, PRIMARY KEY (org_slug, route)
 ) WITHOUT ROWID;
 CREATE TABLE records (
   version INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, org_slug TEXT NOT NULL, name TEXT NOT NULL,

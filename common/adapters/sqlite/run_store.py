@@ -5,32 +5,21 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from copy import replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from decimal import Decimal
 
+from common.adapters.sqlite import quota
 from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.adapters.sqlite.database import Database, to_micros
 from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
-from common.domain.commands import SettleReservation
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
-from common.domain.quota import Limits, Usage, day_of, exceeded, month_of
-from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError
+from common.domain.queueing import Place, Queue
+from common.domain.quota import Limits, Usage
+from common.errors import ConflictingStateError, NotFoundError, RequestError, StaleRunError
 from common.ports import RunPage
 from common.topics import messages
-
-RESERVATION_GRACE = timedelta(minutes=5)
-"""A reservation outlives its run's ``expires_at`` by some sweeps: the sweep that ends the run settles it."""
-
-RESERVE = """
-UPDATE usage SET admitted = admitted + 1
-WHERE org_slug = :org AND period IN (:day, :month)
-  AND NOT EXISTS (SELECT 1 FROM usage WHERE org_slug = :org AND period = :day AND admitted >= :daily)
-  AND NOT EXISTS (SELECT 1 FROM usage WHERE org_slug = :org AND period = :month AND admitted >= :monthly)
-  AND (SELECT COUNT(*) FROM reservations WHERE org_slug = :org) < :concurrent
-"""
-"""Check and take in one statement: it changes both rows, or none when any limit is used up."""
-
 
 HEADER = "SELECT CASE version WHEN ? THEN NULL ELSE body END, version FROM runs WHERE run_id = ?"
 
@@ -73,23 +62,29 @@ class SqliteRunStore:
         self._open = OpenRuns()
 
     def create(self, new: Transition, limits: Limits) -> None:
-        run, now = new.run, new.run.request.requested_at
+        run, request = new.run, new.run.request
 
         def insert(db: sqlite3.Connection) -> Sequence[Delivery]:
-            self._reserve(db, run, limits, now)
-            db.execute(
-                "INSERT INTO runs (run_id, org_slug, route, status, requested_at, wake_at, version, body)"
+            added = db.execute(
+                "INSERT OR IGNORE INTO runs (run_id, org_slug, route, status, requested_at, wake_at, version, body)"
                 " VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
                 (
                     run.run_id,
-                    run.request.org_slug,
-                    run.request.route,
+                    request.org_slug,
+                    request.route,
                     run.status,
-                    to_micros(now),
+                    to_micros(request.requested_at),
                     _micros(run.wake_at),
                     encode_run(run),
                 ),
             )
+            if added.rowcount == 0:
+                raise ConflictingStateError(f"There is a run {run.run_id!r} already.")
+            if run.waits_for:
+                quota.check_queue(db, request.org_slug)
+            else:
+                quota.hold(db, run, limits, waited=False)
+            quota.carry_out(db, run, new.commands)
             for step_id in new.touched:
                 self._write_step(db, run, run.steps[step_id])
             self._log(db, new)
@@ -97,35 +92,6 @@ class SqliteRunStore:
 
         self._bus.sent(self._database.write(insert, durable=True))
         self._open.put(replace(run, version=1))
-
-    def _reserve(self, db: sqlite3.Connection, run: Run, limits: Limits, now: datetime) -> None:
-        org, day, month = run.request.org_slug, day_of(now), month_of(now)
-        db.execute("DELETE FROM reservations WHERE org_slug = ? AND expires_at <= ?", (org, to_micros(now)))
-        db.executemany(
-            "INSERT OR IGNORE INTO usage (org_slug, period) VALUES (?, ?)",
-            [(org, day), (org, month)],
-        )
-        taken = db.execute(
-            RESERVE,
-            {
-                "org": org,
-                "day": day,
-                "month": month,
-                "daily": limits.daily,
-                "monthly": limits.monthly,
-                "concurrent": limits.concurrent,
-            },
-        )
-        if taken.rowcount != 2:
-            hit = exceeded(limits, self._usage(db, org, now), now)
-            assert hit is not None, "the reservation was refused though no limit is used up"
-            name, value, used, retry_after_s = hit
-            raise QuotaExceededError(limit=name, value=value, used=used, retry_after_s=retry_after_s)
-        assert run.expires_at is not None
-        db.execute(
-            "INSERT INTO reservations (org_slug, run_id, expires_at) VALUES (?, ?, ?)",
-            (org, run.run_id, to_micros(run.expires_at + RESERVATION_GRACE)),
-        )
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
         db, known = self._database.connection(), self._open.get(run_id)
@@ -155,6 +121,13 @@ class SqliteRunStore:
         return found
 
     def commit(self, transition: Transition) -> Run:
+        return self._commit(transition, None)
+
+    def admit(self, transition: Transition, limits: Limits) -> Run:
+        return self._commit(transition, limits)
+
+    def _commit(self, transition: Transition, limits: Limits | None) -> Run:
+        """Store what the transition changed, and its messages; with ``limits``, hold the quota of a run that waited."""
         run = transition.run
 
         def update(db: sqlite3.Connection) -> tuple[Run, Sequence[Delivery]]:
@@ -164,13 +137,13 @@ class SqliteRunStore:
                 steps[step_id] = self._write_step(db, run, run.steps[step_id])
             stored = replace(run, version=version, steps=steps)
             self._log(db, transition)
-            for command in transition.commands:
-                if isinstance(command, SettleReservation):
-                    self._settle(db, run, command)
+            if limits is not None:
+                quota.hold(db, run, limits, waited=True)
+            quota.carry_out(db, run, transition.commands)
             return stored, self._bus.enqueue(db, messages(stored, transition.commands))
 
         ends = run.status.is_terminal and bool(transition.changes)
-        only_one = transition.header + len(transition.touched) == 1
+        only_one = transition.header + len(transition.touched) == 1 and limits is None
         stored, sent = self._database.write(update, durable=ends, fails_first=only_one)
         if transition.header:
             self._database.once_committed(lambda: self._open.put(stored))
@@ -185,9 +158,7 @@ class SqliteRunStore:
         )
         if updated.rowcount == 0:
             raise StaleRunError(f"Run {run.run_id} has changed since version {run.version} was read.")
-        if run.expires_at is not None:
-            slot = (to_micros(run.expires_at + RESERVATION_GRACE), run.request.org_slug, run.run_id)
-            db.execute("UPDATE reservations SET expires_at = ? WHERE org_slug = ? AND run_id = ?", slot)
+        quota.extend(db, run)
         return run.version + 1
 
     @staticmethod
@@ -218,18 +189,6 @@ class SqliteRunStore:
         query = "SELECT COUNT(*) FROM steps WHERE run_id = ? AND ended AND step_id IN (SELECT value FROM json_each(?))"
         count: int = db.execute(query, (run_id, wanted)).fetchone()[0]
         return count == len(step_ids)
-
-    @staticmethod
-    def _settle(db: sqlite3.Connection, run: Run, command: SettleReservation) -> None:
-        """Free the slot and count the outcome in the month that admitted the run."""
-        slot = (run.request.org_slug, command.run_id)
-        db.execute("DELETE FROM reservations WHERE org_slug = ? AND run_id = ?", slot)
-        outcome = command.outcome.value
-        at = run.request.requested_at
-        db.execute(
-            f"UPDATE usage SET {outcome} = {outcome} + 1 WHERE org_slug = ? AND period IN (?, ?)",  # noqa: S608
-            (run.request.org_slug, day_of(at), month_of(at)),
-        )
 
     @staticmethod
     def _log(db: sqlite3.Connection, transition: Transition) -> None:
@@ -281,24 +240,16 @@ class SqliteRunStore:
         return [change for (body,) in rows for change in decode_changes(body)]
 
     def usage(self, org_slug: str, now: datetime) -> Usage:
-        return self._usage(self._database.connection(), org_slug, now)
+        return quota.usage(self._database.connection(), org_slug, now)
 
-    @staticmethod
-    def _usage(db: sqlite3.Connection, org_slug: str, now: datetime) -> Usage:
-        counts = {
-            period: rest
-            for period, *rest in db.execute(
-                "SELECT period, admitted, completed, failed, cancelled FROM usage"
-                " WHERE org_slug = ? AND period IN (?, ?)",
-                (org_slug, day_of(now), month_of(now)),
-            )
-        }
-        live = db.execute(
-            "SELECT COUNT(*) FROM reservations WHERE org_slug = ? AND expires_at > ?", (org_slug, to_micros(now))
-        ).fetchone()[0]
-        nothing = (0, 0, 0, 0)
-        monthly, completed, failed, cancelled = counts.get(month_of(now), nothing)
-        return Usage(counts.get(day_of(now), nothing)[0], monthly, live, completed, failed, cancelled)
+    def queues(self, ended: Run | None = None) -> Sequence[Queue]:
+        return quota.queues(self._database.connection(), ended)
+
+    def place(self, run: Run) -> Place | None:
+        return quota.place(self._database.connection(), run)
+
+    def last_cost(self, org_slug: str, route: str) -> Decimal | None:
+        return quota.last_cost(self._database.connection(), org_slug, route)
 
 
 def _micros(at: datetime | None) -> int | None:
