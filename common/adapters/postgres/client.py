@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from common.adapters.postgres.dsn import connect_args
@@ -50,8 +51,8 @@ WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {TIMEOUTS}; SELECT pg
 """The transaction's id tells whether it was committed, should the answer be lost."""
 
 
-class _AgainError(Exception):
-    """The transaction was not committed, and may be tried again."""
+class AgainError(Exception):
+    """The transaction was not committed, and is to be tried again."""
 
 
 class _UnsureError(Exception):
@@ -95,8 +96,8 @@ class Postgres:
         for _ in range(TRIES):
             try:
                 return self._once(begin, does)
-            except _AgainError as error:
-                cause = error.__cause__
+            except AgainError as error:
+                cause = error
             # The connection is back in the pool meanwhile.
             time.sleep(random.uniform(0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -124,7 +125,7 @@ class Postgres:
                     raise
         except _UnsureError as unsure:
             if not self._was_committed(unsure.xid):
-                raise _AgainError from unsure
+                raise AgainError from unsure
         except psycopg.Error as error:
             raise self._translated(error) from error
         return result[0]
@@ -146,7 +147,7 @@ class Postgres:
             with self._opened().connection() as connection:
                 yield connection
         except PoolClosed as error:
-            raise _AgainError from error
+            raise AgainError from error
         except PoolTimeout as error:
             raise TransientError(
                 f"PostgreSQL ({self._setting}) gave no connection within {WAIT_S:.0f} s. Our log says why. Try again."
@@ -165,7 +166,7 @@ class Postgres:
 
         match error:
             case errors.SerializationFailure() | errors.DeadlockDetected():
-                return _AgainError(error)
+                return AgainError(error)
             case errors.LockNotAvailable():
                 return _busy("is asked for by too many at once", retry_after_s=1.0)
             case errors.QueryCanceled():
@@ -177,7 +178,7 @@ class Postgres:
                 )
             case errors.OperationalError() | errors.InternalError() | errors.InterfaceError():
                 logger.warning("PostgreSQL (%s) broke off: %s", self._setting, _short(error))
-                return _AgainError(error)
+                return AgainError(error)
         return PermanentError(f"PostgreSQL ({self._setting}) refused a statement: {_short(error)}")
 
 
@@ -209,6 +210,11 @@ def _open_pool(args: dict[str, Any], connections: int) -> "ConnectionPool[Any]":
         num_workers=2,
         open=True,
     )
+
+
+def utc(at: datetime) -> datetime:
+    """Return a stored time in UTC: it comes in the server's zone."""
+    return at.astimezone(UTC)
 
 
 def _last_value(cursor: "Cursor") -> str:
