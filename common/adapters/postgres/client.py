@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from common.adapters.postgres.dsn import connect_args
-from common.errors import ErrorKind, PermanentError, PipelineOpsError, TransientError
+from common.errors import ErrorKind, PermanentError, TransientError
 from common.logs import logger
 
 if TYPE_CHECKING:
@@ -168,9 +168,13 @@ class Postgres:
             case errors.SerializationFailure() | errors.DeadlockDetected():
                 return AgainError(error)
             case errors.LockNotAvailable():
-                return _busy("is asked for by too many at once", retry_after_s=1.0)
+                return TransientError(
+                    "PostgreSQL: what is to be changed is asked for by too many at once. Try again.",
+                    retry_after_s=1.0,
+                    kind=ErrorKind.CONFLICT,
+                )
             case errors.QueryCanceled():
-                return _busy("took too long")
+                return TransientError("PostgreSQL took too long to answer. Try again.")
             case errors.InsufficientPrivilege() | errors.UndefinedTable() | errors.InvalidSchemaName():
                 return PermanentError(
                     f"PostgreSQL ({self._setting}) lacks a table or a right: {_short(error)}. Apply "
@@ -223,10 +227,6 @@ def _last_value(cursor: "Cursor") -> str:
         pass
     row = cursor.fetchone()
     return "" if row is None else row[0]
-
-
-def _busy(what: str, *, retry_after_s: float = 0.0) -> PipelineOpsError:
-    return TransientError(f"PostgreSQL: what is to be read or written {what}. Try again.", retry_after_s=retry_after_s)
 
 
 def _short(error: Exception) -> str:
