@@ -304,6 +304,7 @@ def test_who_asks_while_another_takes_the_last_slot_is_refused(
     postgres: Postgres, postgres_database: TestDatabase, limits: Limits, first: Any, second: Any
 ) -> None:
     """The second one counts nothing before the first one's transaction has ended, though it began during it."""
+    postgres_database.sql("INSERT INTO pipeline_ops.turns VALUES ('*'), ('acme'), ('globex')")
     holds, may_end, refused = threading.Event(), threading.Event(), []
 
     def take(run: Run, then: Callable[[], object]) -> None:
@@ -348,6 +349,7 @@ def test_one_organisation_does_not_wait_for_another(
 ) -> None:
     create(adapter, 1)
     with psycopg.connect(postgres_database.owner) as other:
+        other.execute("INSERT INTO pipeline_ops.turns VALUES ('*')")
         other.execute("UPDATE pipeline_ops.turns SET turn = 0 WHERE org_slug = 'acme'")
         create(adapter, 2, org="globex")
 

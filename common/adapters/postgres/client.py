@@ -165,8 +165,6 @@ class Postgres:
         from psycopg import errors
 
         match error:
-            case errors.SerializationFailure() | errors.DeadlockDetected():
-                return AgainError(error)
             case errors.LockNotAvailable():
                 return TransientError(
                     "PostgreSQL: what is to be changed is asked for by too many at once. Try again.",
@@ -181,7 +179,8 @@ class Postgres:
                     "infra/supabase/migrations, and connect as the role that they make for it."
                 )
             case errors.OperationalError() | errors.InternalError() | errors.InterfaceError():
-                logger.warning("PostgreSQL (%s) broke off: %s", self._setting, _short(error))
+                # A deadlock, a restart, a connection that broke: nothing was committed.
+                logger.warning("PostgreSQL (%s) gave the transaction up: %s", self._setting, _short(error))
                 return AgainError(error)
         return PermanentError(f"PostgreSQL ({self._setting}) refused a statement: {_short(error)}")
 
