@@ -1,9 +1,11 @@
 """What a caller may ask of a run, checked. The same for HTTP, CLI and cron."""
 
+import json
 import re
 import uuid
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +16,7 @@ from common.errors import NotFoundError, RequestError, nearest
 ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
 RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
 ROUTE_PART = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 MAX_DAYS = 366
 EARLIEST = date(2000, 1, 1)
 
@@ -24,6 +27,10 @@ class InvalidFieldsError(RequestError):
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
         self.problems = dict(problems)
+
+
+QUEUE = Field(False, strict=True, description="Wait for a slot if there is none, in the place of a 429.")
+BACKFILL = Field(False, strict=True, description="This is a backfill: where runs wait, live work goes first.")
 
 
 class RunBody(BaseModel):
@@ -37,6 +44,8 @@ class RunBody(BaseModel):
     source: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$", description="Name of a file in the landing folder."
     )
+    queue: bool = QUEUE
+    backfill: bool = BACKFILL
 
 
 class ControlBody(BaseModel):
@@ -50,13 +59,18 @@ class ControlBody(BaseModel):
     preview: bool = Field(
         False, description="Of a rerun: run everything and write beside the tables, to look at first."
     )
+    queue: bool = QUEUE
+    backfill: bool = BACKFILL
+
+
+OF_RERUN = ("step", "preview", "queue", "backfill")
 
 
 def control_body(body: Any, *, of_rerun: bool = False) -> ControlBody:
     """Return the checked body, or raise InvalidFieldsError that names each bad field."""
     if not isinstance(body, dict):
         raise InvalidFieldsError({"body": 'must be a JSON object, e.g. {"by": "ana", "reason": "wrong dates"}'})
-    foreign = {} if of_rerun else {name: "goes with a rerun only." for name in ("step", "preview") if name in body}
+    foreign = {} if of_rerun else {name: "goes with a rerun only." for name in OF_RERUN if name in body}
     if foreign:
         raise InvalidFieldsError(foreign)
     try:
@@ -73,8 +87,33 @@ def new_run_id() -> str:
     return f"run_{uuid.uuid4().hex}"
 
 
-def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger: str) -> RunRequest:
-    """Return the checked request with a fresh run id, or raise InvalidFieldsError that names each bad field."""
+def run_identity(org_slug: str, idempotency_key: str | None, asked: Any) -> tuple[str, str]:
+    """Return the id of the run to be made and the fingerprint of what is asked for, as plain JSON data.
+
+    The caller's key makes both: the same key of an organisation is the same run, which the store makes once, and the
+    fingerprint tells whether it is asked for the same thing again. Without a key it is a run of its own. The key is
+    what the HTTP header ``Idempotency-Key`` says, None if there is none; raises InvalidFieldsError for one that is not
+    1 to 255 visible ASCII characters.
+    """
+    if idempotency_key is None:
+        return new_run_id(), ""
+    if not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise InvalidFieldsError({"Idempotency-Key": "must be 1 to 255 visible ASCII characters, without spaces."})
+    run_id = f"run_{_digest([org_slug, idempotency_key])[:32]}"
+    return run_id, _digest(asked)
+
+
+def _digest(asked: Any) -> str:
+    return sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def run_request(
+    org_slug: str, route: str, body: Any, *, now: datetime, trigger: str, idempotency_key: str | None = None
+) -> RunRequest:
+    """Return the checked request, or raise InvalidFieldsError that names each bad field.
+
+    Its run id is fresh, or that of ``idempotency_key`` (see ``run_identity``).
+    """
     if not ORG_SLUG.match(org_slug):
         raise NotFoundError(f"There is no organisation {org_slug!r}.")
     if not isinstance(body, dict):
@@ -88,8 +127,10 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
     start = checked.start_date or checked.end_date or today - timedelta(days=1)
     end = checked.end_date or start
     _check_dates(start, end, today)
+    # As it was asked for: "yesterday" is the same request tomorrow.
+    run_id, fingerprint = run_identity(org_slug, idempotency_key, [route, checked.model_dump(mode="json")])
     return RunRequest(
-        run_id=new_run_id(),
+        run_id=run_id,
         org_slug=org_slug,
         route=route,
         start_date=start,
@@ -98,6 +139,9 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
         trigger=trigger,
         credential_id=checked.credential_id,
         source=checked.source,
+        queue=checked.queue,
+        backfill=checked.backfill,
+        fingerprint=fingerprint,
     )
 
 

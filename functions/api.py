@@ -51,7 +51,15 @@ def rerun(org: str, run_id: str) -> tuple[Response, int]:
     """Start a new run of an ended one: what did not succeed and what depends on it, one step alone, or a preview."""
     _query()
     body = control_body(_body(), of_rerun=True)
-    run = engine().rerun(_run(org, run_id), only=body.step, who=body.by, why=body.reason, preview=body.preview)
+    run = engine().rerun(
+        _run(org, run_id),
+        only=body.step,
+        who=body.by,
+        why=body.reason,
+        preview=body.preview,
+        queue=body.queue,
+        backfill=body.backfill,
+    )
     return _accepted(run)
 
 
@@ -89,9 +97,10 @@ def skip(org: str, run_id: str, step_id: str) -> Response:
 
 @routes.get("/pipelines/status/<org>/<run_id>")
 def status(org: str, run_id: str) -> Response:
-    """Return a run and its steps as they are now."""
+    """Return a run and its steps as they are now; of one that waits, its place in the queue."""
     _query()
-    return jsonify(run_view(_run(org, run_id)))
+    run = _run(org, run_id)
+    return jsonify(run_view(run, engine().store.place(run) if run.waits_for else None))
 
 
 @routes.get("/pipelines/history/<org>")

@@ -9,12 +9,13 @@ from typing import Any
 from common.domain.draft import RESEND_AFTER, Change
 from common.domain.model import Run, Step, StepStatus
 from common.domain.plan import blocked_by, map_of
+from common.domain.queueing import Place
 from common.ports import LogLine
 from common.preview_diff import TableDiff
 
 
-def run_view(run: Run) -> dict[str, Any]:
-    """Return a run with its steps."""
+def run_view(run: Run, place: Place | None = None) -> dict[str, Any]:
+    """Return a run with its steps. ``place`` is where it stands in its organisation's queue, if it waits there."""
     request = run.request
     return {
         "run_id": run.run_id,
@@ -37,9 +38,37 @@ def run_view(run: Run) -> dict[str, Any]:
         "ended_at": _time(run.ended_at),
         "since": _time(run.since),
         "until": _time(run.expires_at),
+        "admitted_at": _time(run.admitted_at),
+        "queue": _queue(run, place),
+        "money": _money(run),
         "seconds": _seconds(run.started_at, run.ended_at),
         "rows": sum(step.receipt.rows for step in run.steps.values() if map_of(step.step_id) is None),
         "steps": [step_view(run, step) for step in run.steps.values()],
+    }
+
+
+def _queue(run: Run, place: Place | None) -> dict[str, Any] | None:
+    """Return what a run waits for and where it stands; None of a run that does not wait."""
+    if not run.waits_for:
+        return None
+    number, of = place or (None, None)
+    return {
+        "waits_for": run.waits_for,
+        "place": number,
+        "of": of,
+        "backfill": run.request.backfill,
+        "until": _time(run.expires_at),
+    }
+
+
+def _money(run: Run) -> dict[str, Any] | None:
+    """Return what a run was estimated to cost and has cost; None where the plan does not limit money."""
+    if run.estimate is None:
+        return None
+    return {
+        "estimated_usd": f"{run.estimate.usd:f}",
+        "estimated_from": run.estimate.source,
+        "cost_usd": None if run.cost_usd is None else f"{run.cost_usd:f}",
     }
 
 

@@ -12,7 +12,8 @@ from google.api_core import exceptions
 from google.cloud.firestore_v1.batch import WriteBatch
 
 from common.adapters.google.firestore_client import Firestore, Operations, version
-from common.adapters.google.firestore_documents import KEPT_DAYS, KEPT_MONTHS, Book, change_entries, read_changes
+from common.adapters.google.firestore_documents import change_entries, read_changes
+from common.adapters.google.firestore_quota import KEPT_DAYS, KEPT_MONTHS, Book
 from common.adapters.google.firestore_store import FirestoreRunStore
 from common.domain import transitions
 from common.domain.draft import Change, Transition
@@ -200,10 +201,10 @@ def test_changes_keep_the_order_of_each_document_though_clocks_differ() -> None:
 
 
 def test_the_usage_forgets_what_is_long_past() -> None:
-    book, at = Book({}, {}, {}), T0
+    book, at = Book.read(None), T0
     for _ in range(800):
         at += timedelta(days=1)
-        book = book.admitting(replace(new_run().run, request=replace(new_run().run.request, requested_at=at)))
+        book = book.admitting(replace(new_run().run, admitted_at=at))
     assert (len(book.days), len(book.months)) == (KEPT_DAYS, KEPT_MONTHS)
     assert book.usage(at).daily == 1 and min(book.days) > (at - timedelta(days=KEPT_DAYS)).strftime("%Y-%m-%d")
 

@@ -96,11 +96,17 @@ class Firestore:
         self._operations.count(reads=1)
         return int(found[0][0].value)
 
-    def write(self, fill: Callable[[Any], None], applied: Callable[[], int | None] = lambda: None) -> int:
+    def write(
+        self,
+        fill: Callable[[Any], None],
+        applied: Callable[[], int | None] = lambda: None,
+        told: Callable[[Sequence[Any]], None] = lambda _results: None,
+    ) -> int:
         """Commit one atomic batch that ``fill`` fills; return the version that its documents have after.
 
         A try that got no answer may have been applied all the same, and makes the next one fail its preconditions:
-        then ``applied`` is asked for the version that this very write has made. Raises NotAppliedError.
+        then ``applied`` is asked for the version that this very write has made, and nobody is ``told`` the results.
+        Raises NotAppliedError.
         """
         from google.api_core import exceptions
 
@@ -124,6 +130,7 @@ class Firestore:
                 unsure = True
                 raise
             self._operations.count(writes=size)
+            told(results)
             return version(results[0].update_time or batch.commit_time)  # a delete has no update time
 
         return self._tried("write", once)

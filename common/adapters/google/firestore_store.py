@@ -5,9 +5,10 @@ messages are published after it, because Firestore and Pub/Sub share no transact
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import batched
 from typing import Any
 
@@ -21,24 +22,22 @@ from common.adapters.google.firestore_client import (
     where,
 )
 from common.adapters.google.firestore_documents import (
-    Book,
     change_entries,
     decode_cursor,
     encode_cursor,
     fixed_run_fields,
-    held_until,
-    moves_reservation,
     read_changes,
     read_run,
     read_steps,
     run_fields,
     step_fields,
 )
-from common.domain.commands import SettleReservation
+from common.adapters.google.firestore_quota import Fill, FirestoreQuota
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import whole
-from common.domain.quota import Limits, Usage, exceeded, month_of
+from common.domain.queueing import Place, Queue
+from common.domain.quota import Limits, Usage
 from common.errors import (
     ConflictingStateError,
     ErrorKind,
@@ -71,57 +70,80 @@ class FirestoreRunStore:
         operations: Operations | None = None,
     ) -> None:
         self._firestore = Firestore(project_id, emulator_host, operations)
+        self._quota = FirestoreQuota(self._firestore)
         self._bus = bus
 
     def create(self, new: Transition, limits: Limits) -> None:
-        run, commit = new.run, uuid.uuid4().hex
-        for _ in pauses(ADMIT_TRIES, ADMIT_PAUSE_S):
-            try:
-                self._admit(new, limits, commit)
-                break
-            except NotAppliedError:  # another run of the organisation was admitted or ended meanwhile
-                continue
-        else:
-            raise TransientError(
-                f"The quota of {run.request.org_slug} is asked for by too many runs at once. Try again.",
-                retry_after_s=1.0,
-                kind=ErrorKind.CONFLICT,
-            )
+        run, commit, entries = new.run, uuid.uuid4().hex, change_entries(new)
+        run_ref = self._run(run.run_id)
+
+        def fill(batch: Any) -> None:
+            changes = entries.get("", [])
+            batch.create(run_ref, {**fixed_run_fields(run), **run_fields(run, commit), "changes": changes})
+            for step_id in new.touched:
+                self._fill_step(batch, run.run_id, run.steps[step_id], entries.get(step_id, []), commit)
+
+        def exists() -> None:
+            if self._firestore.get(run_ref, fields=["__name__"]):
+                raise ConflictingStateError(f"There is a run {run.run_id!r} already.")
+
+        def take() -> Fill:
+            return self._quota.enqueue(run) if run.waits_for else self._quota.hold(run, limits, waited=False)
+
+        self._write_with(take, fill, lambda: self._made_by(commit, [run_ref]), exists)
         try:
             self._publish(run, new)
         except PipelineOpsError as error:
             # The run is stored and holds its slot: told that it failed, the caller would ask for a second one.
             logger.warning("Run %s is stored, its message is left to the sweep: %s", run.run_id, error)
 
-    def _admit(self, new: Transition, limits: Limits, commit: str) -> None:
-        """Count the run and store it, if the limits allow. Raises NotAppliedError if the usage changed meanwhile."""
-        run, now = new.run, new.run.request.requested_at
-        usage_ref, run_ref = self._usage(run.request.org_slug), self._run(run.run_id)
-        stored = self._firestore.get(usage_ref).get(usage_ref.path)
-        book = Book.read(stored)
-        hit = exceeded(limits, book.usage(now), now)
-        if hit is not None:
-            name, value, used, retry_after_s = hit
-            raise QuotaExceededError(limit=name, value=value, used=used, retry_after_s=retry_after_s)
-        entries = change_entries(new)
+    def _write_with(
+        self, take: Callable[[], Fill], fill: Fill, applied: Callable[[], int | None], check: Callable[[], None]
+    ) -> int:
+        """Write what ``fill`` adds together with the quota, or place in the queue, that is there; return the version.
+
+        ``check`` raises what is wrong with the run itself: it is asked before a limit is named, and when the batch was
+        refused. Otherwise another run of the organisation was admitted or ended meanwhile, and it is tried again.
+        """
+        for _ in pauses(ADMIT_TRIES, ADMIT_PAUSE_S):
+            try:
+                taking = take()
+            except QuotaExceededError:
+                check()
+                raise
+
+            def both(batch: Any, taking: Fill = taking) -> None:
+                fill(batch)
+                taking(batch)
+
+            try:
+                return self._firestore.write(both, applied)
+            except NotAppliedError:
+                check()
+        raise TransientError(
+            "The quota is asked for by too many runs at once. Try again.", retry_after_s=1.0, kind=ErrorKind.CONFLICT
+        )
+
+    def admit(self, transition: Transition, limits: Limits) -> Run:
+        run, commit, entries = transition.run, uuid.uuid4().hex, change_entries(transition)
+        run_ref = self._run(run.run_id)
 
         def fill(batch: Any) -> None:
-            fields = book.admitting(run).fields()
-            if stored is None:
-                batch.create(usage_ref, fields)
-            else:
-                batch.update(usage_ref, fields, option=unchanged_since(version(stored.update_time)))
-            changes = entries.get("", [])
-            batch.create(run_ref, {**fixed_run_fields(run), **run_fields(run, commit), "changes": changes})
-            for step_id in new.touched:
-                self._fill_step(batch, run.run_id, run.steps[step_id], entries.get(step_id, []), commit)
+            self._fill_run(batch, run, entries.get("", []), commit)
+            self._quota.leave(batch, run, transition, limits)
 
-        try:
-            self._firestore.write(fill, lambda: self._made_by(commit, [run_ref]))
-        except NotAppliedError as error:
-            if error.exists and stored is not None:
-                raise ConflictingStateError(f"There is a run {run.run_id!r} already.") from None
-            raise
+        def stale() -> None:
+            found = self._firestore.get(run_ref, fields=["__name__"]).values()
+            if not any(version(one.update_time) == run.version for one in found):
+                raise StaleRunError(f"Run {run.run_id} has changed since it was read.")
+
+        def take() -> Fill:
+            return self._quota.hold(run, limits, waited=True)
+
+        made = self._write_with(take, fill, lambda: self._made_by(commit, [run_ref]), stale)
+        stored = replace(run, version=made)
+        self._publish(stored, transition)
+        return stored
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
         run_ref = self._run(run_id)
@@ -144,27 +166,28 @@ class FirestoreRunStore:
         run, commit, entries = transition.run, uuid.uuid4().hex, change_entries(transition)
         touched = [run.steps[step_id] for step_id in transition.touched]
         run_ref = self._run(run.run_id)
-        settled = [command for command in transition.commands if isinstance(command, SettleReservation)]
+        hears: list[Callable[[Sequence[Any]], None]] = []
 
         def fill(batch: Any) -> None:
             if transition.header:
-                fields = {**run_fields(run, commit), **_appended(entries.get("", []))}
-                batch.update(run_ref, fields, option=unchanged_since(run.version))
+                self._fill_run(batch, run, entries.get("", []), commit)
             for step in touched:
                 self._fill_step(batch, run.run_id, step, entries.get(step.step_id, []), commit)
-            # The organisation's usage is changed blindly, without a reading or a precondition.
-            for command in settled:
-                batch.set(self._usage(run.request.org_slug), _settled(run, command), merge=True)
-            if moves_reservation(transition):
-                batch.set(self._usage(run.request.org_slug), {"reservations": held_until(run)}, merge=True)
+            hears[:] = [self._quota.carry_out(batch, transition)]
 
         references = [run_ref] * transition.header + [self._step(run.run_id, step.step_id) for step in touched]
         try:
-            made = self._firestore.write(fill, lambda: self._made_by(commit, references))
+            made = self._firestore.write(
+                fill, lambda: self._made_by(commit, references), lambda results: hears[0](results)
+            )
         except NotAppliedError as error:
             raise StaleRunError(f"Run {run.run_id} has changed since it was read: {error}") from error
         steps = {**run.steps, **{step.step_id: replace(step, version=made) for step in touched}}
         return replace(run, steps=steps, version=made if transition.header else run.version)
+
+    def _fill_run(self, batch: Any, run: Run, entries: list[str], commit: str) -> None:
+        fields = {**run_fields(run, commit), **_appended(entries)}
+        batch.update(self._run(run.run_id), fields, option=unchanged_since(run.version))
 
     def _fill_step(self, batch: Any, run_id: str, step: Step, entries: list[str], commit: str) -> None:
         reference, fields = self._step(run_id, step.step_id), step_fields(run_id, step, commit)
@@ -253,8 +276,16 @@ class FirestoreRunStore:
         return read_changes(one.get("changes") for one in found)
 
     def usage(self, org_slug: str, now: datetime) -> Usage:
-        reference = self._usage(org_slug)
-        return Book.read(self._firestore.get(reference).get(reference.path)).usage(now)
+        return self._quota.usage(org_slug, now)
+
+    def queues(self, ended: Run | None = None) -> Sequence[Queue]:
+        return self._quota.queues(ended)
+
+    def place(self, run: Run) -> Place | None:
+        return self._quota.place(run)
+
+    def last_cost(self, org_slug: str, route: str) -> Decimal | None:
+        return self._quota.last_cost(org_slug, route)
 
     def _run(self, run_id: str) -> Any:
         return self._firestore.document("runs", run_id)
@@ -265,9 +296,6 @@ class FirestoreRunStore:
     def _step(self, run_id: str, step_id: str) -> Any:
         return self._firestore.document("runs", run_id, "steps", step_id)
 
-    def _usage(self, org_slug: str) -> Any:
-        return self._firestore.document("usage", org_slug)
-
 
 def _appended(entries: list[str]) -> Mapping[str, Any]:
     """Return the update that adds these changes to a document."""
@@ -275,12 +303,3 @@ def _appended(entries: list[str]) -> Mapping[str, Any]:
 
     array_union: Any = ArrayUnion  # untyped
     return {"changes": array_union(entries)} if entries else {}
-
-
-def _settled(run: Run, command: SettleReservation) -> Mapping[str, Any]:
-    """Return the update that frees the slot and counts the outcome in the month that admitted the run."""
-    from google.cloud.firestore import DELETE_FIELD, Increment
-
-    increment: Any = Increment  # untyped
-    counts = {str(command.outcome): increment(1)}
-    return {"months": {month_of(run.request.requested_at): counts}, "reservations": {command.run_id: DELETE_FIELD}}
