@@ -84,7 +84,7 @@ def postgres_database(postgres_server: PostgresServer) -> Iterator[TestDatabase]
 
 @pytest.fixture
 def postgres(postgres_database: TestDatabase) -> Iterator[Postgres]:
-    """The client on a fresh database, as the role that keeps runs."""
-    client = Postgres(postgres_database.runner, "PIPELINE_OPS_POSTGRES_DSN")
+    """The client on a fresh database, as the role that keeps runs. More of its threads meet there than in service."""
+    client = Postgres(postgres_database.runner, "PIPELINE_OPS_POSTGRES_DSN", connections=16)
     yield client
     client.close()

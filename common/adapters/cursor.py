@@ -1,14 +1,11 @@
 """The cursor of a page of runs: the time and the id of the last one on it."""
 
 import json
-import re
 from datetime import UTC, datetime
 
 from common.domain.model import Run
 from common.errors import RequestError
-
-USUAL_ID = re.compile(r"(?!__)[\w\[\]-]{1,500}", re.ASCII)
-"""What a run's id may be made of. Cursors come from outside."""
+from common.request import RUN_ID
 
 
 def encode_cursor(run: Run) -> str:
@@ -20,7 +17,7 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
     """Return (requested_at, run id) of a cursor that ``encode_cursor`` made. Raises RequestError."""
     try:
         at, run_id = json.loads(cursor)
-        if not USUAL_ID.fullmatch(run_id):
+        if not RUN_ID.fullmatch(run_id):
             raise ValueError(run_id)
         return datetime.fromisoformat(at).astimezone(UTC), run_id
     except (ValueError, TypeError, OverflowError) as error:

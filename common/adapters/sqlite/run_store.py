@@ -8,6 +8,7 @@ from copy import replace
 from datetime import datetime
 from decimal import Decimal
 
+from common.adapters.cursor import decode_cursor, encode_cursor
 from common.adapters.sqlite import quota
 from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.adapters.sqlite.database import Database, to_micros
@@ -17,7 +18,7 @@ from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
-from common.errors import ConflictingStateError, NotFoundError, RequestError, StaleRunError
+from common.errors import ConflictingStateError, NotFoundError, StaleRunError
 from common.ports import RunPage
 from common.topics import messages
 
@@ -220,7 +221,8 @@ class SqliteRunStore:
         route: str | None = None,
         status: str | None = None,
     ) -> RunPage:
-        at, run_id = _decode_cursor(cursor)
+        after = decode_cursor(cursor) if cursor is not None else None
+        at, run_id = (to_micros(after[0]), after[1]) if after else (2**62, "")
         rows = (
             self._database.connection()
             .execute(
@@ -232,7 +234,7 @@ class SqliteRunStore:
             .fetchall()
         )
         runs = tuple(self.load(row[0]) for row in rows[:limit])
-        return RunPage(runs, _encode_cursor(runs[-1]) if len(rows) > limit else None)
+        return RunPage(runs, encode_cursor(runs[-1]) if len(rows) > limit else None)
 
     def changes(self, run_id: str) -> Sequence[Change]:
         query = "SELECT body FROM changes WHERE run_id = ? ORDER BY number"
@@ -254,19 +256,3 @@ class SqliteRunStore:
 
 def _micros(at: datetime | None) -> int | None:
     return None if at is None else to_micros(at)
-
-
-def _encode_cursor(run: Run) -> str:
-    return json.dumps([to_micros(run.request.requested_at), run.run_id])
-
-
-def _decode_cursor(cursor: str | None) -> tuple[int, str]:
-    if cursor is None:
-        return 2**62, ""
-    try:
-        at, run_id = json.loads(cursor)
-        return int(at), str(run_id)
-    except (ValueError, TypeError) as error:
-        raise RequestError(
-            "cursor: not one that this API gave out; leave it away to start at the newest run."
-        ) from error
