@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from common.paths import PROJECT_ROOT
 from tests.postgres_fixtures import MIGRATIONS, TestDatabase, migrate
 from tests.postgres_server import PostgresServer
 
@@ -129,6 +130,13 @@ def test_what_can_not_be_right_is_refused(postgres_database: TestDatabase, state
     postgres_database.sql(*ALL)
     with pytest.raises(errors.IntegrityError):
         postgres_database.sql(statement)
+
+
+def test_the_statements_of_the_documentation_make_an_organisation_that_may_run(postgres_database: TestDatabase) -> None:
+    (block,) = re.findall(r"```sql\n(.*?)```", (PROJECT_ROOT / "docs" / "plans.md").read_text(), re.DOTALL)
+    statements = [one for one in block.split(";\n") if one.strip() and "PASSWORD" not in one]
+    select = "SELECT org_slug, status, daily, money_usd FROM pipeline_ops.organisation_limits"
+    assert postgres_database.sql(*statements, select) == [("acme_corp", "ACTIVE", 2000, 500)]
 
 
 def test_nobody_can_subscribe_to_a_plan_without_limits(postgres_database: TestDatabase) -> None:
