@@ -128,7 +128,8 @@ def run_request(
     end = checked.end_date or start
     _check_dates(start, end, today)
     # As it was asked for: "yesterday" is the same request tomorrow.
-    run_id, fingerprint = run_identity(org_slug, idempotency_key, [route, checked.model_dump(mode="json")])
+    asked = [route, checked.model_dump(mode="json", exclude_defaults=True)]
+    run_id, fingerprint = run_identity(org_slug, idempotency_key, asked)
     return RunRequest(
         run_id=run_id,
         org_slug=org_slug,
