@@ -103,6 +103,7 @@ class Postgres:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             if time.monotonic() > deadline:
                 break
+        logger.warning("PostgreSQL (%s) gave a transaction up for good: %s", self._setting, cause.__cause__ or cause)
         raise TransientError(
             "PostgreSQL lost the transaction again and again: too many write the same, or it is restarting. Try again.",
             kind=ErrorKind.CONFLICT,
@@ -161,7 +162,7 @@ class Postgres:
             return self._pool
 
     def _translated(self, error: "psycopg.Error") -> Exception:
-        """Return what to raise in the place of the driver's error, whose text may show rows or a host."""
+        """Return what to raise in the place of the driver's error."""
         from psycopg import errors
 
         match error:
@@ -180,7 +181,7 @@ class Postgres:
                 )
             case errors.OperationalError() | errors.InternalError() | errors.InterfaceError():
                 # A deadlock, a restart, a connection that broke: nothing was committed.
-                logger.warning("PostgreSQL (%s) gave the transaction up: %s", self._setting, _short(error))
+                logger.info("PostgreSQL (%s) gave a transaction up: %s", self._setting, _short(error))
                 return AgainError(error)
         return PermanentError(f"PostgreSQL ({self._setting}) refused a statement: {_short(error)}")
 
@@ -228,6 +229,7 @@ def _last_value(cursor: "Cursor") -> str:
     return "" if row is None else row[0]
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
+def _short(error: "psycopg.Error") -> str:
+    """Return what went wrong in a line, without the rows that DETAIL shows."""
+    text = " ".join((error.diag.message_primary or str(error)).split())
     return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"
