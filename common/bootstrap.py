@@ -8,6 +8,7 @@ from functools import cache
 
 from common.attempt import AttemptRunner
 from common.audit import Audit
+from common.cached_plans import CachedPlans
 from common.config.hosts import load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
@@ -22,12 +23,14 @@ from common.keys import Keys
 from common.meta.archive import WarehouseArchive
 from common.notification_settings import SettingsBook
 from common.notifications import Notifications
-from common.ports import EventBus, Records, RunLogs, RunStore, Warehouse
+from common.ports import EventBus, PlanLimits, Records, RunLogs, RunStore, Warehouse
 from common.sealing import NoKey, Sealer
-from common.settings import Settings
+from common.settings import POSTGRES_DSN, SUPABASE_DSN, Settings
 
 STORE_FILE = "pipeline-ops.db"
 KEY_FILE = "credentials.key"
+PLAN_CONNECTIONS = 2
+"""Most requests need none: limits are cached."""
 
 Clock = Callable[[], datetime]
 Adapters = tuple[RunStore, EventBus, RunLogs, Records]
@@ -56,7 +59,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     """Return an engine on the adapters that the settings name."""
     clock = now or _utc_now
     its_warehouse = cache(lambda: warehouse(settings))
-    store, bus, logs, records = (_google if settings.store == "google" else _sqlite)(settings, clock)
+    store, bus, logs, records = STACKS[settings.store](settings, clock)
     sealer, audit, configs = _sealer(settings), Audit(records, clock), ConfigTree(settings.configs)
     credentials = SealedCredentials(records, sealer)
     book = SettingsBook(records, sealer, audit, clock, lambda: load_hosts(settings.configs), configs.find)
@@ -65,7 +68,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         store=store,
         bus=bus,
         logs=logs,
-        plans=YamlPlans(settings.configs),
+        plans=_plans(settings, clock),
         records=records,
         credentials=credentials,
         audit=audit,
@@ -121,6 +124,32 @@ def _invokers(settings: Settings) -> Invokers:
 
     is_set = bool(settings.audiences and settings.invokers)
     return Invokers(settings.invoker_token, tokens if is_set else None)
+
+
+def _postgres(settings: Settings, clock: Clock) -> Adapters:
+    from common.adapters.google.pubsub import PubSubBus
+    from common.adapters.postgres.client import Postgres
+    from common.adapters.postgres.logs import PostgresLogs
+    from common.adapters.postgres.records import PostgresRecords
+    from common.adapters.postgres.run_store import PostgresRunStore
+
+    assert settings.postgres_dsn is not None
+    database = Postgres(settings.postgres_dsn, POSTGRES_DSN)
+    bus = PubSubBus(settings.project_id, settings.pubsub_host, clock)
+    return PostgresRunStore(database, bus), bus, PostgresLogs(database), PostgresRecords(database)
+
+
+STACKS = {"sqlite": _sqlite, "google": _google, "postgres": _postgres}
+
+
+def _plans(settings: Settings, clock: Clock) -> PlanLimits:
+    if settings.supabase_dsn is None:
+        return YamlPlans(settings.configs)
+    from common.adapters.postgres.client import Postgres
+    from common.adapters.postgres.plans import PostgresPlans
+
+    database = Postgres(settings.supabase_dsn, SUPABASE_DSN, connections=PLAN_CONNECTIONS)
+    return CachedPlans(PostgresPlans(database), clock)
 
 
 def _sealer(settings: Settings) -> Sealer:

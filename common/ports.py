@@ -180,7 +180,7 @@ class PlanLimits(Protocol):
     """Where an organisation's plan is known."""
 
     def limits(self, org_slug: str) -> Limits:
-        """Return the organisation's limits, or raise NotFoundError."""
+        """Return the organisation's limits; raise NotFoundError, or TransientError if they can't be known now."""
 
 
 @dataclass(frozen=True, slots=True)

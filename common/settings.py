@@ -11,9 +11,11 @@ from common.paths import configs_dir
 
 PROVIDER_URL = re.compile(r"^PIPELINE_OPS_PROVIDER_URL_([A-Z0-9_]+)$")
 PROJECT = re.compile(r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
-STORES = ("sqlite", "google")
+STORES = ("sqlite", "google", "postgres")
 KMS_KEY = re.compile(r"projects/[^/\s]+/locations/[^/\s]+/keyRings/[^/\s]+/cryptoKeys/[^/\s]+")
 MIN_TOKEN_CHARS = 32
+SUPABASE_DSN = "PIPELINE_OPS_SUPABASE_DSN"
+POSTGRES_DSN = "PIPELINE_OPS_POSTGRES_DSN"
 ENVIRONMENT = re.compile(r"^[a-z][a-z0-9_]{0,19}$")
 
 
@@ -23,7 +25,9 @@ class Settings:
 
     ``provider_urls`` replaces base URLs of ``configs/system/providers.yml`` by provider key: how an operator points
     a stack at a sandbox. Neither a pipeline's config nor a request can. ``store`` is where runs and messages live:
-    ``sqlite``, or ``google`` for Firestore and Pub/Sub (the hosts are those of emulators; None is the cloud).
+    ``sqlite``, or ``google`` for Firestore and Pub/Sub (the hosts are those of emulators; None is the cloud), or
+    ``postgres`` for the database of ``postgres_dsn`` and Pub/Sub. With ``supabase_dsn`` plans come from that database
+    instead of ``configs/system/plans.yml``. Both hold passwords, so neither is shown with the settings.
     ``archive``: ended runs are kept in the tables ``org_meta_*`` of BigQuery. ``operator_token`` opens the API for
     every organisation, like a key of scope admin: local stacks make one when they start, the cloud has none.
     ``invoker_token`` is what a local stack calls its own functions with, never set from outside; in the cloud they
@@ -41,6 +45,8 @@ class Settings:
     store: str = "sqlite"
     firestore_host: str | None = None
     pubsub_host: str | None = None
+    supabase_dsn: str | None = field(default=None, repr=False)
+    postgres_dsn: str | None = field(default=None, repr=False)
     provider_urls: Mapping[str, str] = field(default_factory=dict)
     archive: bool = True
     operator_token: str | None = field(default=None, repr=False)
@@ -63,6 +69,8 @@ class Settings:
             store=environ.get("PIPELINE_OPS_STORE", "sqlite"),
             firestore_host=environ.get("FIRESTORE_EMULATOR_HOST") or None,
             pubsub_host=environ.get("PUBSUB_EMULATOR_HOST") or None,
+            supabase_dsn=environ.get(SUPABASE_DSN) or None,
+            postgres_dsn=environ.get(POSTGRES_DSN) or None,
             provider_urls={
                 match[1].lower(): value for name, value in environ.items() if (match := PROVIDER_URL.match(name))
             },
@@ -90,19 +98,22 @@ class Settings:
                 f"PIPELINE_OPS_STORE: {settings.store!r} must be one of {', '.join(STORES)}."
                 f"{nearest(settings.store, STORES)}"
             )
+        if settings.store == "postgres" and settings.postgres_dsn is None:
+            raise ConfigError(f"{POSTGRES_DSN}: must be set where PIPELINE_OPS_STORE is postgres (docs/plans.md).")
         if not ENVIRONMENT.match(settings.environment):
             raise ConfigError(f"PIPELINE_OPS_ENV: {settings.environment!r} must be lower-case letters, digits, '_'.")
         return settings
 
     @property
+    def is_cloud(self) -> bool:
+        """Whether runs and messages are in the cloud: in no file, and on nobody's emulators."""
+        emulator = {"google": self.firestore_host, "postgres": self.pubsub_host}
+        return self.store in emulator and emulator[self.store] is None
+
+    @property
     def keeps_runs(self) -> bool:
         """Whether ended runs are kept in BigQuery: there is one, and nobody has switched it off."""
         return self.archive and (self.bigquery_url is not None or self.is_cloud)
-
-    @property
-    def is_cloud(self) -> bool:
-        """Whether the store is Google's own, and no emulator."""
-        return self.store == "google" and self.firestore_host is None
 
     @property
     def landing(self) -> Path:

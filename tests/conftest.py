@@ -11,6 +11,7 @@ from common.paths import PROJECT_ROOT
 from common.processors import registry
 from infra.local.emulator import BigQueryEmulator
 from tests.google_fixtures import google_emulators, google_project  # noqa: F401 - fixtures
+from tests.postgres_fixtures import postgres, postgres_database, postgres_server  # noqa: F401 - fixtures
 
 PROJECT = "pipeline-ops-test"
 SHARED = PROJECT_ROOT.parent / "shared" / "data"

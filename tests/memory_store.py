@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import count
 
-from common.adapters.google.firestore_documents import decode_cursor, encode_cursor
+from common.adapters.cursor import decode_cursor, encode_cursor
 from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step

@@ -28,7 +28,8 @@ class Limits:
 
     ``money_usd`` is what its runs of a UTC month may cost, ``pipeline`` how many of its runs of the pipeline in
     question may be live, ``global_concurrent`` how many of all organisations; None: no such limit. ``weight`` is its
-    share of the slots that come free while others wait too.
+    share of the slots that come free while others wait too. ``as_of`` is when they were read, if their source has been
+    away since; None: they are current.
     """
 
     status: str
@@ -39,6 +40,7 @@ class Limits:
     weight: int = 1
     pipeline: int | None = None
     global_concurrent: int | None = None
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

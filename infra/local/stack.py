@@ -204,7 +204,7 @@ def reading(settings: Settings) -> Iterator[Settings]:
     No work is taken up. What is in the cloud needs no stack.
     """
     there = attached(settings)
-    if there.bigquery_url is not None or (there.store == "google" and there.firestore_host is None):
+    if there.bigquery_url is not None or there.is_cloud:
         yield there
         return
     handle = _take_lock(settings.state_dir)

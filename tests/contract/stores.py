@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.adapters.google.firestore_store import FirestoreRunStore
+from common.adapters.postgres.run_store import PostgresRunStore
 from common.adapters.sqlite.bus import SqliteBus
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.run_store import SqliteRunStore
@@ -54,7 +55,7 @@ class RecordingBus:
         return found
 
 
-@pytest.fixture(params=["sqlite", "memory", "firestore"])
+@pytest.fixture(params=["sqlite", "memory", "firestore", "postgres"])
 def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Adapter:
     recorder = RecordingBus()
     match request.param:
@@ -64,6 +65,8 @@ def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Adapter:
             host = request.getfixturevalue("google_emulators").firestore_host
             project = request.getfixturevalue("google_project")
             return Adapter(FirestoreRunStore(project, recorder, host), recorder.sent)
+        case "postgres":
+            return Adapter(PostgresRunStore(request.getfixturevalue("postgres"), recorder), recorder.sent)
     database = Database(tmp_path / "store.db")
     bus = SqliteBus(database)
     return Adapter(SqliteRunStore(database, bus), lambda: [d.message for d in bus.pull(1000)])

@@ -11,6 +11,7 @@ import pytest
 
 from common.adapters.google.firestore_records import FirestoreRecords
 from common.adapters.key_file import KeyFile
+from common.adapters.postgres.records import PostgresRecords
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.records import SqliteRecords
 from common.credentials import SealedCredentials
@@ -22,10 +23,12 @@ CANARY = "sk-admin-canary-7f3a"
 INFO = CredentialInfo("acme", "cred_openai", "openai", datetime(2026, 11, 21, tzinfo=UTC))
 
 
-@pytest.fixture(params=["sqlite", "firestore"])
+@pytest.fixture(params=["sqlite", "firestore", "postgres"])
 def records(request: pytest.FixtureRequest, tmp_path: Path) -> Records:
     if request.param == "sqlite":
         return SqliteRecords(Database(tmp_path / "store.db"))
+    if request.param == "postgres":
+        return PostgresRecords(request.getfixturevalue("postgres"))
     host = request.getfixturevalue("google_emulators").firestore_host
     return FirestoreRecords(request.getfixturevalue("google_project"), host)
 

@@ -1,7 +1,8 @@
 """Limits under many threads: never one run more than the plan admits, and counts that are those of the runs.
 
-The requirement is 50 threads of 2,000 requests each against a limit of 7 (SQLite), and 16 of 300 on Firestore's
-emulator: those are slow tests (make test-slow). A store with a line in ``SHORT`` and ``FULL`` is held to both.
+The requirement is 50 threads of 2,000 requests each against a limit of 7 (SQLite and PostgreSQL), and 16 of 300 on
+Firestore's emulator: those are slow tests (make test-slow). A store with a line in ``SHORT`` and ``FULL`` is held to
+both.
 """
 
 import random
@@ -25,8 +26,8 @@ from common.ports import RunStore
 from tests.contract.stores import T0, WIDE, Adapter, new_run
 
 LIMIT = 7
-SHORT = [("sqlite", 50, 40), ("memory", 50, 40), ("firestore", 16, 6)]
-FULL = [("sqlite", 50, 2_000), ("firestore", 16, 300)]
+SHORT = [("sqlite", 50, 40), ("memory", 50, 40), ("firestore", 16, 6), ("postgres", 50, 40)]
+FULL = [("sqlite", 50, 2_000), ("firestore", 16, 300), ("postgres", 50, 2_000)]
 PLENTY = replace(WIDE, daily=10**9, monthly=10**9, concurrent=LIMIT)
 
 
@@ -188,7 +189,7 @@ def _no_estimate(_run: Run) -> Estimate:
 
 @pytest.mark.parametrize(
     ("adapter", "threads", "requests"),
-    [("sqlite", 12, 12), ("memory", 12, 12), ("firestore", 6, 5)],
+    [("sqlite", 12, 12), ("memory", 12, 12), ("firestore", 6, 5), ("postgres", 12, 12)],
     indirect=["adapter"],
 )
 def test_every_run_that_waits_is_let_in_and_no_limit_is_ever_exceeded(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.adapters.google.firestore_records import FirestoreRecords
+from common.adapters.postgres.records import PostgresRecords
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.records import SqliteRecords
 from common.errors import StaleRecordError
@@ -13,13 +14,15 @@ from common.ports import Records
 from tests.memory_records import MemoryRecords
 
 
-@pytest.fixture(params=["sqlite", "memory", "firestore"])
+@pytest.fixture(params=["sqlite", "memory", "firestore", "postgres"])
 def records(request: pytest.FixtureRequest, tmp_path: Path) -> Records:
     match request.param:
         case "sqlite":
             return SqliteRecords(Database(tmp_path / "store.db"))
         case "memory":
             return MemoryRecords()
+        case "postgres":
+            return PostgresRecords(request.getfixturevalue("postgres"))
     host = request.getfixturevalue("google_emulators").firestore_host
     return FirestoreRecords(request.getfixturevalue("google_project"), host)
 

@@ -7,6 +7,8 @@ import pytest
 
 from common.adapters.google import firestore_logs
 from common.adapters.google.firestore_logs import FirestoreLogs
+from common.adapters.postgres import logs as postgres_logs
+from common.adapters.postgres.logs import PostgresLogs
 from common.adapters.sqlite import logs as sqlite_logs
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.logs import SqliteLogs
@@ -16,10 +18,12 @@ from common.ports import LogLine, RunLogs
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 
 
-@pytest.fixture(params=["sqlite", "firestore"])
+@pytest.fixture(params=["sqlite", "firestore", "postgres"])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> RunLogs:
     if request.param == "sqlite":
         return SqliteLogs(Database(tmp_path / "store.db"))
+    if request.param == "postgres":
+        return PostgresLogs(request.getfixturevalue("postgres"))
     host = request.getfixturevalue("google_emulators").firestore_host
     return FirestoreLogs(request.getfixturevalue("google_project"), host)
 
@@ -71,8 +75,8 @@ def test_a_run_that_logged_nothing_has_no_lines(logs: RunLogs) -> None:
 
 
 def test_many_lines_come_page_by_page(logs: RunLogs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firestore_logs, "PAGE", 3)
-    monkeypatch.setattr(sqlite_logs, "PAGE", 3)
+    for adapter in (firestore_logs, sqlite_logs, postgres_logs):
+        monkeypatch.setattr(adapter, "PAGE", 3)
     kept = [line(number) for number in range(6)]
     for one in kept:
         logs.append("run_1", one)

@@ -31,7 +31,7 @@ TESTS = (
         "tests/contract/test_run_store_steps.py",
         "tests/contract/test_bus.py",
         "-k",
-        "not firestore",
+        "not firestore and not postgres",
     ),
     ("tests/functions/test_flow.py", "tests/functions/test_runs.py", "tests/functions/test_control.py"),
     ("tests/functions/test_dispatcher.py",),

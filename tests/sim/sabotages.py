@@ -3,6 +3,7 @@
 
 from tests.sim.sabotage import Sabotage
 from tests.sim.sabotages_locks import LOCKS
+from tests.sim.sabotages_postgres import POSTGRES
 
 CORE = "common/domain/transitions.py"
 DRAFT = "common/domain/draft.py"
@@ -391,4 +392,5 @@ SABOTAGES = (
     ),
     Sabotage("a restart delivers what is not due", BUS, "WHERE deliveries > 0 AND due_at > ?", "WHERE due_at > ?"),
     *LOCKS,
+    *POSTGRES,
 )

@@ -9,19 +9,16 @@ the same with ``route`` and with ``status`` between the two; of the collection g
 ``run_id`` and ``deadline``. ``body``, ``changes`` and ``commit`` need none, and are cheaper without.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from heapq import merge
 from typing import Any
 
-from common.adapters.google.firestore_client import USUAL_ID, version
+from common.adapters.google.firestore_client import version
 from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import spec_of
-from common.errors import RequestError
 
 SEQUENCE_DIGITS = 20
 
@@ -83,21 +80,3 @@ def read_changes(documents: Iterable[Sequence[str]]) -> list[Change]:
     """Return the changes of these documents in one order, which is that of the array within each document."""
     told = merge(*documents, key=lambda entry: entry[:SEQUENCE_DIGITS])
     return [change for entry in told for change in decode_changes(entry[SEQUENCE_DIGITS:])]
-
-
-def encode_cursor(run: Run) -> str:
-    """Return the cursor of the page after this run."""
-    return json.dumps([run.request.requested_at.astimezone(UTC).isoformat(), run.run_id])
-
-
-def decode_cursor(cursor: str) -> tuple[datetime, str]:
-    """Return (requested_at, run id) of a cursor that ``encode_cursor`` made. Raises RequestError."""
-    try:
-        at, run_id = json.loads(cursor)
-        if not USUAL_ID.fullmatch(run_id):
-            raise ValueError(run_id)
-        return datetime.fromisoformat(at).astimezone(UTC), run_id
-    except (ValueError, TypeError, OverflowError) as error:
-        raise RequestError(
-            "cursor: not one that this API gave out; leave it away to start at the newest run."
-        ) from error

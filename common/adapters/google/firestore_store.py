@@ -12,6 +12,7 @@ from decimal import Decimal
 from itertools import batched
 from typing import Any
 
+from common.adapters.cursor import decode_cursor, encode_cursor
 from common.adapters.google.firestore_client import (
     Firestore,
     NotAppliedError,
@@ -23,8 +24,6 @@ from common.adapters.google.firestore_client import (
 )
 from common.adapters.google.firestore_documents import (
     change_entries,
-    decode_cursor,
-    encode_cursor,
     fixed_run_fields,
     read_changes,
     read_run,

@@ -6,12 +6,11 @@ hold ended runs only, which never change again. Open runs are few, and found by 
 at.
 """
 
-import json
 from datetime import datetime
 
+from common.adapters.cursor import decode_cursor
 from common.adapters.sqlite.database import to_micros
-from common.domain.model import Run, RunStatus
-from common.errors import RequestError
+from common.domain.model import RunStatus
 
 LATEST = 2**62
 ENDED = "status IN ('completed', 'failed', 'cancelled')"
@@ -49,7 +48,7 @@ def page_values(
 ) -> dict[str, str | int | None]:
     """Return the values of the query, which finds one run more than ``limit`` if there is another page."""
     first = (LATEST if before is None else to_micros(before), "")
-    at, run_id = first if cursor is None else min(first, decode_cursor(cursor))
+    at, run_id = first if cursor is None else min(first, _place(cursor))
     return {
         "org": org_slug,
         "at": at,
@@ -61,19 +60,6 @@ def page_values(
     }
 
 
-def encode_cursor(run: Run) -> str:
-    """Return the cursor of the page after this run."""
-    return json.dumps([to_micros(run.request.requested_at), run.run_id])
-
-
-def decode_cursor(cursor: str) -> tuple[int, str]:
-    """Return (requested_at, run id) of a cursor that ``encode_cursor`` made. Raises RequestError."""
-    try:
-        at, run_id = json.loads(cursor)
-        if not (isinstance(at, int) and isinstance(run_id, str) and 0 <= at < LATEST):
-            raise ValueError(cursor)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RequestError(
-            "cursor: not one that this API gave out; leave it away to start at the newest run."
-        ) from error
-    return at, run_id
+def _place(cursor: str) -> tuple[int, str]:
+    at, run_id = decode_cursor(cursor)
+    return to_micros(at), run_id

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator
 
+from common.adapters.cursor import line_number
 from common.adapters.sqlite.database import Database, from_micros, to_micros
-from common.errors import RequestError
 from common.ports import LogLine, severities_from
 
 PAGE = 1_000
@@ -37,7 +37,7 @@ class SqliteLogs:
             "run": run_id,
             "step": step_id,
             "severities": json.dumps(severities_from(severity)),
-            "after": _id(after),
+            "after": line_number(after),
             "limit": PAGE,
         }
         return self._pages(wanted)
@@ -51,11 +51,3 @@ class SqliteLogs:
             if len(rows) < PAGE:
                 return
             wanted = {**wanted, "after": rows[-1][0]}
-
-
-def _id(place: str) -> int:
-    if not place:
-        return 0
-    if not (place.isascii() and place.isdigit() and len(place) < 19):
-        raise RequestError(f"No line of a log has the place {place[:40]!r}.")
-    return int(place)

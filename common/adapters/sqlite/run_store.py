@@ -8,10 +8,11 @@ from copy import replace
 from datetime import datetime
 from decimal import Decimal
 
+from common.adapters.cursor import encode_cursor
 from common.adapters.sqlite import quota
 from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.adapters.sqlite.database import Database, to_micros
-from common.adapters.sqlite.history import encode_cursor, page_query, page_values
+from common.adapters.sqlite.history import page_query, page_values
 from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step

@@ -1,0 +1,35 @@
+"""Where a page goes on: the time and the id of its last run, the number of its last log line."""
+
+import json
+from datetime import UTC, datetime
+
+from common.domain.model import Run
+from common.errors import RequestError
+from common.request import RUN_ID
+
+
+def encode_cursor(run: Run) -> str:
+    """Return the cursor of the page after this run."""
+    return json.dumps([run.request.requested_at.astimezone(UTC).isoformat(), run.run_id])
+
+
+def decode_cursor(cursor: str) -> tuple[datetime, str]:
+    """Return (requested_at, run id) of a cursor that ``encode_cursor`` made. Raises RequestError."""
+    try:
+        at, run_id = json.loads(cursor)
+        if not RUN_ID.fullmatch(run_id):
+            raise ValueError(run_id)
+        return datetime.fromisoformat(at).astimezone(UTC), run_id
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise RequestError(
+            "cursor: not one that this API gave out; leave it away to start at the newest run."
+        ) from error
+
+
+def line_number(place: str) -> int:
+    """Return the number of a log line whose ``place`` this is, 0 for no place. Raises RequestError."""
+    if not place:
+        return 0
+    if not (place.isascii() and place.isdigit() and len(place) < 19):
+        raise RequestError(f"No line of a log has the place {place[:40]!r}.")
+    return int(place)

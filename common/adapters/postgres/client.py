@@ -1,0 +1,235 @@
+"""PostgreSQL as the adapters use it: few connections, short transactions, each made once or not at all.
+
+All that a session would remember is left out (prepared statements, SET, session locks): behind a pooler in transaction
+mode, as Supabase has it on port 6543, the next transaction may be in another session.
+"""
+
+import atexit
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from common.adapters.postgres.dsn import connect_args
+from common.errors import ErrorKind, PermanentError, TransientError
+from common.logs import logger
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg_pool import ConnectionPool
+
+    type Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+CONNECTIONS = 4
+"""Of one process at most: there are many processes, and the pooler serves them all."""
+
+WAIT_S = 5.0
+"""How long somebody waits for a connection."""
+
+IDLE_S = 60.0
+PATIENCE_S = 10.0
+"""All tries of one transaction together, beside the wait for a connection."""
+
+TRIES = 10
+FIRST_PAUSE_S = 0.01
+LONGEST_PAUSE_S = 0.5
+MAX_CHARS = 300
+
+TIMEOUTS = """
+SET LOCAL statement_timeout = '10s';
+SET LOCAL lock_timeout = '5s';
+SET LOCAL idle_in_transaction_session_timeout = '10s'
+"""
+"""A process that is frozen inside a transaction must not keep others from their locks."""
+
+READ = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {TIMEOUTS}; SELECT ''"
+WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {TIMEOUTS}; SELECT pg_current_xact_id()::text"
+"""The transaction's id tells whether it was committed, should the answer be lost."""
+
+
+class AgainError(Exception):
+    """The transaction was not committed, and is to be tried again."""
+
+
+class _UnsureError(Exception):
+    """The answer to COMMIT was lost. ``xid`` is the transaction."""
+
+    def __init__(self, xid: str) -> None:
+        super().__init__(xid)
+        self.xid = xid
+
+
+class Postgres:
+    """One database. ``setting`` names the variable that holds ``dsn``, for messages; the string itself is in none."""
+
+    def __init__(self, dsn: str, setting: str, *, connections: int = CONNECTIONS) -> None:
+        self._dsn, self._setting, self._connections = dsn, setting, connections
+        self._lock = threading.Lock()
+        self._pool: ConnectionPool[Any] | None = None
+
+    def read[T](self, does: Callable[["Cursor"], T]) -> T:
+        """Run SELECTs, all on one snapshot. ``does`` may be called more than once."""
+        return self._tried(READ, does)
+
+    def write[T](self, does: Callable[["Cursor"], T]) -> T:
+        """Run ``does`` in a READ COMMITTED transaction; return what it returned once that is committed.
+
+        It may be called more than once, each time in a transaction of its own, of which one at most is committed.
+        Raises what it raises, TransientError for conflicts and outages, PermanentError for what is missing.
+        """
+        return self._tried(WRITE, does)
+
+    def close(self) -> None:
+        """Give all connections back; the next use opens new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            atexit.unregister(self.close)
+            pool.close()
+
+    def _tried[T](self, begin: str, does: Callable[["Cursor"], T]) -> T:
+        deadline, pause_s = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
+        for _ in range(TRIES):
+            try:
+                return self._once(begin, does)
+            except AgainError as error:
+                cause = error
+            # The connection is back in the pool meanwhile.
+            time.sleep(random.uniform(0, pause_s))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            if time.monotonic() > deadline:
+                break
+        logger.warning("PostgreSQL (%s) gave a transaction up for good: %s", self._setting, cause.__cause__ or cause)
+        raise TransientError(
+            "PostgreSQL lost the transaction again and again: too many write the same, or it is restarting. Try again.",
+            kind=ErrorKind.CONFLICT,
+        ) from cause
+
+    def _once[T](self, begin: str, does: Callable[["Cursor"], T]) -> T:
+        import psycopg
+
+        result: list[T] = []
+        try:
+            with self._connection() as connection:
+                cursor = connection.cursor()
+                xid = _last_value(cursor.execute(begin))
+                result.append(does(cursor))
+                try:
+                    connection.commit()
+                except psycopg.OperationalError as error:
+                    if connection.broken and xid:
+                        raise _UnsureError(xid) from error
+                    raise
+        except _UnsureError as unsure:
+            if not self._was_committed(unsure.xid):
+                raise AgainError from unsure
+        except psycopg.Error as error:
+            raise self._translated(error) from error
+        return result[0]
+
+    def _was_committed(self, xid: str) -> bool:
+        """Return whether a transaction whose answer was lost has been committed, once that is decided."""
+        for pause_s in (0.0, 0.1, 0.5, 1.0, 2.0):
+            time.sleep(pause_s)
+            state = self.read(lambda cursor: _last_value(cursor.execute("SELECT pg_xact_status(%s::xid8)", (xid,))))
+            if state in ("committed", "aborted"):
+                return state == "committed"
+        raise TransientError("PostgreSQL did not say whether it has committed. Look what is there before trying again.")
+
+    @contextmanager
+    def _connection(self) -> Iterator["psycopg.Connection[Any]"]:
+        from psycopg_pool import PoolClosed, PoolTimeout
+
+        try:
+            with self._opened().connection() as connection:
+                yield connection
+        except PoolClosed as error:
+            raise AgainError from error
+        except PoolTimeout as error:
+            raise TransientError(
+                f"PostgreSQL ({self._setting}) gave no connection within {WAIT_S:.0f} s. Our log says why. Try again."
+            ) from error
+
+    def _opened(self) -> "ConnectionPool[Any]":
+        with self._lock:
+            if self._pool is None:
+                self._pool = _open_pool(connect_args(self._dsn, self._setting), self._connections)
+                atexit.register(self.close)
+            return self._pool
+
+    def _translated(self, error: "psycopg.Error") -> Exception:
+        """Return what to raise in the place of the driver's error."""
+        from psycopg import errors
+
+        match error:
+            case errors.LockNotAvailable():
+                return TransientError(
+                    "PostgreSQL: what is to be changed is asked for by too many at once. Try again.",
+                    retry_after_s=1.0,
+                    kind=ErrorKind.CONFLICT,
+                )
+            case errors.QueryCanceled():
+                return TransientError("PostgreSQL took too long to answer. Try again.")
+            case errors.InsufficientPrivilege() | errors.UndefinedTable() | errors.InvalidSchemaName():
+                return PermanentError(
+                    f"PostgreSQL ({self._setting}) lacks a table or a right: {_short(error)}. Apply "
+                    "infra/supabase/migrations, and connect as the role that they make for it."
+                )
+            case errors.OperationalError() | errors.InternalError() | errors.InterfaceError():
+                # A deadlock, a restart, a connection that broke: nothing was committed.
+                logger.info("PostgreSQL (%s) gave a transaction up: %s", self._setting, _short(error))
+                return AgainError(error)
+        return PermanentError(f"PostgreSQL ({self._setting}) refused a statement: {_short(error)}")
+
+
+def _open_pool(args: dict[str, Any], connections: int) -> "ConnectionPool[Any]":
+    """Return a pool that connects when asked to and keeps nothing for long: the process may be frozen at any time."""
+    import psycopg
+    from psycopg_pool import ConnectionPool
+
+    class Told(psycopg.Connection[Any]):
+        """Says in our own log why it can't connect. The pool's waiters only learn that there is no connection."""
+
+        @classmethod
+        def connect(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().connect(*args, **kwargs)
+            except psycopg.Error as error:
+                logger.warning("PostgreSQL can't be reached: %s", _short(error))
+                raise
+
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    return ConnectionPool(
+        connection_class=Told,
+        kwargs=args,
+        min_size=0,
+        max_size=connections,
+        timeout=WAIT_S,
+        reconnect_timeout=WAIT_S,
+        max_idle=IDLE_S,
+        num_workers=2,
+        open=True,
+    )
+
+
+def utc(at: datetime) -> datetime:
+    """Return a stored time in UTC: it comes in the server's zone."""
+    return at.astimezone(UTC)
+
+
+def _last_value(cursor: "Cursor") -> str:
+    """Return the one value of the last statement's result."""
+    while cursor.nextset():
+        pass
+    row = cursor.fetchone()
+    return "" if row is None else row[0]
+
+
+def _short(error: "psycopg.Error") -> str:
+    """Return what went wrong in a line, without the rows that DETAIL shows."""
+    text = " ".join((error.diag.message_primary or str(error)).split())
+    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"

@@ -1,0 +1,45 @@
+"""The plan limits port on PostgreSQL: one query of the view ``organisation_limits``."""
+
+from typing import TYPE_CHECKING
+
+from common.adapters.postgres.client import Postgres
+from common.domain.quota import Limits
+from common.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from common.adapters.postgres.client import Cursor
+
+SELECT = """
+SELECT status, daily, monthly, concurrent, money_usd, weight, global_concurrent
+FROM pipeline_ops.organisation_limits WHERE org_slug = %s
+"""
+
+
+class PostgresPlans:
+    """Asks each time: put it behind ``CachedPlans``."""
+
+    def __init__(self, database: Postgres) -> None:
+        self._database = database
+
+    def limits(self, org_slug: str) -> Limits:
+        """Return the organisation's limits, or raise NotFoundError, which names no other organisation."""
+
+        def select(cursor: "Cursor") -> Limits | None:
+            row = cursor.execute(SELECT, (org_slug,)).fetchone()
+            if row is None:
+                return None
+            status, daily, monthly, concurrent, money_usd, weight, global_concurrent = row
+            return Limits(
+                status,
+                daily,
+                monthly,
+                concurrent,
+                money_usd=money_usd,
+                weight=weight,
+                global_concurrent=global_concurrent,
+            )
+
+        found = self._database.read(select)
+        if found is None:
+            raise NotFoundError(f"There is no organisation {org_slug!r}.")
+        return found

@@ -1,0 +1,263 @@
+"""Plans from a source that may be away: when it is asked, and what is served when it does not answer."""
+
+import logging
+import threading
+from datetime import datetime, timedelta
+
+import pytest
+
+from common import cached_plans
+from common.cached_plans import FRESH_FOR, REST, UNKNOWN_FOR, CachedPlans
+from common.domain.quota import Limits
+from common.errors import NotFoundError, PermanentError, TransientError
+from tests.fakes import FakeClock
+
+ACTIVE = Limits("ACTIVE", 10, 100, 2)
+SECOND = timedelta(seconds=1)
+
+
+class Source:
+    """Plans that can be away."""
+
+    def __init__(self) -> None:
+        self.plans = {"acme": ACTIVE, "globex": ACTIVE}
+        self.error: Exception | None = None
+        self.asked: list[str] = []
+
+    def limits(self, org_slug: str) -> Limits:
+        self.asked.append(org_slug)
+        if self.error is not None:
+            raise self.error
+        if org_slug not in self.plans:
+            raise NotFoundError(f"There is no organisation {org_slug!r}.")
+        return self.plans[org_slug]
+
+
+class CountingClock(FakeClock):
+    """Lets a test wait until so many threads have come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = threading.Semaphore(0)
+
+    def __call__(self) -> datetime:
+        self.came.release()
+        return super().__call__()
+
+
+class SlowSource(Source):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.may_answer = threading.Semaphore(0), threading.Event()
+
+    def limits(self, org_slug: str) -> Limits:
+        self.entered.release()
+        assert self.may_answer.wait(10), "nobody let it answer"
+        return super().limits(org_slug)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def plans(source: Source, clock: FakeClock) -> CachedPlans:
+    return CachedPlans(source, clock)
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    logging.getLogger("pipeline_ops").propagate = True
+    caplog.set_level("INFO", "pipeline_ops")
+    return caplog
+
+
+def test_a_plan_is_read_once_while_it_is_fresh_and_a_change_is_seen_after(
+    plans: CachedPlans, source: Source, clock: FakeClock
+) -> None:
+    plans.limits("acme")
+    source.plans["acme"] = Limits("SUSPENDED", 10, 100, 2)
+    clock.now += FRESH_FOR - SECOND
+    assert plans.limits("acme") == ACTIVE and source.asked == ["acme"]
+    clock.now += SECOND
+    assert plans.limits("acme").status == "SUSPENDED" and source.asked == ["acme"] * 2
+
+
+def test_each_organisation_is_fresh_for_itself(plans: CachedPlans, source: Source, clock: FakeClock) -> None:
+    plans.limits("acme")
+    clock.now += FRESH_FOR - SECOND
+    plans.limits("globex")
+    clock.now += SECOND
+    for org in ("acme", "globex"):
+        plans.limits(org)
+    assert source.asked == ["acme", "globex", "acme"]
+
+
+@pytest.mark.parametrize("error", [TransientError("no answer"), PermanentError("no right to read")])
+def test_while_the_source_is_away_the_last_limits_are_served_and_say_of_when(
+    plans: CachedPlans, source: Source, clock: FakeClock, error: Exception
+) -> None:
+    plans.limits("acme")
+    read_at, source.error = clock(), error
+    for _ in range(3):
+        clock.now += timedelta(hours=1)
+        limits = plans.limits("acme")
+        assert (limits.daily, limits.status, limits.as_of) == (10, "ACTIVE", read_at)
+
+
+def test_current_limits_do_not_say_of_when_they_are(plans: CachedPlans, source: Source, clock: FakeClock) -> None:
+    assert plans.limits("acme").as_of is None
+    source.error = TransientError("no answer")
+    clock.now += FRESH_FOR
+    assert plans.limits("acme").as_of is not None
+    source.error = None
+    clock.now += REST
+    assert plans.limits("acme").as_of is None
+
+
+def test_an_organisation_that_was_never_read_is_not_admitted(plans: CachedPlans, source: Source) -> None:
+    plans.limits("acme")
+    source.error = TransientError("no answer")
+    with pytest.raises(TransientError, match="no answer"):
+        plans.limits("globex")
+    with pytest.raises(TransientError, match="globex can't be read now") as refused:
+        plans.limits("globex")
+    assert refused.value.retry_after_s > 0 and source.asked == ["acme", "globex"]
+
+
+def test_a_source_that_is_away_is_asked_again_only_after_a_rest(
+    plans: CachedPlans, source: Source, clock: FakeClock
+) -> None:
+    plans.limits("acme")
+    source.error = TransientError("no answer")
+    clock.now += FRESH_FOR
+    for _ in range(100):
+        plans.limits("acme")
+    assert len(source.asked) == 2
+    clock.now += REST
+    plans.limits("acme")
+    assert len(source.asked) == 3
+
+
+def test_an_outage_is_warned_of_once_a_minute_and_its_end_is_told(
+    plans: CachedPlans, source: Source, clock: FakeClock, warnings: pytest.LogCaptureFixture
+) -> None:
+    plans.limits("acme")
+    source.error = TransientError("no answer")
+    clock.now += FRESH_FOR
+    for _ in range(125):
+        plans.limits("acme")
+        clock.now += SECOND
+    assert [r.levelname for r in warnings.records] == ["WARNING"] * 3
+    source.error = None
+    clock.now += REST
+    plans.limits("acme")
+    assert warnings.records[-1].message == "Plans can be read again."
+
+
+def test_an_organisation_that_is_gone_is_gone(plans: CachedPlans, source: Source, clock: FakeClock) -> None:
+    plans.limits("acme")
+    del source.plans["acme"]
+    clock.now += FRESH_FOR
+    for _ in range(2):
+        with pytest.raises(NotFoundError):
+            plans.limits("acme")
+    source.error = TransientError("no answer")
+    clock.now += UNKNOWN_FOR
+    with pytest.raises(TransientError):
+        plans.limits("acme")
+
+
+def test_an_unknown_organisation_is_asked_for_once_in_a_while(
+    plans: CachedPlans, source: Source, clock: FakeClock
+) -> None:
+    for _ in range(3):
+        with pytest.raises(NotFoundError, match="'nobody'"):
+            plans.limits("nobody")
+    assert source.asked == ["nobody"]
+    source.plans["nobody"] = ACTIVE
+    clock.now += UNKNOWN_FOR
+    assert plans.limits("nobody") == ACTIVE
+
+
+def test_names_that_somebody_tries_take_bounded_memory_and_no_place_of_the_known(
+    plans: CachedPlans, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached_plans, "MOST_UNKNOWN", 10)
+    plans.limits("acme")
+    for number in range(50):
+        with pytest.raises(NotFoundError):
+            plans.limits(f"nobody_{number}")
+    assert len(plans._unknown) == 10 and not plans._asking
+    plans.limits("acme")
+    assert source.asked.count("acme") == 1
+
+
+def test_of_those_that_are_known_the_least_used_gives_way(
+    plans: CachedPlans, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached_plans, "MOST_KNOWN", 2)
+    source.plans["third"] = ACTIVE
+    for org in ("acme", "globex", "acme", "third", "acme"):
+        plans.limits(org)
+    assert source.asked == ["acme", "globex", "third"]
+
+
+def together(count: int, source: SlowSource) -> list[object]:
+    """Let so many threads ask for one organisation before the source answers; return what they got."""
+    clock = CountingClock()
+    plans = CachedPlans(source, clock)
+    got: list[object] = []
+
+    def ask() -> None:
+        try:
+            got.append(plans.limits("acme"))
+        except Exception as error:
+            got.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert clock.came.acquire(timeout=10)
+    source.may_answer.set()
+    for thread in threads:
+        thread.join(10)
+    return got
+
+
+def test_one_thread_asks_and_those_that_know_nothing_wait_for_it() -> None:
+    source = SlowSource()
+    assert together(8, source) == [ACTIVE] * 8 and source.asked == ["acme"]
+
+
+def test_those_that_wait_hear_that_there_is_no_answer() -> None:
+    source = SlowSource()
+    source.error = TransientError("no answer")
+    got = together(8, source)
+    assert len(got) == 8 and all(isinstance(one, TransientError) for one in got) and source.asked == ["acme"]
+
+
+def test_while_one_thread_asks_again_the_others_get_what_was_read_last(clock: FakeClock) -> None:
+    source = SlowSource()
+    plans = CachedPlans(source, clock)
+    source.may_answer.set()
+    plans.limits("acme")
+    assert source.entered.acquire(timeout=10)
+    source.may_answer.clear()
+    clock.now += FRESH_FOR
+    thread = threading.Thread(target=plans.limits, args=("acme",))
+    thread.start()
+    assert source.entered.acquire(timeout=10)
+    assert [plans.limits("acme") for _ in range(5)] == [ACTIVE] * 5 and source.asked == ["acme"]
+    source.may_answer.set()
+    thread.join(10)
+    assert source.asked == ["acme"] * 2
