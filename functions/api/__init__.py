@@ -24,6 +24,17 @@ def application() -> Flask:
     return make_app()
 
 
+def answer_framework_error(error: HTTPException) -> Response:
+    """Answer with a problem document what functions-framework refuses before any function is called.
+
+    Its own words repeat all of the request, keys and all.
+    """
+    from functions.api.errors import answer_error
+
+    error.description = type(error).description
+    return answer_error(error)
+
+
 @functions_framework.http
 def api(incoming: Request) -> Response:
     """Serve one request."""

@@ -9,7 +9,7 @@ from flask import Response, request
 from pydantic import Field
 
 from common.bootstrap import engine
-from common.follow import Following, Place
+from common.follow import PLACE, Following, Place
 from common.ports import LogLine
 from functions.api.inputs import Headers, Input, NoQuery, RunPath, up_to, whole_number
 from functions.api.part import part
@@ -73,11 +73,10 @@ class FollowHeaders(Headers):
     """Where a follower was."""
 
     last_event_id: str | None = Field(
-        None, alias="Last-Event-ID", max_length=80, description="With follow=1: go on after this event."
+        None, alias="Last-Event-ID", pattern=f"^{PLACE.pattern}$", description="With follow=1: go on after this event."
     )
 
 
-EVENTS = {"schema": {"type": "string", "description": "Events `line` (with id) and at last `end`; comments between."}}
 FILE = {"schema": {"type": "string"}}
 
 
