@@ -16,6 +16,7 @@ from common.credentials import SealedCredentials
 from common.engine import NO_ARCHIVE, Engine
 from common.errors import ConfigError, nearest
 from common.failure_limit import FailureLimit
+from common.invokers import Invokers, TokenCheck
 from common.keys import Keys
 from common.meta.archive import WarehouseArchive
 from common.notification_settings import SettingsBook
@@ -67,6 +68,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         records=records,
         credentials=credentials,
         audit=audit,
+        invokers=_invokers(settings),
         keys=Keys(records, audit, clock, settings.operator_token),
         notifications=Notifications(book, records, logs, FailureLimit(records, clock)),
         configs=configs,
@@ -106,6 +108,17 @@ def _google(settings: Settings, clock: Clock) -> Adapters:
     bus = PubSubBus(project, settings.pubsub_host, clock)
     records = FirestoreRecords(project, firestore)
     return FirestoreRunStore(project, bus, firestore), bus, FirestoreLogs(project, firestore), records
+
+
+def _invokers(settings: Settings) -> Invokers:
+    @cache
+    def tokens() -> TokenCheck:
+        from common.adapters.google.oidc import Certificates, GoogleTokens
+
+        return GoogleTokens(settings.audiences, settings.invokers, Certificates(), iam_checked=settings.iam_checked)
+
+    is_set = bool(settings.audiences and settings.invokers)
+    return Invokers(settings.invoker_token, tokens if is_set else None)
 
 
 def _sealer(settings: Settings) -> Sealer:

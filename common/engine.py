@@ -50,6 +50,7 @@ from common.errors import (
     TransientError,
     nearest,
 )
+from common.invokers import Invokers
 from common.keys import Keys
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
@@ -77,6 +78,7 @@ class Engine:
     records: Records
     credentials: Credentials
     audit: Audit
+    invokers: Invokers
     keys: Keys
     notifications: Notifications
     configs: ConfigTree

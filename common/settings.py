@@ -26,7 +26,10 @@ class Settings:
     ``sqlite``, or ``google`` for Firestore and Pub/Sub (the hosts are those of emulators; None is the cloud).
     ``archive``: ended runs are kept in the tables ``org_meta_*`` of BigQuery. ``operator_token`` opens the API for
     every organisation, like a key of scope admin: local stacks make one when they start, the cloud has none.
-    ``kms_key`` names the key of Cloud KMS that secrets are sealed under; without one it is a file in ``state_dir``.
+    ``invoker_token`` is what a local stack calls its own functions with, never set from outside; in the cloud they
+    take Google's OIDC tokens for ``audiences`` by the service accounts ``invokers``, with ``iam_checked`` also those
+    whose signature Cloud Run's IAM check has taken off. ``kms_key`` names the key of Cloud KMS that secrets are sealed
+    under; without one it is a file in ``state_dir``.
     """
 
     state_dir: Path = Path(".pipeline-ops")
@@ -42,6 +45,10 @@ class Settings:
     archive: bool = True
     operator_token: str | None = field(default=None, repr=False)
     kms_key: str | None = None
+    invoker_token: str | None = field(default=None, repr=False)
+    audiences: tuple[str, ...] = ()
+    invokers: tuple[str, ...] = ()
+    iam_checked: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -59,12 +66,13 @@ class Settings:
             provider_urls={
                 match[1].lower(): value for name, value in environ.items() if (match := PROVIDER_URL.match(name))
             },
-            archive=environ.get("PIPELINE_OPS_ARCHIVE", "on") != "off",
+            archive=_switch(environ, "PIPELINE_OPS_ARCHIVE", "on"),
             operator_token=environ.get("PIPELINE_OPS_OPERATOR_TOKEN") or None,
             kms_key=environ.get("PIPELINE_OPS_KMS_KEY") or None,
+            audiences=_names(environ.get("PIPELINE_OPS_AUDIENCE", "")),
+            invokers=_names(environ.get("PIPELINE_OPS_INVOKERS", "")),
+            iam_checked=_switch(environ, "PIPELINE_OPS_IAM_CHECKED", "off"),
         )
-        if (archive := environ.get("PIPELINE_OPS_ARCHIVE", "on")) not in ("on", "off"):
-            raise ConfigError(f"PIPELINE_OPS_ARCHIVE: {archive!r} must be on or off.")
         if settings.operator_token is not None and len(settings.operator_token) < MIN_TOKEN_CHARS:
             raise ConfigError(
                 f"PIPELINE_OPS_OPERATOR_TOKEN: must have {MIN_TOKEN_CHARS} characters at least; "
@@ -109,3 +117,14 @@ class Settings:
     def dataset(self, org_slug: str) -> str:
         """Return the name of an organisation's dataset, e.g. ``acme_corp_prod``."""
         return f"{org_slug}_{self.environment}"
+
+
+def _switch(environ: Mapping[str, str], name: str, default: str) -> bool:
+    value = environ.get(name, default)
+    if value not in ("on", "off"):
+        raise ConfigError(f"{name}: {value!r} must be on or off.")
+    return value == "on"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -8,9 +8,11 @@ from common.errors import NotFoundError, PermanentError
 from common.logs import logger
 from common.topics import read_dead
 from functions.events import message_data, message_source
+from functions.locks import locked
 
 
 @functions_framework.cloud_event
+@locked
 def dead_letter(event: CloudEvent) -> None:
     """Put the reason on the run. A message that names no run is only logged: it stays among the dead letters."""
     topic = message_source(event)

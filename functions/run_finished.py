@@ -6,9 +6,11 @@ from cloudevents.http import CloudEvent
 from common.bootstrap import engine
 from common.topics import read_run_id
 from functions.events import message_data
+from functions.locks import locked
 
 
 @functions_framework.cloud_event
+@locked
 def run_finished(event: CloudEvent) -> None:
     """Announce the end of a run."""
     engine().run_finished(read_run_id(message_data(event)))

@@ -13,6 +13,7 @@ from common.bootstrap import engine
 from common.processors.registry import PROCESSORS
 from common.topics import read_order
 from functions.events import message_data
+from functions.locks import locked
 
 StepFunction = Callable[[CloudEvent], None]
 
@@ -29,7 +30,7 @@ def _step_function(ps_type: str) -> StepFunction:
 
     step.__name__ = step.__qualname__ = function_name(ps_type)
     step.__doc__ = f"Make one attempt of a {ps_type} step."
-    function: StepFunction = functions_framework.cloud_event(step)
+    function: StepFunction = functions_framework.cloud_event(locked(step))
     return function
 
 

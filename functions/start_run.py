@@ -6,9 +6,11 @@ from cloudevents.http import CloudEvent
 from common.bootstrap import engine
 from common.topics import read_run_id
 from functions.events import message_data
+from functions.locks import locked
 
 
 @functions_framework.cloud_event
+@locked
 def start_run(event: CloudEvent) -> None:
     """Pin the run's config and start it."""
     engine().start_run(read_run_id(message_data(event)))

@@ -4,9 +4,11 @@ import functions_framework
 from cloudevents.http import CloudEvent
 
 from common.bootstrap import engine
+from functions.locks import locked
 
 
 @functions_framework.cloud_event
+@locked
 def sweep(_event: CloudEvent) -> None:
     """Look at every run that is past a deadline. The event's content does not matter."""
     engine().sweep()

@@ -26,6 +26,7 @@ PS_TYPE = "genai.payg_usage"
 
 SECRET = "sk-admin-canary-5d41"
 OPERATOR = "operator-canary-77c0-of-the-tests-alone"
+INVOKER_TOKEN = "canary-invoker-token-of-this-process"
 ROUTE = "test/demo/pipeline"
 ORG = "acme_corp"
 
@@ -73,7 +74,12 @@ class Harness:
 
     def restart(self) -> None:
         """Forget this process's engine and wire a new one on the same file, as a new process would."""
-        settings = Settings(state_dir=self.folder / "state", configs=self.configs, operator_token=OPERATOR)
+        settings = Settings(
+            state_dir=self.folder / "state",
+            configs=self.configs,
+            operator_token=OPERATOR,
+            invoker_token=INVOKER_TOKEN,
+        )
         self.engine = bootstrap.build(settings, now=self.clock)
         bootstrap.use(self.engine)
 
@@ -125,7 +131,7 @@ class Harness:
 
     def deliver(self, delivery: Delivery) -> int:
         """Post one message to its function; return the status."""
-        headers, body = cloud_event(delivery, "pipeline-ops-local")
+        headers, body = cloud_event(delivery, "pipeline-ops-local", INVOKER_TOKEN)
         name = SUBSCRIPTIONS[delivery.message.topic]
         return Client(self.app).post(f"/functions/{name}/", data=body, headers=headers).status_code
 

@@ -10,7 +10,7 @@ from io import BytesIO
 
 import functions_framework
 from flask import Flask, Request, Response
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
 PIECE_BYTES = 64 * 1024
@@ -25,13 +25,14 @@ def application() -> Flask:
 
 
 def answer_framework_error(error: HTTPException) -> Response:
-    """Answer with a problem document what functions-framework refuses before any function is called.
+    """Answer with a problem document what is refused before a function is called.
 
-    Its own words repeat all of the request, keys and all.
+    What functions-framework says of a request that is no event repeats all of it, keys and all.
     """
     from functions.api.errors import answer_error
 
-    error.description = type(error).description
+    if isinstance(error, BadRequest):
+        error.description = BadRequest.description
     return answer_error(error)
 
 

@@ -9,11 +9,14 @@ from flask import Response, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import (
     BadRequest,
+    Forbidden,
     HTTPException,
     MethodNotAllowed,
     NotFound,
     RequestEntityTooLarge,
     RequestTimeout,
+    ServiceUnavailable,
+    Unauthorized,
     UnsupportedMediaType,
 )
 
@@ -28,6 +31,9 @@ from functions.api.inputs import Input
 MEDIA_TYPE = "application/problem+json"
 
 _BY_HTTP: Mapping[type[HTTPException], Kind] = {
+    Unauthorized: problems.UNAUTHENTICATED,
+    Forbidden: problems.OUT_OF_SCOPE,
+    ServiceUnavailable: problems.UNAVAILABLE,
     NotFound: problems.NO_PATH,
     MethodNotAllowed: problems.METHOD,
     RequestTimeout: problems.TOO_SLOW,

@@ -78,4 +78,5 @@ class EmulatorStack(LocalStack):
             functions,
             emulator_host=pubsub,
             policy=PUSH_POLICY,
+            token=self.engine.settings.invoker_token,
         )

@@ -28,6 +28,7 @@ from common.topics import (
     STEP_COMPLETED,
     step_topic,
 )
+from functions.locks import TOKEN_HEADER
 from functions.run_step import function_name
 
 SUBSCRIPTIONS: dict[str, str] = {
@@ -54,8 +55,8 @@ def wsgi_app() -> Any:
     return DispatcherMiddleware(target("api"), mounts)
 
 
-def cloud_event(delivery: Delivery, project_id: str) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of a message as Eventarc delivers it to a function."""
+def cloud_event(delivery: Delivery, project_id: str, token: str | None) -> tuple[dict[str, str], bytes]:
+    """Return headers and body of a message as Eventarc delivers it to a function, with the stack's own token."""
     message = delivery.message
     published = delivery.published_at.isoformat().replace("+00:00", "Z")
     number = str(delivery.message_id or uuid.uuid4())
@@ -66,6 +67,7 @@ def cloud_event(delivery: Delivery, project_id: str) -> tuple[dict[str, str], by
         "ce-source": f"//pubsub.googleapis.com/projects/{project_id}/topics/{message.topic}",
         "ce-time": published,
         "Content-Type": "application/json",
+        **({TOKEN_HEADER: token} if token else {}),
     }
     body = {
         "message": {
@@ -80,14 +82,14 @@ def cloud_event(delivery: Delivery, project_id: str) -> tuple[dict[str, str], by
     return headers, json.dumps(body).encode()
 
 
-def poster(app: Any, project_id: str) -> Callable[[Delivery], str | None]:
+def poster(app: Any, project_id: str, token: str | None) -> Callable[[Delivery], str | None]:
     """Return a ``deliver`` that posts a message to its function in process; 2xx takes it."""
 
     def deliver(delivery: Delivery) -> str | None:
         name = SUBSCRIPTIONS.get(delivery.message.topic)
         if name is None:
             return f"no function listens to topic {delivery.message.topic!r}"
-        headers, body = cloud_event(delivery, project_id)
+        headers, body = cloud_event(delivery, project_id, token)
         with bound(function=name):
             answer = Client(app).post(f"/functions/{name}/", data=body, headers=headers)
         return None if 200 <= answer.status_code < 300 else f"{name} answered {answer.status_code}"

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from common.adapters.google.pubsub import topic_path
+from functions.locks import TOKEN_QUERY
 
 DEAD_LETTERS = "dead-letters"
 SOURCE_ATTRIBUTE = "CloudPubSubDeadLetterSourceSubscription"
@@ -43,9 +44,12 @@ def subscription_path(project_id: str, topic: str) -> str:
     return f"projects/{project_id}/subscriptions/{topic}"
 
 
-def endpoint(base_url: str, function: str) -> str:
-    """Return where a function takes its messages. Without the last slash its host answers 308, which is a failure."""
-    return f"{base_url.rstrip('/')}/functions/{function}/"
+def endpoint(base_url: str, function: str, token: str | None = None) -> str:
+    """Return where a function takes its messages. Without the last slash its host answers 308, which is a failure.
+
+    The emulator signs nothing, and a push can have no header of ours: a stack's own token goes into the address.
+    """
+    return f"{base_url.rstrip('/')}/functions/{function}/" + (f"?{TOKEN_QUERY}={token}" if token else "")
 
 
 def set_up(
@@ -56,6 +60,7 @@ def set_up(
     emulator_host: str,
     dead_letter_function: str = "dead_letter",
     policy: PushPolicy = CLOUD_POLICY,
+    token: str | None = None,
 ) -> None:
     """Make every topic of ``subscriptions`` (topic to function) and of the dead letters, each with its push.
 
@@ -71,10 +76,10 @@ def set_up(
             dead_letter_topic=topic_path(project_id, DEAD_LETTERS), max_delivery_attempts=policy.max_attempts
         )
         for topic, function in subscriptions.items():
-            request = _subscription(project_id, topic, endpoint(base_url, function), policy)
+            request = _subscription(project_id, topic, endpoint(base_url, function, token), policy)
             _ensure_subscription(subscriber, {**request, "dead_letter_policy": dead_letters})
         # A dead letter that can't be recorded is tried until it can: there is nowhere else for it to go.
-        request = _subscription(project_id, DEAD_LETTERS, endpoint(base_url, dead_letter_function), policy)
+        request = _subscription(project_id, DEAD_LETTERS, endpoint(base_url, dead_letter_function, token), policy)
         _ensure_subscription(subscriber, request)
 
 

@@ -93,7 +93,11 @@ class LocalStack(ABC):
             self._emulator = BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id)
             self._emulator.start()
             settings = replace(settings, bigquery_url=self._emulator.url)
-        settings = replace(self._start_store(settings), operator_token=settings.operator_token or new_token())
+        settings = replace(
+            self._start_store(settings),
+            operator_token=settings.operator_token or new_token(),
+            invoker_token=new_token(),
+        )
         self.engine = bootstrap.build(settings)
         bootstrap.use(self.engine)
         app = wsgi_app()
@@ -173,7 +177,7 @@ class EmbeddedStack(LocalStack):
         recovered = self.engine.recover()
         if recovered:
             logger.warning("%d runs of an earlier process go on", recovered)
-        self._dispatcher = Dispatcher(bus, poster(app, self._settings.project_id))
+        self._dispatcher = Dispatcher(bus, poster(app, self._settings.project_id, self.engine.settings.invoker_token))
         self._dispatcher.start()
 
     def _stop_delivery(self) -> None:

@@ -21,14 +21,14 @@ from common.meta.ports import Changes
 from common.ports import Message
 from infra.local.dispatcher import Dispatcher
 from infra.local.host import poster
-from tests.harness import Harness, step
+from tests.harness import INVOKER_TOKEN, Harness, step
 
 WITHIN_S = 20.0
 
 
 @contextmanager
 def delivering(harness: Harness, workers: int = 4) -> Iterator[Dispatcher]:
-    dispatcher = Dispatcher(harness.bus, poster(harness.app, "pipeline-ops-local"), workers)
+    dispatcher = Dispatcher(harness.bus, poster(harness.app, "pipeline-ops-local", INVOKER_TOKEN), workers)
     dispatcher.start()
     try:
         yield dispatcher
@@ -128,7 +128,7 @@ def test_no_run_goes_on_before_others_that_wait_for_a_thread(harness: Harness) -
 
 def test_a_message_that_no_function_takes_ends_its_run_in_words(harness: Harness) -> None:
     dispatcher: Dispatcher
-    post = poster(harness.app, "pipeline-ops-local")
+    post = poster(harness.app, "pipeline-ops-local", INVOKER_TOKEN)
     tries: list[int] = []
 
     def deliver(delivery: Delivery) -> str | None:

@@ -9,7 +9,8 @@ from common.bootstrap import build
 from common.domain import plan
 from common.domain.model import RunStatus, StepStatus
 from common.errors import PermanentError, StaleRunError, TransientError
-from tests.harness import ORG, ROUTE, Harness, step
+from functions.locks import TOKEN_HEADER
+from tests.harness import INVOKER_TOKEN, ORG, ROUTE, Harness, step
 
 
 def flaky(times: int, error: Exception) -> Any:
@@ -224,6 +225,7 @@ def test_an_event_that_is_no_message_fails_and_is_not_acknowledged(harness: Harn
         "ce-specversion": "1.0",
         "ce-type": "t",
         "Content-Type": "application/json",
+        TOKEN_HEADER: INVOKER_TOKEN,
     }
     from werkzeug.test import Client
 

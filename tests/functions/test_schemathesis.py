@@ -20,7 +20,7 @@ from infra.local.dispatcher import Dispatcher
 from infra.local.host import poster
 from infra.local.web import WebServer
 from tests import harness as harnesses
-from tests.harness import ORG, Harness, step
+from tests.harness import INVOKER_TOKEN, ORG, Harness, step
 
 BEYOND_THE_SCHEMA = (
     "runs.start",  # dates: not before 2000, not in the future, in order
@@ -47,7 +47,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Ha
     monkeypatch.setattr(logs, "LOOK_EVERY_S", 0.01)
     harness = Harness(tmp_path, monkeypatch)
     harness.pipeline(step("first"), step("second", "first"), schedule="0 6 * * *")
-    dispatcher = Dispatcher(harness.bus, poster(harness.app, "pipeline-ops-local"))
+    dispatcher = Dispatcher(harness.bus, poster(harness.app, "pipeline-ops-local", INVOKER_TOKEN))
     dispatcher.start()
     server = WebServer(harness.app, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, daemon=True)

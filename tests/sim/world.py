@@ -101,6 +101,7 @@ class World(Kernel):
             "records": None,
             "credentials": SimCredentials(),
             "audit": None,
+            "invokers": None,
             "keys": None,
             "notifications": SimpleNamespace(tell=lambda _run, comes_back: None, due=lambda: ()),
             "configs": self.configs,
