@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
-from common.domain.model import Receipt, Run, Step
+from common.domain.model import MAX_JOB_IDS, Receipt, Run, Step
 from common.errors import (
     ConfigError,
     ErrorKind,
@@ -36,7 +36,6 @@ PREVIEW_LIFETIME = timedelta(days=7)
 
 MAX_ERROR_CHARS = 2_000
 MAX_OUTPUT_CHARS = 100_000
-MAX_JOB_IDS = 100
 
 Result = AttemptSucceeded | AttemptFailed | AttemptSuspended
 

@@ -15,6 +15,7 @@ from common.config.providers import load_providers
 from common.credentials import SealedCredentials
 from common.engine import NO_ARCHIVE, Engine
 from common.errors import ConfigError, nearest
+from common.estimate import Estimator
 from common.failure_limit import FailureLimit
 from common.invokers import Invokers, TokenCheck
 from common.keys import Keys
@@ -83,6 +84,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         now=clock,
         owner=f"process-{uuid.uuid4().hex[:12]}",
         archive=WarehouseArchive(settings, its_warehouse) if settings.keeps_runs else NO_ARCHIVE,
+        estimates=Estimator(settings, its_warehouse),
     )
 
 

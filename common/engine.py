@@ -11,12 +11,15 @@ from collections.abc import Callable, Collection, Iterator
 from copy import replace
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from heapq import merge
 
+from common.admission import Admission
 from common.attempt import AttemptRunner
 from common.audit import Audit
 from common.config.loader import ConfigTree
 from common.domain import transitions
+from common.domain.commands import SettleReservation
 from common.domain.draft import Change, Transition
 from common.domain.events import (
     AttemptClaimed,
@@ -30,18 +33,15 @@ from common.domain.events import (
     PreviewSettled,
     RunAnnounced,
     RunRejected,
-    RunValidated,
     SkipRequested,
     StepsEnded,
     Swept,
 )
-from common.domain.model import NO_CREDENTIAL, Pipeline, Run, RunRequest, RunStatus, Step, StepStatus
+from common.domain.model import Estimate, Run, RunRequest, RunStatus, Step, StepStatus
 from common.domain.plan import map_of, spec_of, unlocked_by
-from common.domain.quota import ADMITTED_STATUSES, Limits
 from common.errors import (
     ConfigError,
     ConflictingStateError,
-    ForbiddenPlanError,
     LostLeaseError,
     NotFoundError,
     PipelineOpsError,
@@ -50,16 +50,17 @@ from common.errors import (
     TransientError,
     nearest,
 )
+from common.estimate import NO_COST, by_last_cost
 from common.invokers import Invokers
 from common.keys import Keys
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
 from common.notifications import Notifications
 from common.ports import Credentials, EventBus, LogLine, PlanLimits, Records, RunLogs, RunStore, severities_from
-from common.processors.registry import processor
-from common.request import new_run_id
+from common.request import run_identity
 from common.settings import Settings
 from common.topics import completed, finished, messages
+from common.validation import Validation
 
 COMMIT_TRIES = 20
 SWEEP_LIMIT = 500
@@ -68,7 +69,10 @@ NO_ARCHIVE = NoArchive()
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """All use cases of a run. ``owner`` names this process on the leases it takes."""
+    """All use cases of a run. ``owner`` names this process on the leases it takes.
+
+    ``estimates`` says what a run will cost, from its resolved steps and what its pipeline's last run has cost.
+    """
 
     settings: Settings
     store: RunStore
@@ -86,38 +90,78 @@ class Engine:
     now: Callable[[], datetime]
     owner: str
     archive: RunArchive = NO_ARCHIVE
+    estimates: Callable[[Run, Decimal | None], Estimate] = by_last_cost
 
     def request_run(self, request: RunRequest) -> Run:
         """Hold quota and store a new pending run, all in one transaction; return it.
 
-        Raises NotFoundError (organisation, pipeline or credential), ForbiddenPlanError, QuotaExceededError.
+        It may be one that waits in the queue (``RunRequest.queue``), or the run that this very request has made before
+        (``RunRequest.fingerprint``). Raises NotFoundError (organisation, pipeline or credential), ForbiddenPlanError,
+        QuotaExceededError, ConflictingStateError.
         """
+        admission = self._admission
+        known = admission.known(request)
+        if known is not None:
+            return known
         self.configs.find(request.route)
-        limits = self._limits(request.org_slug)
+        limits = admission.limits(request.org_slug, request.route)
         if request.credential_id is not None:
-            self._check_credential(request)
-        return self._admit(transitions.create(request), limits)
+            self._validation.named_credential(request)
+        return admission.admit(transitions.create(request), limits)
 
-    def _admit(self, new: Transition, limits: Limits) -> Run:
-        self.store.create(new, limits)
-        self._tell(new)
-        return new.run
+    @property
+    def _validation(self) -> Validation:
+        return Validation(self.settings, self.configs, self.credentials)
 
-    def _limits(self, org_slug: str) -> Limits:
-        limits = self.plans.limits(org_slug)
-        if limits.status not in ADMITTED_STATUSES:
-            raise ForbiddenPlanError(
-                f"The subscription of {org_slug} is {limits.status}; runs need "
-                f"{' or '.join(sorted(ADMITTED_STATUSES))}. Renew the subscription, then try again."
-            )
-        return limits
+    @property
+    def _admission(self) -> Admission:
+        return Admission(self.store, self.plans, self.configs, self.now, self._estimated, self._tell)
 
-    def rerun(self, old: Run, *, only: str | None, who: str, why: str, preview: bool = False) -> Run:
+    def _estimated(self, run: Run) -> Estimate:
+        """Return what the steps that the run has before it are expected to cost."""
+        try:
+            validated = self._validation.validated(run)
+        except (ConfigError, RequestError):
+            return NO_COST  # it will be rejected before it costs anything
+        pipeline = validated.pipeline
+        ahead = tuple(spec for spec in pipeline.steps if spec.step_id not in run.steps)
+        last_usd = self.store.last_cost(run.request.org_slug, run.request.route)
+        planned = replace(run, specs=ahead, pipeline_id=pipeline.pipeline_id, credential_id=validated.credential_id)
+        return self.estimates(planned, last_usd)
+
+    def rerun(
+        self,
+        old: Run,
+        *,
+        only: str | None,
+        who: str,
+        why: str,
+        preview: bool = False,
+        queue: bool = False,
+        backfill: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Run:
         """Store a new pending run of an ended one that keeps what succeeded; return it. Holds quota like any run.
 
-        ``only`` names the single step to run. A ``preview`` runs everything, and writes beside the tables. Raises
-        RequestError, ForbiddenPlanError, QuotaExceededError.
+        ``only`` names the single step to run. A ``preview`` runs everything, and writes beside the tables. The others
+        are as in a run's request. Raises what ``request_run`` does.
         """
+        asked = ["rerun", old.run_id, only, preview, queue, backfill]
+        run_id, fingerprint = run_identity(old.request.org_slug, idempotency_key, asked)
+        request = replace(
+            old.request,
+            run_id=run_id,
+            requested_at=self.now(),
+            trigger="preview" if preview else "rerun",
+            rerun_of=old.run_id,
+            preview=preview,
+            queue=queue,
+            backfill=backfill,
+            fingerprint=fingerprint,
+        )
+        known = self._admission.known(request)
+        if known is not None:
+            return known
         if old.request.preview:
             raise ConflictingStateError(f"Run {old.run_id} is a preview: run {old.request.rerun_of} again instead.")
         if not old.status.is_terminal:
@@ -126,18 +170,10 @@ class Engine:
             raise ConflictingStateError(f"Run {old.run_id} never had a valid config: start a new run.")
         if only is not None:
             self._known_step(old, only)
-        request = replace(
-            old.request,
-            run_id=new_run_id(),
-            requested_at=self.now(),
-            trigger="preview" if preview else "rerun",
-            rerun_of=old.run_id,
-            preview=preview,
-        )
         new = transitions.rerun(old, request, only, who=who, why=why)
         if not any(spec.step_id not in new.run.steps for spec in old.specs):
             raise ConflictingStateError(f"Every step of {old.run_id} succeeded: name one to run again, or start a run.")
-        return self._admit(new, self._limits(request.org_slug))
+        return self._admission.admit(new, self._admission.limits(request.org_slug, request.route))
 
     def settle_preview(self, run: Run, settled: PreviewSettled) -> Run:
         """Record what became of a preview; return it. Raises ConflictingStateError if that was decided before."""
@@ -179,7 +215,7 @@ class Engine:
         if run.specs:
             run = self.store.load(run_id)  # a rerun: some of its steps are kept
         try:
-            event: Event = self._validated(run)
+            event: Event = self._validation.validated(run)
         except (ConfigError, RequestError) as error:
             event = RunRejected(str(error))
         self._apply(run_id, event, view=run)
@@ -245,18 +281,19 @@ class Engine:
         with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
             failed = run.status is RunStatus.FAILED
             logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
-            not_kept: PipelineOpsError | None = None
+            cost, not_kept = None, None
             try:
-                self.archive.keep(run, lambda: self.store.changes(run_id))
+                cost = self.archive.keep(run, lambda: self.store.changes(run_id))
             except PipelineOpsError as error:
                 not_kept = error
             self.notifications.tell(run, comes_back=not_kept is not None)
         if not_kept is not None:
             raise not_kept
-        self._apply(run_id, RunAnnounced(), (), view=run)
+        self._apply(run_id, RunAnnounced(cost), (), view=run)
 
     def sweep(self) -> int:
-        """Re-drive or end every run that is past a deadline; return how many were. Safe to run twice at once."""
+        """Re-drive or end every run that is past a deadline, then let in whoever waits and has room; return how many
+        were past one. Safe to run twice at once."""
         swept = 0
         for run_id in self.store.due(self.now(), SWEEP_LIMIT):
             try:
@@ -269,6 +306,7 @@ class Engine:
             if run_id:
                 self.bus.publish([finished(run_id)])
             self.notifications.seen(record)
+        self._admission.release()
         return swept
 
     def recover(self) -> int:
@@ -298,59 +336,6 @@ class Engine:
         wanted.sort(key=lambda line: line.at)
         return merge(wanted, self.logs.read(run_id, step_id=step_id, severity=severity), key=lambda line: line.at)
 
-    def _validated(self, run: Run) -> RunValidated:
-        """Read, resolve and check the config as the run will use it from now on."""
-        if run.specs:  # a rerun: its config is that of the run before
-            return RunValidated(Pipeline(run.pipeline_id, "", run.specs, run.config_hash), run.credential_id)
-        request = run.request
-        file = self.configs.load(request.route)
-        needs = any(processor(step.ps_type).needs_credential for step in file.config.steps)
-        credential_id = self._credential(request, file.config.provider) if needs else NO_CREDENTIAL
-        pipeline: Pipeline = self.configs.resolve(
-            file,
-            {
-                "org_slug": request.org_slug,
-                "project_id": self.settings.project_id,
-                "org_dataset": self.settings.dataset(request.org_slug),
-                "start_date": request.start_date.isoformat(),
-                "end_date": request.end_date.isoformat(),
-                "credential_id": credential_id,
-                "pipeline_id": file.config.pipeline_id,
-                "run_id": run.run_id,
-            },
-        )
-        return RunValidated(pipeline, credential_id)
-
-    def _credential(self, request: RunRequest, provider: str) -> str:
-        """Return the run's credential: the one it names, else the only one there is for the provider."""
-        if request.credential_id is not None:
-            return self._check_credential(request, provider)
-        found = [c.credential_id for c in self.credentials.list(request.org_slug) if c.provider == provider]
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            raise ConfigError(
-                f"{request.org_slug} has no credential for {provider}. "
-                f"Add one: main.py credentials add {request.org_slug} {provider}"
-            )
-        raise ConfigError(
-            f"{request.org_slug} has {len(found)} credentials for {provider} ({', '.join(found)}): "
-            "name one of them as credential_id."
-        )
-
-    def _check_credential(self, request: RunRequest, provider: str | None = None) -> str:
-        assert request.credential_id is not None
-        known = {c.credential_id: c.provider for c in self.credentials.list(request.org_slug)}
-        if request.credential_id not in known:
-            raise NotFoundError(
-                f"{request.org_slug} has no credential {request.credential_id!r}."
-                f"{nearest(request.credential_id, known)} See: main.py credentials list {request.org_slug}"
-            )
-        found = known[request.credential_id]
-        if provider is not None and found != provider:
-            raise ConfigError(f"Credential {request.credential_id!r} is for {found}, the pipeline needs {provider}.")
-        return request.credential_id
-
     def _apply(
         self, run_id: str, event: Event, parts: Collection[str] | None = None, *, view: Run | None = None
     ) -> Run | None:
@@ -373,6 +358,8 @@ class Engine:
                 continue
             self._tell(transition)
             self._ask(run_id, transition)
+            if any(isinstance(command, SettleReservation) for command in transition.commands):
+                self._admission.release(stored)
             return stored
         raise TransientError(f"Run {run_id} was changed by others {COMMIT_TRIES} times in a row.")
 

@@ -360,6 +360,9 @@ class Warehouse(Protocol):
         Returns once the job is there; it goes on by itself. A repeat with the same ``job_id`` starts no second one.
         """
 
+    def dry_run_bytes(self, procedure: str, args: Sequence[Any]) -> int | None:
+        """Return the bytes that this CALL would read at most, without making it; None if that can't be told before."""
+
     def job_done(self, job_id: str, wait_s: float) -> bool | None:
         """Wait for a job, at most so long; return whether it has succeeded by then, None if there is no such job.
 

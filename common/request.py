@@ -1,9 +1,11 @@
 """What a caller may ask of a run, checked. The same for HTTP, CLI and cron."""
 
+import json
 import re
 import uuid
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import (
@@ -24,6 +26,7 @@ ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
 RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 ROUTE_PART = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ONE_LINE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 """Text without control characters that is not blank."""
 
@@ -49,6 +52,10 @@ class InvalidFieldsError(RequestError):
         self.problems = dict(problems)
 
 
+QUEUE = Field(False, strict=True, description="Wait for a slot if there is none, in the place of a 429.")
+BACKFILL = Field(False, strict=True, description="This is a backfill: where runs wait, live work goes first.")
+
+
 class RunBody(BaseModel):
     """Body of a run request. Dates are UTC days, both inclusive; without any, yesterday is run."""
 
@@ -60,6 +67,8 @@ class RunBody(BaseModel):
     source: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$", description="Name of a file in the landing folder."
     )
+    queue: bool = QUEUE
+    backfill: bool = BACKFILL
 
 
 class ControlBody(BaseModel):
@@ -71,7 +80,14 @@ class ControlBody(BaseModel):
     reason: str = Field(max_length=500, pattern=ONE_LINE, description="Why, for whoever reads the run's transitions.")
 
 
-class RerunBody(ControlBody):
+class ReplayBody(ControlBody):
+    """Body of a request that starts a run of one that has ended."""
+
+    queue: bool = QUEUE
+    backfill: bool = BACKFILL
+
+
+class RerunBody(ReplayBody):
     """Body of a request that runs a run again."""
 
     step: str | None = Field(None, max_length=80, description="The only step to run again.")
@@ -92,8 +108,33 @@ def new_run_id() -> str:
     return f"run_{uuid.uuid4().hex}"
 
 
-def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger: str) -> RunRequest:
-    """Return the checked request with a fresh run id, or raise InvalidFieldsError that names each bad field."""
+def run_identity(org_slug: str, idempotency_key: str | None, asked: Any) -> tuple[str, str]:
+    """Return the id of the run to be made and the fingerprint of what is asked for, as plain JSON data.
+
+    The caller's key makes both: the same key of an organisation is the same run, which the store makes once, and the
+    fingerprint tells whether it is asked for the same thing again. Without a key it is a run of its own. The key is
+    what the HTTP header ``Idempotency-Key`` says, None if there is none; raises InvalidFieldsError for one that is not
+    1 to 255 visible ASCII characters.
+    """
+    if idempotency_key is None:
+        return new_run_id(), ""
+    if not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise InvalidFieldsError({"Idempotency-Key": "must be 1 to 255 visible ASCII characters, without spaces."})
+    run_id = f"run_{_digest([org_slug, idempotency_key])[:32]}"
+    return run_id, _digest(asked)
+
+
+def _digest(asked: Any) -> str:
+    return sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def run_request(
+    org_slug: str, route: str, body: Any, *, now: datetime, trigger: str, idempotency_key: str | None = None
+) -> RunRequest:
+    """Return the checked request, or raise InvalidFieldsError that names each bad field.
+
+    Its run id is fresh, or that of ``idempotency_key`` (see ``run_identity``).
+    """
     if not ORG_SLUG.match(org_slug):
         raise NotFoundError(f"There is no organisation {org_slug!r}.")
     if not isinstance(body, dict):
@@ -107,8 +148,11 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
     start = checked.start_date or checked.end_date or today - timedelta(days=1)
     end = checked.end_date or start
     _check_dates(start, end, today)
+    # As it was asked for: "yesterday" is the same request tomorrow.
+    asked = [route, checked.model_dump(mode="json", exclude_defaults=True)]
+    run_id, fingerprint = run_identity(org_slug, idempotency_key, asked)
     return RunRequest(
-        run_id=new_run_id(),
+        run_id=run_id,
         org_slug=org_slug,
         route=route,
         start_date=start,
@@ -117,6 +161,9 @@ def run_request(org_slug: str, route: str, body: Any, *, now: datetime, trigger:
         trigger=trigger,
         credential_id=checked.credential_id,
         source=checked.source,
+        queue=checked.queue,
+        backfill=checked.backfill,
+        fingerprint=fingerprint,
     )
 
 

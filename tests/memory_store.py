@@ -51,7 +51,7 @@ class MemoryRunStore:
         self._lock = threading.RLock()
         self._versions = count(1)
         self._runs: dict[str, _Entry] = {}
-        self._quota = MemoryQuota()
+        self.quota = MemoryQuota()
 
     def create(self, new: Transition, limits: Limits) -> None:
         run = new.run
@@ -59,10 +59,10 @@ class MemoryRunStore:
             if run.run_id in self._runs:
                 raise ConflictingStateError(f"There is a run {run.run_id!r} already.")
             if run.waits_for:
-                self._quota.check_queue(run.request.org_slug)
+                self.quota.check_queue(run.request.org_slug)
             else:
-                self._quota.hold(run, limits, waited=False)
-            self._quota.carry_out(run, new.commands)
+                self.quota.hold(run, limits, waited=False)
+            self.quota.carry_out(run, new.commands)
             version = next(self._versions)
             entry = _Entry(replace(run, steps={}), self._header(run, version), run.status)
             entry.steps = {step_id: self._record(run.steps[step_id], version) for step_id in new.touched}
@@ -100,18 +100,18 @@ class MemoryRunStore:
             entry = self._entry(run.run_id)
             self._compare(entry, transition)
             if limits is not None:
-                self._quota.hold(run, limits, waited=True)
+                self.quota.hold(run, limits, waited=True)
             version, stored = next(self._versions), run
             if transition.header:
                 entry.header, entry.status = self._header(run, version), run.status
                 stored = replace(run, version=version)
-                self._quota.extend(run)
+                self.quota.extend(run)
             for step_id in transition.touched:
                 entry.steps[step_id] = self._record(run.steps[step_id], version)
             written = {step_id: replace(run.steps[step_id], version=version) for step_id in transition.touched}
             stored = replace(stored, steps={**run.steps, **written})
             entry.changes.append(encode_changes(transition.changes))
-            self._quota.carry_out(run, transition.commands)
+            self.quota.carry_out(run, transition.commands)
         self._bus.publish(messages(stored, transition.commands))
         return stored
 
@@ -185,19 +185,19 @@ class MemoryRunStore:
 
     def usage(self, org_slug: str, now: datetime) -> Usage:
         with self._lock:
-            return self._quota.usage(org_slug, now)
+            return self.quota.usage(org_slug, now)
 
     def queues(self, ended: Run | None = None) -> Sequence[Queue]:
         with self._lock:
-            return self._quota.queues(ended)
+            return self.quota.queues(ended)
 
     def place(self, run: Run) -> Place | None:
         with self._lock:
-            return self._quota.place(run)
+            return self.quota.place(run)
 
     def last_cost(self, org_slug: str, route: str) -> Decimal | None:
         with self._lock:
-            return self._quota.last_cost(org_slug, route)
+            return self.quota.last_cost(org_slug, route)
 
     def _entry(self, run_id: str) -> _Entry:
         entry = self._runs.get(run_id)

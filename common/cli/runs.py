@@ -72,10 +72,12 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A bill to read: CSV or Parquet, gzip or not. Without dates, those of its rows are taken.",
 )
+@click.option("--queue", is_flag=True, help="Wait for a slot if there is none.")
+@click.option("--backfill", is_flag=True, help="Where runs wait, let live work go first.")
 @json_option
 @click.pass_obj
 @friendly
-def run(settings: Settings, /, org: str, route: str, source: Path | None, as_json: bool, **fields: str | None) -> None:
+def run(settings: Settings, /, org: str, route: str, source: Path | None, as_json: bool, **fields: Any) -> None:
     """Run a pipeline and wait for its end. Exit code 0 if it completed.
 
     \b
@@ -85,7 +87,7 @@ def run(settings: Settings, /, org: str, route: str, source: Path | None, as_jso
     """
     from common.cli.landing import land
 
-    body = {name: value for name, value in fields.items() if value is not None}
+    body = {name: value for name, value in fields.items() if value not in (None, False)}
     if source is not None:
         body |= land(settings, org, route, source, dated="start_date" in body or "end_date" in body)
     with OwnStack(settings) as client:

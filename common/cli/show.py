@@ -63,6 +63,8 @@ def run_table(run: dict[str, Any]) -> None:
     if run["error"]:
         out.print(f"[red]error[/] {_plain(run['error'])}")
     elif not run["ended_at"]:
+        if (queue := run["queue"]) and queue["place"]:
+            out.print(f"Place {queue['place']} of {queue['of']} in the queue of {run['org_slug']}.")
         out.print(f"{run['reason']}, since {run['since']}, until {run['until']} at most")
     for step in run["steps"]:
         if step["status"] in ("waiting", "queued", "retrying", "suspended") and not run["ended_at"]:

@@ -61,6 +61,7 @@ class ConfigTree:
         self._scanned = Memo[Scan]()
         self._beside = Memo[list[Path]]()
         self._loaded: dict[str, Memo[PipelineFile]] = defaultdict(Memo)
+        self._concurrency: dict[str, Memo[int | None]] = defaultdict(Memo)
 
     @cached_property
     def _title(self) -> str:
@@ -132,6 +133,18 @@ class ConfigTree:
         )
         return self._loaded[route].get([path, *beside], lambda: self._read(path, route))
 
+    def concurrency(self, route: str) -> int | None:
+        """Return how many live runs of it an organisation may have, None if its file does not say.
+
+        Looks at this one field only, for whoever starts nothing but a run. A file that is not there or wrong says
+        nothing: its runs fail by themselves.
+        """
+        try:
+            path = self.find(route)
+            return self._concurrency[route].get([path], lambda: _concurrency(read(path, self.shown(path))))
+        except (NotFoundError, ConfigError):
+            return None
+
     def _read(self, path: Path, route: str) -> PipelineFile:
         source = read(path, self.shown(path))
         return PipelineFile(path, route, source.sha256, check(source, self.root), source)
@@ -161,6 +174,11 @@ class ConfigTree:
         if problems:
             raise InvalidFileError(problems)
         return Pipeline(file.config.pipeline_id, file.config.provider, tuple(specs), file.text_hash)
+
+
+def _concurrency(source: Source) -> int | None:
+    value = source.data.get("concurrency") if isinstance(source.data, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 class _StepError(Exception):

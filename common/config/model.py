@@ -177,6 +177,9 @@ class PipelineConfig(_Strict):
     schedule: str | None = Field(
         default=None, description=f"When to run by itself: five cron fields, in UTC. {_CRON_EXAMPLE}"
     )
+    concurrency: int | None = Field(
+        default=None, ge=1, le=1000, strict=True, description="Live runs of it that one organisation may have."
+    )
     steps: tuple[StepConfig, ...] = Field(min_length=1, description="The steps, in reading order.")
 
     @field_validator("schedule")

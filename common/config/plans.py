@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from common.config.model import IDENTIFIER
+from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import read
 from common.domain.quota import Limits
@@ -24,6 +25,8 @@ class Plan(BaseModel):
     daily: int = Field(ge=0, strict=True, description="Runs a UTC day.")
     monthly: int = Field(ge=0, strict=True, description="Runs a UTC month.")
     concurrent: int = Field(ge=0, strict=True, description="Runs at the same time.")
+    money_usd: Usd | None = Field(None, description="US dollars that its runs of a UTC month may cost, in quotes.")
+    weight: int = Field(1, ge=1, le=1000, strict=True, description="Share of the slots that several wait for.")
 
 
 class Organisation(BaseModel):
@@ -36,10 +39,11 @@ class Organisation(BaseModel):
 
 
 class PlansFile(BaseModel):
-    """The file: plans by name, and which organisation has which."""
+    """The file: plans by name, which organisation has which, and how many runs of all of them may be live."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    global_concurrent: int | None = Field(None, ge=1, strict=True, description="Runs of all organisations at a time.")
     plans: dict[Name, Plan] = Field(min_length=1)
     organisations: dict[Name, Organisation]
 
@@ -79,7 +83,15 @@ class YamlPlans:
         if organisation is None:
             raise NotFoundError(f"There is no organisation {org_slug!r}.{nearest(org_slug, file.organisations)}")
         plan = file.plans[organisation.plan]
-        return Limits(organisation.status, plan.daily, plan.monthly, plan.concurrent)
+        return Limits(
+            organisation.status,
+            plan.daily,
+            plan.monthly,
+            plan.concurrent,
+            money_usd=plan.money_usd,
+            weight=plan.weight,
+            global_concurrent=file.global_concurrent,
+        )
 
     def _file(self) -> PlansFile:
         try:

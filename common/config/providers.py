@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from common.config.model import IDENTIFIER
+from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import Source, read
 from common.errors import ConfigError, nearest
@@ -51,6 +53,7 @@ class Provider(BaseModel):
     auth: Literal["none", "bearer", "api_key"] = Field(
         default="none", description="How its credential is sent: a bearer token, an API-key header, or not at all."
     )
+    usd_per_call: Usd = Field(default=Decimal(0), description="US dollars that one call of its API costs, in quotes.")
     credential_hint: str = Field(default="", max_length=500, description="What to paste, and where to get it.")
 
 

@@ -2,12 +2,11 @@
 
 from copy import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from common.domain.commands import MoveInQueue, SettleMoney, StartRun
 from common.domain.draft import RESEND_AFTER, Change, Draft, Transition
-from common.domain.events import RunAdmitted, RunKeptWaiting
+from common.domain.events import JobsCost, RunAdmitted, RunKeptWaiting
 from common.domain.model import Run, RunStatus
 from common.domain.queueing import WAIT_AT_MOST
 
@@ -72,16 +71,19 @@ def waited_too_long(run: Run) -> str:
     return f"no slot within {WAIT_AT_MOST // timedelta(hours=1)} h (it {run.reason}): request it again"
 
 
-def settle_money(draft: Draft, jobs_usd: Decimal | None) -> None:
-    """Count what an admitted run has cost, once; its estimate stays if nobody knows."""
+def settle_money(draft: Draft, jobs: JobsCost | None) -> None:
+    """Count what an admitted run has cost, once. What is known by half takes nothing off the estimate."""
     run = draft.run
     if run.estimate is None or run.admitted_at is None or run.cost_usd is not None:
         return
-    cost = run.estimate.usd if jobs_usd is None else jobs_usd + run.estimate.calls_usd
-    said = "what its jobs cost is not known, so the estimate stays" if jobs_usd is None else "as its jobs cost"
-    draft.log("", 0, run.status, run.status, f"{cost:f} USD of {run.estimate.usd:f} estimated: {said}")
+    complete = jobs is not None and jobs.complete
+    cost = run.estimate.calls_usd + (jobs.usd if jobs else 0)
+    said = "as its jobs cost"
+    if not complete:
+        cost, said = max(cost, run.estimate.usd), "not all that its jobs cost is known, so it is not less"
+    draft.log("", 0, run.status, run.status, f"{cost:f} USD; {run.estimate.usd:f} were estimated: {said}")
     draft.set_run(cost_usd=cost)
-    draft.send(SettleMoney(run.run_id, run.estimate.usd, cost, jobs_usd is not None))
+    draft.send(SettleMoney(run.run_id, run.estimate.usd, cost, complete))
 
 
 def _to_be_started(now: datetime) -> dict[str, Any]:

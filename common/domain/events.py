@@ -9,6 +9,14 @@ from common.domain.model import Pipeline, PreviewEnd, Receipt
 
 
 @dataclass(frozen=True, slots=True)
+class JobsCost:
+    """What jobs have cost in US dollars; ``complete`` if that is all of them."""
+
+    usd: Decimal
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunAdmitted:
     """There is room for a run that has waited; ``global_slot``: it takes one of the deployment's slots too."""
 
@@ -110,9 +118,9 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class RunAnnounced:
-    """Whoever listens was told that the run has ended. ``cost_usd`` is what its jobs have cost, None if unknown."""
+    """Whoever listens was told that the run has ended. ``jobs`` is what its jobs have cost, None if nobody knows."""
 
-    cost_usd: Decimal | None = None
+    jobs: JobsCost | None = None
 
 
 @dataclass(frozen=True, slots=True)

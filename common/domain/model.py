@@ -143,6 +143,10 @@ class Pipeline:
     config_hash: str
 
 
+MAX_JOB_IDS = 100
+"""A receipt names this many jobs at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a step left behind: rows in its target table, the jobs that wrote them, warnings and outputs by name.

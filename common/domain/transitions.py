@@ -137,7 +137,7 @@ def _after_end(draft: Draft, event: Event) -> None:
         return
     if isinstance(event, RunAnnounced) or (isinstance(event, MessageDied) and not event.step_id):
         draft.set_run(wake_at=None)  # a dead letter is kept for people to look at; more of them would tell no more
-        settle_money(draft, event.cost_usd if isinstance(event, RunAnnounced) else None)
+        settle_money(draft, event.jobs if isinstance(event, RunAnnounced) else None)
     elif isinstance(event, Swept) and draft.now >= wake_at:
         draft.set_run(wake_at=draft.now + RESEND_AFTER)
         draft.send(AnnounceRunFinished(draft.run.run_id))

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
+from common.domain.events import JobsCost
 from common.domain.model import Run
 from common.meta.costs import load_prices
 from common.meta.ports import Changes, JobStats, MetaRows, MetaWrite
-from common.meta.rows import META_TABLES, RUNS, Pricing, Row, jobs_of, rows_of
+from common.meta.rows import META_TABLES, RUNS, Pricing, Row, jobs_cost, jobs_of, rows_of
 from common.ports import Warehouse
 from common.settings import Settings
 from common.table import MetaTable, load_meta_table
@@ -32,17 +33,18 @@ class WarehouseArchive:
     def _tables(self) -> Mapping[str, MetaTable]:
         return {name: load_meta_table(self._settings.configs, name) for name in META_TABLES}
 
-    def keep(self, run: Run, changes: Changes) -> None:
+    def keep(self, run: Run, changes: Changes) -> JobsCost | None:
         """Write the run's rows; see ``RunArchive``. A run that has not ended yet is left alone."""
         if run.ended_at is None:
-            return
+            return None
         warehouse = self._warehouse()
         dataset = f"{self._settings.project_id}.{self._settings.dataset(run.request.org_slug)}"
         for name, table in self._tables.items():
             warehouse.ensure_table(f"{dataset}.{name}", table)
         prices = load_prices(self._settings.configs)
         pricing = Pricing(prices, self._settings.location, warehouse.decimal_digits[1])
-        rows = rows_of(run, changes(), self._stats(list(jobs_of(run))), pricing)
+        stats = self._stats(list(jobs_of(run)))
+        rows = rows_of(run, changes(), stats, pricing)
         for number, parts in enumerate(_split(rows)):
             write = MetaWrite(
                 run_id=run.run_id,
@@ -58,6 +60,7 @@ class WarehouseArchive:
                 },
             )
             warehouse.meta.append(write)
+        return jobs_cost(run, stats, pricing)
 
     def _stats(self, job_ids: Sequence[str]) -> dict[str, JobStats | None]:
         if not job_ids:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import read
 from common.meta.ports import JobStats
@@ -18,23 +18,18 @@ FREE_JOBS = frozenset({"load", "copy", "extract"})
 """cloud.google.com/bigquery/pricing, free operations: in the shared pool of slots that everybody has."""
 
 
-def _from_text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("must be a number in quotes: money is never read as a float.")
-    return value
-
-
-Usd = Annotated[Decimal, BeforeValidator(_from_text), Field(ge=0, max_digits=38, decimal_places=18)]
-
-
 class BigQueryPrices(BaseModel):
-    """``configs/system/bigquery_prices.yml``: US dollars for a TiB billed to a query on demand, by location."""
+    """``configs/system/bigquery_prices.yml``: US dollars for a TiB billed to a query on demand, by location.
+
+    ``floor_usd_per_run`` is what a run is taken to cost at least, before anything else is known of it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(min_length=1)
     read_on: date
     usd_per_tib: Mapping[str, Usd]
+    floor_usd_per_run: Usd = Decimal(0)
 
     @property
     def named(self) -> str:

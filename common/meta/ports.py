@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from common.domain.draft import Change
+from common.domain.events import JobsCost
 from common.domain.model import Run
 from common.table import MetaTable
 
@@ -18,8 +19,9 @@ class RunArchive(Protocol):
 
     parts: Collection[str] | None
 
-    def keep(self, run: Run, changes: Changes) -> None:
-        """Keep the ended run, once however often this is called, also by two at the same time.
+    def keep(self, run: Run, changes: Changes) -> JobsCost | None:
+        """Keep the ended run, once however often this is called, also by two at the same time; return what its jobs
+        have cost, None if nobody knows.
 
         Raises TransientError or PermanentError if it could not be kept: then nothing of it counts, try again.
         """
@@ -30,8 +32,9 @@ class NoArchive:
 
     parts: Collection[str] | None = ()
 
-    def keep(self, run: Run, changes: Changes) -> None:
-        """Do nothing."""
+    def keep(self, run: Run, changes: Changes) -> JobsCost | None:
+        """Do nothing; what the jobs have cost is not known."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 from common.domain.draft import Change
-from common.domain.model import Run, Step, StepStatus
+from common.domain.events import JobsCost
+from common.domain.model import MAX_JOB_IDS, Run, Step, StepStatus
 from common.domain.plan import map_of
 from common.meta.costs import BigQueryPrices, cost_usd
 from common.meta.ports import JobStats
@@ -57,6 +58,23 @@ def rows_of(
         RUNS: iter([_run(run)]),
     }
     return {name: [_plain(common | row) for row in made[name]] for name in META_TABLES}
+
+
+def jobs_cost(run: Run, stats: Mapping[str, JobStats | None], pricing: Pricing) -> JobsCost:
+    """Return what the run's jobs have cost, as far as it is known.
+
+    Receipts name the jobs of attempts that succeeded: of a step that took another attempt, or that did not come to an
+    end of its own, some are not known.
+    """
+    costs = [
+        None if (known := stats.get(job_id)) is None else cost_usd(known, pricing.usd_per_tib, pricing.decimals)
+        for job_id in jobs_of(run)
+    ]
+    at_work = [s for s in run.steps.values() if s.started_at and not s.items and not _is_kept(run, s)]
+    all_told = all(s.status is StepStatus.SUCCEEDED and s.attempt == 1 for s in at_work)
+    named = all(len(s.receipt.job_ids) < MAX_JOB_IDS for s in at_work)
+    complete = all_told and named and None not in costs
+    return JobsCost(sum((cost for cost in costs if cost is not None), Decimal(0)), complete)
 
 
 def _run(run: Run) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.bad_rows import BadRow
+from common.domain.model import Run
 from common.errors import StepTimeoutError
 from common.ports import Warehouse
 
@@ -134,4 +135,26 @@ class Processor(Protocol):
 
         Raise TransientError or PermanentError; anything else counts as transient.
         """
+        ...
+
+
+@runtime_checkable
+class CountsCalls(Protocol):
+    """A processor that knows how often it will call a provider's API, where such a call may cost something."""
+
+    params_type: ClassVar[type[Params]]
+
+    def calls(self, params: Any, days: int) -> Mapping[str, int]:
+        """Return about how many calls a step of so many days makes, by key of ``configs/system/providers.yml``."""
+        ...
+
+
+@runtime_checkable
+class CallsProcedure(Protocol):
+    """A processor whose work is a CALL of a stored procedure, which BigQuery may be asked about before."""
+
+    params_type: ClassVar[type[Params]]
+
+    def procedure_call(self, run: Run, params: Any, dataset: str) -> tuple[str, Sequence[Any]]:
+        """Return the procedure's id and the arguments that it would be called with by this run."""
         ...

@@ -1,6 +1,6 @@
 """``genai.payg_usage``: what an organisation used of a GenAI provider, day by day, as the provider reports it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
@@ -15,6 +15,9 @@ class UsageSource(Protocol):
 
     endpoints: Sequence[str]
     """Names of everything it can read, in the order it is read."""
+
+    page_days: int
+    """Days that one call answers for."""
 
     def pages(self, context: StepContext, endpoints: Sequence[str]) -> Iterator[Sequence[Row]]:
         """Yield bounded lists of rows of ``genai_payg_usage``, from ``start_date`` to ``end_date`` inclusive."""
@@ -55,3 +58,9 @@ class GenaiPaygUsage:
         for rows in source.pages(context, params.endpoints or source.endpoints):
             if rows:
                 yield Batch(rows)
+
+    def calls(self, params: Any, days: int) -> Mapping[str, int]:
+        """Return the calls of one step: so many pages for each endpoint."""
+        source = SOURCES[params.provider]
+        pages = -(-days // source.page_days)
+        return {params.provider: pages * len(params.endpoints or source.endpoints)}

@@ -84,6 +84,7 @@ class OpenAIUsage:
     """Reads the usage of one organisation, a page at a time."""
 
     endpoints: Sequence[str] = tuple(ENDPOINTS)
+    page_days = PAGE_DAYS
 
     def pages(self, context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows of each page of each endpoint, from the first to the last day of the context.

@@ -5,12 +5,13 @@ p_credential_id STRING, p_start_date DATE, p_end_date DATE, …)``; what follows
 ``p_staging`` and nowhere else: the engine commits from there, with lineage.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
+from common.domain.model import Run
 from common.errors import PermanentError, PipelineOpsError, nearest
 from common.paths import configs_dir
 from common.processors.base import Batch, Params, StepContext, Waiting
@@ -59,9 +60,8 @@ class ProcedureExecutor:
         procedure = f"{context.dataset}.{params.procedure}"
         context.warehouse.ensure_procedure(procedure, _ddl(params.procedure, context.dataset))
         context.remaining_s()
-        source = context.table(params.source_table) if params.source_table else None
         fixed = (
-            source,
+            context.table(params.source_table) if params.source_table else None,
             context.staging_table,
             context.org_slug,
             context.pipeline_id,
@@ -72,6 +72,20 @@ class ProcedureExecutor:
         job_id = _job_id(context, context.attempt)
         context.warehouse.start_call(procedure, (*fixed, *params.arguments), job_id=job_id)
         return job_id
+
+    def procedure_call(self, run: Run, params: ProcedureParams, dataset: str) -> tuple[str, Sequence[Any]]:
+        """Return the call that a step of this run will make. Its staging table is not there yet."""
+        request = run.request
+        fixed = (
+            f"{dataset}.{params.source_table}" if params.source_table else None,
+            f"{dataset}.{params.destination_table or params.procedure}__staging",
+            request.org_slug,
+            run.pipeline_id,
+            run.credential_id,
+            request.start_date,
+            request.end_date,
+        )
+        return f"{dataset}.{params.procedure}", (*fixed, *params.arguments)
 
 
 def _job_id(context: StepContext, attempt: int) -> str:

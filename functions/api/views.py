@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.domain.draft import RESEND_AFTER, Change
 from common.domain.model import PreviewEnd, Run, RunStatus, Step, StepStatus
 from common.domain.plan import blocked_by, map_of
+from common.domain.queueing import Place
 from common.ports import LogLine
 
 Time = datetime | None
@@ -57,6 +58,24 @@ class StepView(View):
     waits_on: Annotated[str | None, Field(description="The job that it waits for.")]
 
 
+class QueueView(View):
+    """What a run waits for, and where it stands in its organisation's queue. History does not count places."""
+
+    waits_for: str
+    place: int | None
+    of: int | None
+    backfill: bool
+    until: Time
+
+
+class MoneyView(View):
+    """What a run was estimated to cost and has cost, in US dollars, as text."""
+
+    estimated_usd: str
+    estimated_from: str
+    cost_usd: str | None
+
+
 class RunView(View):
     """A run with its steps."""
 
@@ -80,6 +99,9 @@ class RunView(View):
     ended_at: Time
     since: Time
     until: Time
+    admitted_at: Annotated[Time, Field(description="When it took its quota.")]
+    queue: Annotated[QueueView | None, Field(description="Of a run that waits for a slot.")]
+    money: Annotated[MoneyView | None, Field(description="Null where the plan does not limit money.")]
     seconds: float | None
     rows: int
     steps: list[StepView]
@@ -208,8 +230,8 @@ def step_fields(run: Run, step: Step) -> dict[str, Any]:
     }
 
 
-def run_view(run: Run) -> RunView:
-    """Return a run with its steps."""
+def run_view(run: Run, place: Place | None = None) -> RunView:
+    """Return a run with its steps. ``place`` is where it stands in its organisation's queue, if it waits there."""
     request = run.request
     return RunView(
         run_id=run.run_id,
@@ -232,10 +254,28 @@ def run_view(run: Run) -> RunView:
         ended_at=run.ended_at,
         since=run.since,
         until=run.expires_at,
+        admitted_at=run.admitted_at,
+        queue=_queue(run, place),
+        money=_money(run),
         seconds=_seconds(run.started_at, run.ended_at),
         rows=sum(step.receipt.rows for step in run.steps.values() if map_of(step.step_id) is None),
         steps=[StepView(**step_fields(run, step)) for step in run.steps.values()],
     )
+
+
+def _queue(run: Run, place: Place | None) -> QueueView | None:
+    if not run.waits_for:
+        return None
+    number, of = place or (None, None)
+    backfill = run.request.backfill
+    return QueueView(waits_for=run.waits_for, place=number, of=of, backfill=backfill, until=run.expires_at)
+
+
+def _money(run: Run) -> MoneyView | None:
+    if run.estimate is None:
+        return None
+    cost = None if run.cost_usd is None else f"{run.cost_usd:f}"
+    return MoneyView(estimated_usd=f"{run.estimate.usd:f}", estimated_from=run.estimate.source, cost_usd=cost)
 
 
 def preview_state(run: Run) -> Preview | None:

@@ -161,28 +161,6 @@ def test_one_organisation_does_not_use_up_anothers_quota(adapter: Adapter) -> No
     assert [adapter.store.usage(org, T0).concurrent for org in ("acme", "globex")] == [1, 1]
 
 
-def test_many_threads_never_exceed_a_limit(adapter: Adapter) -> None:
-    """8 threads × 25 requests against 7 slots: exactly 7 runs are admitted, and the counts agree."""
-    limits, admitted, lock = replace(WIDE, concurrent=7), [], threading.Lock()
-
-    def ask(worker: int) -> None:
-        for number in range(25):
-            try:
-                new = create(adapter, worker * 1000 + number + 1, limits)
-            except QuotaExceededError:
-                continue
-            with lock:
-                admitted.append(new.run.run_id)
-
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    usage = adapter.store.usage("acme", T0)
-    assert len(admitted) == usage.concurrent == usage.daily == usage.monthly == 7
-
-
 def test_of_many_writers_from_one_version_exactly_one_wins(adapter: Adapter) -> None:
     create(adapter)
     run = adapter.store.load(new_run().run.run_id)

@@ -8,7 +8,7 @@ import pytest
 
 from common.domain import transitions
 from common.domain.draft import Transition
-from common.domain.events import CancelRequested, RunAdmitted, RunAnnounced, RunKeptWaiting
+from common.domain.events import CancelRequested, JobsCost, RunAdmitted, RunAnnounced, RunKeptWaiting
 from common.domain.model import Estimate, Run
 from common.domain.queueing import TURN, Place
 from common.domain.quota import Limits
@@ -110,9 +110,17 @@ def test_an_amount_is_counted_in_millionths_rounded_up(adapter: Adapter) -> None
     assert adapter.store.usage("acme", T0).reserved_usd == Decimal("0.000001")
 
 
-@pytest.mark.parametrize(("jobs", "spent", "known"), [("0.20", "0.30", "0.30"), (None, "0.60", None)])
-def test_money_is_settled_once_and_unknown_costs_leave_the_estimate(
-    adapter: Adapter, jobs: str | None, spent: str, known: str | None
+@pytest.mark.parametrize(
+    ("jobs", "spent", "known"),
+    [
+        (JobsCost(Decimal("0.20"), True), "0.30", "0.30"),
+        (JobsCost(Decimal("0.20"), False), "0.60", None),
+        (JobsCost(Decimal("0.70"), False), "0.80", None),
+        (None, "0.60", None),
+    ],
+)
+def test_money_is_settled_once_and_what_is_not_known_leaves_the_estimate(
+    adapter: Adapter, jobs: JobsCost | None, spent: str, known: str | None
 ) -> None:
     new = priced(1, "0.50", "0.10")
     adapter.store.create(new, replace(WIDE, money_usd=Decimal(1)))
@@ -120,7 +128,7 @@ def test_money_is_settled_once_and_unknown_costs_leave_the_estimate(
     before = adapter.store.usage("acme", T0)
     assert (before.reserved_usd, before.spent_usd, before.concurrent) == (Decimal("0.6"), 0, 0)
     ended = adapter.store.load(new.run.run_id)
-    told = transitions.apply(ended, RunAnnounced(None if jobs is None else Decimal(jobs)), T0 + timedelta(days=20))
+    told = transitions.apply(ended, RunAnnounced(jobs), T0 + timedelta(days=20))
     adapter.store.commit(told)
     with pytest.raises(StaleRunError):
         adapter.store.commit(told)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from common.adapters.google.firestore_client import Operations
 from common.adapters.google.firestore_logs import FirestoreLogs
@@ -80,9 +81,18 @@ class Bill:
         self.calls.append((what, Counts(*(new - old for new, old in zip(now, before, strict=True)))))
 
     def run(self) -> Run:
+        request = self.request("create")
+        self.deliver()
+        return self.engine.store.load(request.run_id)
+
+    def request(self, what: str, **more: Any) -> RunRequest:
         engine, day = self.engine, self.engine.now().date()
-        request = RunRequest(new_run_id(), ORG, ROUTE, day, day, engine.now())
-        self.note("create", lambda: engine.request_run(request))
+        request = RunRequest(new_run_id(), ORG, ROUTE, day, day, engine.now(), **more)
+        self.note(what, lambda: engine.request_run(request))
+        return request
+
+    def deliver(self) -> None:
+        engine = self.engine
         while self.bus.waiting:
             message = self.bus.waiting.pop(0)
             data = message.data
@@ -95,7 +105,6 @@ class Bill:
                     self.note("finished", lambda data=data: engine.run_finished(read_run_id(data)))
                 case _:
                     self.note("step", lambda data=data: engine.run_step(*read_order(data)))
-        return engine.store.load(request.run_id)
 
     def of(self, what: str) -> list[Counts]:
         return [counts for name, counts in self.calls if name == what]
@@ -113,6 +122,13 @@ def chain(steps: int) -> list[dict[str, Any]]:
 def billed(steps: list[dict[str, Any]], *, writing: bool, harness: Harness, host: str, project: str) -> Bill:
     """Run these steps to the run's end and return what it took."""
     harness.pipeline(*steps)
+    bill = new_bill(writing=writing, harness=harness, host=host, project=project)
+    assert bill.run().status is RunStatus.COMPLETED
+    return bill
+
+
+def new_bill(*, harness: Harness, host: str, project: str, writing: bool = False) -> Bill:
+    """Return the engine on Firestore, counted."""
     operations, bus = Operations(), QueueBus()
     logs = FirestoreLogs(project, host, operations)
     records = FirestoreRecords(project, host, operations)
@@ -122,13 +138,8 @@ def billed(steps: list[dict[str, Any]], *, writing: bool, harness: Harness, host
     known = harness.engine.attempts
     attempts = kind(known.settings, known.warehouse, credentials, logs, known.now, known.provider_url, known.sleep)
     store = FirestoreRunStore(project, bus, host, operations)
-    bill = Bill(
-        replace(harness.engine, store=store, bus=bus, logs=logs, credentials=credentials, attempts=attempts),
-        bus,
-        operations,
-    )
-    assert bill.run().status is RunStatus.COMPLETED
-    return bill
+    engine = replace(harness.engine, store=store, bus=bus, logs=logs, credentials=credentials, attempts=attempts)
+    return Bill(engine, bus, operations)
 
 
 @pytest.fixture
@@ -198,3 +209,42 @@ def test_where_steps_meet_each_costs_one_count_and_the_last_one_a_reading_of_the
     print(f"\n1, 8 side by side, 1: {bill.total()}")  # noqa: T201
     reads = [counts.reads for counts in bill.of("advance")]
     assert reads[:9] == [1, *[2] * 7, 2 + 1 + 9] and bill.total().writes == 2 * 10 + 7
+
+
+def limited(harness: Harness, shared: int | None = None, **fields: Any) -> None:
+    """Give the organisation a plan of its own."""
+    plan = {"daily": 99, "monthly": 99, "concurrent": 1, **fields}
+    data: dict[str, Any] = {"plans": {"p": plan}, "organisations": {ORG: {"plan": "p", "status": "ACTIVE"}}}
+    data |= {} if shared is None else {"global_concurrent": shared}
+    (harness.configs / "system" / "plans.yml").write_text(yaml.safe_dump(data))
+
+
+def test_what_waiting_costs_is_paid_by_runs_that_wait(
+    harness: Harness, google_emulators: GoogleEmulators, google_project: str
+) -> None:
+    limited(harness)
+    harness.pipeline(*chain(1))
+    bill = new_bill(harness=harness, host=google_emulators.firestore_host, project=google_project)
+    bill.request("create")
+    bill.request("first to wait", queue=True)
+    bill.request("next to wait", queue=True)
+    bill.deliver()
+    (create,), (first,), (following,) = (bill.of(what) for what in ("create", "first to wait", "next to wait"))
+    ends = bill.of("advance")
+    print(f"\nfirst to wait {first}; next {following}; ends {'; '.join(map(str, ends))}")  # noqa: T201
+    assert (create.reads, create.writes) == (1, 2)
+    assert (first.reads, first.writes) == (10, 2) and (following.reads, following.writes) == (8, 2)
+    # 1 read and 3 writes end a run: beside them one is let in, and the next finds no room; the last finds nobody.
+    assert [(end.reads - 1, end.writes - 3) for end in ends] == [(7, 2), (4, 2), (0, 0)]
+
+
+def test_a_limit_of_the_deployment_costs_a_document_more_and_money_its_settlement(
+    harness: Harness, google_emulators: GoogleEmulators, google_project: str
+) -> None:
+    limited(harness, shared=5, money_usd="1.00")
+    bill = billed(
+        chain(1), writing=False, harness=harness, host=google_emulators.firestore_host, project=google_project
+    )
+    took = {what: bill.of(what)[0] for what in ("create", "start", "advance", "finished")}
+    print(f"\n{'; '.join(f'{what} {counts}' for what, counts in took.items())}")  # noqa: T201
+    assert [(took[what].reads, took[what].writes) for what in took] == [(4, 3), (2, 3), (1, 4), (1, 2)]

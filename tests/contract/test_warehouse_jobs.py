@@ -61,3 +61,10 @@ def test_a_staging_table_that_is_kept_holds_what_a_job_put_there(warehouse: BigQ
     assert [row["n"] for row in warehouse.query(f"SELECT n FROM `{staging}`")] == [1]
     warehouse.create_staging(f"{dataset}.any", TABLE, "one")
     assert list(warehouse.query(f"SELECT n FROM `{staging}`")) == []
+
+
+def test_a_dry_run_does_nothing_and_of_what_has_no_bound_it_says_nothing(
+    warehouse: BigQueryWarehouse, dataset: str
+) -> None:
+    assert warehouse.dry_run_bytes(f"{dataset}.sp_add", (7,)) is None
+    assert left(warehouse, dataset) == []

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from common import bootstrap
+from common.domain.events import JobsCost
 from common.domain.model import Run, RunStatus
 from common.errors import PermanentError, PipelineOpsError, TransientError
 from common.logs import logger
@@ -19,13 +20,15 @@ class FlakyArchive:
 
     parts: Collection[str] | None = None
 
-    def __init__(self, *refusals: PipelineOpsError) -> None:
+    def __init__(self, *refusals: PipelineOpsError, cost: JobsCost | None = None) -> None:
+        self.cost = cost
         self.refusals, self.kept = list(refusals), list[tuple[Run, int]]()
 
-    def keep(self, run: Run, changes: Changes) -> None:
+    def keep(self, run: Run, changes: Changes) -> JobsCost | None:
         if self.refusals:
             raise self.refusals.pop()
         self.kept.append((run, len(changes())))
+        return self.cost
 
 
 def with_archive(harness: Harness, archive: FlakyArchive) -> None:

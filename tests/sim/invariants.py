@@ -21,6 +21,7 @@ from common.ports import Message
 from common.topics import read_dead
 from tests.sim.ledger import Key as Place
 from tests.sim.ledger import keys
+from tests.sim.quota_rules import QuotaRules
 
 CANARY = "sk-canary-9b1f77"
 LEASE_MARGIN = timedelta(seconds=60)
@@ -54,7 +55,9 @@ class Broken(AssertionError):
 class Rules:
     """What has been seen of one world, and the checks on it."""
 
-    def __init__(self, now: Callable[[], datetime], actor_run: Callable[[], str | None]) -> None:
+    def __init__(
+        self, now: Callable[[], datetime], actor_run: Callable[[], str | None], actor: Callable[[], object]
+    ) -> None:
         self._now, self._actor_run = now, actor_run
         self.runs: dict[str, Run] = {}
         self.steps: dict[str, dict[str, Step]] = {}
@@ -67,6 +70,7 @@ class Rules:
         self.dead: set[Key] = set()
         self.sent: set[tuple[str, str]] = set()
         self.late_rows = 0
+        self.quota = QuotaRules(self.runs, now, self._check, actor)
 
     def _check(self, holds: object, rule: int, text: str, *about: object) -> None:
         if not holds:
@@ -75,9 +79,11 @@ class Rules:
     # what was seen
 
     def touched(self, run_id: str) -> None:
-        """A process reads or writes this run (rule 9)."""
-        mine = self._actor_run()
-        self._check(mine is None or mine == run_id, 9, "a process touched a run that is not its own", mine, run_id)
+        """A process reads or writes this run (rule 9). Whoever ends a run may let in others that wait."""
+        mine, waited = self._actor_run(), run_id in self.quota.queued
+        self._check(
+            mine is None or mine == run_id or waited, 9, "a process touched a run that is not its own", mine, run_id
+        )
 
     def published(self, message: Message) -> None:
         """A message is on its way (rules 2, 9 and 10)."""
@@ -128,12 +134,13 @@ class Rules:
             self.looked.add((run_id, step.step_id, step.attempt))
 
     def created(self, run: Run, limits: Limits) -> None:
-        """A run was admitted (rule 5)."""
-        org = run.request.org_slug
+        """A run was admitted, or begins to wait (rule 5)."""
+        self._check(run.run_id not in self.runs, 5, "a run was made twice", run.run_id)
         self.runs[run.run_id], self.steps[run.run_id] = replace(run, steps={}), dict(run.steps)
-        live = [r for r in self.runs.values() if r.request.org_slug == org and not r.status.is_terminal]
-        live = [r for r in live if r.expires_at and r.expires_at > self._now()]
-        self._check(len(live) <= limits.concurrent, 5, "more live runs than the plan admits", org, len(live))
+        if run.waits_for:
+            self.quota.joined(run)
+        else:
+            self.quota.admitted(run, limits)
         self._header(run)
 
     def committed(self, transition: Transition, stored: Run) -> None:
@@ -144,8 +151,10 @@ class Rules:
         told = repr((written, transition.changes, stored.reason, stored.error))
         self._check(CANARY not in told, 10, "a document holds a secret", run_id)
         if old.status.is_terminal:
-            # All that may still change is when the sweep looks whether its end was announced.
-            same = replace(stored, steps={}, version=0) == replace(old, version=0, wake_at=stored.wake_at)
+            # All that may still change is when the sweep looks whether its end was announced, and what it has cost.
+            cost = stored.cost_usd if old.cost_usd is None else old.cost_usd
+            same = replace(old, version=0, wake_at=stored.wake_at, cost_usd=cost)
+            same = replace(stored, steps={}, version=0) == same
             self._check(same and not written, 1, "an ended run was changed", run_id, old.status, transition.changes)
         if transition.header:
             self._check(transition.run.version == old.version, 1, "a commit overwrote one it did not see", run_id)
@@ -176,7 +185,9 @@ class Rules:
             readable = run.reason and run.since and run.wake_at and run.expires_at
             self._check(readable, 8, "a run does not say what it waits for, since when, until when", run)
             assert run.wake_at is not None
-            self._check(run.wake_at <= self._now() + RESEND_AFTER, 8, "the sweep comes too late", run.wake_at)
+            # The sweep lets in whoever waits; of each of them it looks at the deadline alone.
+            by = run.request.requested_at + timedelta(hours=24) if run.waits_for else self._now() + RESEND_AFTER
+            self._check(run.wake_at <= by, 8, "the sweep comes too late", run.wake_at)
 
     def _ended(self, run: Run, records: dict[str, Step]) -> None:
         steps = whole(run, records).steps.values()
@@ -346,18 +357,15 @@ class Rules:
                 overdue = until and until <= late and not step.status.is_terminal
                 self._check(not overdue, 3, "a step is overdue", run_id, step.step_id, step.status, step.reason, until)
 
-    def at_the_end(self, usage: Mapping[str, Usage]) -> None:
+    def at_the_end(self, usage: Mapping[str, Usage], day: datetime) -> None:
         """Every run has ended, and what was counted is what was seen (rules 3, 4 and 5)."""
         still = [f"{run_id} {r.status}: {r.reason}" for run_id, r in self.runs.items() if not r.status.is_terminal]
         self._check(not still, 3, "runs did not end", *still)
         due = [run_id for run_id, run in self.runs.items() if run.wake_at]
         self._check(not due, 3, "the sweep still looks at ended runs", *due)
         self._check(not self.active, 2, "an attempt never stopped", *self.active)
-        for org, counted in usage.items():
-            ends = [run.status for run in self.runs.values() if run.request.org_slug == org]
-            by_end = [ends.count(end) for end in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)]
-            seen = Usage(len(ends), len(ends), 0, *by_end)
-            self._check(counted == seen, 5, "counts are not those of the runs", org, seen, counted)
+        self.quota.at_the_end(usage, day)
+        self.quota.ended(self.runs.values())
         self._rows_at_the_end()
 
     def _rows_at_the_end(self) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 from common.domain.draft import Transition
 from common.domain.model import Run, Step
+from common.domain.queueing import Queue
 from common.domain.quota import Limits
-from common.errors import TransientError
+from common.errors import QuotaExceededError, TransientError
 from common.ports import Message
 from tests.memory_store import MemoryRunStore
 from tests.sim.invariants import Rules
@@ -48,6 +50,30 @@ class FaultyStore:
             return stored
 
         return self._world.call("commit", effect, may_stall=False, may_conflict=True)
+
+    def admit(self, transition: Transition, limits: Limits) -> Run:
+        def effect() -> Run:
+            try:
+                stored = self.memory.admit(transition, limits)
+            except QuotaExceededError as error:
+                self._rules.quota.refused(transition.run, error)
+                raise
+            self._rules.committed(transition, stored)
+            self._rules.quota.admitted(stored, limits)
+            self._send()
+            return stored
+
+        return self._world.call("admit", effect, may_stall=False, may_conflict=True)
+
+    def queues(self, ended: Run | None = None) -> Sequence[Queue]:
+        def effect() -> Sequence[Queue]:
+            self._rules.quota.looked()
+            return self.memory.queues(ended)
+
+        return self._world.call("queues", effect)
+
+    def last_cost(self, org_slug: str, route: str) -> Decimal | None:
+        return self._world.call("last_cost", lambda: self.memory.last_cost(org_slug, route))
 
     def _send(self) -> None:
         """Send what was committed; or fail in between, as a store that is not its own bus may: the sweep derives it."""

@@ -1,20 +1,22 @@
 """One world: the real engine on simulated ports, organisations that ask for runs, faults first and then calm."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from decimal import Decimal
 from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
 import common.engine
-from common.domain.model import Pipeline, Run, RunRequest, StepSpec
-from common.domain.quota import Limits
+from common.domain.events import JobsCost
+from common.domain.model import Estimate, Pipeline, Run, RunRequest, StepSpec
+from common.domain.quota import Limits, Usage
 from common.engine import Engine
-from common.errors import ConfigError, NotFoundError, PermanentError, PipelineOpsError
+from common.errors import ConfigError, ConflictingStateError, NotFoundError, PermanentError, PipelineOpsError
 from common.ports import CredentialInfo, Message
 from common.topics import (
     DEAD_LETTERS,
@@ -38,8 +40,8 @@ MAX_CALM_ROUNDS = 1500
 SETTLE_ROUNDS = 15
 """Minutes of calm until what a dead process had in hand (660 s) is back, and every stalled one has gone on."""
 
-OVERDUE = timedelta(seconds=150)
-"""A sweep a minute, and what it does then takes a moment."""
+OVERDUE = timedelta(seconds=90)
+"""Beside the time between two sweeps: what a sweep does takes a moment."""
 
 
 @dataclass
@@ -47,6 +49,10 @@ class SimConfigs:
     """Pipelines that somebody edits while runs are under way."""
 
     routes: dict[str, tuple[str, tuple[StepSpec, ...]]]
+    slots: dict[str, int | None] = field(default_factory=dict)
+
+    def concurrency(self, route: str) -> int | None:
+        return self.slots.get(route)
 
     def find(self, route: str) -> None:
         if route not in self.routes:
@@ -73,23 +79,47 @@ class SimCredentials:
         return CANARY
 
 
+class SimArchive:
+    """Knows what a run's jobs have cost: all of it, some of it, or nothing."""
+
+    parts: Collection[str] | None = ()
+
+    def __init__(self, world: Kernel) -> None:
+        self._world = world
+
+    def keep(self, _run: Run, _changes: object) -> JobsCost | None:
+        usd = Decimal(self._world.rng.choice(("0", "0.0000001", "0.25", "0.5")))
+        return self._world.call(
+            "archive", lambda: self._world.rng.choice((None, JobsCost(usd, True), JobsCost(usd, False)))
+        )
+
+
 class World(Kernel):
     """Everything of one seed. ``play`` raises Broken if a rule does not hold."""
 
     def __init__(self, seed: int, *, trace: bool = False) -> None:
         super().__init__(seed, trace=trace)
         rng = self.rng
-        self.rules = Rules(self.now, lambda: actor.run_id if (actor := self.actor()) else None)
+        self.rules = Rules(self.now, lambda: actor.run_id if (actor := self.actor()) else None, self.actor)
         self.bus = SimBus(self, self.rules, self._handle, self._died)
         self.store = FaultyStore(self, self.rules, self.bus.enqueue)
-        self.orgs = [f"org{n}" for n in range(rng.choice((1, 2)))]
-        self.limits = {org: Limits("ACTIVE", rng.choice((2, 50)), 50, rng.choice((1, 2, 3))) for org in self.orgs}
+        self.orgs = [f"org{n}" for n in range(rng.choice((1, 2, 3)))]
+        self.crowd = rng.choice((1, 1, 3))
+        shared = rng.choice((None, None, 1, 2, 4))
+        self.limits = {org: self._plan_of(shared) for org in self.orgs}
         self.configs = SimConfigs({f"sim/x/p{n}": (f"hash-{n}", random_specs(rng)) for n in range(2)})
+        self.configs.slots = {route: rng.choice((None, None, 1, 2)) for route in self.configs.routes}
         if rng.random() < 0.1:
             self.configs.routes["sim/x/p1"] = ("hash-wrong", ())
         self.poison: dict[tuple[str, str, str], str] = {}
         self.generation = 0
         self.engine = self._engine()
+
+    def _plan_of(self, shared: int | None) -> Limits:
+        rng = self.rng
+        money = rng.choice((None, None, Decimal(1), Decimal(100)))
+        daily, concurrent, weight = rng.choice((2, 50, 50)), rng.choice((1, 2, 3)), rng.choice((1, 1, 3))
+        return Limits("ACTIVE", daily, 50, concurrent, money, weight, global_concurrent=shared)
 
     def _engine(self) -> Engine:
         parts: dict[str, Any] = {
@@ -108,6 +138,10 @@ class World(Kernel):
             "attempts": Work(self, self.rules),
             "now": self.now,
             "owner": "process-0",
+            "archive": SimArchive(self),
+            "estimates": lambda run, last: Estimate(
+                last or Decimal(self.rng.choice(("0", "0.3"))), Decimal("0.01"), "sim"
+            ),
         }
         return Engine(**cast(Any, parts))
 
@@ -119,26 +153,34 @@ class World(Kernel):
             self.calm = True
             self.trace("--- calm ---")
             for round_number in range(MAX_CALM_ROUNDS):
+                at_work = self.actors or any(not r.waits_for and not over(r) for r in self.rules.runs.values())
                 self._sweep()
-                end = self.seconds + 60
-                self.after(60, lambda: None)
+                rest = 60 if at_work or round_number <= SETTLE_ROUNDS else 1200  # until midnight, or for a day
+                end = self.seconds + rest
+                self.after(rest, lambda: None)
                 self.run(lambda end=end: self.seconds >= end)  # type: ignore[misc]
                 if round_number > SETTLE_ROUNDS:
-                    self.rules.nothing_overdue(OVERDUE)
+                    self.rules.nothing_overdue(OVERDUE + timedelta(seconds=rest))
+                    self.rules.quota.nobody_waits_for_nothing(self._room, OVERDUE + timedelta(seconds=rest))
                     if all(over(run) for run in self.rules.runs.values()) and not self.actors:
                         break
             for message in self.rng.sample(self.bus.sent, min(10, len(self.bus.sent))):
                 self.bus.replay(message)
             self.run(lambda: False)
             # As of the beginning no reservation has expired: each that is left is counted.
-            self.rules.at_the_end({org: self.store.memory.usage(org, T0) for org in self.orgs})
+            self.rules.at_the_end({org: self.store.memory.usage(org, T0) for org in self.orgs}, T0)
             self.stats["rows committed after a cancel or skip"] += self.rules.late_rows
+
+    def _room(self, run: Run) -> tuple[Limits, Usage]:
+        org, route = run.request.org_slug, run.request.route
+        limits = replace(self.limits[org], pipeline=self.configs.concurrency(route))
+        return limits, self.store.memory.quota.usage(org, self.now(), route)
 
     # what happens from outside
 
     def _plan(self) -> None:
         rng = self.rng
-        for _ in range(rng.randint(2, 5)):
+        for _ in range(rng.randint(2, 5) * self.crowd):
             self.after(rng.uniform(0, FAULTY_S * 0.6), self._request)
         for act in (self._cancel, self._skip, self._rerun, self._replay, self._edit, self._restart):
             for _ in range(rng.choice((0, 0, 1, 2))):
@@ -154,11 +196,28 @@ class World(Kernel):
         run_id, org = f"run_{len(self.rules.runs)}_{rng.randrange(10**6)}", rng.choice(self.orgs)
         route = rng.choice(list(self.configs.routes))
         end = day + timedelta(days=rng.choice((0, 0, 1)))
+        queue, backfill, key = rng.random() < 0.6, rng.random() < 0.3, rng.choice(("", "", "a"))
 
-        def ask() -> None:
-            self.engine.request_run(RunRequest(run_id, org, route, day, end, self.now()))
+        def ask(fingerprint: str = key) -> None:
+            request = RunRequest(run_id, org, route, day, end, self.now(), fingerprint=fingerprint)
+            self.engine.request_run(replace(request, queue=queue, backfill=backfill))
 
         self.spawn(f"request {run_id}", run_id, ask)
+        if key:  # the client has no patience, or makes a mistake
+            self.after(rng.choice((0, 1, 60)), lambda: self.spawn(f"again {run_id}", run_id, ask))
+            self.after(
+                rng.choice((0, 60)), lambda: self.spawn(f"other {run_id}", run_id, lambda: self._misused(run_id, ask))
+            )
+
+    def _misused(self, run_id: str, ask: Callable[[str], None]) -> None:
+        """Use a key for something else: it is refused if its run is there, and makes no second one."""
+        there = run_id in self.rules.runs
+        try:
+            ask("b")
+        except ConflictingStateError:
+            return
+        if there:
+            raise Broken(f"rule 5: a key was taken for another request: {run_id}")
 
     def _some_run(self, act: Callable[[str], None], name: str, *, own: bool = True) -> None:
         if self.rules.runs:
@@ -180,7 +239,9 @@ class World(Kernel):
         def rerun(run_id: str) -> None:
             run = self.engine.store.load(run_id)
             only = self.rng.choice([spec.step_id for spec in run.specs]) if run.specs else None
-            self.engine.rerun(run, only=self.rng.choice((None, only)), who="me", why="so")
+            self.engine.rerun(
+                run, only=self.rng.choice((None, only)), who="me", why="so", queue=self.rng.random() < 0.5
+            )
 
         self._some_run(rerun, "rerun", own=False)
 
@@ -295,11 +356,11 @@ def patched(world: World) -> Iterator[None]:
     names = {
         "time": SimpleNamespace(sleep=world.pause),
         "random": world.rng,
-        "processor": lambda _ps_type: SimpleNamespace(needs_credential=True),
-        "new_run_id": lambda: f"run_again_{ids.randrange(10**9)}",
+        "run_identity": lambda *_asked: (f"run_again_{ids.randrange(10**9)}", ""),
     }
+    needs = patch("common.validation.processor", lambda _ps_type: SimpleNamespace(needs_credential=True))
     try:
-        with patch.multiple(common.engine, **cast(Any, names)):
+        with patch.multiple(common.engine, **cast(Any, names)), needs:
             yield
     finally:
         log.handlers[:], log.propagate = kept[0], kept[2]

@@ -42,7 +42,11 @@ def test_a_version_is_kept_as_it_is_written(world: ConfigWorld, written: str, ke
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("name: OpenAI", "nme: OpenAI", "2: nme: unknown key. Did you mean 'name'? Known: description, domain, name,"),
+        (
+            "name: OpenAI",
+            "nme: OpenAI",
+            "2: nme: unknown key. Did you mean 'name'? Known: concurrency, description, domain, name,",
+        ),
         ("timeout_seconds", "timeout_s", "15: steps[0].timeout_s: unknown key. Did you mean 'timeout_seconds'?"),
         ("max_attempts", "max_attempt", "17: steps[0].retry.max_attempt: unknown key. Did you mean 'max_attempts'?"),
         ("label", "lable", "13: steps[0].config.lable: unknown key. Did you mean 'label'? Known: anything, day,"),
@@ -398,3 +402,21 @@ def test_line_ends_and_byte_order_marks_of_other_systems_change_nothing(
     plain = world.tree.load(ROUTE).config
     world.write(f"{ROUTE}.yml", change(VALID))
     assert world.tree.load(ROUTE).config == plain
+
+
+@pytest.mark.parametrize(
+    ("line", "slots"),
+    [
+        ("", None),
+        ("concurrency: 2\n", 2),
+        ("concurrency: 0\n", None),
+        ('concurrency: "2"\n', None),
+        ("concurrency: true\n", None),
+    ],
+)
+def test_a_pipelines_concurrency_is_known_without_the_rest_of_it(
+    world: ConfigWorld, line: str, slots: int | None
+) -> None:
+    world.change("name: OpenAI", f"{line}name: OpenAI")
+    assert world.tree.concurrency(ROUTE) == slots
+    assert world.tree.concurrency("no/such/route") is None

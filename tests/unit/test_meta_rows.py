@@ -11,11 +11,12 @@ import pytest
 from common.config.check import validate_tree
 from common.config.problems import InvalidFileError
 from common.domain.draft import Change
+from common.domain.events import JobsCost
 from common.domain.model import Receipt, RetryPolicy, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
 from common.meta.archive import ROWS_PER_JOB, WarehouseArchive
 from common.meta.costs import PRICES_FILE, TIB, BigQueryPrices, cost_usd, load_prices
 from common.meta.ports import JobStats, MetaWrite
-from common.meta.rows import COSTS, META_TABLES, RUNS, STEPS, TRANSITIONS, Pricing, jobs_of, rows_of
+from common.meta.rows import COSTS, META_TABLES, RUNS, STEPS, TRANSITIONS, Pricing, jobs_cost, jobs_of, rows_of
 from common.paths import configs_dir
 from common.settings import Settings
 from common.table import load_meta_table
@@ -222,3 +223,46 @@ def test_a_run_that_has_not_ended_is_not_kept() -> None:
 )
 def test_runs_are_kept_where_there_is_a_warehouse(settings: dict[str, Any], expected: bool) -> None:
     assert Settings(**settings).keeps_runs is expected
+
+
+def billed(job_id: str, gib: int | None) -> JobStats:
+    return JobStats(job_id, "query", bytes_billed=None if gib is None else gib * 2**30)
+
+
+def done(name: str, *jobs: str, **more: Any) -> Step:
+    return replace(step(name, receipt=receipt(1, *jobs), started_at=NOW), **more)
+
+
+def test_what_a_run_has_cost_is_the_sum_of_its_jobs() -> None:
+    run = run_of(done("a", "j1", "j2"), done("b", "j3"))
+    stats = {"j1": billed("j1", 512), "j2": JobStats("j2", "load"), "j3": billed("j3", 1536)}
+    assert jobs_cost(run, stats, PRICING) == JobsCost(Decimal("12.5"), complete=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "stats"),
+    [
+        ({}, {"j1": None}),
+        ({}, {"j1": billed("j1", None)}),
+        ({"attempt": 2}, {}),
+        ({"status": StepStatus.FAILED}, {}),
+        ({"status": StepStatus.CANCELLED}, {}),
+        ({"receipt": receipt(1, *(f"j{n}" for n in range(100)))}, {}),
+    ],
+)
+def test_what_a_run_has_cost_is_not_known_by_half(more: dict[str, Any], stats: dict[str, JobStats | None]) -> None:
+    run = run_of(done("a", "j1", **more), done("b", "other"))
+    known = {job_id: billed(job_id, 1024) for job_id in jobs_of(run)}
+    found = jobs_cost(run, {**known, **stats}, PRICING)
+    assert not found.complete and found.usd >= Decimal("6.25")
+
+
+def test_jobs_of_a_kept_step_and_steps_that_never_began_cost_this_run_nothing() -> None:
+    kept_step = done("kept", "old", attempt=2, receipt=receipt(1, "old", at=NOW - timedelta(hours=1)))
+    run = run_of(kept_step, step("left", "omitted"), done("a", "j1"))
+    assert jobs_cost(run, {"j1": billed("j1", 1024)}, PRICING) == JobsCost(Decimal("6.25"), complete=True)
+
+
+def test_without_a_price_at_the_location_no_cost_is_known() -> None:
+    run = run_of(done("a", "j1"))
+    assert not jobs_cost(run, {"j1": billed("j1", 1)}, Pricing(PRICES, "mars-east1", 38)).complete

@@ -1,12 +1,14 @@
 """Plan limits from YAML, and what they admit."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from common.config.plans import YamlPlans
-from common.domain.quota import Limits, Usage, exceeded
+from common.domain.quota import Limits, Usage, exceeded, from_micro_usd, to_micro_usd
 from common.errors import ConfigError, NotFoundError
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
@@ -66,3 +68,70 @@ def test_the_longest_lasting_limit_is_named_with_the_seconds_until_it_passes(
     usage: Usage, hit: tuple[str, int, int, int, int] | None
 ) -> None:
     assert exceeded(Limits("ACTIVE", 1, 2, 3), usage, NOW) == hit
+
+
+FULL = """
+global_concurrent: 40
+plans:
+  small: {daily: 1, monthly: 2, concurrent: 3, money_usd: "12.50", weight: 4}
+organisations:
+  acme: {plan: small, status: ACTIVE}
+"""
+
+
+def test_money_weight_and_the_deployments_limit_come_with_the_plan(tmp_path: Path) -> None:
+    assert plans(tmp_path, FULL).limits("acme") == Limits("ACTIVE", 1, 2, 3, Decimal("12.50"), 4, None, 40)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('"12.50"', "12.50", "plans.small.money_usd"),
+        ('"12.50"', '"-1"', "plans.small.money_usd"),
+        ("weight: 4", "weight: 0", "plans.small.weight"),
+        ("global_concurrent: 40", "global_concurrent: 0", "global_concurrent"),
+    ],
+)
+def test_a_wrong_limit_is_named(tmp_path: Path, old: str, new: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"plans.yml:[0-9]+: {field}"):
+        plans(tmp_path, FULL.replace(old, new)).limits("acme")
+
+
+FREE = Usage(0, 0, 0, 0, 0, 0)
+LIMITS = Limits("ACTIVE", 9, 9, 9, Decimal("1.00"), 1, pipeline=2, global_concurrent=5)
+
+
+@pytest.mark.parametrize(
+    ("usage", "hit"),
+    [
+        (replace(FREE, pipeline=2, concurrent=9, global_concurrent=5), ("pipeline", 2, 2)),
+        (replace(FREE, pipeline=1, concurrent=9, global_concurrent=5), ("concurrent", 9, 9)),
+        (replace(FREE, pipeline=1, concurrent=8, global_concurrent=5), ("global", 5, 5)),
+        (replace(FREE, pipeline=1, concurrent=8, global_concurrent=4), None),
+        (replace(FREE, spent_usd=Decimal("0.5"), reserved_usd=Decimal("0.4")), None),
+        (replace(FREE, spent_usd=Decimal("0.5"), reserved_usd=Decimal("0.400001")), ("money", 1, Decimal("0.900001"))),
+    ],
+)
+def test_the_narrowest_slot_that_is_missing_is_named_and_money_before_it(
+    usage: Usage, hit: tuple[object, ...] | None
+) -> None:
+    found = exceeded(LIMITS, usage, NOW, cost_usd=Decimal("0.1"))
+    assert (found and found[:3]) == hit
+
+
+def test_money_that_is_used_up_admits_not_even_what_costs_nothing() -> None:
+    assert exceeded(LIMITS, replace(FREE, spent_usd=Decimal("1.00")), NOW) is not None
+    assert exceeded(LIMITS, replace(FREE, spent_usd=Decimal("0.999999")), NOW) is None
+
+
+@pytest.mark.parametrize("scope", ["pipeline", "concurrent", "global"])
+def test_whoever_waits_for_a_slot_is_before_a_new_run_and_not_before_one_that_waits_too(scope: str) -> None:
+    usage = replace(FREE, ahead={scope: 9})
+    found = exceeded(LIMITS, usage, NOW)
+    assert found is not None and (found.limit, found.used, found.waiting) == (scope, 0, 9)
+    assert exceeded(LIMITS, usage, NOW, waited=True) is None
+
+
+def test_an_amount_is_rounded_up_and_back_again_exactly() -> None:
+    assert [to_micro_usd(Decimal(text)) for text in ("0", "0.0000001", "0.000001", "1.0000011")] == [0, 1, 1, 1_000_002]
+    assert from_micro_usd(1_000_002) == Decimal("1.000002")

@@ -65,3 +65,34 @@ def test_all_wrong_fields_are_named_at_once() -> None:
 def test_a_name_that_can_be_no_organisation_does_not_exist(org: str) -> None:
     with pytest.raises(NotFoundError):
         ask({}, org)
+
+
+def keyed(body: Any, key: str | None = "k", org: str = "acme", route: str = "a/b/c") -> tuple[str, str]:
+    made = run_request(org, route, body, now=NOW, trigger="api", idempotency_key=key)
+    return made.run_id, made.fingerprint
+
+
+def test_a_key_makes_the_run_id_and_the_body_the_fingerprint_however_it_is_written() -> None:
+    one = keyed({"start_date": "2026-11-01", "queue": False})
+    assert one == keyed({"queue": False, "start_date": "2026-11-01"}) == keyed({"start_date": "2026-11-01"})
+    assert RUN_ID.match(one[0])
+    for other in (keyed({}), keyed({"start_date": "2026-11-01"}, route="a/b/d")):
+        assert other[0] == one[0] and other[1] != one[1]
+    assert keyed({}, "l")[0] != one[0] != keyed({}, org="globex")[0]
+
+
+def test_an_organisation_and_a_key_are_never_those_of_another_pair() -> None:
+    assert keyed({}, "b_k", org="acme")[0] != keyed({}, "k", org="acme_b")[0]
+
+
+def test_without_a_key_each_request_is_a_run_of_its_own() -> None:
+    assert keyed({}, None)[0] != keyed({}, None)[0] and keyed({}, None)[1] == ""
+
+
+@pytest.mark.parametrize("field", ["queue", "backfill"])
+def test_whether_a_run_may_wait_is_true_or_false_and_nothing_like_it(field: str) -> None:
+    made = run_request("acme", "a/b/c", {field: True}, now=NOW, trigger="api")
+    assert getattr(made, field) is True
+    for wrong in ("yes", 1, "true"):
+        with pytest.raises(InvalidFieldsError, match=field):
+            run_request("acme", "a/b/c", {field: wrong}, now=NOW, trigger="api")

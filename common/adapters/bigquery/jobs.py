@@ -96,6 +96,19 @@ class Jobs:
         self._seen(job.job_id)
         return job
 
+    def dry_run_bytes(self, sql: str, params: Mapping[str, Any]) -> int | None:
+        """Return the bytes that a statement would read at most, or None if BigQuery does not give a bound.
+
+        Of SQL that a procedure puts together when it is called, a dry run knows nothing, and says a lower bound.
+        """
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(query_parameters=parameters(params), dry_run=True, use_query_cache=False)
+        job = self._connection.client.query(sql, config, job_retry=None, retry=patience(), timeout=CALL_TIMEOUT_S)
+        # The client has no property for it: UNKNOWN, PRECISE, LOWER_BOUND or UPPER_BOUND.
+        accuracy = job._properties.get("statistics", {}).get("query", {}).get("totalBytesProcessedAccuracy")
+        return job.total_bytes_processed if accuracy in ("PRECISE", "UPPER_BOUND") else None
+
     def rows(self, job: Any) -> Iterator[dict[str, Any]]:
         """Wait for a job and yield its rows."""
         for row in job.result(retry=patience(), timeout=JOB_TIMEOUT_S, page_size=5_000):

@@ -74,10 +74,12 @@ class BigQueryWarehouse:
             yield from self._jobs.rows(self._jobs.query(sql, params))
 
     def start_call(self, procedure: str, args: Sequence[Any], *, job_id: str) -> None:
-        names = [f"a{number}" for number in range(len(args))]
-        sql = f"CALL {quoted(procedure)}({', '.join('@' + name for name in names)})"
         with translated(f"call {procedure}"):
-            self._jobs.query(sql, dict(zip(names, args, strict=True)), job_id=job_id)
+            self._jobs.query(*_call(procedure, args), job_id=job_id)
+
+    def dry_run_bytes(self, procedure: str, args: Sequence[Any]) -> int | None:
+        with translated(f"dry-run {procedure}"):
+            return self._jobs.dry_run_bytes(*_call(procedure, args))
 
     def job_done(self, job_id: str, wait_s: float) -> bool | None:
         import concurrent.futures
@@ -105,3 +107,10 @@ class BigQueryWarehouse:
             with translated(f"make procedure {procedure}"):
                 self._jobs.query(ddl).result(retry=patience(), timeout=JOB_TIMEOUT_S)
             self._deployed[procedure] = text
+
+
+def _call(procedure: str, args: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+    """Return the statement that calls the procedure, and its parameters."""
+    names = [f"a{number}" for number in range(len(args))]
+    sql = f"CALL {quoted(procedure)}({', '.join('@' + name for name in names)})"
+    return sql, dict(zip(names, args, strict=True))
