@@ -10,8 +10,10 @@ from io import BytesIO
 
 import functions_framework
 from flask import Flask, Request, Response
-from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
+
+from functions.framework import entered
 
 PIECE_BYTES = 64 * 1024
 
@@ -24,21 +26,10 @@ def application() -> Flask:
     return make_app()
 
 
-def answer_framework_error(error: HTTPException) -> Response:
-    """Answer with a problem document what is refused before a function is called.
-
-    What functions-framework says of a request that is no event repeats all of it, keys and all.
-    """
-    from functions.api.errors import answer_error
-
-    if isinstance(error, BadRequest):
-        error.description = BadRequest.description
-    return answer_error(error)
-
-
 @functions_framework.http
 def api(incoming: Request) -> Response:
     """Serve one request."""
+    entered()
     app, body, error = application(), b"", None
     try:
         body = _read(incoming, app.config["MAX_CONTENT_LENGTH"])
