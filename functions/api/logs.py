@@ -186,16 +186,18 @@ def _followed(run_id: str, query: LinesQuery, last: str | None) -> Response:
 
 def _events(following: Following) -> Iterator[bytes]:
     """Yield events until the run has ended or the time is over; a comment now and then finds clients that are gone."""
-    until = spoke = time.monotonic()
-    until += FOLLOW_S
+    spoke = time.monotonic()
+    until = spoke + FOLLOW_S
     yield b"retry: 1000\n\n"
-    while time.monotonic() < until:
+    while True:
         for place, line in following.news():
             yield f"id: {place}\nevent: line\ndata: {line_view(line).model_dump_json()}\n\n".encode()
             if (spoke := time.monotonic()) >= until:
                 return
         if following.ended_as is not None:
             yield f'event: end\ndata: {{"status": "{following.ended_as}"}}\n\n'.encode()
+            return
+        if time.monotonic() >= until:
             return
         if time.monotonic() - spoke >= HEARTBEAT_S:
             spoke = time.monotonic()
