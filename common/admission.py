@@ -69,7 +69,8 @@ class Admission:
         if run.request.fingerprint != request.fingerprint:
             raise ConflictingStateError(
                 f"This Idempotency-Key was used for another request, of run {run.run_id}. "
-                "Send what was sent then, or another key."
+                "Send what was sent then, or another key.",
+                run_id=run.run_id,
             )
         return run
 

@@ -109,10 +109,14 @@ class ErrorKind(StrEnum):
 
 
 class ConflictingStateError(RequestError):
-    """What was asked for does not fit the state that the run or step is in."""
+    """What was asked for does not fit the state that the run or step is in. ``run_id`` is one that nobody named yet."""
 
     status = 409
     title = "Not possible now"
+
+    def __init__(self, message: str, *, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 class TransientError(PipelineOpsError):

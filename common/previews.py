@@ -63,8 +63,9 @@ class Previews:
             raise ConflictingStateError(f"Preview {run.run_id} is {run.status}: only a completed one can be promoted.")
         writes = list(self._writes(run))
         warehouse = self._warehouse(run)
-        with _in_words(run):
-            receipts = warehouse.commit_all([self._commit(run, write) for write in writes], logger.info)
+        with _in_words(run):  # a preview may have written nothing
+            commits = [self._commit(run, write) for write in writes]
+            receipts = warehouse.commit_all(commits, logger.info) if commits else ()
         promoted = {w.step.step_id: _promoted(w.step.receipt, r) for w, r in zip(writes, receipts, strict=True)}
         promoted |= _maps(run, promoted)
         settled = self._engine.settle_preview(run, PreviewSettled(PreviewEnd.PROMOTED, promoted, who, why))

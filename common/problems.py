@@ -152,6 +152,14 @@ INTERNAL = Kind(
     "Report it, with the time; the service's log has the details.",
 )
 
+FAILED = Kind(
+    "command-failed",
+    422,
+    "The command failed",
+    "The command line could not do what it was asked to. The API never answers with it.",
+    "Do what `detail` says, then try again.",
+)
+
 _BY_ERROR: Mapping[type[Exception], Kind] = {
     InvalidFieldsError: INVALID_FIELDS,
     NotFoundError: NOT_FOUND,
@@ -176,6 +184,7 @@ KINDS: Mapping[str, Kind] = {
         TOO_LARGE,
         MEDIA_TYPE,
         INTERNAL,
+        FAILED,
     )
 }
 """Every kind by its name."""
@@ -205,6 +214,22 @@ def problem(error: BaseException, *, run_id: str | None = None) -> dict[str, Any
         case QuotaExceededError():
             more |= {"limit": error.limit, "value": error.value, "used": error.used, "waiting": error.waiting}
     return document(kind, str(error), **more)
+
+
+def problem_here(error: BaseException) -> dict[str, Any]:
+    """Return the document of an error for whoever works on this machine: it shows the text of each."""
+    if isinstance(error, RequestError):
+        return problem(error)
+    kind = kind_of(error)
+    return document(FAILED if kind is INTERNAL else kind, str(error))
+
+
+def in_words(problem: Mapping[str, Any]) -> str:
+    """Return a document as text for a terminal."""
+    if problem.get("type") == BASE + FAILED.slug:
+        return str(problem["detail"])
+    text = f"{problem.get('title', 'Error')} ({problem.get('status')}): {problem.get('detail', '')}"
+    return f"{text}\n{problem['hint']}" if problem.get("hint") else text
 
 
 def retry_after_s(error: BaseException) -> int | None:

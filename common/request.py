@@ -80,15 +80,20 @@ class ControlBody(BaseModel):
     reason: str = Field(max_length=500, pattern=ONE_LINE, description="Why, for whoever reads the run's transitions.")
 
 
-class RerunBody(ControlBody):
+class ReplayBody(ControlBody):
+    """Body of a request that starts a run of one that has ended."""
+
+    queue: bool = QUEUE
+    backfill: bool = BACKFILL
+
+
+class RerunBody(ReplayBody):
     """Body of a request that runs a run again."""
 
     step: str | None = Field(None, max_length=80, description="The only step to run again.")
     preview: bool = Field(
         False, strict=True, description="Run everything and write beside the tables, to look at first."
     )
-    queue: bool = QUEUE
-    backfill: bool = BACKFILL
 
     @field_validator("preview")
     @classmethod

@@ -9,6 +9,7 @@ from flask import abort, request
 from common.bootstrap import engine
 from common.errors import ForbiddenScopeError, TransientError, UnauthorizedError
 from common.logs import logger
+from functions.framework import entered
 
 TOKEN_HEADER = "X-Pipeline-Ops-Token"
 TOKEN_QUERY = "token"
@@ -25,6 +26,7 @@ def locked(function: EventFunction) -> EventFunction:
 
     @wraps(function)
     def checked(event: CloudEvent) -> None:
+        entered()
         local = request.headers.get(TOKEN_HEADER) or request.args.get(TOKEN_QUERY)
         try:
             engine().invokers.check(request.headers.get("Authorization"), local)

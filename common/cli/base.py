@@ -15,23 +15,23 @@ from common.cli import show
 from common.cli.client import ApiError
 from common.engine import Engine
 from common.errors import PipelineOpsError
+from common.problems import in_words, problem_here
 from common.settings import Settings
 
 
 def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:
-    """End a command with one sentence and exit code 1 on an error that was written for people."""
+    """End a command with exit code 1 on an error that was written for people: in words, or as a problem document."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except ApiError as error:
-            if kwargs.get("as_json"):
-                show.as_json(error.problem)
-                sys.exit(1)
-            raise click.ClickException(str(error)) from error
         except (PipelineOpsError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            problem = error.problem if isinstance(error, ApiError) else problem_here(error)
+            if kwargs.get("as_json"):
+                show.as_json(problem)
+                sys.exit(1)
+            raise click.ClickException(in_words(problem)) from error
 
     return run
 

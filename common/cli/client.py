@@ -1,10 +1,12 @@
 """Talks to the API: over HTTP when a stack runs, else to the function in this very process."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from common.errors import PipelineOpsError
+from common.problems import in_words
 
 TIMEOUT_S = 30.0
 
@@ -16,7 +18,7 @@ class ApiError(PipelineOpsError):
     """The API refused; the message is its problem document's."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        super().__init__(f"{problem.get('title', 'Error')} ({status}): {problem.get('detail', '')}")
+        super().__init__(in_words(problem))
         self.status, self.problem = status, problem
 
 
@@ -74,13 +76,36 @@ class ApiClient:
         """Return log lines, or with ``part`` the steps or transitions."""
         return self._json("GET", f"/pipelines/logs/{org}/{run_id}{part}", params=query)
 
-    def download(self, org: str, run_id: str) -> Iterator[str]:
+    def download(self, org: str, run_id: str, **query: str) -> Iterator[str]:
         """Yield the whole log, a line of NDJSON at a time."""
-        with self._http.stream("GET", f"/pipelines/logs/{org}/{run_id}/download") as answer:
+        with self._http.stream("GET", f"/pipelines/logs/{org}/{run_id}/download", params=query) as answer:
             if answer.status_code >= 400:
                 answer.read()
                 raise ApiError(answer.status_code, answer.json())
             yield from answer.iter_lines()
+
+    def follow(self, org: str, run_id: str, **query: str) -> Iterator[dict[str, Any]]:
+        """Yield log lines as they come, until the run has ended; goes on where it was when it is sent away."""
+        headers: dict[str, str] = {}
+        while True:
+            path = f"/pipelines/logs/{org}/{run_id}"
+            with self._http.stream("GET", path, params={**query, "follow": "1"}, headers=headers) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise ApiError(answer.status_code, answer.json())
+                for event in _events(answer.iter_lines()):
+                    if event["event"] == "end":
+                        return
+                    headers = {"Last-Event-ID": event["id"]}
+                    yield json.loads(event["data"])
+
+    def usage(self, org: str) -> dict[str, Any]:
+        """Return what the organisation has used of its plan."""
+        return self._json("GET", f"/pipelines/usage/{org}")
+
+    def pipelines(self, org: str) -> dict[str, Any]:
+        """Return all pipelines and when they come due."""
+        return self._json("GET", f"/pipelines/configs/{org}")
 
     def watch(
         self, org: str, run_id: str, see: Callable[[dict[str, Any]], None], every_s: float = 0.2
@@ -108,3 +133,16 @@ class ApiClient:
         if answer.status_code >= 400:
             raise ApiError(answer.status_code, body)
         return body
+
+
+def _events(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    """Yield the fields of each server-sent event that has a name."""
+    event: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name:
+            event[name] = value
+        elif event:
+            if "event" in event:
+                yield event
+            event = {}

@@ -1,6 +1,17 @@
 """The command line program: the group, with every command registered on it."""
 
-from common.cli import admin, bootstrap_sync, control, keys, notifications, replay, runs, verify
+from common.cli import admin, bootstrap_sync, control, keys, notifications, overview, replay, runs, verify
 from common.cli.base import cli
 
-__all__ = ["admin", "bootstrap_sync", "cli", "control", "keys", "notifications", "replay", "runs", "verify"]
+__all__ = [
+    "admin",
+    "bootstrap_sync",
+    "cli",
+    "control",
+    "keys",
+    "notifications",
+    "overview",
+    "replay",
+    "runs",
+    "verify",
+]

@@ -1,5 +1,6 @@
 """Commands that start runs and look at them. The API function and the stack do the work."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from common import bootstrap, logs
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.client import ApiClient
+from common.ports import SEVERITIES
 from common.settings import Settings
 
 SIGNAL_LOOK_S = 0.5
@@ -18,7 +20,7 @@ SIGNAL_LOOK_S = 0.5
 
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="There is no login yet: keep it on loopback.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="HTTP without TLS: others on the way see keys.")
 @click.option(
     "--stack",
     "kind",
@@ -54,7 +56,10 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
         if stack.engine.settings.firestore_host:
             click.echo(f"Firestore emulator: FIRESTORE_EMULATOR_HOST={stack.engine.settings.firestore_host}")
             click.echo(f"Pub/Sub emulator: PUBSUB_EMULATOR_HOST={stack.engine.settings.pubsub_host}")
-        click.echo(f"  curl -X POST {stack.url}/pipelines/run/acme_corp/genai/payg/openai -d '{{}}'")
+        click.echo(f"Docs: {stack.url}/docs. The API wants a key:")
+        click.echo("  main.py keys create acme_corp --name app --scope run")
+        start = f"{stack.url}/pipelines/run/acme_corp/genai/payg/openai"
+        click.echo(f"  curl -H 'Authorization: Bearer KEY' --json '{{}}' {start}")
         # A signal that the system hands to another thread wakes nobody here: its handler runs with the next look.
         while not stop.wait(SIGNAL_LOOK_S):
             pass
@@ -112,6 +117,8 @@ def status(settings: Settings, org: str, run_id: str, as_json: bool) -> None:
 @click.option("--cursor", help="Next page: the cursor the last one ended with.")
 @click.option("--pipeline", metavar="ROUTE", help="Only runs of this pipeline, e.g. genai/payg/openai.")
 @click.option("--status", "state", help="Only runs in this state, e.g. failed.")
+@click.option("--from", "since", metavar="DAY|TIME", help="Only runs asked for on this UTC day or later.")
+@click.option("--to", "until", metavar="DAY|TIME", help="Only runs asked for on this UTC day or earlier.")
 @json_option
 @click.pass_obj
 @friendly
@@ -122,10 +129,18 @@ def history(
     cursor: str | None,
     pipeline: str | None,
     state: str | None,
+    since: str | None,
+    until: str | None,
     as_json: bool,
 ) -> None:
-    """List an organisation's runs, newest first."""
-    query = {"limit": str(limit), "cursor": cursor, "pipeline": pipeline, "status": state}
+    """List an organisation's runs, newest first.
+
+    \b
+    Examples:
+      main.py history acme_corp --status failed --from 2026-11-01 --to 2026-11-30
+      main.py history acme_corp --from 2026-11-21T06:00:00Z
+    """
+    query = {"limit": str(limit), "cursor": cursor, "pipeline": pipeline, "status": state, "from": since, "to": until}
     page = reader(settings).history(org, **{k: v for k, v in query.items() if v is not None})
     if as_json:
         show.as_json(page)
@@ -153,9 +168,10 @@ def history(
 @click.argument("org")
 @click.argument("run_id")
 @click.option("--step", help="Only lines of this step.")
-@click.option("--severity", type=click.Choice(["INFO", "WARNING", "ERROR"]))
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Only this severity and those above it.")
 @click.option("--transitions", is_flag=True, help="State changes instead of log lines.")
 @click.option("--download", is_flag=True, help="The whole log as NDJSON, however long.")
+@click.option("--follow", "following", is_flag=True, help="Lines as they come, until the run has ended.")
 @json_option
 @click.pass_obj
 @friendly
@@ -167,13 +183,18 @@ def show_logs(
     severity: str | None,
     transitions: bool,
     download: bool,
+    following: bool,
     as_json: bool,
 ) -> None:
     """Print a run's log."""
     client = reader(settings)
+    filters = {name: value for name, value in (("step", step), ("severity", severity)) if value}
     if download:
-        for line in client.download(org, run_id):
-            click.echo(line)
+        for text in client.download(org, run_id, **filters):
+            click.echo(text)
+    elif following:
+        for line in client.follow(org, run_id, **filters):
+            click.echo(json.dumps(line, ensure_ascii=False) if as_json else show.log_line(line))
     elif transitions:
         found = client.logs(org, run_id, "/transitions")
         if as_json:
@@ -185,8 +206,7 @@ def show_logs(
         ]
         show.table(f"Transitions of {run_id}", ("at", "of", "attempt", "from", "to", "reason"), rows)
     else:
-        query = {name: value for name, value in (("step", step), ("severity", severity)) if value}
-        found = client.logs(org, run_id, **query)
+        found = client.logs(org, run_id, **filters)
         if as_json:
             show.as_json(found)
             return

@@ -73,6 +73,12 @@ def run_table(run: dict[str, Any]) -> None:
             out.print(f"[yellow]warning[/] {step['step_id']}: {_plain(warning)}")
 
 
+def log_line(line: dict[str, Any]) -> str:
+    """Return one line of a log as text."""
+    step = f"{line['step_id']}#{line['attempt']}" if line["step_id"] else "run"
+    return f"{line['at']} {line['severity']:<8} {step:<20} {line['message']}"
+
+
 class RunProgress:
     """Shows a run at work: a line for each change of a step, and a bar below them on a terminal."""
 

@@ -13,6 +13,8 @@ from flask import Flask, Request, Response
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
+from functions.framework import entered
+
 PIECE_BYTES = 64 * 1024
 
 
@@ -27,6 +29,7 @@ def application() -> Flask:
 @functions_framework.http
 def api(incoming: Request) -> Response:
     """Serve one request."""
+    entered()
     app, body, error = application(), b"", None
     try:
         body = _read(incoming, app.config["MAX_CONTENT_LENGTH"])

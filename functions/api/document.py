@@ -26,6 +26,7 @@ from functions.api.views import Problem
 Operation = dict[str, Any]
 
 STARTS = {"runs.start", "runs.rerun", "runs.replay"}
+LOOKS_AT_STATE = {"previews.preview", "keys.revoke"}
 EVERYWHERE = (MALFORMED, INVALID_FIELDS, INTERNAL, UNAVAILABLE)
 WITH_KEY = (UNAUTHENTICATED, OUT_OF_SCOPE, NOT_FOUND)
 WITH_BODY = (TOO_LARGE, MEDIA_TYPE, CONFLICT)
@@ -49,6 +50,11 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+EVENTS = {"type": "string", "description": "Events `line`, each with an id, and at last `end`; comments between."}
+MORE_CONTENT = {"logs.lines": {"text/event-stream": {"schema": EVENTS}}}
+"""What else an operation may answer, if it is asked for."""
+
+
 def document_text(app: OpenAPI) -> str:
     """Return the document as JSON."""
     spec: dict[str, Any] = json.loads(json.dumps(app.api_doc))
@@ -59,11 +65,11 @@ def document_text(app: OpenAPI) -> str:
     schemas["Problem"] = schema
     for methods in spec["paths"].values():
         for operation in methods.values():
-            _complete(operation)
+            _complete(operation, schemas)
     return json.dumps(spec)
 
 
-def _complete(operation: Operation) -> None:
+def _complete(operation: Operation, schemas: dict[str, Any]) -> None:
     name = operation["operationId"]
     access = OPERATIONS[name]
     kinds = [*EVERYWHERE]
@@ -73,8 +79,12 @@ def _complete(operation: Operation) -> None:
         operation["description"] = f"{told}\n\nScope of the key: {access.scope}.".strip()
         kinds += WITH_KEY
     if "requestBody" in operation:
-        operation["requestBody"]["required"] = False  # what has to be in it says the schema
+        body = operation["requestBody"]
+        model = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        body["required"] = bool(schemas[model].get("required"))  # without a body, the defaults are meant
         kinds += WITH_BODY
+    if name in LOOKS_AT_STATE:
+        kinds.append(CONFLICT)
     if name in STARTS:
         kinds += (PLAN_INACTIVE, QUOTA)
     for parameter in operation.get("parameters", ()):
@@ -83,6 +93,8 @@ def _complete(operation: Operation) -> None:
     responses.pop("422", None)
     for kind in sorted(kinds, key=lambda kind: kind.status):
         responses.setdefault(str(kind.status), _problem(kind))
+    if name in MORE_CONTENT:
+        responses["200"]["content"] |= MORE_CONTENT[name]
     if name in LINKS:
         status, links = LINKS[name]
         responses[status]["links"] = links

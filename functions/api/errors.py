@@ -9,11 +9,14 @@ from flask import Response, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import (
     BadRequest,
+    Forbidden,
     HTTPException,
     MethodNotAllowed,
     NotFound,
     RequestEntityTooLarge,
     RequestTimeout,
+    ServiceUnavailable,
+    Unauthorized,
     UnsupportedMediaType,
 )
 
@@ -22,12 +25,15 @@ from common.errors import ConfigError, UnauthorizedError
 from common.logs import logger
 from common.notification_settings import NotificationsBody
 from common.problems import Kind, document
-from common.request import RUN_ID, ControlBody, InvalidFieldsError, RerunBody, RunBody, problems_of
+from common.request import RUN_ID, ControlBody, InvalidFieldsError, ReplayBody, RerunBody, RunBody, problems_of
 from functions.api.inputs import Input
 
 MEDIA_TYPE = "application/problem+json"
 
 _BY_HTTP: Mapping[type[HTTPException], Kind] = {
+    Unauthorized: problems.UNAUTHENTICATED,
+    Forbidden: problems.OUT_OF_SCOPE,
+    ServiceUnavailable: problems.UNAVAILABLE,
     NotFound: problems.NO_PATH,
     MethodNotAllowed: problems.METHOD,
     RequestTimeout: problems.TOO_SLOW,
@@ -81,7 +87,7 @@ def refuse(error: ValidationError) -> Response:
 def _models() -> Mapping[str, type[BaseModel]]:
     """Every model of what requests may hold, by its name."""
     models: dict[str, type[BaseModel]] = {
-        model.__name__: model for model in (RunBody, ControlBody, RerunBody, NotificationsBody)
+        model.__name__: model for model in (RunBody, ControlBody, ReplayBody, RerunBody, NotificationsBody)
     }
     found: list[type[Input]] = [Input]
     for model in found:

@@ -117,6 +117,16 @@ def up_to(most: int, description: str) -> Any:
 
 
 whole_number = BeforeValidator(_whole_number)
+
+
+def _json_integer(value: Any) -> Any:
+    """JSON's ``8.0`` is one of its integers; pydantic would take texts and booleans as well."""
+    if isinstance(value, str | bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
+json_integer = BeforeValidator(_json_integer)
 Org = Annotated[str, _part("The organisation, e.g. acme_corp.", ORG)]
 RunId = Annotated[str, _part("A run's id.", RUN)]
 Limit = Annotated[int, up_to(200, "How many at most."), whole_number]

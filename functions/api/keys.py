@@ -1,7 +1,7 @@
 """API keys of an organisation. A key is shown once, when it is made."""
 
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Response
 from pydantic import Field
@@ -9,7 +9,7 @@ from pydantic import Field
 from common.bootstrap import engine
 from common.keys import KeyInfo, NewKey, Scope
 from functions.api.access import caller
-from functions.api.inputs import Input, NoQuery, OrgPath
+from functions.api.inputs import Input, NoQuery, OrgPath, json_integer
 from functions.api.part import part
 from functions.api.views import Time, View
 
@@ -25,7 +25,9 @@ class KeyBody(Input):
 
     name: str = Field(pattern=NAME, description="What it is for, e.g. app.")
     scope: Scope = Field(description="read: look at runs. run: start and change them, too. admin: settings, too.")
-    days: int | None = Field(None, strict=True, ge=1, le=MAX_DAYS, description="Days until it expires; default: never.")
+    days: Annotated[int, Field(ge=1, le=MAX_DAYS), json_integer] | None = Field(
+        None, description="Days until it expires; default: never."
+    )
 
 
 class RotateBody(Input):

@@ -9,7 +9,7 @@ from flask import Response, request
 from pydantic import Field
 
 from common.bootstrap import engine
-from common.follow import Following, Place
+from common.follow import PLACE, Following, Place
 from common.ports import LogLine
 from functions.api.inputs import Headers, Input, NoQuery, RunPath, up_to, whole_number
 from functions.api.part import part
@@ -73,11 +73,10 @@ class FollowHeaders(Headers):
     """Where a follower was."""
 
     last_event_id: str | None = Field(
-        None, alias="Last-Event-ID", max_length=80, description="With follow=1: go on after this event."
+        None, alias="Last-Event-ID", pattern=f"^{PLACE.pattern}$", description="With follow=1: go on after this event."
     )
 
 
-EVENTS = {"schema": {"type": "string", "description": "Events `line` (with id) and at last `end`; comments between."}}
 FILE = {"schema": {"type": "string"}}
 
 
@@ -187,16 +186,18 @@ def _followed(run_id: str, query: LinesQuery, last: str | None) -> Response:
 
 def _events(following: Following) -> Iterator[bytes]:
     """Yield events until the run has ended or the time is over; a comment now and then finds clients that are gone."""
-    until = spoke = time.monotonic()
-    until += FOLLOW_S
+    spoke = time.monotonic()
+    until = spoke + FOLLOW_S
     yield b"retry: 1000\n\n"
-    while time.monotonic() < until:
+    while True:
         for place, line in following.news():
             yield f"id: {place}\nevent: line\ndata: {line_view(line).model_dump_json()}\n\n".encode()
             if (spoke := time.monotonic()) >= until:
                 return
         if following.ended_as is not None:
             yield f'event: end\ndata: {{"status": "{following.ended_as}"}}\n\n'.encode()
+            return
+        if time.monotonic() >= until:
             return
         if time.monotonic() - spoke >= HEARTBEAT_S:
             spoke = time.monotonic()

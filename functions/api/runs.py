@@ -4,28 +4,17 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any
 
 from flask import Response, g
-from pydantic import BaseModel, BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
 
 from common.bootstrap import engine
 from common.domain.model import Run, RunStatus
 from common.errors import NotFoundError
-from common.request import RUN_ID, ControlBody, RerunBody, RunBody, run_request
-from functions.api.inputs import Cursor, Input, Limit, NoQuery, OrgPath, PipelinePath, RunPath
+from common.request import IDEMPOTENCY_KEY, RUN_ID, ControlBody, ReplayBody, RerunBody, RunBody, run_request
+from functions.api.inputs import Cursor, Headers, Input, Limit, NoQuery, OrgPath, PipelinePath, RunPath
 from functions.api.part import part
 from functions.api.views import AcceptedView, HistoryView, RunView, accepted_view, run_view
 
 routes = part("runs", __doc__)
-
-
-class IdempotencyHeader(BaseModel):
-    """What makes a repeated request the same request."""
-
-    idempotency_key: str | None = Field(
-        None,
-        alias="Idempotency-Key",
-        pattern=r"^[\x21-\x7e]{1,255}$",
-        description="With the same key and body, the run that was made first is answered; with another body, a 409.",
-    )
 
 
 def find_run(path: RunPath) -> Run:
@@ -42,6 +31,19 @@ def find_run(path: RunPath) -> Run:
     return run
 
 
+class StartHeaders(Headers):
+    """What makes a request that starts a run safe to repeat."""
+
+    key: str | None = Field(
+        None,
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=f"^{IDEMPOTENCY_KEY.pattern}$",
+        description="The same key and body are the same run, however often they are sent; with another body it is 409.",
+    )
+
+
 def accepted(run: Run) -> Response:
     """Return the answer to a request that started a run."""
     g.target = run.run_id
@@ -54,21 +56,20 @@ def decided(body: ControlBody) -> None:
 
 
 @routes.post("/pipelines/run/<org>/<provider>/<domain>/<pipeline>", responses={202: AcceptedView})
-def start(path: PipelinePath, query: NoQuery, header: IdempotencyHeader, body: RunBody) -> Response:
+def start(path: PipelinePath, query: NoQuery, header: StartHeaders, body: RunBody) -> Response:
     """Start a run
 
-    Holds quota and stores the run in one transaction; it starts at once, or with `queue` when a slot is free.
+    Holds quota and stores the run in one transaction; it starts at once, or with `queue` as soon as there is room.
     """
     built = engine()
     fields = body.model_dump(mode="json", exclude_unset=True)
-    key = header.idempotency_key
-    asked = run_request(path.org, path.route, fields, now=built.now(), trigger="api", idempotency_key=key)
+    asked = run_request(path.org, path.route, fields, now=built.now(), trigger="api", idempotency_key=header.key)
     return accepted(built.request_run(asked))
 
 
 @routes.get("/pipelines/status/<org>/<run_id>", responses={200: RunView})
 def status(path: RunPath, query: NoQuery) -> Response:
-    """A run and its steps as they are now"""
+    """A run and its steps as they are now; of one that waits, its place in the queue"""
     run = find_run(path)
     return run_view(run, engine().store.place(run) if run.waits_for else None).answer()
 
@@ -152,36 +153,36 @@ def cancel(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
 
 
 @routes.post("/pipelines/rerun/<org>/<run_id>", responses={202: AcceptedView})
-def rerun(path: RunPath, query: NoQuery, header: IdempotencyHeader, body: RerunBody) -> Response:
+def rerun(path: RunPath, query: NoQuery, header: StartHeaders, body: RerunBody) -> Response:
     """Run an ended run again, as a new one
 
     What did not succeed and what depends on it; with `step` that one alone; with `preview` all of it, beside the
     tables.
     """
-    decided(body)
-    run = engine().rerun(
-        find_run(path),
-        only=body.step,
-        who=body.by,
-        why=body.reason,
-        preview=body.preview,
-        queue=body.queue,
-        backfill=body.backfill,
-        idempotency_key=header.idempotency_key,
-    )
-    return accepted(run)
+    return _again(path, header, body, only=body.step, preview=body.preview)
 
 
 @routes.post("/pipelines/replay/<org>/<run_id>", responses={202: AcceptedView})
-def replay(path: RunPath, query: NoQuery, header: IdempotencyHeader, body: ControlBody) -> Response:
+def replay(path: RunPath, query: NoQuery, header: StartHeaders, body: ReplayBody) -> Response:
     """Preview an ended run: run all of it again, beside the tables
 
     The same as a rerun with `preview`. What it would change can be looked at, promoted or discarded.
     """
+    return _again(path, header, body, only=None, preview=True)
+
+
+def _again(path: RunPath, header: StartHeaders, body: ReplayBody, *, only: str | None, preview: bool) -> Response:
     decided(body)
-    key = header.idempotency_key
-    old = find_run(path)
-    run = engine().rerun(old, only=None, who=body.by, why=body.reason, preview=True, idempotency_key=key)
+    run = engine().rerun(
+        find_run(path),
+        only=only,
+        who=body.by,
+        why=body.reason,
+        preview=preview,
+        queue=body.queue,
+        backfill=body.backfill,
+        idempotency_key=header.key,
+    )
     return accepted(run)
 
 

@@ -59,21 +59,21 @@ class StepView(View):
 
 
 class QueueView(View):
-    """What a run waits for that has no slot yet, and where it stands among its organisation's."""
+    """What a run waits for, and where it stands in its organisation's queue. History does not count places."""
 
-    waits_for: Annotated[str, Field(description="The limit that is used up.")]
-    place: Annotated[int | None, Field(description="1 is next. Given with the run's status.")]
+    waits_for: str
+    place: int | None
     of: int | None
     backfill: bool
-    until: Annotated[Time, Field(description="When it is given up.")]
+    until: Time
 
 
-class RunMoneyView(View):
-    """What a run was estimated to cost and has cost, in US dollars as text."""
+class MoneyView(View):
+    """What a run was estimated to cost and has cost, in US dollars, as text."""
 
     estimated_usd: str
     estimated_from: str
-    cost_usd: Annotated[str | None, Field(description="Null until its jobs have been looked at.")]
+    cost_usd: str | None
 
 
 class RunView(View):
@@ -99,9 +99,9 @@ class RunView(View):
     ended_at: Time
     since: Time
     until: Time
-    admitted_at: Time
-    queue: Annotated[QueueView | None, Field(description="Null for a run that does not wait for a slot.")]
-    money: Annotated[RunMoneyView | None, Field(description="Null where the plan does not limit money.")]
+    admitted_at: Annotated[Time, Field(description="When it took its quota.")]
+    queue: Annotated[QueueView | None, Field(description="Of a run that waits for a slot.")]
+    money: Annotated[MoneyView | None, Field(description="Null where the plan does not limit money.")]
     seconds: float | None
     rows: int
     steps: list[StepView]
@@ -267,17 +267,15 @@ def _queue(run: Run, place: Place | None) -> QueueView | None:
     if not run.waits_for:
         return None
     number, of = place or (None, None)
-    return QueueView(waits_for=run.waits_for, place=number, of=of, backfill=run.request.backfill, until=run.expires_at)
+    backfill = run.request.backfill
+    return QueueView(waits_for=run.waits_for, place=number, of=of, backfill=backfill, until=run.expires_at)
 
 
-def _money(run: Run) -> RunMoneyView | None:
+def _money(run: Run) -> MoneyView | None:
     if run.estimate is None:
         return None
-    return RunMoneyView(
-        estimated_usd=f"{run.estimate.usd:f}",
-        estimated_from=run.estimate.source,
-        cost_usd=None if run.cost_usd is None else f"{run.cost_usd:f}",
-    )
+    cost = None if run.cost_usd is None else f"{run.cost_usd:f}"
+    return MoneyView(estimated_usd=f"{run.estimate.usd:f}", estimated_from=run.estimate.source, cost_usd=cost)
 
 
 def preview_state(run: Run) -> Preview | None:

@@ -166,3 +166,16 @@ def test_every_kind_has_a_page_and_stands_in_the_docs(harness: Harness) -> None:
         assert page.status_code == 200 and kind.meaning in page.text and kind.hint in page.text
         assert f"| `{kind.slug}` | {kind.status} | {kind.meaning} | {kind.hint} |" in docs
     problem(harness.http("GET", "/problems/nothing"), "no-such-path")
+
+
+@pytest.mark.parametrize("path", ["/favicon.ico", "/robots.txt", "/health%0a", "/pipelines/status/acme_corp/%0a"])
+def test_what_the_framework_refuses_before_the_function_is_a_problem_document_too(harness: Harness, path: str) -> None:
+    problem(harness.http("GET", path), "no-such-path")
+
+
+def test_an_event_function_repeats_nothing_of_a_request_that_is_no_event(harness: Harness) -> None:
+    for data in (b"no event", b"{}", b'{"context": {}}'):
+        headers = {"X-Canary": SECRET, "Content-Type": "application/json"}
+        answer = harness.http("POST", "/functions/advance/", data=data, headers=headers)
+        assert answer.content_type == "application/problem+json" and 400 <= answer.status_code < 500, answer.text
+        assert SECRET not in answer.text

@@ -116,3 +116,17 @@ def test_a_replay_is_a_rerun_as_a_preview(harness: Harness) -> None:
     assert answer.status_code == 202 and answer.json is not None
     made = get(harness, answer.json["links"]["status"])
     assert made["rerun_of"] == run_id and made["trigger"] == "preview" and made["preview"] == "open"
+
+
+def test_a_preview_that_wrote_nothing_can_be_promoted(harness: Harness) -> None:
+    body = {"by": "ana", "reason": "prices"}
+    replayed = harness.http("POST", f"/pipelines/replay/{ORG}/{harness.start()}", json=body)
+    assert replayed.status_code == 409  # it has not ended
+    run_id = harness.start()
+    harness.drain()
+    replayed = harness.http("POST", f"/pipelines/replay/{ORG}/{run_id}", json=body)
+    assert replayed.json is not None
+    harness.drain()
+    assert get(harness, f"/pipelines/preview/{ORG}/{replayed.json['run_id']}")["tables"] == []
+    promoted = harness.http("POST", f"/pipelines/promote/{ORG}/{replayed.json['run_id']}", json=body)
+    assert promoted.status_code == 200 and promoted.json is not None and promoted.json["preview"] == "promoted"

@@ -42,8 +42,7 @@ def ask(
 
 def shown(harness: Harness, run: Run) -> dict[str, Any]:
     stored = harness.run(run.run_id)
-    shown: dict[str, Any] = run_view(stored, harness.engine.store.place(stored)).model_dump(mode="json")
-    return shown
+    return run_view(stored, harness.engine.store.place(stored)).model_dump(mode="json")
 
 
 def place(harness: Harness, run: Run) -> tuple[int, int]:
