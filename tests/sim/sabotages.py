@@ -370,6 +370,4 @@ RUNS = (
         "                    return",
     ),
     Sabotage("a restart delivers what is not due", BUS, "WHERE deliveries > 0 AND due_at > ?", "WHERE due_at > ?"),
-    *LOCKS,
-    *POSTGRES,
 )
