@@ -22,6 +22,7 @@ from common.errors import (
     RequestError,
     TransientError,
 )
+from common.hidden import hide, hiding, scrubbed, scrubbed_data
 from common.logs import logger
 from common.ports import Credentials, LogLine, RunLogs, Warehouse
 from common.processors.base import Batch, Processor, StepContext, Waiting
@@ -54,6 +55,10 @@ class AttemptRunner:
 
     def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
         """Do the attempt and return how it ended. Raises LostLeaseError if it no longer owns its step."""
+        with hiding():
+            return self._run(run, step, still_ours)
+
+    def _run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
         spec, attempt = step.spec, step.attempt
         try:
             work = _Attempt(self, run, step, still_ours)
@@ -185,7 +190,7 @@ class _Attempt:
             deadline=self._deadline,
             warehouse=self._warehouse,
             provider_url=runner.provider_url,
-            secret=lambda: runner.credentials.secret(request.org_slug, run.credential_id),
+            secret=self._secret,
             info=lambda text: self._log("INFO", text),
             warn=self._warn,
             put_out=self._put_out,
@@ -194,28 +199,37 @@ class _Attempt:
             waiting_on=self._step.waits_on,
         )
 
+    def _secret(self) -> str:
+        """Open the run's credential, and keep it out of everything that the attempt says from then on."""
+        secret = self._runner.credentials.secret(self._run.request.org_slug, self._run.credential_id)
+        hide(secret)
+        return secret
+
     def _put_out(self, name: str, value: Any) -> None:
         outputs = {**self._outputs, name: value}
         try:
-            size = len(json.dumps(outputs, allow_nan=False))
+            text = json.dumps(outputs, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise PermanentError(f"Output {name!r} is no JSON value: {type(error).__name__}.") from error
-        if size > MAX_OUTPUT_CHARS:
-            raise PermanentError(f"The step's outputs have {size} characters, at most {MAX_OUTPUT_CHARS} are kept.")
-        self._outputs = json.loads(json.dumps(outputs))
+        if len(text) > MAX_OUTPUT_CHARS:
+            raise PermanentError(
+                f"The step's outputs have {len(text)} characters, at most {MAX_OUTPUT_CHARS} are kept."
+            )
+        self._outputs = scrubbed_data(json.loads(text))
 
     def _warn(self, text: str) -> None:
-        self._warnings.append(text)
+        self._warnings.append(scrubbed(text))
         self._log("WARNING", text)
 
     def _log(self, severity: str, text: str) -> None:
+        text = scrubbed(text)
         logger.log({"INFO": 20, "WARNING": 30}[severity], text)
         line = LogLine(self._runner.now(), severity, text, self._step.spec.step_id, self._step.attempt)
         self._runner.logs.append(self._run.run_id, line)
 
 
 def _text(error: PipelineOpsError) -> str:
-    text = str(error)
+    text = scrubbed(str(error))
     return text if len(text) <= MAX_ERROR_CHARS else text[:MAX_ERROR_CHARS] + " …"
 
 

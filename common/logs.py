@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
+from common.hidden import scrubbed
+
 _FIELDS: ContextVar[dict[str, str | int]] = ContextVar("pipeline_ops_log_fields", default={})  # noqa: B039
 
 NOTICE = 25
@@ -44,7 +46,7 @@ class JsonFormatter(logging.Formatter):
         at = datetime.fromtimestamp(record.created, UTC)
         line: dict[str, str | int] = {
             "severity": record.levelname,
-            "message": record.getMessage(),
+            "message": scrubbed(record.getMessage()),
             "time": at.isoformat(),
             "logger": record.name,
             **_FIELDS.get(),
@@ -53,7 +55,7 @@ class JsonFormatter(logging.Formatter):
         if isinstance(run, str):
             line["logging.googleapis.com/trace"] = f"projects/{self._project_id}/traces/{run.removeprefix('run_')}"
         if record.exc_info:
-            line["stack_trace"] = self.formatException(record.exc_info)
+            line["stack_trace"] = scrubbed(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False)
 
 

@@ -66,7 +66,9 @@ def set_settings(settings: Settings, org: str, as_json: bool) -> None:
 @friendly
 def send_test(settings: Settings, org: str, channel: str | None, as_json: bool) -> None:
     """Send a test. Exit code 1 if a channel did not take it."""
-    sent = engine_for(settings, org).notifications.send_test(org, channel)
+    engine = engine_for(settings, org)
+    sent = engine.notifications.send_test(org, channel)
+    engine.audit.record(org, who=me(), action="notifications.test", target=channel or "all")
     if as_json:
         show.as_json([{"channel": one.channel, "ok": one.ok, "detail": one.detail or None} for one in sent])
     else:

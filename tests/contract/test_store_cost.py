@@ -18,9 +18,13 @@ from common.adapters.google.firestore_records import FirestoreRecords
 from common.adapters.google.firestore_store import FirestoreRunStore
 from common.adapters.key_file import KeyFile
 from common.attempt import AttemptRunner, Result
+from common.audit import Audit
 from common.credentials import SealedCredentials
 from common.domain.model import Run, RunRequest, RunStatus, Step
 from common.engine import Engine
+from common.failure_limit import FailureLimit
+from common.notification_settings import SettingsBook
+from common.notifications import Notifications
 from common.ports import CredentialInfo, Message
 from common.request import new_run_id
 from common.sealing import Sealer
@@ -132,13 +136,25 @@ def new_bill(*, harness: Harness, host: str, project: str, writing: bool = False
     operations, bus = Operations(), QueueBus()
     logs = FirestoreLogs(project, host, operations)
     records = FirestoreRecords(project, host, operations)
-    credentials = SealedCredentials(records, Sealer(KeyFile(harness.folder / "key")))
+    sealer = Sealer(KeyFile(harness.folder / "key"))
+    credentials = SealedCredentials(records, sealer)
+    told, audit = harness.engine.notifications, Audit(records, harness.clock)
+    book = SettingsBook(records, sealer, audit, harness.clock, told.settings.hosts, harness.engine.configs.find)
+    notifications = Notifications(book, records, logs, FailureLimit(records, harness.clock))
     credentials.add(CredentialInfo(ORG, "cred_openai", "openai", harness.clock()), SECRET)
     kind = WritingAttempts if writing else AttemptRunner
     known = harness.engine.attempts
     attempts = kind(known.settings, known.warehouse, credentials, logs, known.now, known.provider_url, known.sleep)
     store = FirestoreRunStore(project, bus, host, operations)
-    engine = replace(harness.engine, store=store, bus=bus, logs=logs, credentials=credentials, attempts=attempts)
+    engine = replace(
+        harness.engine,
+        store=store,
+        bus=bus,
+        logs=logs,
+        credentials=credentials,
+        attempts=attempts,
+        notifications=notifications,
+    )
     return Bill(engine, bus, operations)
 
 
@@ -179,7 +195,7 @@ def test_what_a_run_costs_beside_its_steps_does_not_grow_with_them(
     assert (create.reads, create.writes) == (1, 2)
     assert start.reads <= 2 and start.writes == 2
     assert (end.reads, end.writes) == (0, 2)
-    assert (finished.reads, finished.writes) == (1, 1)
+    assert (finished.reads, finished.writes) == (2, 1)
 
 
 def test_a_step_that_opens_its_credential_costs_one_read_more(

@@ -57,6 +57,7 @@ class Served:
         assert self.process.poll() is None, (self._state.parent / "serve.log").read_text()[-2000:]
         try:
             where: dict[str, Any] = json.loads((self._state / "stack.json").read_text())
+            assert (self._state / "stack.json").stat().st_mode & 0o777 == 0o600 and len(where["operator_token"]) == 64
         except (OSError, ValueError):
             return None
         return where if where["pid"] == self.process.pid else None

@@ -97,6 +97,10 @@ def test_notifications_are_set_from_standard_input_and_shown_without_addresses(
         assert done.exit_code == 0 and "canary" not in done.output
         assert program.json("notifications", "show", ORG)["channels"][0]["url"] == "http://127.0.0.1/…"
         assert program.json("notifications", "test", ORG)[0]["ok"] is True
+        assert [row.action for row in program.engine().audit.list(ORG).rows] == [
+            "notifications.test",
+            "notifications.set",
+        ]
         assert [one.path for one in receiver.received] == ["/canary"]
     assert program("notifications", "test", ORG).exit_code == 1
 

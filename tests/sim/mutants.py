@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.sim.sabotages import SABOTAGES, Sabotage
+from tests.sim.sabotage import Sabotage
+from tests.sim.sabotages import SABOTAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "e2e", "bench", "docs")

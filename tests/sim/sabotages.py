@@ -1,7 +1,8 @@
 # ruff: noqa: E501
 """One-line sabotages of the code: each has to be noticed by the simulation or by a unit, contract or function test."""
 
-from dataclasses import dataclass
+from tests.sim.sabotage import Sabotage
+from tests.sim.sabotages_locks import LOCKS
 
 CORE = "common/domain/transitions.py"
 DRAFT = "common/domain/draft.py"
@@ -22,18 +23,6 @@ DISPATCHER = "infra/local/dispatcher.py"
 def commit(suite: str, test: str) -> tuple[str, ...]:
     """One test of the commit's script: they all take seconds, because each commits for real."""
     return f"tests/contract/test_commit_{suite}.py", "-k", test
-
-
-@dataclass(frozen=True)
-class Sabotage:
-    """``old`` stands in the file exactly once; with ``new`` in its place, something that must hold does not."""
-
-    what: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...] = ()
-    """What pytest runs for it alone: for code that neither the simulation nor the quick tests know of."""
 
 
 SABOTAGES = (
@@ -401,4 +390,5 @@ SABOTAGES = (
         "                    return",
     ),
     Sabotage("a restart delivers what is not due", BUS, "WHERE deliveries > 0 AND due_at > ?", "WHERE due_at > ?"),
+    *LOCKS,
 )

@@ -175,6 +175,16 @@ def test_a_revoked_key_is_dead_with_the_next_request_in_every_process(world: Wor
             keys.caller(f"Bearer {made.token}")
 
 
+def test_what_was_verified_does_not_count_for_another_secret_in_its_place(world: World) -> None:
+    made = world.keys.create(ORG, "app", Scope.RUN, who="cli:ana")
+    assert world.opens(made.token)
+    record = world.records.get("keys", ORG, made.info.key_id)
+    assert record is not None
+    other = {**record.body, "secret": key_check.hashed("other")}
+    world.records.put("keys", ORG, made.info.key_id, other)
+    assert not world.opens(made.token)
+
+
 def test_a_key_of_a_lifetime_ends_with_it(world: World) -> None:
     token = world.make(lifetime=timedelta(days=1))
     assert world.opens(token)
