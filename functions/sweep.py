@@ -1,4 +1,4 @@
-"""Topic ``sweep``, from Cloud Scheduler every minute: re-drives what was lost and ends what is overdue."""
+"""Topic ``sweep``, from Cloud Scheduler every minute: re-drives what was lost, ends what is overdue, lets runs in."""
 
 import functions_framework
 from cloudevents.http import CloudEvent

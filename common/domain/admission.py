@@ -74,7 +74,7 @@ def waited_too_long(run: Run) -> str:
 def settle_money(draft: Draft, jobs: JobsCost | None) -> None:
     """Count what an admitted run has cost, once. What is known by half takes nothing off the estimate."""
     run = draft.run
-    if run.estimate is None or run.admitted_at is None or run.cost_usd is not None:
+    if run.estimate is None or run.admitted_at is None:
         return
     complete = jobs is not None and jobs.complete
     cost = run.estimate.calls_usd + (jobs.usd if jobs else 0)

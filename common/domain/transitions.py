@@ -267,7 +267,7 @@ def _on_swept(draft: Draft, _event: Swept) -> None:
             error = waited_too_long(run)
         draft.end_run(RunStatus.FAILED, error, error=error)
     elif run.status is RunStatus.PENDING:
-        if not run.waits_for and run.wake_at and now >= run.wake_at:
+        if run.wake_at and now >= run.wake_at:
             draft.log("", 0, run.status, run.status, "start sent again")
             draft.set_run(wake_at=now + RESEND_AFTER)
             draft.send(StartRun(run.run_id))

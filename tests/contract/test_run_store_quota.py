@@ -3,9 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
+from common.adapters.sqlite.bus import SqliteBus
+from common.adapters.sqlite.database import Database
+from common.adapters.sqlite.run_store import SqliteRunStore
 from common.domain import transitions
 from common.domain.draft import Transition
 from common.domain.events import CancelRequested, JobsCost, RunAdmitted, RunAnnounced, RunKeptWaiting
@@ -92,7 +96,9 @@ def test_a_vanished_run_gives_back_its_slot_of_the_deployment(adapter: Adapter) 
 
 def test_money_is_reserved_with_the_run_and_refused_beyond_the_months_allowance(adapter: Adapter) -> None:
     limits = replace(WIDE, money_usd=Decimal("1.00"))
-    adapter.store.create(priced(1, "0.50", "0.10"), limits)
+    first = priced(1, "0.50", "0.10")
+    adapter.store.create(first, limits)
+    assert replace(adapter.store.load(first.run.run_id), version=0) == first.run
     with pytest.raises(QuotaExceededError, match="money limit of 1.00 USD") as refused:
         adapter.store.create(priced(2, "0.400001"), limits)
     assert (refused.value.limit, refused.value.value) == ("money", "1.00")
@@ -309,3 +315,12 @@ def test_whoever_begins_to_wait_starts_at_the_turn_of_those_that_wait(adapter: A
     admit(adapter, run)
     wait(adapter, 10, org="third")
     assert turns(adapter) == {"third": 4 * TURN}
+
+
+def test_a_refused_admission_leaves_nothing_in_a_transaction_that_goes_on(tmp_path: Path) -> None:
+    database = Database(tmp_path / "store.db")
+    adapter = Adapter(SqliteRunStore(database, SqliteBus(database)), list)
+    run = wait(adapter, 1)
+    with database.batch(), pytest.raises(QuotaExceededError):
+        admit(adapter, run, replace(WIDE, concurrent=0))
+    assert adapter.store.load(run.run_id) == run and heads(adapter) == {"acme": [1]}

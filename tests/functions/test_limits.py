@@ -246,6 +246,25 @@ def test_a_slot_that_is_freed_while_a_run_joins_the_queue_lets_it_in(
     assert ask(harness).waits_for == ""
 
 
+def test_one_organisations_trouble_keeps_no_other_waiting(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan(harness)
+    for org in ("globex", ORG):
+        ask(harness, org=org)
+    theirs, ours = ask(harness, org="globex"), ask(harness)
+    plans = type(harness.engine.plans)
+    real = plans.limits
+
+    def limits(self: Any, org_slug: str) -> Any:
+        if org_slug == "globex":
+            raise TransientError("the plans of globex can't be read")
+        return real(self, org_slug)
+
+    plan(harness, concurrent=2)
+    monkeypatch.setattr(plans, "limits", limits)
+    harness.engine.sweep()
+    assert waits_for(harness, theirs, ours) == ["concurrent", ""]
+
+
 def test_a_rerun_may_wait_too(harness: Harness) -> None:
     plan(harness)
     old = ask(harness)
@@ -275,6 +294,13 @@ def test_the_same_key_and_request_are_the_same_run_whatever_is_left_of_the_quota
     assert harness.engine.store.usage(ORG, harness.clock.now).daily == 1
     with pytest.raises(QuotaExceededError):
         ask(harness, key="k2", start_date="2026-11-01")
+
+
+def test_a_repeated_request_is_answered_though_nothing_of_it_is_there_any_more(harness: Harness) -> None:
+    first = ask(harness, key="k1")
+    plan(harness, status="SUSPENDED")
+    (harness.configs / f"{ROUTE}.yml").unlink()
+    assert ask(harness, key="k1").run_id == first.run_id
 
 
 @pytest.mark.parametrize("change", [{"start_date": "2026-11-02"}, {"route": OTHER}, {"queue": False}])

@@ -16,8 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.sim.sabotage import Sabotage
-from tests.sim.sabotages import SABOTAGES
+from tests.sim.sabotages import RUNS
+from tests.sim.sabotages_locks import LOCKS
+from tests.sim.sabotages_quota import QUOTA
 
+GROUPS = {"runs": RUNS, "quota": QUOTA, "locks": LOCKS}
+SABOTAGES = tuple(sabotage for group in GROUPS.values() for sabotage in group)
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "e2e", "bench", "docs")
 LIMIT_S = 120
@@ -26,14 +30,18 @@ PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 SIMULATION = ("-m", "tests.sim", "--seeds", "0..150", "--stop")
 TESTS = (
     ("tests/unit/test_transitions.py", "tests/unit/test_retry.py", "tests/unit/test_topics.py"),
+    ("tests/unit/test_admission.py", "tests/unit/test_queueing.py", "tests/unit/test_plans.py"),
     (
         "tests/contract/test_run_store.py",
         "tests/contract/test_run_store_steps.py",
+        "tests/contract/test_run_store_quota.py",
+        "tests/contract/test_quota_threads.py",
         "tests/contract/test_bus.py",
         "-k",
         "not firestore",
     ),
     ("tests/functions/test_flow.py", "tests/functions/test_runs.py", "tests/functions/test_control.py"),
+    ("tests/functions/test_limits.py",),
     ("tests/functions/test_dispatcher.py",),
     ("tests/contract/test_store_cost.py", "tests/unit/test_attempt.py"),
 )
@@ -43,7 +51,9 @@ def main() -> int:
     """Try every sabotage; return 1 if one was not noticed."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim.mutants", description=__doc__)
     parser.add_argument("--only", default="", help="sabotages with this text in their name")
+    parser.add_argument("--group", choices=GROUPS, help="one file of sabotages")
     wanted = parser.parse_args()
+    chosen = [one for one in GROUPS.get(wanted.group, SABOTAGES) if wanted.only in one.what]
     missed = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "project"
@@ -52,13 +62,12 @@ def main() -> int:
             print(f"Without any sabotage: {caught}. Mend that first.")
             return 1
         print(f"{'sabotage':60} {'caught by':75} seconds")
-        for sabotage in SABOTAGES:
-            if wanted.only in sabotage.what:
-                began = time.monotonic()
-                caught = _try(sabotage, copy)
-                missed += caught.startswith("NOT")
-                print(f"{sabotage.what:60} {caught:75.75} {time.monotonic() - began:7.1f}", flush=True)
-    print(f"{len(SABOTAGES)} sabotages, {missed} not noticed")
+        for sabotage in chosen:
+            began = time.monotonic()
+            caught = _try(sabotage, copy)
+            missed += caught.startswith("NOT")
+            print(f"{sabotage.what:60} {caught:75.75} {time.monotonic() - began:7.1f}", flush=True)
+    print(f"{len(chosen)} sabotages, {missed} not noticed")
     return 1 if missed else 0
 
 

@@ -29,6 +29,7 @@ class QuotaRules:
         self._looked: dict[object, datetime] = {}
         self._refused: dict[object, set[Block]] = {}
         self._could_go: dict[str, datetime] = {}
+        self.went_on_waiting = 0
 
     def joined(self, run: Run) -> None:
         """A run begins to wait: it holds nothing."""
@@ -42,6 +43,7 @@ class QuotaRules:
 
     def refused(self, run: Run, error: QuotaExceededError) -> None:
         """A process was told that there is no room for this run."""
+        self.went_on_waiting += 1
         found = block(error.limit, run.request.org_slug, run.request.route)
         self._refused.setdefault(self._actor(), set()).add(found)
 

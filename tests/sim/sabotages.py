@@ -1,15 +1,14 @@
 # ruff: noqa: E501
-"""One-line sabotages of the code: each has to be noticed by the simulation or by a unit, contract or function test."""
+"""Sabotages of runs, steps, writes, messages and files; those of quota are in a file of their own."""
 
 from tests.sim.sabotage import Sabotage
-from tests.sim.sabotages_locks import LOCKS
 
 CORE = "common/domain/transitions.py"
 DRAFT = "common/domain/draft.py"
 PLAN = "common/domain/plan.py"
 RETRY = "common/domain/retry.py"
-QUOTA = "common/domain/quota.py"
 ENGINE = "common/engine.py"
+VALIDATION = "common/validation.py"
 ATTEMPT = "common/attempt.py"
 WRITER = "common/writer.py"
 COMMIT = "common/adapters/bigquery/commit_sql.py"
@@ -25,7 +24,7 @@ def commit(suite: str, test: str) -> tuple[str, ...]:
     return f"tests/contract/test_commit_{suite}.py", "-k", test
 
 
-SABOTAGES = (
+RUNS = (
     Sabotage("an ended run takes events", CORE, "    if run.status.is_terminal:\n", "    if False:\n"),
     Sabotage(
         "a result of any attempt counts",
@@ -90,14 +89,12 @@ SABOTAGES = (
         "            if not step.status.is_terminal:\n                fields",
         "            if False:\n                fields",
     ),
-    Sabotage(
-        "an ended run keeps its slot", DRAFT, "        self.send(SettleReservation(self.run.run_id, status))\n", ""
-    ),
+    Sabotage("an ended run keeps its slot", DRAFT, "self.send(SettleReservation(self.run.run_id, status))\n", "pass\n"),
     Sabotage(
         "a slot is freed and counted twice",
         DRAFT,
-        "        self.send(SettleReservation(self.run.run_id, status))\n",
-        "        self.send(SettleReservation(self.run.run_id, status))\n" * 2,
+        "            self.send(SettleReservation(self.run.run_id, status))\n",
+        "            self.send(SettleReservation(self.run.run_id, status))\n" * 2,
     ),
     Sabotage(
         "a run ends without asking how it went",
@@ -133,7 +130,6 @@ SABOTAGES = (
     ),
     Sabotage("conditions are ignored", PLAN, "if not parse(spec.condition).holds(_values(run, spec)):", "if False:"),
     Sabotage("Retry-After is ignored", RETRY, "return max(backoff, asked_s) +", "return backoff +"),
-    Sabotage("a limit admits one more", QUOTA, "if used >= value:", "if used > value:"),
     Sabotage(
         "messages go out before the commit",
         ENGINE,
@@ -182,7 +178,7 @@ SABOTAGES = (
         "if step.not_before and self.now() < step.not_before:",
         "if False:",
     ),
-    Sabotage("a pinned config is read again", ENGINE, "        if run.specs:  #", "        if False:  #"),
+    Sabotage("a pinned config is read again", VALIDATION, "        if run.specs:  #", "        if False:  #"),
     Sabotage("an attempt without its step writes", ATTEMPT, "        if not self._still_ours():", "        if False:"),
     Sabotage("attempts have no fence", CORE, '"fence": fence,', '"fence": 1,'),
     Sabotage(
@@ -310,22 +306,6 @@ SABOTAGES = (
         "the second claim of a step is taken for good", STORE, "        if written.rowcount == 0:", "        if False:"
     ),
     Sabotage(
-        "a settled reservation stays",
-        STORE,
-        'db.execute("DELETE FROM reservations WHERE org_slug = ? AND run_id = ?", slot)',
-        "pass",
-    ),
-    Sabotage(
-        "one run more than the plan admits", STORE, "org_slug = :org) < :concurrent", "org_slug = :org) <= :concurrent"
-    ),
-    Sabotage(
-        "reservations are not extended",
-        STORE,
-        'db.execute("UPDATE reservations SET expires_at = ? WHERE org_slug = ? AND run_id = ?", slot)',
-        "pass",
-    ),
-    Sabotage("an end is counted twice", STORE, "{outcome} = {outcome} + 1", "{outcome} = {outcome} + 2"),
-    Sabotage(
         "a commit sends nothing",
         STORE,
         "            return stored, self._bus.enqueue(db, messages(stored, transition.commands))",
@@ -390,5 +370,4 @@ SABOTAGES = (
         "                    return",
     ),
     Sabotage("a restart delivers what is not due", BUS, "WHERE deliveries > 0 AND due_at > ?", "WHERE due_at > ?"),
-    *LOCKS,
 )

@@ -40,4 +40,7 @@ def test_the_worlds_reach_every_state() -> None:
     assert runs == {"completed", "failed", "cancelled"}
     assert steps == {"succeeded", "failed", "skipped", "omitted", "cancelled"}
     assert any("[" in name for world in worlds for steps in world.rules.steps.values() for name in steps)
+    waited = [world.rules.runs[run_id] for world in worlds for run_id in world.rules.quota.queued]
+    assert any(run.admitted_at for run in waited) and any("no slot within" in run.error for run in waited)
+    assert any(world.rules.quota.went_on_waiting for world in worlds)
     assert all(sum(world.stats[name] for world in worlds) for name in ("killed", "failed", "dead letters"))
