@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help demo serve bench bench-load test test-slow check sim mutants format clean
+.PHONY: help demo serve bench bench-api bench-load test test-slow check sim mutants format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -28,6 +28,11 @@ test: check  ## lint, types and every test
 
 bench: $(VENV)/.dev  ## runs per second, latency and CPU, beside DBOS on PostgreSQL
 	@$(BIN)/python -m tests.bench
+
+bench-api: $(VENV)/.dev  ## requests per second and p99 of the API at 1, 8 and 64 clients, before and after 1,000,000 runs
+	@command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq wrk >/dev/null; } || \
+	  { echo "bench-api needs wrk: apt-get install wrk"; exit 1; }
+	@$(BIN)/python -m tests.bench.api --runs $(or $(RUNS),1000000)
 
 bench-load: $(VENV)/.dev  ## rows per second and memory of a write, beside dlt: make bench-load ROWS=10000000
 	@$(BIN)/python -m tests.bench.load --rows $(or $(ROWS),1000000)

@@ -29,6 +29,9 @@ REQUEST_S = 30.0
 STALLED_S = 60.0
 """An answer of which nothing was taken for this long is broken off, and its thread is free."""
 
+WAITING_BYTES = 1024 * 1024
+"""So much of an answer may wait to be taken; whoever makes more of it waits, too."""
+
 IDLE_S = 120
 LOOK_EVERY_S = 5
 
@@ -104,6 +107,7 @@ class WebServer(TcpWSGIServer):  # type: ignore[misc]  # untyped
             connection_limit=CONNECTIONS,
             max_request_body_size=MAX_BODY_BYTES,
             max_request_header_size=MAX_HEADER_BYTES,
+            outbuf_high_watermark=WAITING_BYTES,
             channel_timeout=IDLE_S,
             cleanup_interval=LOOK_EVERY_S,
             asyncore_use_poll=True,  # select knows a thousand files at most, and those of SQLite are among them

@@ -158,7 +158,8 @@ def served(stack: Any, name: str, ends: Ends, *, runs: int) -> list[Result]:
 
         def submit() -> str:
             if not hasattr(local, "http"):
-                local.http = httpx2.Client(base_url=stack.url, trust_env=False, timeout=60)
+                key = {"Authorization": f"Bearer {stack.token}"}
+                local.http = httpx2.Client(base_url=stack.url, trust_env=False, timeout=60, headers=key)
             answer = local.http.post(f"/pipelines/run/{ORG}/{ROUTE}", json={})
             run_id: str = answer.json()["run_id"]
             return run_id

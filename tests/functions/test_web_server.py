@@ -129,7 +129,9 @@ def test_an_answer_that_nobody_takes_is_broken_off(
         for _ in range(8):  # as many as there may be
             stalled = stack.enter_context(connect(server))
             stalled.sendall(request("GET", f"/pipelines/logs/{ORG}/{run_id}/download"))
-        until(lambda: sum(channel.total_outbufs_len > 16_000_000 for channel in server.active_channels.values()) == 8)
+        until(
+            lambda: sum(one.total_outbufs_len >= web.WAITING_BYTES for one in [*server.active_channels.values()]) == 8
+        )
         assert ask(server, "GET", f"/pipelines/logs/{ORG}/{run_id}/download")[0] == 503
         assert ask(server, "GET", f"/pipelines/status/{ORG}/{run_id}")[0] == 200
         monkeypatch.setattr(web, "STALLED_S", 0.0)

@@ -22,7 +22,7 @@ from tests.sim.sabotages_postgres import POSTGRES
 from tests.sim.sabotages_quota import QUOTA
 
 GROUPS = {"runs": RUNS, "quota": QUOTA, "locks": LOCKS, "postgres": POSTGRES}
-SABOTAGES = (*RUNS, *QUOTA, *LOCKS, *POSTGRES)
+SABOTAGES = tuple(sabotage for group in GROUPS.values() for sabotage in group)
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "e2e", "bench", "docs")
 LIMIT_S = 120

@@ -266,3 +266,10 @@ def test_jobs_of_a_kept_step_and_steps_that_never_began_cost_this_run_nothing() 
 def test_without_a_price_at_the_location_no_cost_is_known() -> None:
     run = run_of(done("a", "j1"))
     assert not jobs_cost(run, {"j1": billed("j1", 1)}, Pricing(PRICES, "mars-east1", 38)).complete
+
+
+def test_whoever_keeps_a_run_is_told_what_it_has_cost() -> None:
+    warehouse: Any = FakeWarehouse()
+    mine = WarehouseArchive(Settings(project_id="proj-ect", location="US"), lambda: warehouse)
+    assert mine.keep(run_of(done("a", "j1")), list) == JobsCost(Decimal(0), complete=True)  # loads are free
+    assert mine.keep(run_of(done("a", "j1"), ended_at=None), list) is None
