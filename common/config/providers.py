@@ -52,6 +52,10 @@ class Provider(BaseModel):
         default="none", description="How its credential is sent: a bearer token, an API-key header, or not at all."
     )
     credential_hint: str = Field(default="", max_length=500, description="What to paste, and where to get it.")
+    restatement_days: int = Field(
+        default=0, strict=True, ge=0, le=92, description="Days before yesterday that it may still correct: read again."
+    )
+    limits: str = Field(default="", max_length=500, description="Its documented limits, for people.")
 
 
 class ProviderRegistry(BaseModel):
