@@ -13,11 +13,13 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import DEFAULT_WRITE
+from common.missing_prices import missing_prices
 from common.paths import configs_dir
 from common.ports import Commit, Lineage
 from common.processors.base import Batch
 from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
 from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
+from common.reconcile import reconcile
 from common.spool import Spool
 from common.table import load_table
 from infra.local.focus_export import write_focus_export
@@ -403,3 +405,24 @@ def test_a_published_export_of_any_version_adds_up_and_has_allowed_values_only(
             continue
         allowed = {value.rpartition(" > ")[2] for value in values.split("|")}
         assert {row[column] for row in rows} - {None} <= allowed, column
+
+
+def test_reconcile_and_missing_prices_read_the_tables_as_they_are(dataset: Dataset) -> None:
+    priced = [cost("input_text", "1000", "0.0000025"), cost("output_text", "100", "0.00001")]  # 0.0025 + 0.001
+    searches = cost("web_searches", "5", "0.01", endpoint="web_search_calls", unit="Calls")
+    dataset.fill("genai_payg_cost", [*priced, searches, cost("images", "3", None, model="gpt-image-1", unit="Images")])
+    lines = [reported("0.0035"), reported("0.3", "gpt-image-1"), reported("0.05", None, meter="web_searches")]
+    dataset.fill("genai_reported_cost", lines)
+
+    def table(name: str) -> str:
+        return f"{dataset.name}.{name}"
+
+    found = reconcile(dataset.warehouse, table, "acme", DAY, DAY, Decimal(1))
+    assert [(line.subject, line.difference, line.unpriced, line.is_alarm) for line in found] == [
+        ("gpt-4o", 0, 0, False),
+        ("gpt-image-1", Decimal("-0.3"), 1, True),
+        ("web_searches", 0, 0, False),
+    ]
+    (missing,) = missing_prices(dataset.warehouse, table, "acme", DAY, DAY)
+    assert (missing.model, missing.meter, missing.quantity, missing.days) == ("gpt-image-1", "images", 3, 1)
+    assert reconcile(dataset.warehouse, table, "globex", DAY, DAY, Decimal(1)) == []
