@@ -25,7 +25,7 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 Tables = Callable[[str], str]
 
 
-class Percent(click.ParamType):
+class Percent(click.ParamType[Decimal]):
     """``1%`` or ``1``: percent, as an exact decimal."""
 
     name = "percent"
