@@ -8,6 +8,7 @@ from common.table import Table, every_table
 VERSIONS = {
     "cloud_focus_export": (1, "7caa6f1a29891920"),
     "cost_data_standard_1_3": (2, "c57fd08d9de09fc1"),
+    "genai_balance": (1, "cd71f6ec1fff7afc"),
     "genai_payg_cost": (2, "b5b4401d95344d16"),
     "genai_payg_usage": (2, "d9188d598e538e43"),
     "genai_reported_cost": (1, "25363c2688f9fd12"),

@@ -13,13 +13,14 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from infra.local.sandbox.anthropic import AnthropicSandbox
+from infra.local.sandbox.deepseek import DeepSeekSandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
 
 SANDBOX_ADMIN_KEY = ADMIN_KEY
 """The admin key that the OpenAI sandbox accepts."""
 
-PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox, AnthropicSandbox)
+PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox, AnthropicSandbox, DeepSeekSandbox)
 
 RATE_LIMIT_EVERY = 7
 """One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
