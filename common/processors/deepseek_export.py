@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from common.errors import PermanentError, nearest
 from common.processors.files import Record, csv_records
@@ -70,7 +70,7 @@ class Export:
     @property
     def days(self) -> tuple[date, date]:
         """The first and the last day that it speaks of."""
-        found = [item.day for item in (*self.amounts, *self.costs)]
+        found = [amount.day for amount in self.amounts] + [cost.day for cost in self.costs]
         return min(found), max(found)
 
     def currency(self, day: date, model: str) -> str:
@@ -92,7 +92,7 @@ def read_export(path: Path) -> Export:
     with _opened(path) as archive:
         for name in _members(path, archive):
             with archive.open(name) as raw:
-                for record in csv_records(Path(name), raw, ","):  # type: ignore[arg-type]
+                for record in csv_records(Path(name), raw, ","):
                     line = _Line(f"{path.name}: {name}: {record.where}", record)
                     if name.rpartition("/")[2].startswith("cost"):
                         line.check(COST_COLUMNS, optional={"user_id"})
@@ -182,7 +182,7 @@ class _Line:
             self._wrong(name, f"one of {', '.join(known)}")
         return known[text]
 
-    def _wrong(self, name: str, expected: str) -> Any:
+    def _wrong(self, name: str, expected: str) -> NoReturn:
         raise PermanentError(f"{self._where}, column {name}: {(self.text(name) or '')[:60]!r} is not {expected}.")
 
 

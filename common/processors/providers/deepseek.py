@@ -22,7 +22,7 @@ from common.processors.sources import Names, Source
 API = Api(
     key="deepseek",
     name="DeepSeek",
-    credential_help="It has to be an API key (sk-...) from platform.deepseek.com/api_keys; any key of the account does.",
+    credential_help="It has to be an API key (sk-...) of the account, from platform.deepseek.com/api_keys.",
 )
 ROWS = 5_000
 NO_API = (
@@ -101,8 +101,8 @@ def _export(context: StepContext) -> Export:
     first, last = export.days
     if first < context.start_date or last > context.end_date:
         raise PermanentError(
-            f"{path.name}: goes from {first} to {last}, beyond the run's dates {context.start_date}..{context.end_date}. "
-            f"Run it with --start-date {first} --end-date {last}."
+            f"{path.name}: goes from {first} to {last}, beyond the run's dates {context.start_date}.."
+            f"{context.end_date}. Run it with --start-date {first} --end-date {last}."
         )
     return export
 
