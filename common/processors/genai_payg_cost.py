@@ -33,6 +33,7 @@ _CARRIED = (
     "batch",
     "service_tier",
     "region",
+    "publisher",
     "attributes",
     "meter",
     "quantity",
@@ -111,7 +112,7 @@ class _Pricer:
         listed = price.unit_price
         return {
             **{name: usage[name] for name in _CARRIED},
-            **its.names.columns(),
+            **its.names.columns(usage["endpoint"]),
             "attributes": _json_text(usage["attributes"]),
             "unit_price": price.unit_price,
             "list_unit_price": listed,

@@ -25,13 +25,14 @@ class Fields:
     source: str
     path: str
     values: Mapping[str, Any]
+    limit: int = MAX_TEXT
 
     @classmethod
-    def of(cls, value: Any, source: str, path: str = "") -> "Fields":
-        """Take ``value`` as an object."""
+    def of(cls, value: Any, source: str, path: str = "", *, limit: int = MAX_TEXT) -> "Fields":
+        """Take ``value`` as an object; its texts have at most ``limit`` characters."""
         if not isinstance(value, dict):
             _wrong(source, path or "the answer", "an object", value)
-        return cls(source, path, value)
+        return cls(source, path, value, limit)
 
     def objects(self, name: str) -> list["Fields"]:
         """Return a required list of objects."""
@@ -113,8 +114,8 @@ class Fields:
     def text(self, name: str) -> str | None:
         """Return a text, or None."""
         value = self.values.get(name)
-        if value is not None and not (isinstance(value, str) and len(value) <= MAX_TEXT and _is_utf8(value)):
-            self.wrong(name, f"a text of at most {MAX_TEXT} characters")
+        if value is not None and not (isinstance(value, str) and len(value) <= self.limit and _is_utf8(value)):
+            self.wrong(name, f"a text of at most {self.limit} characters")
         return value
 
     def flag(self, name: str) -> bool | None:

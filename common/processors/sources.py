@@ -26,18 +26,22 @@ Check = Callable[[Calls, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What FOCUS calls the parties and parts of a charge. ``account`` and ``project`` are the provider's own words."""
+    """What FOCUS calls the parties and parts of a charge. ``account`` and ``project`` are the provider's own words.
+
+    ``services`` are names of other services, by the endpoint that their usage is read from.
+    """
 
     provider: str
     service: str
     account: str = "Organization"
     project: str = "Project"
+    services: Mapping[str, str] = field(default_factory=dict)
 
-    def columns(self) -> dict[str, str]:
+    def columns(self, endpoint: str = "") -> dict[str, str]:
         """Return them as the columns that rows about money have."""
         return {
             "provider_name": self.provider,
-            "service_name": self.service,
+            "service_name": self.services.get(endpoint, self.service),
             "account_type": self.account,
             "project_type": self.project,
         }

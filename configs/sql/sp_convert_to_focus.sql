@@ -32,14 +32,15 @@ BEGIN
       SELECT
         x_pipeline_run_date AS day, x_org_slug AS org, account_id, account_type, project_id, project_type, model,
         COALESCE(model, endpoint) AS sku, meter, unit, price_variant, currency, unit_price, list_unit_price,
-        price_source, price_date, provider_name, service_name, region,
+        price_source, price_date, provider_name, COALESCE(publisher, provider_name) AS publisher_name, service_name,
+        region,
         SUM(quantity) AS quantity, SUM(cost) AS cost, SUM(list_cost) AS list_cost, COUNT(*) AS source_rows
       FROM `%s`
       WHERE x_org_slug = ? AND x_pipeline_id = ? AND x_credential_id = ?
         AND x_pipeline_run_date BETWEEN ? AND ? AND cost IS NOT NULL
       GROUP BY
         day, org, account_id, account_type, project_id, project_type, model, sku, meter, unit, price_variant, currency,
-        unit_price, list_unit_price, price_source, price_date, provider_name, service_name, region
+        unit_price, list_unit_price, price_source, price_date, provider_name, publisher_name, service_name, region
     )
     SELECT
       day, org, '1.3', model, meter, price_variant, price_source, price_date, source_rows,
@@ -51,7 +52,7 @@ BEGIN
       TIMESTAMP(DATE_TRUNC(day, MONTH)), TIMESTAMP(DATE_ADD(DATE_TRUNC(day, MONTH), INTERVAL 1 MONTH)),
       TIMESTAMP(day), TIMESTAMP(DATE_ADD(day, INTERVAL 1 DAY)),
       'Usage', 'Usage-Based', CONCAT(sku, ' ', meter, IF(price_variant = 'standard', '', CONCAT(' ', price_variant))),
-      provider_name, provider_name, provider_name, provider_name, provider_name,
+      provider_name, publisher_name, provider_name, provider_name, provider_name,
       'AI and Machine Learning', 'Generative AI', service_name, region, IF(region = 'us', 'United States', region),
       CONCAT(sku, '/', meter), meter, CONCAT(sku, '/', meter, '/', price_variant), TO_JSON(STRUCT(meter AS x_TokenType))
     FROM priced

@@ -43,6 +43,7 @@ def usage(meter: str, quantity: int | str, model: str | None = "gpt-4o", **more:
         "batch": False,
         "service_tier": "default",
         "region": None,
+        "publisher": None,
         "attributes": None,
         "meter": meter,
         "quantity": Decimal(quantity),

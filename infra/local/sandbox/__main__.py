@@ -17,8 +17,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     with SandboxServer(args.seed, port=args.port, rate_limit_every=args.rate_limit_every) as sandbox:
-        for key, url in sandbox.urls.items():
-            sys.stderr.write(f"{key} sandbox on {url}, its credential is {sandbox.secrets[key]}\n")
+        for key, secret in sandbox.secrets.items():
+            sys.stderr.write(f"{key} sandbox on {sandbox.urls[key]}, its credential is {secret}\n")
         sys.stderr.write("Ctrl-C stops it.\n")
         sys.stderr.flush()
         with suppress(KeyboardInterrupt):

@@ -36,16 +36,24 @@ class Answer:
 class ProviderSandbox(Protocol):
     """One provider's API: a module of its own beside this one, and a line in ``server.PROVIDERS``."""
 
-    key: str
-    """The provider's key in the registry."""
-    base: str
-    """What of the provider's base URL is a path, e.g. ``/v1``."""
-    secret: str
-    """The credential that it accepts."""
-    prefixes: tuple[str, ...]
-    """Paths that start with one of these are the provider's."""
     settled: bool
     """Whether usage that is reported late is there: a report of some day is corrected when this becomes true."""
+
+    @property
+    def key(self) -> str:
+        """The provider's key in the registry."""
+
+    @property
+    def base(self) -> str:
+        """What of the provider's base URL is a path, e.g. ``/v1``."""
+
+    @property
+    def secret(self) -> str:
+        """The credential that it accepts."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Paths that start with one of these are the provider's."""
 
     def refuse(self, request: Request) -> Answer | None:
         """Return the refusal of a request that is not authorised, or None."""

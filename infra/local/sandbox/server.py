@@ -15,12 +15,18 @@ from urllib.parse import parse_qsl, urlsplit
 from infra.local.sandbox.anthropic import AnthropicSandbox
 from infra.local.sandbox.deepseek import DeepSeekSandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
+from infra.local.sandbox.gemini import GeminiSandbox
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
 
 SANDBOX_ADMIN_KEY = ADMIN_KEY
 """The admin key that the OpenAI sandbox accepts."""
 
-PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox, AnthropicSandbox, DeepSeekSandbox)
+PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (
+    OpenAISandbox,
+    AnthropicSandbox,
+    DeepSeekSandbox,
+    GeminiSandbox,
+)
 
 RATE_LIMIT_EVERY = 7
 """One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
@@ -31,7 +37,7 @@ FailWith = Callable[[Request], Answer | None] | Iterable[Answer | None]
 
 
 class SandboxServer:
-    """The server, on a thread. ``urls`` are the providers' base URLs by key, ``secrets`` the credentials they accept.
+    """The server, on a thread. ``urls`` are the providers' base URLs by key.
 
     ``url`` is OpenAI's base URL; ``requests`` are those that came, in order. Unless ``settled``, some of the usage is
     not reported yet; ``settle()`` reports it.
@@ -59,7 +65,6 @@ class SandboxServer:
         self._server: ThreadingHTTPServer | None = None
         self.requests: deque[Request] = deque(maxlen=10_000)
         self.urls: dict[str, str] = {}
-        self.secrets = {provider.key: provider.secret for provider in self._providers}
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -73,7 +78,7 @@ class SandboxServer:
         """Serve from now on. Raises OSError if the port is taken."""
         self._server = _Server(("127.0.0.1", self._port), _handler(self))
         origin = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self.urls = {provider.key: origin + provider.base for provider in self._providers}
+        self.urls = {provider.key: origin + provider.base for provider in self._providers} | {"google_oauth": origin}
         self.url = self.urls["openai"]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox", daemon=True
@@ -92,6 +97,11 @@ class SandboxServer:
     def wait(self) -> None:
         """Block until the server is stopped."""
         self._thread.join()
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The credential that each provider accepts, by key."""
+        return {provider.key: provider.secret for provider in self._providers}
 
     def settle(self) -> None:
         """Report the usage that was not reported yet: what was read of its days is corrected by it."""
