@@ -7,6 +7,7 @@ from common.table import Table, every_table
 
 VERSIONS = {
     "cloud_focus_export": (1, "7caa6f1a29891920"),
+    "cost_consolidation": (1, "43dd8f6c84a2f03e"),
     "cost_data_standard_1_3": (2, "c57fd08d9de09fc1"),
     "genai_balance": (1, "cd71f6ec1fff7afc"),
     "genai_payg_cost": (2, "a39fc8e3b3bf3f64"),
