@@ -1,4 +1,7 @@
-"""``genai.payg_cost``: the usage of a run's days with list prices, an estimate until the provider's invoice.
+"""``genai.payg_cost``: the usage of a run's days with prices, an estimate until the provider's invoice.
+
+A price is what the provider states with the usage, else the first rule of the organisation that fits, else the list
+price, which stands on the row in any case.
 
 A row whose price is unknown keeps its quantity and has NULL as ``unit_price`` and ``cost``: summed as 0 it would pass
 for free. The run says so in a warning for each model and meter.
@@ -14,6 +17,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from common.config.price_rules import PriceRules, load_price_rules
+from common.paths import configs_dir
 from common.processors.base import Batch, Params, StepContext, TableParams
 from common.processors.prices import CURRENCY, Item, Price, PriceList
 from common.processors.sources import Source, source
@@ -71,7 +76,7 @@ class GenaiPaygCost:
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
         """Yield priced rows in bounded batches. Raises what the warehouse raises."""
-        pricer = _Pricer(PriceList())
+        pricer = _Pricer(PriceList(), load_price_rules(configs_dir(), context.org_slug))
         for usage in batched(_usage(context, params.source_table), BATCH_ROWS, strict=False):
             yield Batch([pricer.priced(row) for row in usage])
         for text in pricer.findings():
@@ -99,32 +104,44 @@ def _usage(context: StepContext, source_table: str) -> Iterator[dict[str, Any]]:
 class _Pricer:
     """Puts prices on usage rows, and remembers what has none."""
 
-    def __init__(self, prices: PriceList) -> None:
-        self._prices = prices
+    def __init__(self, prices: PriceList, rules: PriceRules) -> None:
+        self._prices, self._rules = prices, rules
         self._unpriced: dict[tuple[str, str], _Unpriced] = {}
 
     def priced(self, usage: Mapping[str, Any]) -> dict[str, Any]:
         quantity: Decimal = usage["quantity"]
         its = source(usage["provider"])
-        price = self._price(usage, its)
+        listed = self._listed(usage, its)
+        price = self._own(usage, listed)
         if price.unit_price is None:
             self._note(usage, price.reason)
-        listed = price.unit_price
+        list_price = price.unit_price if listed.unit_price is None else listed.unit_price
         return {
             **{name: usage[name] for name in _CARRIED},
             **its.names.columns(usage["endpoint"]),
             "attributes": _json_text(usage["attributes"]),
             "unit_price": price.unit_price,
-            "list_unit_price": listed,
+            "list_unit_price": list_price,
             "cost": _times(quantity, price.unit_price),
-            "list_cost": _times(quantity, listed),
+            "list_cost": _times(quantity, list_price),
             "currency": usage["stated_currency"] or CURRENCY,
             "price_source": None if price.unit_price is None else price.source,
             "price_date": price.since,
             "price_model": price.model,
         }
 
-    def _price(self, usage: Mapping[str, Any], its: Source) -> Price:
+    def _own(self, usage: Mapping[str, Any], listed: Price) -> Price:
+        """Return the organisation's own price where it has one, else the listed one."""
+        if usage["stated_price"] is not None:
+            return listed
+        asked = (usage["model"], usage["meter"], usage["price_variant"], usage["x_pipeline_run_date"])
+        rule = self._rules.find(usage["provider"], *asked)
+        if rule is None or (price := rule.price(listed.unit_price)) is None:
+            return listed
+        return Price(price, listed.model, source=self._rules.named(rule), since=rule.since)
+
+    def _listed(self, usage: Mapping[str, Any], its: Source) -> Price:
+        """Return what the provider states with the usage, else what the price list has."""
         day: date = usage["x_pipeline_run_date"]
         if usage["stated_price"] is not None:
             stated = f"stated by {its.names.provider}"

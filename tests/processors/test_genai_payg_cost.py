@@ -56,8 +56,9 @@ def usage(meter: str, quantity: int | str, model: str | None = "gpt-4o", **more:
     return {"price_variant": variant(row["batch"], row["service_tier"])} | row
 
 
-def priced(*rows: dict[str, Any]) -> tuple[list[dict[str, Any]], RecordingContext]:
-    context = make_context(warehouse=FakeWarehouse(rows))
+def priced(*rows: dict[str, Any], org: str = "globex") -> tuple[list[dict[str, Any]], RecordingContext]:
+    """Price usage rows, of an organisation without prices of its own unless another is named."""
+    context = make_context(warehouse=FakeWarehouse(rows), org_slug=org)
     return [dict(row) for batch in GenaiPaygCost().run(context, PARAMS) for row in batch.rows], context
 
 
