@@ -8,11 +8,14 @@ from pathlib import Path
 
 import click
 
+from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, engine_for, friendly, json_option, me
 from common.config.check import validate_tree
+from common.config.plans import load_plans
 from common.config.providers import load_providers
 from common.errors import PipelineOpsError, nearest
+from common.online import Verdict, check_credentials
 from common.ports import CredentialInfo
 from common.settings import Settings
 
@@ -21,16 +24,28 @@ CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 
 @cli.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--online", is_flag=True, help="Also make one small call to each provider with each stored credential.")
+@click.option("--org", help="With --online: the credentials of this organisation alone.")
 @json_option
 @click.pass_obj
 @friendly
-def validate(settings: Settings, path: Path | None, as_json: bool) -> None:
-    """Check every pipeline, table contract and provider, or just PATH. Exit code 1 if anything is wrong."""
+def validate(settings: Settings, path: Path | None, online: bool, org: str | None, as_json: bool) -> None:
+    """Check every pipeline, table contract and provider, or just PATH. Exit code 1 if anything is wrong.
+
+    \b
+    Examples:
+      main.py validate
+      main.py validate --online --org acme_corp
+    """
+    if org and not online:
+        raise click.UsageError("--org goes with --online.")
     results = validate_tree(settings.configs, path)
     wrong = [r for r in results if not r.ok]
+    verdicts = _online(settings, org) if online and not wrong else []
+    refused = [verdict for verdict in verdicts if verdict.is_good is False]
     if as_json:
         rows = [{"path": str(r.path), "route": r.route, "ok": r.ok, "problems": list(r.problems)} for r in results]
-        show.as_json(rows)
+        show.as_json([*rows, *map(_told, verdicts)])
     else:
         for result in results:
             click.echo(
@@ -39,7 +54,32 @@ def validate(settings: Settings, path: Path | None, as_json: bool) -> None:
             for problem in result.problems:
                 click.echo(f"  {problem}")
         click.echo(f"{len(results)} files, {len(wrong)} wrong")
-    sys.exit(1 if wrong else 0)
+        for verdict in verdicts:
+            word = {True: "ok   ", False: "WRONG", None: "-    "}[verdict.is_good]
+            info = verdict.credential
+            click.echo(f"{word} {info.org_slug} {info.credential_id} ({info.provider}): {verdict.text}")
+        if online and wrong:
+            click.echo("No provider was called: mend the files first.")
+        elif online:
+            click.echo(f"{len(verdicts)} credentials, {len(refused)} wrong")
+    sys.exit(1 if wrong or refused else 0)
+
+
+def _online(settings: Settings, org: str | None) -> list[Verdict]:
+    """Try the credentials of one organisation, or of every one that has a plan."""
+    from infra.local.stack import attached
+
+    engine = bootstrap.build(attached(settings))
+    if org:
+        engine.plans.limits(org)
+    orgs = [org] if org else sorted(load_plans(settings.configs).organisations)
+    return list(check_credentials(engine.credentials, orgs, engine.attempts.provider_url))
+
+
+def _told(verdict: Verdict) -> dict[str, object]:
+    info = verdict.credential
+    told = {"org": info.org_slug, "credential_id": info.credential_id, "provider": info.provider}
+    return {**told, "ok": verdict.is_good, "text": verdict.text}
 
 
 @cli.command()

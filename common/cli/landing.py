@@ -4,15 +4,19 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from common.config.loader import ConfigTree
+from common.config.model import StepConfig
 from common.errors import PipelineOpsError
 from common.processors.external_file import ExternalFileParams, date_span
+from common.processors.sources import source as source_of
 from common.settings import Settings
 
-PS_TYPE = "ExternalFileExtractor"
+FILE_STEP, GENAI_STEP = "ExternalFileExtractor", "genai.payg_usage"
 
 
 def land(settings: Settings, org: str, route: str, source: Path, *, dated: bool) -> dict[str, Any]:
@@ -21,16 +25,22 @@ def land(settings: Settings, org: str, route: str, source: Path, *, dated: bool)
     The name is the content's hash, so the file a run started with is the one it ends with, and landing the same
     bill twice keeps one copy.
     """
-    tree = ConfigTree(settings.configs)
-    step = next((s for s in tree.load(route).config.steps if s.ps_type == PS_TYPE), None)
-    if step is None:
-        raise PipelineOpsError(f"--source: {route} reads no file (it has no {PS_TYPE} step).")
+    steps = ConfigTree(settings.configs).load(route).config.steps
+    days = next((found for step in steps if (found := _days_of(step)) is not None), None)
+    if days is None:
+        raise PipelineOpsError(f"--source: {route} reads no file: none of its steps does.")
     body: dict[str, Any] = {"source": place(settings.landing / org, source)}
     if not dated:
-        params = ExternalFileParams.model_validate(dict(step.config))
-        first, last = date_span(settings.landing / org / body["source"], params)
+        first, last = days(settings.landing / org / body["source"])
         body |= {"start_date": first.isoformat(), "end_date": last.isoformat()}
     return body
+
+
+def _days_of(step: StepConfig) -> Callable[[Path], tuple[date, date]] | None:
+    """Return what tells the days of a file that the step reads; None if it reads none."""
+    if step.ps_type == FILE_STEP:
+        return lambda path: date_span(path, ExternalFileParams.model_validate(dict(step.config)))
+    return source_of(str(step.config["provider"])).file_days if step.ps_type == GENAI_STEP else None
 
 
 def place(folder: Path, source: Path) -> str:

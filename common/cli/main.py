@@ -1,6 +1,6 @@
 """The command line program: the group, with every command registered on it."""
 
-from common.cli import admin, bootstrap_sync, control, keys, notifications, overview, replay, runs, verify
+from common.cli import admin, bootstrap_sync, control, genai, keys, notifications, overview, replay, runs, verify
 from common.cli.base import cli
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "bootstrap_sync",
     "cli",
     "control",
+    "genai",
     "keys",
     "notifications",
     "overview",

@@ -11,6 +11,7 @@ from common.config.contracts import META_FOLDER, check_contract
 from common.config.hosts import HOSTS_FILE, load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import PLANS_FILE, load_plans
+from common.config.price_rules import PRICES_FOLDER, load_price_rules
 from common.config.problems import InvalidFileError, Problem
 from common.config.providers import PROVIDERS_FILE, load_providers
 from common.config.writes import TableMode, table_modes
@@ -74,6 +75,8 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
     yield "", tree.root / PLANS_FILE, partial(load_plans, tree.root)
     if (tree.root / HOSTS_FILE).exists():
         yield "", tree.root / HOSTS_FILE, partial(load_hosts, tree.root)
+    for path in sorted((tree.root / PRICES_FOLDER).glob("*.y*ml")):
+        yield "", path, partial(_check_prices, tree, path)
     if (tree.root / PRICES_FILE).exists():
         yield "", tree.root / PRICES_FILE, partial(load_prices, tree.root)
 
@@ -123,6 +126,12 @@ def _check_contract(tree: ConfigTree, path: Path) -> None:
     if path.suffix != ".yml":
         _refuse(Problem(tree.shown(path), 1, "(path)", "a contract is found only as <table>.yml. Rename it."))
     check_contract(path, tree.shown(path))
+
+
+def _check_prices(tree: ConfigTree, path: Path) -> None:
+    if path.suffix != ".yml":
+        _refuse(Problem(tree.shown(path), 1, "(path)", "prices are found only as <organisation>.yml. Rename it."))
+    load_price_rules(tree.root, path.stem)
 
 
 def _refuse(problem: Problem) -> None:

@@ -55,6 +55,10 @@ class Provider(BaseModel):
     )
     usd_per_call: Usd = Field(default=Decimal(0), description="US dollars that one call of its API costs, in quotes.")
     credential_hint: str = Field(default="", max_length=500, description="What to paste, and where to get it.")
+    restatement_days: int = Field(
+        default=0, strict=True, ge=0, le=92, description="Days before yesterday that it may still correct: read again."
+    )
+    limits: str = Field(default="", max_length=500, description="Its documented limits, for people.")
 
 
 class ProviderRegistry(BaseModel):

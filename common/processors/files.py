@@ -50,7 +50,7 @@ def records(path: Path, *, file_format: Format, delimiter: str) -> Iterator[Reco
         if file_format == "parquet" or (file_format == "auto" and is_parquet):
             yield from _parquet(path, raw)
         else:
-            yield from _csv(path, raw, delimiter)
+            yield from csv_records(path, raw, delimiter)
 
 
 @contextmanager
@@ -72,7 +72,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def _csv(path: Path, raw: IO[bytes], delimiter: str) -> Iterator[Record]:
+def csv_records(path: Path, raw: IO[bytes], delimiter: str) -> Iterator[Record]:
+    """Yield the records of an opened CSV file; ``path`` names it in messages."""
     csv.field_size_limit(RECORD_BYTES)
     lines = _Lines(path, raw)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)

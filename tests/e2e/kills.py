@@ -118,8 +118,9 @@ class Place:
 
 
 def copy_configs(folder: Path) -> None:
-    """Copy the project's configs with ten attempts a step, which rest 0 or 1 s."""
+    """Copy the project's configs with ten attempts a step, which rest 0 or 1 s, and the same prices for everybody."""
     shutil.copytree(PROJECT_ROOT / "configs", folder)
+    shutil.rmtree(folder / "system" / "prices")  # tables of two organisations are compared
     for path in [*folder.glob("genai/**/*.yml"), *folder.glob("cloud/**/*.yml")]:
         data = yaml.safe_load(path.read_text())
         for number, step in enumerate(data["steps"]):

@@ -148,7 +148,9 @@ def test_a_stack_killed_in_the_middle_of_extract_goes_on_at_its_next_start(state
         after_rerun = second.rows()
         second.end()
     assert killed["status"] == undisturbed["status"] == "completed", (killed["error"], undisturbed["error"])
-    assert [s["attempt"] for s in killed["steps"]] == [2, 1, 1]
+    attempts = {s["step_id"]: s["attempt"] for s in killed["steps"]}
+    assert attempts.pop("extract_costs") in (1, 2), "it goes beside extract, and may not have begun"
+    assert attempts == {"extract": 2, "calculate": 1, "unify": 1}
     assert len(after_kill) > 0 and after_kill == after_rerun
     assert killed["rows"] == undisturbed["rows"]
 

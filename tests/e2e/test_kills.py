@@ -30,7 +30,7 @@ ACME, GLOBEX = "acme_corp", "globex"
 AT_WORK = {ACME: 2, GLOBEX: 1}
 FOCUS = "cost_data_standard_1_3"
 TABLES = {
-    ACME: ("genai_payg_usage", "genai_payg_cost", "cloud_focus_export", FOCUS),
+    ACME: ("genai_payg_usage", "genai_reported_cost", "genai_payg_cost", "cloud_focus_export", FOCUS),
     GLOBEX: ("cloud_focus_export", FOCUS),
 }
 LOST = "the process that ran it ended"

@@ -25,7 +25,7 @@ from tests.e2e.kills import Asked, Emulator, Place, Served, until, wait_for_all
 SEED = int(os.environ.get("PIPELINE_OPS_KILL_SEED", "20261121"))
 ACME, GLOBEX, ROUTE = "acme_corp", "globex", "genai/payg/openai"
 DAYS = {"start_date": "2026-11-01", "end_date": "2026-11-02"}
-TABLES = ("genai_payg_usage", "genai_payg_cost", "cost_data_standard_1_3")
+TABLES = ("genai_payg_usage", "genai_reported_cost", "genai_payg_cost", "cost_data_standard_1_3")
 MAY_DIFFER = ("x_org_slug", "x_run_id", "x_ingested_at", "x_ingestion_date")
 KILLS = 6
 

@@ -1,4 +1,4 @@
-"""``main.py replay``: preview, look, promote or discard, on the example pipeline and its three tables."""
+"""``main.py replay``: preview, look, promote or discard, on the example pipeline and its tables."""
 
 import json
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ class World:
         return found
 
     def state(self) -> list[tuple[int, Decimal]]:
-        """Rows and money of the three tables."""
+        """Rows and money of three of its tables."""
         amounts = "0", "SUM(cost)", "SUM(BilledCost)"
         sums = [
             next(self.warehouse.query(f"SELECT COUNT(*) AS n, {amount} AS money FROM `{self.dataset}.{table}`"))
@@ -90,13 +90,14 @@ def test_a_preview_changes_nothing_and_a_promotion_all_tables_at_once(world: Wor
 
     found = world.preview()
     assert world.state() == wrong, "a preview must not touch the tables"
-    usage, cost, focus = found["tables"]
+    usage, _reported, cost, focus = found["tables"]
     (day,) = usage["days"]
     assert (day["added"], day["changed"], day["removed"]) == (0, 0, 0) and day["same"] == right[0][0]
     (day,) = cost["days"]
     assert day["changed"] > 0 and day["added"] == day["removed"] == 0
-    (money,) = cost["money"]
+    money, listed = cost["money"]
     assert (money["column"], money["currency"]) == ("cost", "USD")
+    assert (listed["column"], Decimal(listed["change"])) == ("list_cost", 0)
     assert (Decimal(money["before"]), Decimal(money["after"])) == (wrong[1][1], right[1][1])
     billed = next(m for m in focus["money"] if m["column"] == "BilledCost")
     assert Decimal(billed["change"]) == right[2][1] - wrong[2][1]
@@ -109,7 +110,7 @@ def test_a_preview_changes_nothing_and_a_promotion_all_tables_at_once(world: Wor
     assert world.shadows() == []
     check = CliRunner().invoke(cli, ["--state-dir", str(world.settings.state_dir), "verify", found["run_id"]])
     assert check.exit_code == 0, check.output
-    assert "3 receipts checked" in check.output
+    assert "4 receipts checked" in check.output
     reasons = [c["reason"] for c in world.client.logs(ORG, found["run_id"], "/transitions")["transitions"]]
     assert any("agreed with finance" in reason for reason in reasons)
     again = world.replay(found["run_id"], "--promote", "--reason", "once more")

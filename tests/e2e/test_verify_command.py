@@ -52,7 +52,7 @@ def test_it_finds_nothing_then_what_was_tampered_with_and_says_how_to_mend_it(
             _tamper(served, stack.engine.settings.bigquery_url, ended["steps"][0]["table"])
             wrong = verify(settings, run_id)
     assert right.exit_code == 0, right.output
-    assert "3 receipts checked: nothing wrong" in right.output
+    assert "4 receipts checked: nothing wrong" in right.output
     assert wrong.exit_code == 1
     assert f"main.py rerun {ORG} {run_id} --step extract" in wrong.output
 
@@ -60,7 +60,7 @@ def test_it_finds_nothing_then_what_was_tampered_with_and_says_how_to_mend_it(
     assert every.exit_code == 1, every.output
     report: dict[str, Any] = json.loads(every.stdout)
     found = [(f["kind"], f["run_id"], f["step_id"]) for f in report["findings"] if f["is_wrong"]]
-    assert (report["ok"], report["receipts_checked"], found) == (False, 3, [("missing", run_id, "extract")])
+    assert (report["ok"], report["receipts_checked"], found) == (False, 4, [("missing", run_id, "extract")])
 
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
     nowhere = verify(settings, run_id)

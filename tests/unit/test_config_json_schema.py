@@ -137,7 +137,7 @@ def test_valid_contracts_pass_and_bad_ones_fail() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     check = jsonschema.Draft202012Validator(contract_schema()).is_valid
     contracts = [yaml.safe_load(path.read_text("utf-8")) for path in (configs_dir() / "schemas").rglob("*.yml")]
-    assert len(contracts) == 8
+    assert len(contracts) >= 8
     for good in contracts:
         assert check(good), good["table"]
         for bad in (

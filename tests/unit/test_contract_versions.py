@@ -7,9 +7,12 @@ from common.table import Table, every_table
 
 VERSIONS = {
     "cloud_focus_export": (1, "7caa6f1a29891920"),
-    "cost_data_standard_1_3": (1, "da28e452ac8c9777"),
-    "genai_payg_cost": (1, "3bbd26bc6c55b0b3"),
-    "genai_payg_usage": (1, "0e68e7dbf4b01759"),
+    "cost_consolidation": (1, "43dd8f6c84a2f03e"),
+    "cost_data_standard_1_3": (2, "c57fd08d9de09fc1"),
+    "genai_balance": (1, "cd71f6ec1fff7afc"),
+    "genai_payg_cost": (2, "a39fc8e3b3bf3f64"),
+    "genai_payg_usage": (2, "addf0e0175fa9a18"),
+    "genai_reported_cost": (1, "25363c2688f9fd12"),
     "org_meta_costs": (1, "3d7d7b90ab674485"),
     "org_meta_pipeline_runs": (1, "c891ba4cfae35cbe"),
     "org_meta_step_runs": (1, "c3427e99e9a03ec9"),

@@ -1,0 +1,162 @@
+"""An organisation's dataset on the emulator, for tests of FOCUS procedures: source rows in, FOCUS rows out."""
+
+import itertools
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from common.adapters.bigquery import BigQueryWarehouse
+from common.domain.model import DEFAULT_WRITE
+from common.paths import configs_dir
+from common.ports import Commit, Lineage
+from common.processors.base import Batch
+from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
+from common.spool import Spool
+from common.table import load_table
+from tests.processors.context import make_context
+
+DAY = date(2026, 10, 5)
+AT = datetime(2026, 10, 6, tzinfo=UTC)
+FOCUS = load_table(configs_dir(), "cost_data_standard_1_3")
+numbers = itertools.count()
+
+
+@dataclass
+class Dataset:
+    """One organisation's dataset: source rows in, FOCUS rows out."""
+
+    warehouse: BigQueryWarehouse
+    folder: Path
+    name: str
+
+    def fill(
+        self,
+        table: str,
+        rows: list[dict[str, Any]],
+        org: str = "acme",
+        days: tuple[date, date] = (DAY, DAY),
+        pipeline: str = "pipe",
+    ) -> None:
+        contract, target = load_table(configs_dir(), table), f"{self.name}.{table}"
+        self.warehouse.ensure_table(target, contract)
+        staging = self.warehouse.create_staging(target, contract, f"n{next(numbers)}")
+        number = next(numbers)
+        path = self.folder / f"{number}.parquet"
+        spool = Spool(path, contract, *days, self.warehouse.decimal_digits, write=DEFAULT_WRITE, org_slug=org)
+        spool.write(Batch([{"x_pipeline_run_date": DAY, **row} for row in rows]))
+        spool.close()
+        self.warehouse.load(staging, contract, path, job_id=f"fill{number}")
+        key = Lineage(org, pipeline, "cred", "run", AT)
+        write = Commit(
+            target=target,
+            table=contract,
+            staging=staging,
+            lineage=key,
+            first_day=days[0],
+            last_day=days[1],
+            write=DEFAULT_WRITE,
+            step_id="fill",
+            attempt=number,
+            fence=number,
+            not_after=datetime(2100, 1, 1, tzinfo=UTC),
+            job_id=f"fillc{number}",
+        )
+        self.warehouse.commit(write, lambda _text: None)
+
+    def call(self, procedure: str, source: str, reported: str = "", **where: Any) -> list[dict[str, Any]]:
+        target = f"{self.name}.{FOCUS.table}"
+        self.warehouse.ensure_table(target, FOCUS)
+        staging = self.warehouse.create_staging(target, FOCUS, f"n{next(numbers)}")
+        context = make_context(
+            warehouse=self.warehouse,
+            dataset=self.name,
+            table=lambda name: f"{self.name}.{name}",
+            staging_table=staging,
+            org_slug="acme",
+            credential_id="cred",
+            run_id=f"run{next(numbers)}",
+            **{"pipeline_id": "pipe", "start_date": DAY, "end_date": DAY, **where},
+        )
+        more: dict[str, Any] = {"further_tables": (reported,)} if reported else {}
+        if procedure == "sp_convert_to_focus" and not reported:
+            more = {"arguments": ("",)}
+        params = ProcedureParams(procedure=procedure, source_table=source, destination_table=FOCUS.table, **more)
+        assert list(ProcedureExecutor().run(context, params)) == []
+        return list(self.warehouse.query(f"SELECT * FROM `{staging}` ORDER BY ChargeDescription, BilledCost"))
+
+
+def cost(meter: str, quantity: str, price: str | None, **more: Any) -> dict[str, Any]:
+    amount = None if price is None else Decimal(quantity) * Decimal(price)
+    return {
+        "provider": "openai",
+        "account_id": "org-1",
+        "endpoint": "completions",
+        "project_id": "proj_a",
+        "model": "gpt-4o",
+        "meter": meter,
+        "quantity": Decimal(quantity),
+        "unit": "Tokens",
+        "unit_price": None if price is None else Decimal(price),
+        "list_unit_price": None if price is None else Decimal(price),
+        "cost": amount,
+        "list_cost": amount,
+        "currency": "USD",
+        "price_variant": "standard",
+        "price_source": "genai-prices 0.2.3",
+        **OPENAI,
+        **more,
+    }
+
+
+OPENAI = {
+    "provider_name": "OpenAI",
+    "service_name": "OpenAI API",
+    "account_type": "Organization",
+    "project_type": "Project",
+}
+
+
+def reported(amount: str, model: str | None = "gpt-4o", **more: Any) -> dict[str, Any]:
+    """A line of OpenAI's costs."""
+    return {
+        "provider": "openai",
+        "account_id": "org-1",
+        "bucket_start": datetime(2026, 10, 5, tzinfo=UTC),
+        "bucket_end": datetime(2026, 10, 6, tzinfo=UTC),
+        "project_id": "proj_a",
+        "line_item": f"{model}, input",
+        "model": model,
+        "amount": Decimal(amount),
+        "currency": "USD",
+        **OPENAI,
+        **more,
+    }
+
+
+def export(billed: str, **more: Any) -> dict[str, Any]:
+    """One row of a FOCUS 1.0 export: none of the later columns."""
+    month = (datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
+    return {
+        "source_file": "x.csv",
+        "source_row": 1,
+        "ProviderName": "AWS",
+        "PublisherName": "Seller",
+        "InvoiceIssuerName": "AWS",
+        "BillingAccountId": "1",
+        "BillingCurrency": "EUR",
+        "BillingPeriodStart": month[0],
+        "BillingPeriodEnd": month[1],
+        "ChargePeriodStart": month[0],
+        "ChargePeriodEnd": month[1],
+        "ChargeCategory": "Usage",
+        "ServiceName": "EC2",
+        "ServiceCategory": "Compute",
+        "BilledCost": Decimal(billed),
+        "EffectiveCost": Decimal(billed),
+        "ListCost": Decimal(billed),
+        "ContractedCost": Decimal(billed),
+        "ListUnitPrice": Decimal("0.1"),
+        **more,
+    }

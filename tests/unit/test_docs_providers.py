@@ -1,0 +1,111 @@
+"""docs/providers.md: every provider is in it, and the provider that it adds works with nothing else changed."""
+
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from common.config.loader import ConfigTree
+from common.config.price_rules import load_price_rules
+from common.config.providers import load_providers
+from common.paths import PROJECT_ROOT, configs_dir
+from common.processors import providers, sources
+from common.processors.genai_payg_cost import GenaiPaygCost, GenaiPaygCostParams
+from common.processors.genai_payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.table import load_table
+from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.server import SandboxServer
+from tests.processors.context import FakeWarehouse, make_context
+
+TEXT = (PROJECT_ROOT / "docs" / "providers.md").read_text("utf-8")
+BLOCKS = {
+    match[2].strip(): match[0].split("\n", 1)[1].rsplit("```", 1)[0]
+    for match in re.finditer(r"```(python|yaml)\n# ([^\n]+)\n.*?```", TEXT, re.DOTALL)
+}
+
+
+def block(name: str) -> str:
+    return next(text for title, text in BLOCKS.items() if title.startswith(name))
+
+
+@pytest.fixture
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The example, put where it says: a module, a pipeline and an entry in the registry. Returns the configs."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "acme_llm.py").write_text(block("common/processors/providers/"), "utf-8")
+    monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path / "modules")])
+    configs = tmp_path / "configs"
+    for folder in ("schemas", "system"):
+        (configs / folder).mkdir(parents=True)
+        for path in (configs_dir() / folder).glob("*.yml"):
+            (configs / folder / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    registry = configs / "system" / "providers.yml"
+    registry.write_text(registry.read_text("utf-8") + block("configs/system/providers.yml"), "utf-8")
+    pipeline = configs / "genai" / "payg" / "acme_llm.yml"
+    pipeline.parent.mkdir(parents=True)
+    pipeline.write_text(block("configs/genai/payg/acme_llm.yml"), "utf-8")
+    for function in (sources.known, sources.source):
+        function.cache_clear()
+    yield configs
+    sys.modules.pop("common.processors.providers.acme_llm", None)
+    vars(providers).pop("acme_llm", None)
+    for function in (sources.known, sources.source):
+        function.cache_clear()
+
+
+def acme_api(request: Request) -> Answer:
+    """What the example's provider answers."""
+    if request.headers.get("authorization") != "Bearer key-1":
+        return Answer(401, {"error": {"message": "no"}})
+    if request.path == "/v1/me":
+        return Answer(200, {"account": "acme-7"})
+    models = [{"model": "acme-large", "input_tokens": 1_000, "output_tokens": 10}]
+    return Answer(200, {"models": models}) if dict(request.query).get("day") == "2026-11-18" else Answer(400, {})
+
+
+def test_the_provider_of_the_docs_works_with_nothing_else_changed(acme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_providers(acme)["acme_llm"].restatement_days == 2
+    file = ConfigTree(acme).load("genai/payg/acme_llm")
+    assert [step.step_id for step in file.config.steps] == ["extract", "calculate", "unify"]
+    with SandboxServer(fail_with=acme_api) as server:
+        origin = server.urls["anthropic"]
+        context = make_context(provider_url=lambda _key: origin, secret=lambda: "key-1")
+        assert sources.source("acme_llm").check(context, "key-1") == "acme-7"
+        params = GenaiPaygUsageParams.model_validate(dict(file.config.steps[0].config))
+        rows = [dict(row) for batch in GenaiPaygUsage().run(context, params) for row in batch.rows]
+    assert {row["meter"]: row["quantity"] for row in rows} == {"input_text": 1_000, "output_text": 10}
+    assert {row["x_pipeline_run_date"] for row in rows} == {date(2026, 11, 18)}
+
+    monkeypatch.setenv("PIPELINE_OPS_CONFIGS", str(acme))
+    (acme / "system" / "prices").mkdir()
+    rule = 'organisation: acme_corp\nrules:\n  - {provider: acme_llm, unit_price: "2", per: 1000000}\n'
+    (acme / "system" / "prices" / "acme_corp.yml").write_text(rule, "utf-8")
+    absent = dict.fromkeys(load_table(configs_dir(), "genai_payg_usage").names)
+    priced = make_context(warehouse=FakeWarehouse([absent | row for row in rows]))
+    cost = GenaiPaygCostParams.model_validate(dict(file.config.steps[1].config))
+    found = [dict(row) for batch in GenaiPaygCost().run(priced, cost) for row in batch.rows]
+    assert sum(row["cost"] for row in found) == Decimal("0.00202")  # 1,010 tokens at 2 a million
+    assert {row["service_name"] for row in found} == {"Acme LLM"}
+
+
+@pytest.mark.parametrize("key", sources.known())
+def test_every_provider_has_its_column_and_its_chapter(key: str) -> None:
+    assert f"`{key}`" in TEXT.split("\n\n")[2]
+    its = load_providers(configs_dir())[key]
+    chapter = TEXT.split(f"\n## {its.display_name.removeprefix('Google ')}\n")[1].split("\n## ")[0]
+    assert "*Credential:*" in chapter
+
+
+def test_the_prices_of_the_docs_are_right(tmp_path: Path) -> None:
+    (tmp_path / "system" / "prices").mkdir(parents=True)
+    text = block("configs/system/prices/acme_corp.yml")
+    (tmp_path / "system" / "prices" / "acme_corp.yml").write_text(textwrap.dedent(text), "utf-8")
+    found: Any = load_price_rules(tmp_path, "acme_corp").rules
+    assert len(found) == len(yaml.safe_load(text)["rules"]) == 2
