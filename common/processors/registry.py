@@ -15,6 +15,7 @@ PROCESSORS: dict[str, str] = {
     "genai.payg_cost": "common.processors.genai_payg_cost:GenaiPaygCost",
     "generic.procedure_executor": "common.processors.procedure_executor:ProcedureExecutor",
     "ExternalFileExtractor": "common.processors.external_file:ExternalFileExtractor",
+    "subscription.cost": "common.processors.subscription_cost:SubscriptionCost",
 }
 
 

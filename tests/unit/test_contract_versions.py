@@ -14,6 +14,7 @@ VERSIONS = {
     "org_meta_pipeline_runs": (1, "c891ba4cfae35cbe"),
     "org_meta_step_runs": (1, "c3427e99e9a03ec9"),
     "org_meta_transitions": (1, "8d97499bb2c91347"),
+    "subscription_cost": (1, "e04e039e5ccf4b36"),
 }
 
 
