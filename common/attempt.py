@@ -23,8 +23,8 @@ from common.errors import (
     TransientError,
 )
 from common.logs import logger
-from common.ports import Credentials, LogLine, RunLogs, Warehouse
-from common.processors.base import Batch, Processor, StepContext, Waiting
+from common.ports import Credentials, GoogleCloud, LogLine, RunLogs, Warehouse
+from common.processors.base import Batch, Processor, StepContext, Waiting, no_google
 from common.processors.registry import processor
 from common.settings import Settings
 from common.table import Table, load_table, preview_name
@@ -52,6 +52,7 @@ class AttemptRunner:
     now: Callable[[], datetime]
     provider_url: Callable[[str], str]
     sleep: Callable[[float], None] = time.sleep
+    google: Callable[[], GoogleCloud] = no_google
 
     def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
         """Do the attempt and return how it ended. Raises LostLeaseError if it no longer owns its step."""
@@ -193,6 +194,7 @@ class _Attempt:
             sleep=runner.sleep,
             now=runner.now,
             waiting_on=self._step.waits_on,
+            google=runner.google,
         )
 
     def _put_out(self, name: str, value: Any) -> None:

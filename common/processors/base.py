@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.bad_rows import BadRow
-from common.errors import StepTimeoutError
-from common.ports import Warehouse
+from common.errors import ConfigError, StepTimeoutError
+from common.ports import GoogleCloud, Warehouse
 
 if TYPE_CHECKING:  # a function that writes nothing imports no data library
     import pyarrow
@@ -75,6 +75,11 @@ class TableParams(Params):
     )
 
 
+def no_google() -> GoogleCloud:
+    """Stand in for Google Cloud where nobody has wired it."""
+    raise ConfigError("this stack is not wired to Google Cloud: common/bootstrap.py does that.")
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """All an attempt may know and use. ``dataset`` is ``project.dataset`` of the organisation.
@@ -108,6 +113,7 @@ class StepContext:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     waiting_on: str = ""
     preview: bool = False
+    google: Callable[[], GoogleCloud] = no_google
 
     def remaining_s(self) -> float:
         """Seconds left of ``timeout_seconds``; raise StepTimeoutError when none are. Call it between units of work."""

@@ -15,6 +15,8 @@ PROCESSORS: dict[str, str] = {
     "genai.payg_cost": "common.processors.genai_payg_cost:GenaiPaygCost",
     "generic.procedure_executor": "common.processors.procedure_executor:ProcedureExecutor",
     "ExternalFileExtractor": "common.processors.external_file:ExternalFileExtractor",
+    "ExternalBqExtractor": "common.processors.external_bq:ExternalBqExtractor",
+    "ExternalBqChangedDays": "common.processors.external_bq_days:ExternalBqChangedDays",
     "subscription.cost": "common.processors.subscription_cost:SubscriptionCost",
 }
 

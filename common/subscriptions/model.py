@@ -9,18 +9,12 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from common.config.model import IDENTIFIER
+from common.service_categories import Category
 
 FOLDER = Path("system") / "subscriptions"
 
 MONTHS = {"monthly": 1, "quarterly": 3, "half-yearly": 6, "yearly": 12}
 """Months of each billing cycle."""
-
-CATEGORIES = (
-    *("AI and Machine Learning", "Analytics", "Business Applications", "Compute", "Databases", "Developer Tools"),
-    *("Multicloud", "Identity", "Integration", "Internet of Things", "Management and Governance", "Media"),
-    *("Migration", "Mobile", "Networking", "Security", "Storage", "Web", "Other"),
-)
-"""ServiceCategory of FOCUS 1.3 (focus.finops.org)."""
 
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2200, 1, 1)
 """Days that a file may name: a cycle beyond them is a slip of the pen, and would be counted on for ever."""
@@ -36,12 +30,6 @@ def _in_range(day: date) -> date:
     if not FIRST_DAY <= day < LAST_DAY:
         raise ValueError(f"must be a day from {FIRST_DAY} to before {LAST_DAY}.")
     return day
-
-
-def _known_category(value: str) -> str:
-    if value not in CATEGORIES:
-        raise ValueError(f"must be one of {', '.join(repr(c) for c in CATEGORIES)}.")
-    return value
 
 
 Money = Annotated[Decimal, BeforeValidator(_from_text), Field(max_digits=20, decimal_places=12)]
@@ -78,9 +66,7 @@ class Subscription(_Strict):
     subscription_id: Annotated[str, StringConstraints(pattern=IDENTIFIER)] = Field(description="Unique name of it.")
     vendor: Name = Field(description="Who sells it and sends the invoice.")
     service: Name = Field(description="The service as it is sold.")
-    category: Annotated[str, AfterValidator(_known_category)] = Field(
-        default="Business Applications", description="ServiceCategory of FOCUS."
-    )
+    category: Category = Field(default="Business Applications", description="ServiceCategory of FOCUS.")
     subcategory: Name | None = Field(default=None, description="ServiceSubcategory of FOCUS; Other if left out.")
     account: Name | None = Field(default=None, description="The vendor's id of the account; subscription_id if none.")
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code of its prices and invoices.")

@@ -8,6 +8,7 @@ from common.table import Table, every_table
 VERSIONS = {
     "cloud_focus_export": (1, "7caa6f1a29891920"),
     "cost_data_standard_1_3": (1, "da28e452ac8c9777"),
+    "gcp_billing_export": (1, "c2e2ddeac888afd3"),
     "genai_payg_cost": (1, "3bbd26bc6c55b0b3"),
     "genai_payg_usage": (1, "0e68e7dbf4b01759"),
     "org_meta_costs": (1, "3d7d7b90ab674485"),
