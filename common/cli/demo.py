@@ -110,8 +110,7 @@ def _show_rows(stack: EmbeddedStack, settings: Settings, billed: Decimal) -> Non
 def _cell(value: Any) -> str:
     """Show a value on one line; money without exponent."""
     if isinstance(value, Decimal):
-        text = f"{value:f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
+        return show.number(value)
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     return " ".join(str(value).split())[:48]

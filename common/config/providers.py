@@ -81,18 +81,14 @@ class Provider(BaseModel):
     )
     credential_hint: str = Field(default="", max_length=500, description="What to paste, and where to get it.")
     restatement_days: int = Field(
-        default=0,
-        ge=0,
-        le=400,
-        strict=True,
-        description="For so many days back the provider still corrects what it has told: scheduled runs read them "
-        "again.",
+        default=0, strict=True, ge=0, le=92, description="Days before yesterday that it may still correct: read again."
     )
+    limits: str = Field(default="", max_length=500, description="Its documented limits, for people.")
 
     def window(self, today: date) -> tuple[date, date]:
         """Return the first and the last day that a scheduled run reads: yesterday, and the days still corrected."""
         last = today - timedelta(days=1)
-        return last - timedelta(days=max(self.restatement_days - 1, 0)), last
+        return last - timedelta(days=self.restatement_days), last
 
 
 class ProviderRegistry(BaseModel):

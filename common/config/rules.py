@@ -226,23 +226,27 @@ def _step_configs(draft: Draft) -> Iterator[Finding]:
 def _tables(draft: Draft) -> Iterator[Finding]:
     known = {path.stem for path in (draft.root / "schemas").glob("*.yml")}
     for location, step in draft.steps:
-        config = step.get("config")
-        for key in TABLE_KEYS:
-            name = config.get(key) if isinstance(config, dict) else None
-            if not isinstance(name, str):
-                continue
+        for key, name in _named_tables(step.get("config")):
+            place = (*location, "config", *key)
             if name not in known:
-                yield (
-                    (*location, "config", key),
-                    _unknown("no contract in schemas/ is for table", name, known, "Tables"),
-                )
+                yield place, _unknown("no contract in schemas/ is for table", name, known, "Tables")
                 continue
             try:
                 check_contract(
                     draft.root / "schemas" / f"{name}.yml", f"{draft.root.resolve().name}/schemas/{name}.yml"
                 )
             except InvalidFileError as error:
-                yield (*location, "config", key), f"mend the contract first: {error.problems[0]}"
+                yield place, f"mend the contract first: {error.problems[0]}"
+
+
+def _named_tables(config: Any) -> Iterator[tuple[Location, str]]:
+    """Yield the tables that a ``config:`` block names, with their place in it."""
+    if not isinstance(config, dict):
+        return
+    further = config.get("further_tables")
+    named = [((key,), config.get(key)) for key in TABLE_KEYS]
+    listed = [(("further_tables", i), name) for i, name in enumerate(further if isinstance(further, list) else ())]
+    yield from ((place, name) for place, name in (*named, *listed) if isinstance(name, str))
 
 
 def _shared_destinations(draft: Draft) -> Iterator[Finding]:

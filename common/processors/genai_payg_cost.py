@@ -7,6 +7,7 @@ for free. The run says so in a warning for each model and meter.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Context, Decimal
 from itertools import batched
 from typing import Any, ClassVar
@@ -14,7 +15,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from common.processors.base import Batch, Params, StepContext, TableParams
-from common.processors.prices import CURRENCY, Price, PriceList, variant_of
+from common.processors.prices import CURRENCY, Item, Price, PriceList
+from common.processors.sources import Source, source
 
 BATCH_ROWS = 2_000
 _EXACT = Context(prec=200)
@@ -30,13 +32,16 @@ _CARRIED = (
     "model",
     "batch",
     "service_tier",
+    "region",
     "attributes",
     "meter",
     "quantity",
     "unit",
     "requests",
+    "price_variant",
     "x_pipeline_run_date",
 )
+_READ = (*_CARRIED, "stated_price", "stated_currency")
 
 
 class GenaiPaygCostParams(TableParams):
@@ -65,21 +70,16 @@ class GenaiPaygCost:
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
         """Yield priced rows in bounded batches. Raises what the warehouse raises."""
-        prices = PriceList()
-        unpriced: dict[tuple[str, str], _Unpriced] = {}
+        pricer = _Pricer(PriceList())
         for usage in batched(_usage(context, params.source_table), BATCH_ROWS, strict=False):
-            yield Batch([_priced(row, prices, unpriced) for row in usage])
-        for (subject, meter), missing in unpriced.items():
-            context.warn(
-                f"No price for {missing.quantity:f} {missing.unit} ({meter}) of {subject}: "
-                f"{'; '.join(missing.reasons)}. Their unit_price and cost are NULL, so the sum is too low. "
-                "Update genai-prices, or take this part from the provider's invoice."
-            )
+            yield Batch([pricer.priced(row) for row in usage])
+        for text in pricer.findings():
+            context.warn(text)
 
 
 def _usage(context: StepContext, source_table: str) -> Iterator[dict[str, Any]]:
     sql = (
-        f"SELECT {', '.join(_CARRIED)} FROM `{context.table(source_table)}` "  # noqa: S608 - checked identifiers
+        f"SELECT {', '.join(_READ)} FROM `{context.table(source_table)}` "  # noqa: S608 - checked identifiers
         "WHERE x_org_slug = @org_slug AND x_pipeline_id = @pipeline_id AND x_credential_id = @credential_id "
         "AND x_pipeline_run_date BETWEEN @first_day AND @last_day"
     )
@@ -95,31 +95,62 @@ def _usage(context: StepContext, source_table: str) -> Iterator[dict[str, Any]]:
     )
 
 
-def _priced(usage: Mapping[str, Any], prices: PriceList, unpriced: dict[tuple[str, str], _Unpriced]) -> dict[str, Any]:
-    quantity: Decimal = usage["quantity"]
-    variant = variant_of(usage["batch"], usage["service_tier"])
-    price = prices.price(
-        usage["provider"], usage["endpoint"], usage["model"], usage["meter"], variant, usage["x_pipeline_run_date"]
-    )
-    if price.unit_price is None:
-        _note(usage, price, unpriced)
-    return {name: usage[name] for name in _CARRIED} | {
-        "attributes": _json_text(usage["attributes"]),
-        "unit_price": price.unit_price,
-        "cost": None if price.unit_price is None else _EXACT.multiply(quantity, price.unit_price),
-        "currency": CURRENCY,
-        "price_variant": variant,
-        "price_source": None if price.unit_price is None else prices.source,
-        "price_model": price.model,
-    }
+class _Pricer:
+    """Puts prices on usage rows, and remembers what has none."""
+
+    def __init__(self, prices: PriceList) -> None:
+        self._prices = prices
+        self._unpriced: dict[tuple[str, str], _Unpriced] = {}
+
+    def priced(self, usage: Mapping[str, Any]) -> dict[str, Any]:
+        quantity: Decimal = usage["quantity"]
+        its = source(usage["provider"])
+        price = self._price(usage, its)
+        if price.unit_price is None:
+            self._note(usage, price.reason)
+        listed = price.unit_price
+        return {
+            **{name: usage[name] for name in _CARRIED},
+            **its.names.columns(),
+            "attributes": _json_text(usage["attributes"]),
+            "unit_price": price.unit_price,
+            "list_unit_price": listed,
+            "cost": _times(quantity, price.unit_price),
+            "list_cost": _times(quantity, listed),
+            "currency": usage["stated_currency"] or CURRENCY,
+            "price_source": None if price.unit_price is None else price.source,
+            "price_date": price.since,
+            "price_model": price.model,
+        }
+
+    def _price(self, usage: Mapping[str, Any], its: Source) -> Price:
+        day: date = usage["x_pipeline_run_date"]
+        if usage["stated_price"] is not None:
+            stated = f"stated by {its.names.provider}"
+            return Price(usage["stated_price"], usage["model"], source=stated, since=day)
+        what = (usage["endpoint"], usage["model"], usage["meter"], usage["price_variant"])
+        return self._prices.price(Item(its.price_key, *what, day))
+
+    def _note(self, usage: Mapping[str, Any], reason: str) -> None:
+        model, meter = usage["model"], usage["meter"]
+        subject = f"model {model}" if model is not None else f"{usage['provider']} {usage['endpoint']}"
+        missing = self._unpriced.setdefault((subject, meter), _Unpriced())
+        missing.quantity = _EXACT.add(missing.quantity, usage["quantity"])
+        missing.unit = usage["unit"]
+        missing.reasons[reason] = None
+
+    def findings(self) -> Iterator[str]:
+        """Yield one sentence for each model and meter without a price."""
+        for (subject, meter), missing in self._unpriced.items():
+            yield (
+                f"No price for {missing.quantity:f} {missing.unit} ({meter}) of {subject}: "
+                f"{'; '.join(missing.reasons)}. Their unit_price and cost are NULL, so the sum is too low. "
+                "Give it a price of your own (docs/providers.md) or install a newer genai-prices."
+            )
 
 
-def _note(usage: Mapping[str, Any], price: Price, unpriced: dict[tuple[str, str], _Unpriced]) -> None:
-    subject = f"model {usage['model']}" if usage["model"] is not None else f"{usage['provider']} {usage['endpoint']}"
-    missing = unpriced.setdefault((subject, usage["meter"]), _Unpriced())
-    missing.quantity = _EXACT.add(missing.quantity, usage["quantity"])
-    missing.unit = usage["unit"]
-    missing.reasons[price.reason] = None
+def _times(quantity: Decimal, price: Decimal | None) -> Decimal | None:
+    return None if price is None else _EXACT.multiply(quantity, price)
 
 
 def _json_text(value: Any) -> str | None:

@@ -1,57 +1,74 @@
-"""``genai.payg_usage``: what an organisation used of a GenAI provider, day by day, as the provider reports it."""
+"""``genai.payg_usage``: what an organisation used of a GenAI provider, day by day, as the provider reports it.
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, Protocol, Self
+The same processor reads what a provider reports besides quantities: money (``report: cost``), which stands beside our
+own figures and is compared with them, and prepaid balances (``report: balance``).
+"""
 
-from pydantic import Field, model_validator
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Self
 
-from common.errors import nearest
-from common.processors.base import Batch, Params, Row, StepContext, TableParams
-from common.processors.openai_usage import OpenAIUsage
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-
-class UsageSource(Protocol):
-    """One provider's usage API. Adding a provider is one file with one of these, and one line in ``SOURCES``."""
-
-    endpoints: Sequence[str]
-    """Names of everything it can read, in the order it is read."""
-
-    def pages(self, context: StepContext, endpoints: Sequence[str]) -> Iterator[Sequence[Row]]:
-        """Yield bounded lists of rows of ``genai_payg_usage``, from ``start_date`` to ``end_date`` inclusive."""
+from common.errors import ConfigError, nearest
+from common.processors.base import Batch, Params, StepContext, TableParams
+from common.processors.sources import ReportName, known, source
 
 
-SOURCES: dict[str, UsageSource] = {"openai": OpenAIUsage()}
+def _known_provider(key: str) -> str:
+    try:
+        source(key)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return key
 
 
 class GenaiPaygUsageParams(TableParams):
     """``config:`` of a ``genai.payg_usage`` step."""
 
-    provider: Literal["openai"] = Field(description="Whose usage is read; the credential has to be this provider's.")
+    provider: Annotated[
+        str, AfterValidator(_known_provider), WithJsonSchema({"enum": list(known()), "type": "string"})
+    ] = Field(description="Whose report is read; the credential has to be this provider's.")
+    report: ReportName = Field(
+        default="usage", description="usage: quantities. cost: money as the provider reports it. balance: what is left."
+    )
     endpoints: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="Usage endpoints to read, e.g. completions; all if left out."
     )
 
     @model_validator(mode="after")
+    def _known_report(self) -> Self:
+        try:
+            source(self.provider).report(self.report)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
     def _known_endpoints(self) -> Self:
-        known = SOURCES[self.provider].endpoints
-        for name in self.endpoints or ():
-            if name not in known:
+        if self.endpoints is None:
+            return self
+        if self.report != "usage":
+            raise ValueError("endpoints are those of usage: leave them out of another report.")
+        names = source(self.provider).endpoints
+        for name in self.endpoints:
+            if name not in names:
                 raise ValueError(
-                    f"{self.provider} has no usage endpoint {name!r}.{nearest(name, known)} Known: {', '.join(known)}."
+                    f"{self.provider} has no usage endpoint {name!r}.{nearest(name, names)} Known: {', '.join(names)}."
                 )
-        if len(set(self.endpoints or ())) != len(self.endpoints or ()):
+        if len(set(self.endpoints)) != len(self.endpoints):
             raise ValueError("each endpoint must be named once only: its usage would count twice.")
         return self
 
 
 class GenaiPaygUsage:
-    """Reads a provider's usage; one batch a page. Raises what its UsageSource raises."""
+    """Reads a provider's report; one batch a page. Raises what the report raises."""
 
     params_type: ClassVar[type[Params]] = GenaiPaygUsageParams
     needs_credential: ClassVar[bool] = True
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
-        source = SOURCES[params.provider]
-        for rows in source.pages(context, params.endpoints or source.endpoints):
+        its = source(params.provider)
+        named = its.names.columns() if params.report == "cost" else {}
+        for rows in its.report(params.report)(context, params.endpoints or its.endpoints):
             if rows:
-                yield Batch(rows)
+                yield Batch([{**row, **named} for row in rows] if named else rows)

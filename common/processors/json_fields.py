@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from common.errors import TransientError
@@ -10,6 +11,7 @@ from common.errors import TransientError
 MOST = Decimal(10) ** 30
 """No provider counts this far: a larger number is a fault, and must not become a row."""
 MAX_TEXT = 1_000
+MAX_NUMBER_TEXT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,55 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= MOST:
             self.wrong(name, "a number that is not negative")
         return Decimal(value)
+
+    def optional_number(self, name: str) -> Decimal | None:
+        """Return a number that is not negative, or None."""
+        return None if self.values.get(name) is None else self.number(name)
+
+    def amount(self, name: str) -> Decimal:
+        """Return a required amount of money, a number or a text of one, with all its digits; credits are negative."""
+        value = self.values.get(name)
+        if isinstance(value, str) and len(value) <= MAX_NUMBER_TEXT and value.isascii() and "_" not in value:
+            try:
+                value = Decimal(value)
+            except InvalidOperation:
+                self.wrong(name, "an amount")
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            self.wrong(name, "an amount")
+        exact = Decimal(value)
+        if not exact.is_finite() or abs(exact) > MOST:
+            self.wrong(name, "an amount")
+        return exact
+
+    def time(self, name: str) -> datetime:
+        """Return a required RFC 3339 time, in UTC."""
+        value = self.values.get(name)
+        try:
+            found = datetime.fromisoformat(value) if isinstance(value, str) else None
+            if found is None or found.tzinfo is None:
+                self.wrong(name, "a time such as 2026-10-01T00:00:00Z")
+            return found.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.wrong(name, "a time such as 2026-10-01T00:00:00Z")
+
+    def unix_time(self, name: str) -> datetime:
+        """Return a required time that is given in whole unix seconds, in UTC."""
+        try:
+            return datetime.fromtimestamp(self.whole(name), UTC)
+        except (ValueError, OverflowError, OSError):
+            self.wrong(name, "unix seconds")
+
+    def object(self, name: str) -> "Fields":
+        """Return a required object."""
+        return Fields.of(self.values.get(name), self.source, self._at(name))
+
+    def optional_object(self, name: str) -> "Fields | None":
+        """Return an object, or None."""
+        return None if self.values.get(name) is None else self.object(name)
+
+    def required(self, name: str) -> str:
+        """Return a required text."""
+        return self.text(name) or self.wrong(name, "a text")
 
     def text(self, name: str) -> str | None:
         """Return a text, or None."""

@@ -7,14 +7,16 @@ for ``decisions``, which only the SDK describes.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from typing import Any
 
-from common.errors import PermanentError, TransientError
+from common.errors import PermanentError
 from common.processors.base import StepContext
 from common.processors.json_fields import Fields
 from common.processors.openai_tokens import Meter, PartsExceedTotalError, Unexplained, token_meters
-from common.processors.provider_http import Api, ProviderClient, ProviderNotFoundError
+from common.processors.prices import variant
+from common.processors.provider_http import Api, Calls, ProviderClient, ProviderNotFoundError
+from common.processors.report_pages import Days, pages
 
 API = Api(
     key="openai",
@@ -24,7 +26,6 @@ API = Api(
 )
 PAGE_DAYS = 7
 """Buckets a page: OpenAI's default. It allows 31, but a page is one batch in memory, and busy days are large."""
-DAY_S = 86_400
 
 MetersOf = Callable[[Fields, Unexplained], Iterator[Meter]]
 
@@ -68,10 +69,12 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         "code_interpreter_sessions", ("project_id",), _counted("num_sessions", "sessions", "Sessions")
     ),
     "file_search_calls": Endpoint(
-        "file_searches", ("project_id", "api_key_id", "vector_store_id"), _counted("num_requests", "calls", "Calls")
+        "file_searches",
+        ("project_id", "api_key_id", "vector_store_id"),
+        _counted("num_requests", "file_searches", "Calls"),
     ),
     "web_search_calls": Endpoint(
-        "web_searches", (*_BY_MODEL, "context_level"), _counted("num_requests", "calls", "Calls")
+        "web_searches", (*_BY_MODEL, "context_level"), _counted("num_requests", "web_searches", "Calls")
     ),
     "decisions": Endpoint("decisions", (*_BY_TIER, "api_source"), token_meters, optional=True),
 }
@@ -80,30 +83,42 @@ _COLUMNS = ("project_id", "user_id", "api_key_id", "model", "service_tier")
 _ATTRIBUTES = ("size", "source", "vector_store_id", "context_level", "api_source")
 
 
-class OpenAIUsage:
-    """Reads the usage of one organisation, a page at a time."""
+def client(context: Calls, secret: str) -> ProviderClient:
+    """Return a client that sends the admin key."""
+    return ProviderClient(context, API, secret=secret, headers={"authorization": f"Bearer {secret}"})
 
-    endpoints: Sequence[str] = tuple(ENDPOINTS)
 
-    def pages(self, context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-        """Yield the rows of each page of each endpoint, from the first to the last day of the context.
+def usage(context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of each page of each endpoint, from the first to the last day of the context.
 
-        Raises TransientError for an answer of unexpected shape and PermanentError for one whose numbers
-        contradict each other, besides what ProviderClient raises.
-        """
-        secret = context.secret()
-        headers = {"authorization": f"Bearer {secret}"}
-        findings = _Findings()
-        with ProviderClient(context, API, secret=secret, headers=headers) as client:
-            for name in endpoints:
-                try:
-                    yield from _Walk(context, client, name, findings).pages()
-                except ProviderNotFoundError:
-                    if not ENDPOINTS[name].optional:
-                        raise
-                    context.info(f"OpenAI has no usage endpoint {name!r} for this organisation: left out.")
-        for text in findings.texts():
-            context.warn(text)
+    Raises TransientError for an answer of unexpected shape and PermanentError for one whose numbers contradict each
+    other, besides what ProviderClient raises.
+    """
+    findings = _Findings()
+    with client(context, context.secret()) as opened:
+        for name in endpoints:
+            try:
+                yield from _Walk(context, opened, name, findings).pages()
+            except ProviderNotFoundError:
+                if not ENDPOINTS[name].optional:
+                    raise
+                context.info(f"OpenAI has no usage endpoint {name!r} for this organisation: left out.")
+    for text in findings.texts():
+        context.warn(text)
+
+
+def span(days: Days) -> list[tuple[str, str]]:
+    """Return the query for a run's days, a bucket each. OpenAI's end is exclusive."""
+    return [
+        ("start_time", str(int(days.start.timestamp()))),
+        ("end_time", str(int(days.end.timestamp()))),
+        ("bucket_width", "1d"),
+    ]
+
+
+def account(context: StepContext, headers: Mapping[str, str]) -> str:
+    """Return the organisation's id, which OpenAI tells in a header; the credential's where it does not."""
+    return headers.get("openai-organization") or context.credential_id
 
 
 @dataclass(slots=True)
@@ -131,51 +146,18 @@ class _Walk:
         self._context, self._client, self._findings = context, client, findings
         self._name, self._endpoint = name, ENDPOINTS[name]
         self._source = f"OpenAI {name}"
-        self._start, self._end = _midnight(context.start_date), _midnight(context.end_date + timedelta(days=1))
-        self._read_to = self._start
+        self._days = Days(context.start_date, context.end_date)
 
     def pages(self) -> Iterator[list[dict[str, Any]]]:
-        # A page token is bound to its query: all parameters stay the same from page to page.
-        query = [
-            ("start_time", str(self._start)),
-            ("end_time", str(self._end)),
-            ("bucket_width", "1d"),
-            ("limit", str(PAGE_DAYS)),
-            *(("group_by[]", value) for value in self._endpoint.group_by),
-        ]
-        page: str | None = None
-        seen: set[str] = set()
-        while True:
-            params = query if page is None else [*query, ("page", page)]
-            answer = self._client.get_json(f"/organization/usage/{self._name}", params)
-            body = Fields.of(answer.body, self._source)
-            account = answer.headers.get("openai-organization") or self._context.credential_id
-            yield [row for bucket in body.objects("data") for row in self._rows(bucket, account)]
-            page = self._next(body)
-            if page is None:
-                return
-            if page in seen:
-                raise TransientError(f"{self._source}: the answers' next_page leads round in a circle.")
-            seen.add(page)
-
-    @staticmethod
-    def _next(body: Fields) -> str | None:
-        more = body.flag("has_more")
-        if more is None:
-            body.wrong("has_more", "true or false")
-        if not more:
-            return None
-        return body.text("next_page") or body.wrong("next_page", "the next page's token, because has_more is true")
+        groups = [("group_by[]", value) for value in self._endpoint.group_by]
+        query = [*span(self._days), ("limit", str(PAGE_DAYS)), *groups]
+        for body, headers in pages(self._client, f"/organization/usage/{self._name}", query, self._source):
+            owner = account(self._context, headers)
+            yield [row for bucket in body.objects("data") for row in self._rows(bucket, owner)]
 
     def _rows(self, bucket: Fields, account: str) -> Iterator[dict[str, Any]]:
-        start, end = bucket.whole("start_time"), bucket.whole("end_time")
-        if not self._read_to <= start < self._end:
-            # A bucket that comes twice would be counted twice; one from outside belongs to another run.
-            bucket.wrong("start_time", f"unix seconds from {self._read_to} to before {self._end}, ascending")
-        if not start < end <= start + DAY_S:
-            bucket.wrong("end_time", "at most a day after start_time")
-        self._read_to = end
-        begins, ends = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
+        begins, ends = bucket.unix_time("start_time"), bucket.unix_time("end_time")
+        self._days.take(bucket, begins, ends, start="start_time", end="end_time")
         for result in bucket.objects("results"):
             row = self._dimensions(result) | {
                 "provider": "openai",
@@ -206,12 +188,10 @@ class _Walk:
             result.wrong("object", repr(expected))
         attributes = {name: value for name in _ATTRIBUTES if (value := result.text(name)) is not None}
         dimensions: dict[str, Any] = {name: result.text(name) for name in _COLUMNS}
+        batch = result.flag("batch")
         return dimensions | {
-            "batch": result.flag("batch"),
+            "batch": batch,
+            "price_variant": variant(batch, dimensions["service_tier"]),
             "attributes": json.dumps(attributes, sort_keys=True) if attributes else None,
             "requests": result.optional_whole("num_model_requests"),
         }
-
-
-def _midnight(day: date) -> int:
-    return int(datetime.combine(day, time(), UTC).timestamp())

@@ -5,34 +5,59 @@ of that request; a day's sum given as one would meet every tier (1,000,000 input
 twice their price). A single unit meets none, so what is used here is each model's base price.
 
 What the library doesn't know stays unknown, also where it would fall back without a word: audio tokens at the text
-rate, batch and service tiers at the standard rate.
+rate, batch and service tiers at the standard rate, a price that depends on the hour at that of some hour.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelPrice, PriceCalculation
+    from genai_prices.types import ModelPrice, PriceCalculation, PriceVariant
 
 LIBRARY = "genai-prices"
 CURRENCY = "USD"
 """The library knows no other."""
 
-STANDARD, BATCH = "standard", "batch"
+STANDARD, BATCH, FREE = "standard", "batch", "free"
+LONG_CONTEXT, US = "long_context", "us"
 _STANDARD_TIERS = frozenset({None, "", "default", "auto", "standard"})
+
+LONG_REQUEST = 200_001
+"""Input tokens of a request with ``long_context``: more than 200,000, as in Anthropic's ``200k-1M``."""
+
+REGION_FACTORS = {("anthropic", US): Decimal("1.1")}
+"""What a region does to every token price. Anthropic: inference in the US alone costs 1.1 times the price, on all
+models that know ``inference_geo`` (platform.claude.com/docs/en/about-claude/pricing, data residency pricing)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Price of one unit in USD; None with the ``reason`` where none is known. ``model`` is the library's id."""
+    """Price of one unit; None with the ``reason`` where none is known. ``model`` is what the source calls the model.
+
+    ``since`` is the day from which it holds, None where the source gives one price for all days.
+    """
 
     unit_price: Decimal | None
     model: str | None = None
     reason: str = ""
+    source: str = ""
+    since: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a price is asked for. ``provider`` is the library's id; ``variant`` is what ``variant()`` made."""
+
+    provider: str
+    endpoint: str
+    model: str | None
+    meter: str
+    variant: str
+    day: date
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +71,16 @@ class _Unit:
     usage: tuple[str, ...]
     any_of: tuple[str, ...]
 
+    @property
+    def is_token(self) -> bool:
+        """Whether tokens are counted: only their prices have variants."""
+        return self.any_of[0].endswith("_mtok")
+
 
 _CACHED = ("input_tokens", "cache_read_tokens")
 _AUDIO = ("input_tokens", "input_audio_tokens")
 _IMAGE = ("input_tokens", "input_image_tokens")
+_WRITTEN = ("input_tokens", "cache_write_tokens")
 
 # An image fed to a model without an image price is metered in tokens at the model's input rate: so the library prices
 # it, and so do calculators after OpenAI's vision guide (PyPI openai-vision-cost). For audio no such rule exists.
@@ -63,10 +94,15 @@ _TOKENS: Mapping[str, _Unit] = {
         (*_CACHED, *_IMAGE, "cache_image_read_tokens"),
         ("cache_image_read_mtok", "cache_read_mtok"),
     ),
-    "input_cache_write": _Unit(("input_tokens", "cache_write_tokens"), ("cache_write_mtok",)),
+    "input_cache_write": _Unit(_WRITTEN, ("cache_write_mtok",)),
+    "input_cache_write_5m": _Unit((*_WRITTEN, "cache_write_5m_tokens"), ("cache_write_5m_mtok", "cache_write_mtok")),
+    "input_cache_write_1h": _Unit((*_WRITTEN, "cache_write_1h_tokens"), ("cache_write_1h_mtok",)),
     "output_text": _Unit(("output_tokens",), ("output_mtok",)),
+    # Thinking is billed as output by all four providers; none of their usage reports tells it apart so far.
+    "output_reasoning": _Unit(("output_tokens",), ("output_mtok",)),
     "output_audio": _Unit(("output_tokens", "output_audio_tokens"), ("output_audio_mtok",)),
     "output_image": _Unit(("output_tokens", "output_image_tokens"), ("output_image_mtok", "output_mtok")),
+    "web_searches": _Unit(("web_searches",), ("web_searches_kcount",)),
 }
 
 # Meters that mean something by their endpoint. Images, sessions and stored bytes have no price in the library; file
@@ -76,95 +112,129 @@ _OTHERS: Mapping[tuple[str, str], _Unit] = {
     ("audio_transcriptions", "seconds"): _Unit(
         ("audio_seconds", "input_audio_seconds"), ("input_audio_hours", "audio_hours")
     ),
-    ("web_search_calls", "calls"): _Unit(("web_searches",), ("web_searches_kcount",)),
 }
 
 
-def variant_of(batch: bool | None, service_tier: str | None) -> str:
-    """Return the price variant of a usage row: ``standard``, ``batch``, or its service tier, e.g. ``flex``."""
-    if batch or service_tier == BATCH:
-        return BATCH
-    return STANDARD if service_tier in _STANDARD_TIERS else str(service_tier)
+def variant(batch: bool | None, service_tier: str | None, *, long_context: bool = False, region: str = "") -> str:
+    """Return what a price depends on besides model and meter: ``standard``, ``batch``, ``flex+long_context``, ...
+
+    First how it was processed, then, as far as they matter, that the request was long and where it was processed.
+    """
+    base = BATCH if batch or service_tier == BATCH else STANDARD
+    if base == STANDARD and service_tier not in _STANDARD_TIERS:
+        base = str(service_tier)
+    return "+".join(part for part in (base, LONG_CONTEXT if long_context else "", region) if part)
 
 
 class PriceList:
-    """Unit prices, each looked up once. ``source`` names the library and its version, because prices differ by it."""
+    """Unit prices in USD, each looked up once. Their source is the library and its version: prices differ by it."""
 
     def __init__(self) -> None:
-        self.source = f"{LIBRARY} {version(LIBRARY)}"
-        self._known: dict[tuple[str, str, str | None, str, str, date], Price] = {}
+        self._source = f"{LIBRARY} {version(LIBRARY)}"
+        self._known: dict[Item, Price] = {}
 
-    def price(self, provider: str, endpoint: str, model: str | None, meter: str, variant: str, day: date) -> Price:
+    def price(self, item: Item) -> Price:
         """Return the price of one unit of a meter on a day; never raises for what is unknown.
 
         The library has dated prices for some models and today's for all others: it can't say "unknown then".
         """
-        key = (provider, endpoint, model, meter, variant, day)
-        if key not in self._known:
-            self._known[key] = _look_up(self.source, *key)
-        return self._known[key]
+        if item not in self._known:
+            self._known[item] = _look_up(self._source, item)
+        return self._known[item]
 
 
-def _look_up(
-    source: str, provider: str, endpoint: str, model: str | None, meter: str, variant: str, day: date
-) -> Price:
-    if model is None:
+def _look_up(source: str, item: Item) -> Price:
+    if item.model is None:
         return Price(None, reason="the provider names no model for it")
     # Noon: a dated price changes at 00:00 UTC, so no time zone mistake of ours can move it to the next day.
-    at = datetime.combine(day, time(12), UTC)
+    at = datetime.combine(item.day, time(12), UTC)
+    base, *conditions = item.variant.split("+")
+    long = {"input_tokens": LONG_REQUEST} if LONG_CONTEXT in conditions else {}
+    region = "".join(condition for condition in conditions if condition != LONG_CONTEXT)
     try:
-        nothing = _calculate(provider, model, (), variant, at)
+        around = _calculate(item, long, base, at)
     except LookupError:
         return Price(None, reason=f"{source} does not know the model")
-    found = nothing.model.id
-    if _is_free(provider, endpoint, nothing):
-        return Price(Decimal(0), found)
-    unit = _TOKENS.get(meter) or _OTHERS.get((endpoint, meter))
-    if unit is None or not _has_price(nothing.model_price, unit):
-        return Price(None, found, f"{source} has no price for {meter} of this model")
-    if variant != STANDARD and not _has_variant(nothing, variant, at):
-        return Price(None, found, f"{source} has no {variant} price of this model for {day}")
+    found = around.model.id
+    if base == FREE or _is_free(item, around):
+        return Price(Decimal(0), found, source=source)
+    unit = _TOKENS.get(item.meter) or _OTHERS.get((item.endpoint, item.meter))
+    if unit is None or not _has_price(around.model_price, unit):
+        return Price(None, found, f"{source} has no price for {item.meter} of this model")
+    if _by_the_hour(around):
+        return Price(None, found, f"{source} has prices by the hour for this model, and the usage is that of a day")
+    if unit.is_token and base != STANDARD and not _has_variant(around, unit, base, at):
+        return Price(None, found, f"{source} has no {base} price of this model for {item.day}")
+    factor = REGION_FACTORS.get((item.provider, region)) if region and unit.is_token else Decimal(1)
+    if factor is None:
+        return Price(None, found, f"nothing is known of prices in the region {region}")
     try:
-        one = _calculate(provider, model, unit.usage, variant, at)
+        one = _calculate(item, {**long, **{name: long.get(name, 0) + 1 for name in unit.usage}}, base, at)
     except ValueError:
-        return Price(None, found, f"{source} can't price {meter} of this model alone")
-    # Minus the price of nothing: a fee per request is not part of the price of a token.
-    return Price(one.total_price - nothing.total_price, found)
+        return Price(None, found, f"{source} can't price {item.meter} of this model alone")
+    # Minus the price of what is around it: a fee per request is not part of the price of a token.
+    unit_price = (one.total_price - around.total_price) * factor
+    return Price(unit_price, found, source=source, since=_since(around, base if unit.is_token else STANDARD, at))
 
 
-def _calculate(provider: str, model: str, counters: tuple[str, ...], variant: str, at: datetime) -> "PriceCalculation":
+def _calculate(item: Item, counters: Mapping[str, int], base: str, at: datetime) -> "PriceCalculation":
     from genai_prices import Usage, calc_price
 
     return calc_price(
-        Usage(**dict.fromkeys(counters, 1)),
-        model,
-        provider_id=provider,
+        Usage(**counters),
+        str(item.model),
+        provider_id=item.provider,
         genai_request_timestamp=at,
-        price_context=_context(variant),
+        price_context=_context(base),
     )
 
 
-def _context(variant: str) -> dict[str, str] | None:
-    if variant == STANDARD:
+def _context(base: str) -> dict[str, str] | None:
+    if base in (STANDARD, FREE):
         return None
-    return {"processing": BATCH} if variant == BATCH else {"service_tier": variant}
+    return {"processing": BATCH} if base == BATCH else {"service_tier": base}
 
 
-def _has_variant(found: "PriceCalculation", variant: str, at: datetime) -> bool:
-    """Whether the model has prices of that variant then: the library gives the standard ones without a word."""
-    wanted = _context(variant) or {}
-    return any(
-        (item.constraint is None or item.constraint.active(at))
-        and all(wanted.get(key) == value for key, value in item.when.items())
-        for item in found.model.price_variants or ()
-    )
+def _variants(found: "PriceCalculation", base: str, at: datetime) -> "Iterator[PriceVariant]":
+    wanted = _context(base) or {}
+    for item in found.model.price_variants or ():
+        active = item.constraint is None or item.constraint.active(at)
+        if active and all(wanted.get(key) == value for key, value in item.when.items()):
+            yield item
+
+
+def _has_variant(found: "PriceCalculation", unit: _Unit, base: str, at: datetime) -> bool:
+    """Whether the model has this price of that variant then: the library gives the standard one without a word."""
+    return any(_has_price(item.prices, unit) for item in _variants(found, base, at))
+
+
+def _dated(found: "PriceCalculation", at: datetime) -> "Any":
+    """Return the constraint of the standard price that holds then; the library takes the last that does."""
+    prices = found.model.prices
+    if not isinstance(prices, list):
+        return None
+    active = [p.constraint for p in prices if p.constraint is None or p.constraint.active(at)]
+    return active[-1] if active else prices[0].constraint
+
+
+def _by_the_hour(found: "PriceCalculation") -> bool:
+    prices = found.model.prices
+    return isinstance(prices, list) and any(hasattr(p.constraint, "start_time") for p in prices)
+
+
+def _since(found: "PriceCalculation", base: str, at: datetime) -> date | None:
+    """Return the day from which the price holds: that of the variant, else of the standard price."""
+    for constraint in (*(item.constraint for item in _variants(found, base, at)), _dated(found, at)):
+        if (since := getattr(constraint, "start_date", None)) is not None:
+            return cast(date, since)
+    return None
 
 
 def _has_price(prices: "ModelPrice", unit: _Unit) -> bool:
     return any(getattr(prices, key) is not None for key in unit.any_of)
 
 
-def _is_free(provider: str, endpoint: str, found: "PriceCalculation") -> bool:
+def _is_free(item: Item, found: "PriceCalculation") -> bool:
     """OpenAI's moderation endpoint costs nothing.
 
     The library holds that as a model "moderation" described as "free of charge" with no price at all, which for every
@@ -173,4 +243,4 @@ def _is_free(provider: str, endpoint: str, found: "PriceCalculation") -> bool:
     another endpoint is not meant.
     """
     no_prices = not any(value is not None for value in vars(found.model_price).values())
-    return (provider, endpoint, found.model.id) == ("openai", "moderations", "moderation") and no_prices
+    return (item.provider, item.endpoint, found.model.id) == ("openai", "moderations", "moderation") and no_prices

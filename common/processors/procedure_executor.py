@@ -1,15 +1,15 @@
 """``generic.procedure_executor``: CALLs a procedure of ``configs/sql/`` that fills the step's staging table.
 
 A procedure's signature is ``(p_source STRING, p_staging STRING, p_org_slug STRING, p_pipeline_id STRING,
-p_credential_id STRING, p_start_date DATE, p_end_date DATE, …)``; what follows comes from ``arguments``. It inserts into
-``p_staging`` and nowhere else: the engine commits from there, with lineage.
+p_credential_id STRING, p_start_date DATE, p_end_date DATE, …)``; what follows are the full names of ``further_tables``,
+then ``arguments``. It inserts into ``p_staging`` and nowhere else: the engine commits from there, with lineage.
 """
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from common.errors import PermanentError, PipelineOpsError, nearest
 from common.paths import configs_dir
@@ -30,10 +30,15 @@ class ProcedureParams(Params):
         pattern=r"^[a-z][a-z0-9_]{0,127}$", description="Name of the procedure; its text is configs/sql/<name>.sql."
     )
     source_table: str | None = Field(None, pattern=TABLE, description="Table it reads, in the organisation's dataset.")
+    further_tables: tuple[Annotated[str, StringConstraints(pattern=TABLE)], ...] = Field(
+        (), description="More tables that it reads: their full names are arguments after the fixed seven."
+    )
     destination_table: str | None = Field(
         None, pattern=TABLE, description="Table the engine writes what it staged to; without one it stages nothing."
     )
-    arguments: tuple[str | int | bool, ...] = Field((), description="Further arguments, after the fixed seven.")
+    arguments: tuple[str | int | bool, ...] = Field(
+        (), description="Further arguments, after the fixed seven and the further tables."
+    )
 
 
 class ProcedureExecutor:
@@ -70,7 +75,8 @@ class ProcedureExecutor:
             context.end_date,
         )
         job_id = _job_id(context, context.attempt)
-        context.warehouse.start_call(procedure, (*fixed, *params.arguments), job_id=job_id)
+        tables = tuple(context.table(name) for name in params.further_tables)
+        context.warehouse.start_call(procedure, (*fixed, *tables, *params.arguments), job_id=job_id)
         return job_id
 
 

@@ -1,4 +1,4 @@
-"""GET of JSON from a provider's API: bounded in time, in size and in tries, and silent about the secret.
+"""JSON from a provider's API: bounded in time, in size and in tries, and silent about the secret.
 
 What is retried here is what a short wait mends within the attempt. A long ``Retry-After`` ends the attempt with a
 TransientError instead, so that no function is held (and paid for) while it only waits.
@@ -7,17 +7,16 @@ TransientError instead, so that no function is held (and paid for) while it only
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Protocol, Self
 from urllib.parse import urlsplit
 
 from common.errors import ErrorKind, PermanentError, TransientError
-from common.processors.base import StepContext
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_TRIES = 4
@@ -31,13 +30,43 @@ BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
 MAX_MESSAGE_CHARS = 300
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+GONE = 410
+"""A page's cursor has expired: another attempt reads from the first page again."""
+
 _RETRIED = frozenset({408, 409, 429})
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|key)-[\w*.\-]{4,}", re.ASCII)
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|key)-[\w*.\-]{4,}|\bya29\.[\w.\-]{4,}", re.ASCII)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 class ProviderNotFoundError(PermanentError):
     """The provider answered 404: it has no such address."""
+
+
+class Calls(Protocol):
+    """What a client needs to know of who calls: a step's context, or a check of credentials."""
+
+    @property
+    def credential_id(self) -> str:
+        """Which credential is used, for messages."""
+
+    @property
+    def provider_url(self) -> Callable[[str], str]:
+        """Base URL of a provider: from the registry, never from a request."""
+
+    @property
+    def info(self) -> Callable[[str], None]:
+        """Told of retries."""
+
+    @property
+    def sleep(self) -> Callable[[float], None]:
+        """Waits between tries."""
+
+    @property
+    def now(self) -> Callable[[], datetime]:
+        """The time, in UTC."""
+
+    def remaining_s(self) -> float:
+        """Seconds that are left; raises StepTimeoutError when none are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +101,7 @@ class ProviderClient:
     ``headers`` hold the secret; ``secret`` is given apart so that no message can ever repeat it.
     """
 
-    def __init__(self, context: StepContext, api: Api, *, secret: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, context: Calls, api: Api, *, secret: str, headers: Mapping[str, str]) -> None:
         import httpx2
 
         if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
@@ -100,11 +129,18 @@ class ProviderClient:
 
         Retries 408, 409, 429, 5xx and broken connections, waiting as ``Retry-After`` says or 0.5 s doubling.
         Raises TransientError when that does not help or the wait is longer than ``MAX_WAIT_S`` or the attempt has
-        left, or the body is not JSON; it is of kind RATE_LIMIT after a 429, else UNAVAILABLE. Raises
-        ProviderNotFoundError for 404, PermanentError for every other refusal.
+        left, or the body is not JSON; it is of kind RATE_LIMIT after a 429, else UNAVAILABLE. A 410, too, is one:
+        that page's cursor has expired. Raises ProviderNotFoundError for 404, PermanentError for every other refusal.
         """
+        return self._answer("GET", path, {"params": list(params)})
+
+    def post_form(self, path: str, form: Mapping[str, str]) -> JsonAnswer:
+        """Return the answer to a form sent to ``path``, for a request that may be repeated (a token's); as get_json."""
+        return self._answer("POST", path, {"data": dict(form)})
+
+    def _answer(self, method: str, path: str, content: Mapping[str, Any]) -> JsonAnswer:
         for tried in range(1, MAX_TRIES + 1):
-            result = self._try(path, params)
+            result = self._try(method, path, content)
             if isinstance(result, JsonAnswer):
                 return result
             self._wait(path, result, tried)
@@ -129,13 +165,13 @@ class ProviderClient:
         self._context.info(f"{self._api.name} {path}: {failure.reason.rstrip('.')}; next try in {wait:g} s.")
         self._context.sleep(wait)
 
-    def _try(self, path: str, params: Sequence[tuple[str, str]]) -> JsonAnswer | _Failure:
+    def _try(self, method: str, path: str, content: Mapping[str, Any]) -> JsonAnswer | _Failure:
         import httpx2
 
         left = self._context.remaining_s()
         timeout = httpx2.Timeout(min(READ_TIMEOUT_S, left), connect=min(CONNECT_TIMEOUT_S, left))
         try:
-            with self._http.stream("GET", self._base + path, params=list(params), timeout=timeout) as response:
+            with self._http.stream(method, self._base + path, timeout=timeout, **content) as response:
                 body = self._read(path, response)
         except httpx2.TimeoutException:
             return _Failure("no answer in time")
@@ -186,6 +222,8 @@ class ProviderClient:
                 f"{where}: refused the credential {self._context.credential_id!r} with {status}{said} "
                 f"{self._api.credential_help} Replace it: main.py credentials add."
             )
+        if status == GONE:
+            raise TransientError(f"{where}: answered 410{said} It is read from the first page again.")
         if status == 404:
             raise ProviderNotFoundError(f"{where}: answered 404{said} Check the provider's base URL.")
         if status < 400:

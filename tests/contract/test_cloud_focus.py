@@ -21,7 +21,7 @@ from common.processors.external_bq_days import ChangedDaysParams, ExternalBqChan
 from common.processors.subscription_cost import SubscriptionCost
 from infra.local.gcp_export import Row, export_rows, write_export
 from tests.conftest import PROJECT
-from tests.contract.focus_dataset import FOCUS, Dataset, numbers
+from tests.contract.test_focus_sql import FOCUS, Dataset, numbers
 from tests.processors.context import make_context
 
 

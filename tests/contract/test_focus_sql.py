@@ -1,7 +1,9 @@
 """The FOCUS procedures, called for real on the emulator: what comes out, and that it adds up."""
 
 import csv
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -10,11 +12,84 @@ from typing import Any
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
+from common.domain.model import DEFAULT_WRITE
+from common.missing_prices import missing_prices
+from common.paths import configs_dir
+from common.ports import Commit, Lineage
+from common.processors.base import Batch
 from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
+from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
+from common.reconcile import reconcile
+from common.spool import Spool
+from common.table import load_table
 from infra.local.focus_export import write_focus_export
 from tests.conftest import PROJECT
-from tests.contract.focus_dataset import DAY, FOCUS, Dataset, numbers
 from tests.processors.context import make_context
+
+DAY = date(2026, 10, 5)
+AT = datetime(2026, 10, 6, tzinfo=UTC)
+FOCUS = load_table(configs_dir(), "cost_data_standard_1_3")
+numbers = itertools.count()
+
+
+@dataclass
+class Dataset:
+    """One organisation's dataset: source rows in, FOCUS rows out."""
+
+    warehouse: BigQueryWarehouse
+    folder: Path
+    name: str
+
+    def fill(
+        self, table: str, rows: list[dict[str, Any]], org: str = "acme", days: tuple[date, date] = (DAY, DAY)
+    ) -> None:
+        contract, target = load_table(configs_dir(), table), f"{self.name}.{table}"
+        self.warehouse.ensure_table(target, contract)
+        staging = self.warehouse.create_staging(target, contract, f"n{next(numbers)}")
+        number = next(numbers)
+        path = self.folder / f"{number}.parquet"
+        spool = Spool(path, contract, *days, self.warehouse.decimal_digits, write=DEFAULT_WRITE, org_slug=org)
+        spool.write(Batch([{"x_pipeline_run_date": DAY, **row} for row in rows]))
+        spool.close()
+        self.warehouse.load(staging, contract, path, job_id=f"fill{number}")
+        key = Lineage(org, "pipe", "cred", "run", AT)
+        write = Commit(
+            target=target,
+            table=contract,
+            staging=staging,
+            lineage=key,
+            first_day=days[0],
+            last_day=days[1],
+            write=DEFAULT_WRITE,
+            step_id="fill",
+            attempt=number,
+            fence=number,
+            not_after=datetime(2100, 1, 1, tzinfo=UTC),
+            job_id=f"fillc{number}",
+        )
+        self.warehouse.commit(write, lambda _text: None)
+
+    def call(self, procedure: str, source: str, reported: str = "", **where: Any) -> list[dict[str, Any]]:
+        target = f"{self.name}.{FOCUS.table}"
+        self.warehouse.ensure_table(target, FOCUS)
+        staging = self.warehouse.create_staging(target, FOCUS, f"n{next(numbers)}")
+        context = make_context(
+            warehouse=self.warehouse,
+            dataset=self.name,
+            table=lambda name: f"{self.name}.{name}",
+            staging_table=staging,
+            org_slug="acme",
+            pipeline_id="pipe",
+            credential_id="cred",
+            run_id=f"run{next(numbers)}",
+            **{"start_date": DAY, "end_date": DAY, **where},
+        )
+        more: dict[str, Any] = {"further_tables": (reported,)} if reported else {}
+        if procedure == "sp_convert_to_focus" and not reported:
+            more = {"arguments": ("",)}
+        params = ProcedureParams(procedure=procedure, source_table=source, destination_table=FOCUS.table, **more)
+        assert list(ProcedureExecutor().run(context, params)) == []
+        return list(self.warehouse.query(f"SELECT * FROM `{staging}` ORDER BY ChargeDescription, BilledCost"))
 
 
 @pytest.fixture
@@ -34,10 +109,38 @@ def cost(meter: str, quantity: str, price: str | None, **more: Any) -> dict[str,
         "quantity": Decimal(quantity),
         "unit": "Tokens",
         "unit_price": None if price is None else Decimal(price),
+        "list_unit_price": None if price is None else Decimal(price),
         "cost": amount,
+        "list_cost": amount,
         "currency": "USD",
         "price_variant": "standard",
         "price_source": "genai-prices 0.2.3",
+        **OPENAI,
+        **more,
+    }
+
+
+OPENAI = {
+    "provider_name": "OpenAI",
+    "service_name": "OpenAI API",
+    "account_type": "Organization",
+    "project_type": "Project",
+}
+
+
+def reported(amount: str, model: str | None = "gpt-4o", **more: Any) -> dict[str, Any]:
+    """A line of OpenAI's costs."""
+    return {
+        "provider": "openai",
+        "account_id": "org-1",
+        "bucket_start": datetime(2026, 10, 5, tzinfo=UTC),
+        "bucket_end": datetime(2026, 10, 6, tzinfo=UTC),
+        "project_id": "proj_a",
+        "line_item": f"{model}, input",
+        "model": model,
+        "amount": Decimal(amount),
+        "currency": "USD",
+        **OPENAI,
         **more,
     }
 
@@ -84,6 +187,63 @@ def test_a_usage_row_has_what_focus_demands(dataset: Dataset) -> None:
     }
     assert {name: row[name] for name in expected} == expected
     assert row["BilledCost"] == row["ListUnitPrice"] * row["PricingQuantity"] == row["ListCost"]
+
+
+def test_a_negotiated_price_stands_beside_the_list_price(dataset: Dataset) -> None:
+    """1,000,000 tokens: list 2.50, paid 2.00 (by hand)."""
+    paid = cost("input_text", "1000000", "0.000002", list_unit_price=Decimal("0.0000025"), list_cost=Decimal("2.5"))
+    dataset.fill("genai_payg_cost", [paid | {"region": "us", "price_date": date(2026, 9, 1)}])
+    (row,) = dataset.call("sp_convert_to_focus", "genai_payg_cost")
+    assert (row["ListCost"], row["ListUnitPrice"]) == (Decimal("2.5"), Decimal("0.0000025"))
+    assert (row["ContractedCost"], row["ContractedUnitPrice"]) == (Decimal(2), Decimal("0.000002"))
+    assert (row["BilledCost"], row["EffectiveCost"]) == (Decimal(2), Decimal(2))
+    assert (row["RegionId"], row["RegionName"], row["x_PriceDate"]) == ("us", "United States", date(2026, 9, 1))
+
+
+def test_a_day_adds_up_to_what_the_provider_reports_to_the_last_digit(dataset: Dataset) -> None:
+    """0.0025 priced, 0.00250000000000001 reported; 0.3 of images without a price; a search priced a cent too high."""
+    priced = [cost("input_text", "1000", "0.0000025"), cost("images", "3", None, model="gpt-image-1")]
+    searches = cost("web_searches", "5", "0.01", endpoint="web_search_calls", unit="Calls")
+    dataset.fill("genai_payg_cost", [*priced, searches])
+    lines = [
+        reported("0.00250000000000001"),
+        reported("0.3", "gpt-image-1"),
+        reported("0.04", None, meter="web_searches"),
+    ]
+    dataset.fill("genai_reported_cost", lines)
+    rows = dataset.call("sp_convert_to_focus", "genai_payg_cost", "genai_reported_cost")
+    assert billed(rows) == Decimal("0.34250000000000001")
+    differences = {r["ChargeDescription"].split(":")[0]: r for r in rows if r["ChargeCategory"] == "Adjustment"}
+    assert {subject: row["BilledCost"] for subject, row in differences.items()} == {
+        "gpt-4o": Decimal("0.00000000000000001"),
+        "gpt-image-1": Decimal("0.3"),
+        "web_searches": Decimal("-0.01"),
+    }
+    for row in differences.values():
+        assert row["BilledCost"] == row["EffectiveCost"] == row["ListCost"] == row["ContractedCost"]
+        assert (row["SkuPriceId"], row["PricingQuantity"], row["PricingCategory"]) == (None, None, None)
+        for column in FOCUS.columns:
+            assert column.mode == "NULLABLE" or row[column.name] is not None, column.name
+
+
+def test_a_day_that_the_provider_has_not_reported_keeps_its_estimate(dataset: Dataset) -> None:
+    dataset.fill("genai_payg_cost", [cost("input_text", "1000", "0.0000025")])
+    dataset.fill("genai_reported_cost", [reported("1", account_id="org-2")])
+    rows = dataset.call("sp_convert_to_focus", "genai_payg_cost", "genai_reported_cost")
+    assert [(r["BillingAccountId"], r["ChargeCategory"], r["BilledCost"]) for r in rows] == [
+        ("org-1", "Usage", Decimal("0.0025")),
+        ("org-2", "Adjustment", Decimal(1)),
+    ]
+
+
+def test_where_both_agree_there_is_no_difference_and_what_credits_pay_is_a_credit(dataset: Dataset) -> None:
+    dataset.fill("genai_payg_cost", [cost("input_text", "1000", "0.0000025")])
+    dataset.fill("genai_reported_cost", [reported("0.0025", credit=Decimal("-0.001"))])
+    rows = dataset.call("sp_convert_to_focus", "genai_payg_cost", "genai_reported_cost")
+    assert [(r["ChargeCategory"], r["BilledCost"]) for r in rows] == [
+        ("Usage", Decimal("0.0025")),
+        ("Credit", Decimal("-0.001")),
+    ]
 
 
 def test_usage_without_a_price_is_left_out_and_never_a_zero(dataset: Dataset) -> None:
@@ -245,3 +405,24 @@ def test_a_published_export_of_any_version_adds_up_and_has_allowed_values_only(
             continue
         allowed = {value.rpartition(" > ")[2] for value in values.split("|")}
         assert {row[column] for row in rows} - {None} <= allowed, column
+
+
+def test_reconcile_and_missing_prices_read_the_tables_as_they_are(dataset: Dataset) -> None:
+    priced = [cost("input_text", "1000", "0.0000025"), cost("output_text", "100", "0.00001")]  # 0.0025 + 0.001
+    searches = cost("web_searches", "5", "0.01", endpoint="web_search_calls", unit="Calls")
+    dataset.fill("genai_payg_cost", [*priced, searches, cost("images", "3", None, model="gpt-image-1", unit="Images")])
+    lines = [reported("0.0035"), reported("0.3", "gpt-image-1"), reported("0.05", None, meter="web_searches")]
+    dataset.fill("genai_reported_cost", lines)
+
+    def table(name: str) -> str:
+        return f"{dataset.name}.{name}"
+
+    found = reconcile(dataset.warehouse, table, "acme", DAY, DAY, Decimal(1))
+    assert [(line.subject, line.difference, line.unpriced, line.is_alarm) for line in found] == [
+        ("gpt-4o", 0, 0, False),
+        ("gpt-image-1", Decimal("-0.3"), 1, True),
+        ("web_searches", 0, 0, False),
+    ]
+    (missing,) = missing_prices(dataset.warehouse, table, "acme", DAY, DAY)
+    assert (missing.model, missing.meter, missing.quantity, missing.days) == ("gpt-image-1", "images", 3, 1)
+    assert reconcile(dataset.warehouse, table, "globex", DAY, DAY, Decimal(1)) == []

@@ -1,8 +1,11 @@
 """Usage with its price: golden figures by hand, and nothing that is unknown ever priced.
 
 Prices a million tokens, from genai-prices 0.2.3 and OpenAI's price list (developers.openai.com/api/docs/pricing):
-gpt-4o 2.50 in, 1.25 cached, 10 out; gpt-5.6-sol 4 in, 0.40 cached, 5 cache-write, 20 out, double above 272,000 input
-tokens of one request; gpt-realtime 4 in, 0.40 cached, 16 out, audio 32 in, 0.40 cached, 64 out.
+gpt-4o 2.50 in, 1.25 cached, 10 out, fine-tuned 3.75 in, 15 out; gpt-5.6-sol 4 in, 0.40 cached, 5 cache-write, 20 out,
+double above 272,000 input tokens of one request; gpt-realtime 4 in, 0.40 cached, 16 out, audio 32 in, 0.40 cached,
+64 out. From Anthropic's (platform.claude.com/docs/en/about-claude/pricing): claude-sonnet-4-5 3 in, 0.30 cached, 3.75
+and 6 for cache writes of 5 minutes and an hour, 15 out, above 200,000 input tokens of one request twice that and 22.50
+out; claude-opus-5 5 in, 25 out, half of it in batches, 1.1 times where inference is in the US; 10 for 1,000 searches.
 """
 
 import subprocess
@@ -18,7 +21,7 @@ from pydantic import ValidationError
 
 from common.processors import prices
 from common.processors.genai_payg_cost import BATCH_ROWS, GenaiPaygCost, GenaiPaygCostParams
-from common.processors.prices import PriceList
+from common.processors.prices import Item, PriceList, variant
 from common.table import load_table
 from tests.processors.context import FakeWarehouse, RecordingContext, make_context
 
@@ -28,8 +31,8 @@ PARAMS = GenaiPaygCostParams(source_table="genai_payg_usage", destination_table=
 
 
 def usage(meter: str, quantity: int | str, model: str | None = "gpt-4o", **more: Any) -> dict[str, Any]:
-    """Return one usage row as the warehouse gives it."""
-    return {
+    """Return one usage row as the warehouse gives it: what OpenAI's module makes of these dimensions."""
+    row = {
         "provider": "openai",
         "account_id": "org-1",
         "endpoint": "completions",
@@ -39,13 +42,17 @@ def usage(meter: str, quantity: int | str, model: str | None = "gpt-4o", **more:
         "model": model,
         "batch": False,
         "service_tier": "default",
+        "region": None,
         "attributes": None,
         "meter": meter,
         "quantity": Decimal(quantity),
         "unit": "Tokens",
         "requests": 3,
         "x_pipeline_run_date": DAY,
+        "stated_price": None,
+        "stated_currency": None,
     } | more
+    return {"price_variant": variant(row["batch"], row["service_tier"])} | row
 
 
 def priced(*rows: dict[str, Any]) -> tuple[list[dict[str, Any]], RecordingContext]:
@@ -60,11 +67,8 @@ def total(*rows: dict[str, Any]) -> Decimal:
 
 
 def unit_price(meter: str, model: str, day: date = DAY, endpoint: str = "completions", **more: str) -> Decimal | None:
-    return (
-        PriceList()
-        .price(more.get("provider", "openai"), endpoint, model, meter, more.get("variant", "standard"), day)
-        .unit_price
-    )
+    item = Item(more.get("provider", "openai"), endpoint, model, meter, more.get("variant", "standard"), day)
+    return PriceList().price(item).unit_price
 
 
 def test_cached_tokens_have_their_own_price() -> None:
@@ -109,6 +113,72 @@ def test_batch_and_service_tiers_have_their_own_price(row: dict[str, Any], cost:
     assert total(usage("input_text", 1_000_000, "gpt-5.6-sol", **row)) == cost
 
 
+CLAUDE = {"provider": "anthropic", "endpoint": "messages", "batch": None, "service_tier": "standard"}
+
+
+def test_each_kind_of_claudes_tokens_has_its_own_price() -> None:
+    # (1500 x 3 + 200 x 0.30 + 500 x 3.75 + 1000 x 6 + 500 x 15) / 1e6 = 0.019935, and 10 searches are 0.10
+    meters = {
+        "input_text": 1500,
+        "input_cached_text": 200,
+        "input_cache_write_5m": 500,
+        "input_cache_write_1h": 1000,
+        "output_text": 500,
+        "web_searches": 10,
+    }
+    model = "claude-sonnet-4-5-20250929"
+    assert total(*(usage(meter, count, model, **CLAUDE) for meter, count in meters.items())) == Decimal("0.119935")
+
+
+@pytest.mark.parametrize(
+    ("model", "variant", "cost"),  # of 1,000,000 tokens in and 100,000 out
+    [
+        ("claude-sonnet-4-5-20250929", "standard", "4.5"),  # 3 + 1.5
+        ("claude-sonnet-4-5-20250929", "standard+long_context", "8.25"),  # 6 + 2.25
+        ("claude-opus-5", "standard", "7.5"),  # 5 + 2.5
+        ("claude-opus-5", "standard+long_context", "7.5"),  # has one price for its whole window
+        ("claude-opus-5", "batch", "3.75"),
+        ("claude-opus-5", "standard+us", "8.25"),  # 1.1 x 7.5
+        ("claude-opus-5", "batch+us", "4.125"),
+    ],
+)
+def test_long_requests_and_regions_have_their_own_price(model: str, variant: str, cost: str) -> None:
+    rows = [usage("input_text", 1_000_000, model, **CLAUDE, price_variant=variant)]
+    rows.append(usage("output_text", 100_000, model, **CLAUDE, price_variant=variant))
+    assert total(*rows) == Decimal(cost)
+
+
+def test_a_region_does_not_change_the_price_of_a_search() -> None:
+    assert total(usage("web_searches", 10, "claude-opus-5", **CLAUDE, price_variant="standard+us")) == Decimal("0.1")
+
+
+def test_a_fine_tuned_model_has_its_own_price() -> None:
+    model = "ft:gpt-4o-2024-08-06:acme::abc"
+    assert total(usage("input_text", 1_000_000, model), usage("output_text", 100_000, model)) == Decimal("5.25")
+
+
+def test_reasoning_is_priced_as_output() -> None:
+    assert total(usage("output_reasoning", 1_000_000, "gpt-5.6-sol")) == 20
+
+
+def test_the_day_from_which_a_price_holds_stands_on_its_row() -> None:
+    o3, dated, undated = priced(
+        usage("input_text", 1, "o3"),
+        usage("input_text", 1, "claude-opus-5", **CLAUDE | {"batch": True}),
+        usage("input_text", 1),
+    )[0]
+    assert o3["price_date"] == date(2025, 6, 10)  # genai-prices: "prices dropped" then
+    assert dated["price_date"] == date(2026, 10, 14)  # the library has batch rates since
+    assert undated["price_date"] is None
+
+
+def test_a_price_that_the_provider_states_is_the_price() -> None:
+    stated = {"stated_price": Decimal("0.00000087"), "stated_currency": "CNY", "provider": "openai"}
+    (row,), context = priced(usage("output_text", 1_000, "no-such-model", **stated))
+    assert (row["cost"], row["currency"], row["list_cost"]) == (Decimal("0.00087"), "CNY", Decimal("0.00087"))
+    assert (row["price_source"], row["price_date"], context.warnings) == ("stated by OpenAI", DAY, [])
+
+
 def test_batch_is_half_of_the_standard_price() -> None:
     # (10,000 x 1.25 + 1,000 x 5) / 1e6
     rows = [usage("input_text", 10_000, batch=True), usage("output_text", 1_000, batch=True)]
@@ -127,7 +197,7 @@ def test_the_price_of_the_day_counts() -> None:
         ("embeddings", "input_text", "text-embedding-3-small", 1_000_000, "0.02"),
         ("audio_speeches", "characters", "tts-1", 1_000_000, "15"),
         ("audio_transcriptions", "seconds", "whisper-1", 3_600, "0.36"),  # 0.36 an hour
-        ("web_search_calls", "calls", "gpt-4o", 1_000, "10"),
+        ("web_search_calls", "web_searches", "gpt-4o", 1_000, "10"),
         ("completions", "input_image", "gpt-4o", 1_000_000, "2.5"),  # no image price: the input rate
         ("completions", "input_cached_image", "gpt-4o", 1_000_000, "1.25"),
         ("completions", "input_image", "gpt-realtime", 1_000_000, "5"),
@@ -154,13 +224,17 @@ def test_other_meters_are_priced_where_the_library_knows(
         (usage("input_text", 5, "tts-1"), "no price for input_text"),
         (usage("images", 5, "gpt-image-1", endpoint="images"), "no price for images"),
         (usage("seconds", 5, "gpt-4o-transcribe", endpoint="audio_transcriptions"), "no price for seconds"),
-        (usage("calls", 5, "gpt-4o-audio-preview", endpoint="web_search_calls"), "no price for calls"),
-        (usage("calls", 5, None, endpoint="file_search_calls"), "names no model"),
+        (usage("web_searches", 5, "gpt-4o-audio-preview", endpoint="web_search_calls"), "no price for web_searches"),
+        (usage("file_searches", 5, None, endpoint="file_search_calls"), "names no model"),
         (usage("input_text", 5, service_tier="scale"), "no scale price"),
         (usage("input_text", 5, "gpt-realtime", batch=True), "no batch price"),
         # Batch rates are in the library from 2026-10-14; the day before it would say the standard price.
         (usage("input_text", 5, batch=True, x_pipeline_run_date=date(2026, 10, 13)), "no batch price"),
         (usage("input_text", 5, "omni-moderation-latest", endpoint="completions"), "no price for input_text"),
+        # The library would give the standard cached price: its batch prices have none.
+        (usage("input_cached_text", 5, batch=True), "no batch price"),
+        (usage("input_text", 5, "claude-opus-5", provider="anthropic", service_tier="priority"), "no priority price"),
+        (usage("input_text", 5, "claude-opus-5", provider="anthropic", price_variant="standard+eu"), "the region eu"),
     ],
 )
 def test_what_has_no_price_is_null_and_never_zero(row: dict[str, Any], reason: str) -> None:
@@ -169,6 +243,12 @@ def test_what_has_no_price_is_null_and_never_zero(row: dict[str, Any], reason: s
     assert found["quantity"] == 5
     (warning,) = context.warnings
     assert reason in warning and " 5 " in warning and "NULL" in warning and "genai-prices" in warning
+
+
+def test_a_price_that_depends_on_the_hour_is_not_that_of_some_hour() -> None:
+    """deepseek-v4-pro costs twice as much from 01:00 to 04:00 and from 06:00 to 10:00 UTC; usage is a day's."""
+    price = PriceList().price(Item("deepseek", "export", "deepseek-v4-pro", "input_text", "standard", DAY))
+    assert price.unit_price is None and "prices by the hour" in price.reason
 
 
 def test_moderation_is_free_because_openai_says_so() -> None:

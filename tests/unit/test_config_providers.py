@@ -138,4 +138,4 @@ def test_an_address_with_places_is_as_strict_as_any(world: ConfigWorld, url: str
 def test_a_scheduled_run_reads_yesterday_and_the_days_that_are_still_corrected() -> None:
     today = date(2026, 3, 2)
     assert Provider(display_name="A").window(today) == (date(2026, 3, 1), date(2026, 3, 1))
-    assert Provider(display_name="A", restatement_days=3).window(today) == (date(2026, 2, 27), date(2026, 3, 1))
+    assert Provider(display_name="A", restatement_days=3).window(today) == (date(2026, 2, 26), date(2026, 3, 1))

@@ -7,10 +7,11 @@ from common.table import Table, every_table
 
 VERSIONS = {
     "cloud_focus_export": (1, "7caa6f1a29891920"),
-    "cost_data_standard_1_3": (1, "da28e452ac8c9777"),
+    "cost_data_standard_1_3": (2, "c57fd08d9de09fc1"),
     "gcp_billing_export": (1, "c2e2ddeac888afd3"),
-    "genai_payg_cost": (1, "3bbd26bc6c55b0b3"),
-    "genai_payg_usage": (1, "0e68e7dbf4b01759"),
+    "genai_payg_cost": (2, "b5b4401d95344d16"),
+    "genai_payg_usage": (2, "d9188d598e538e43"),
+    "genai_reported_cost": (1, "25363c2688f9fd12"),
     "org_meta_costs": (1, "3d7d7b90ab674485"),
     "org_meta_pipeline_runs": (1, "c891ba4cfae35cbe"),
     "org_meta_step_runs": (1, "c3427e99e9a03ec9"),

@@ -231,7 +231,7 @@ def test_a_slow_answer_does_not_hold_up_the_stop() -> None:
 
 def test_another_path_is_not_found(url: str) -> None:
     assert call(url, "colours", days(1))[0] == 404
-    assert call(url, "../costs", days(1))[0] == 404
+    assert call(url, "../usage", days(1))[0] == 404
 
 
 def test_it_runs_as_a_program_and_says_where() -> None:

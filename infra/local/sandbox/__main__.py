@@ -4,7 +4,7 @@ import argparse
 import sys
 from contextlib import suppress
 
-from infra.local.sandbox.server import RATE_LIMIT_EVERY, SANDBOX_ADMIN_KEY, SandboxServer
+from infra.local.sandbox.server import RATE_LIMIT_EVERY, SandboxServer
 
 
 def main() -> None:
@@ -17,7 +17,10 @@ def main() -> None:
     )
     args = parser.parse_args()
     with SandboxServer(args.seed, port=args.port, rate_limit_every=args.rate_limit_every) as sandbox:
-        sys.stderr.write(f"OpenAI sandbox on {sandbox.url}, admin key {SANDBOX_ADMIN_KEY}. Ctrl-C stops it.\n")
+        for key, url in sandbox.urls.items():
+            sys.stderr.write(f"{key} sandbox on {url}, its credential is {sandbox.secrets[key]}\n")
+        sys.stderr.write("Ctrl-C stops it.\n")
+        sys.stderr.flush()
         with suppress(KeyboardInterrupt):
             sandbox.wait()
 

@@ -8,11 +8,16 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One GET. ``query`` keeps repeated parameters in their order; header names are in lower case."""
+    """One request. ``query`` keeps repeated parameters in their order; header names are in lower case.
+
+    ``form`` is what a POST sends.
+    """
 
     path: str
     query: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    method: str = "GET"
+    form: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,16 @@ class Answer:
 class ProviderSandbox(Protocol):
     """One provider's API: a module of its own beside this one, and a line in ``server.PROVIDERS``."""
 
-    prefix: str
-    """Paths that start with this are the provider's."""
+    key: str
+    """The provider's key in the registry."""
+    base: str
+    """What of the provider's base URL is a path, e.g. ``/v1``."""
+    secret: str
+    """The credential that it accepts."""
+    prefixes: tuple[str, ...]
+    """Paths that start with one of these are the provider's."""
+    settled: bool
+    """Whether usage that is reported late is there: a report of some day is corrected when this becomes true."""
 
     def refuse(self, request: Request) -> Answer | None:
         """Return the refusal of a request that is not authorised, or None."""

@@ -1,4 +1,4 @@
-"""OpenAI's organisation usage API, as its OpenAPI document 2.3.0 and its SDK 3.52.0 describe it.
+"""OpenAI's organisation usage and costs API, as its OpenAPI document 2.3.0 and its SDK 3.52.0 describe it.
 
 Paths, parameters, group_by values, limits, page and result shapes are the documented ones. What is not documented is
 marked ``made up`` where it is decided.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.openai_costs import cost_results
 from infra.local.sandbox.openai_data import DAY_S, Record, records
 
 ADMIN_KEY = "sk-admin-sandbox"
@@ -81,8 +82,15 @@ ENDPOINTS = {
     ),
 }
 
-WIDTHS = {"1m": (60, 60, 1440), "1h": (3600, 24, 168), "1d": (DAY_S, 7, 31)}
+Widths = Mapping[str, tuple[int, int, int]]
 """Bucket width: seconds, default limit, largest limit."""
+
+WIDTHS: Widths = {"1m": (60, 60, 1440), "1h": (3600, 24, 168), "1d": (DAY_S, 7, 31)}
+
+COSTS = Endpoint("costs", ("amount", "quantity"), ("project_id", "line_item"), _PROJECT)
+"""Not grouped by ``api_key_id``: it is documented, and refused to every organisation (PostHog pull request 71784)."""
+
+COST_WIDTHS: Widths = {"1d": (DAY_S, 7, 180)}
 
 
 class BadRequest(Exception):
@@ -110,10 +118,12 @@ class Query:
 class OpenAISandbox:
     """Answers as OpenAI does for one organisation whose usage is made up from a seed."""
 
-    prefix = "/v1/organization/usage/"
+    key, base, secret = "openai", "/v1", ADMIN_KEY
+    prefixes: tuple[str, ...] = ("/v1/organization/",)
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self.settled = True
 
     def refuse(self, request: Request) -> Answer | None:
         """401 without a known key; 403 in the documented words for a project's key."""
@@ -132,20 +142,26 @@ class OpenAISandbox:
         return Answer(429, answer.body, {**answer.headers, "retry-after": str(RETRY_AFTER_S)})
 
     def answer(self, request: Request) -> Answer:
-        name = request.path.removeprefix(self.prefix)
-        if name not in ENDPOINTS:
-            return _error(404, f"Invalid URL (GET {request.path})", "invalid_request_error")
+        name = request.path.removeprefix("/v1/organization/")
+        endpoint = COSTS if name == "costs" else ENDPOINTS.get(name.removeprefix("usage/"))
+        if endpoint is None or request.method != "GET":
+            return _error(404, f"Invalid URL ({request.method} {request.path})", "invalid_request_error")
         try:
-            query = parse(name, request.query, now=int(time.time()))
+            widths = COST_WIDTHS if endpoint is COSTS else WIDTHS
+            query = parse(name, endpoint, widths, request.query, now=int(time.time()))
         except BadRequest as error:
             return _error(400, str(error), "invalid_request_error", param=error.param)
-        return Answer(200, self._page(name, query), {"openai-organization": ORGANISATION})
+        return Answer(200, self._page(name, endpoint, query), {"openai-organization": ORGANISATION})
 
-    def _page(self, name: str, query: Query) -> dict[str, Any]:
+    def _page(self, name: str, endpoint: Endpoint, query: Query) -> dict[str, Any]:
         at, buckets = query.first, list[dict[str, Any]]()
         while at < query.end and len(buckets) < query.limit:
             upto = min(at + query.width - at % query.width, query.end)
-            results = _results(name, query, self._records(name, at, upto))
+            if endpoint is COSTS:
+                used = ((usage, record) for usage in ENDPOINTS for record in self._records(usage, at, upto))
+                results = cost_results(used, query.group_by, query.filters)
+            else:
+                results = _results(endpoint, query, self._records(name.removeprefix("usage/"), at, upto))
             buckets.append({"object": "bucket", "start_time": at, "end_time": upto, "results": results})
             at = upto
         more = at < query.end
@@ -155,13 +171,12 @@ class OpenAISandbox:
     def _records(self, name: str, start: int, end: int) -> Iterator[Record]:
         """Yield the records of one bucket, which never crosses midnight."""
         for record in records(self._seed, name, start - start % DAY_S):
-            if start <= record.at < end:
+            if start <= record.at < end and (self.settled or not record.late):
                 yield record
 
 
-def _results(name: str, query: Query, found: Iterator[Record]) -> list[dict[str, Any]]:
+def _results(endpoint: Endpoint, query: Query, found: Iterator[Record]) -> list[dict[str, Any]]:
     """Sum the records by the dimensions asked for; the others are null."""
-    endpoint = ENDPOINTS[name]
     sums: dict[tuple[str | bool | None, ...], Counter[str]] = defaultdict(Counter)
     for record in found:
         if all(_text(record.dimensions.get(d)) in wanted for d, wanted in query.filters.items()):
@@ -183,17 +198,17 @@ def _text(value: str | bool | None) -> str:
     return str(value).lower() if isinstance(value, bool) else value or ""
 
 
-def parse(name: str, query: Sequence[tuple[str, str]], *, now: int) -> Query:
+def parse(name: str, endpoint: Endpoint, widths: Widths, query: Sequence[tuple[str, str]], *, now: int) -> Query:
     """Validate the parameters of an endpoint, or raise BadRequest. Arrays come repeated, with or without brackets."""
-    endpoint = ENDPOINTS[name]
     given: dict[str, list[str]] = defaultdict(list)
     for key, value in query:
         given[key.removesuffix("[]")].append(value)
     _check_names(endpoint, given)
     width_name = given.get("bucket_width", ["1d"])[0]
-    if width_name not in WIDTHS:
-        raise BadRequest(f"Invalid value: '{width_name}'. Supported values are: '1m', '1h', and '1d'.", "bucket_width")
-    width, default_limit, most = WIDTHS[width_name]
+    if width_name not in widths:
+        supported = ", ".join(f"'{known}'" for known in widths)
+        raise BadRequest(f"Invalid value: '{width_name}'. Supported values are: {supported}.", "bucket_width")
+    width, default_limit, most = widths[width_name]
     start, end = _times(given, now)
     group_by = _group_by(endpoint, given)
     # A page token is good for its own query alone, whatever the order of its parameters.

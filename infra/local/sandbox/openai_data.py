@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 DAY_S = 86_400
+LATE = 0.1
+"""Share of the usage that is reported late (made up: providers tell no figure)."""
+
 QUIET_DAYS = 0.06
 """Share of an endpoint's days on which nothing was used: the API then gives a bucket without results."""
 
@@ -18,11 +21,12 @@ Dimensions = dict[str, str | bool | None]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Some usage of one kind at one moment (unix seconds)."""
+    """Some usage of one kind at one moment (unix seconds). What is ``late`` is reported days after it."""
 
     at: int
     dimensions: Mapping[str, str | bool | None]
     measures: Mapping[str, int]
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Profile:
     cache_write: float = 0.0
     audio: float = 0.0
     image: float = 0.0
+    cached_in_batch: bool = True
 
 
 PROFILES = (
@@ -46,7 +51,15 @@ PROFILES = (
         cached=0.5,
         cache_write=0.1,
     ),
-    Profile("gpt-4o", 400_000, tiers=((False, "default"), (True, "default")), cached=0.3, image=0.2),
+    # OpenAI's price list has no cached rate for batches of gpt-4o, because nothing is cached there.
+    Profile(
+        "gpt-4o",
+        400_000,
+        tiers=((False, "default"), (True, "default")),
+        cached=0.3,
+        image=0.2,
+        cached_in_batch=False,
+    ),
     Profile("gpt-5-mini", 1_500_000, tiers=((False, "default"), (False, "flex")), cached=0.4),
     Profile("gpt-realtime", 60_000, cached=0.2, audio=0.7),
     Profile("gpt-sandbox-unpriced", 50_000),  # no price list knows it: its cost must come out as NULL
@@ -59,7 +72,11 @@ def records(seed: int, endpoint: str, day: int) -> tuple[Record, ...]:
     rng = random.Random(f"{seed}/{endpoint}/{day}")
     if rng.random() < QUIET_DAYS:
         return ()
-    found = [Record(day + rng.randrange(DAY_S), dims, measures) for dims, measures in _MAKERS[endpoint](rng)]
+    late = random.Random(f"{seed}/{endpoint}/{day}/late")
+    found = [
+        Record(day + rng.randrange(DAY_S), dims, measures, late.random() < LATE)
+        for dims, measures in _MAKERS[endpoint](rng)
+    ]
     return tuple(sorted(found, key=lambda record: record.at))
 
 
@@ -82,13 +99,14 @@ def _completions(rng: random.Random) -> Usage:
         for batch, tier in profile.tiers:
             for _ in range(rng.randint(1, 2)):
                 dims = _who(rng) | {"model": profile.model, "batch": batch, "service_tier": tier}
-                yield dims, _tokens(rng, profile)
+                yield dims, _tokens(rng, profile, batch=batch)
 
 
-def _tokens(rng: random.Random, profile: Profile) -> dict[str, int]:
+def _tokens(rng: random.Random, profile: Profile, *, batch: bool = False) -> dict[str, int]:
     """Input is uncached + cached + cache-write; uncached and cached are each text + audio + image."""
     total = rng.randint(profile.tokens // 10, profile.tokens)
-    cached, write = int(total * profile.cached), int(total * profile.cache_write)
+    cached = int(total * profile.cached) if profile.cached_in_batch or not batch else 0
+    write = int(total * profile.cache_write)
     output = rng.randint(total // 50, total // 8)
     uncached = total - cached - write
     tokens = {

@@ -6,28 +6,34 @@ It stands in for the providers in the demo, in tests and while developing. It bi
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from infra.local.sandbox.anthropic import AnthropicSandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
 
 SANDBOX_ADMIN_KEY = ADMIN_KEY
 """The admin key that the OpenAI sandbox accepts."""
 
-PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox,)
+PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox, AnthropicSandbox)
 
 RATE_LIMIT_EVERY = 7
 """One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
+
+MAX_FORM_BYTES = 65_536
 
 FailWith = Callable[[Request], Answer | None] | Iterable[Answer | None]
 
 
 class SandboxServer:
-    """The server, on a thread. ``url`` is the base URL (with ``/v1``); ``requests`` are those that came, in order.
+    """The server, on a thread. ``urls`` are the providers' base URLs by key, ``secrets`` the credentials they accept.
+
+    ``url`` is OpenAI's base URL; ``requests`` are those that came, in order. Unless ``settled``, some of the usage is
+    not reported yet; ``settle()`` reports it.
 
     ``rate_limit_every`` refuses every nth authorised request with a 429 (0: never). ``fail_with`` puts other
     answers in the place of the right ones, for tests: a function of the request, or answers used up one a request;
@@ -41,13 +47,18 @@ class SandboxServer:
         port: int = 0,
         rate_limit_every: int = RATE_LIMIT_EVERY,
         fail_with: FailWith | None = None,
+        settled: bool = True,
     ) -> None:
         self._providers = [make(seed) for make in PROVIDERS]
+        for provider in self._providers:
+            provider.settled = settled
         self._port, self._every, self._authorised = port, rate_limit_every, 0
         self._injected = fail_with if callable(fail_with) else _in_turn(iter(fail_with or ()))
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self.requests: deque[Request] = deque(maxlen=10_000)
+        self.urls: dict[str, str] = {}
+        self.secrets = {provider.key: provider.secret for provider in self._providers}
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -60,7 +71,9 @@ class SandboxServer:
     def start(self) -> None:
         """Serve from now on. Raises OSError if the port is taken."""
         self._server = _Server(("127.0.0.1", self._port), _handler(self))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        origin = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.urls = {provider.key: origin + provider.base for provider in self._providers}
+        self.url = self.urls["openai"]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox", daemon=True
         )
@@ -79,6 +92,11 @@ class SandboxServer:
         """Block until the server is stopped."""
         self._thread.join()
 
+    def settle(self) -> None:
+        """Report the usage that was not reported yet: what was read of its days is corrected by it."""
+        for provider in self._providers:
+            provider.settled = True
+
     def respond(self, request: Request) -> Answer:
         """Return the answer to a request; a delayed one only after its delay."""
         with self._lock:
@@ -90,9 +108,9 @@ class SandboxServer:
         return answer
 
     def _provider_answer(self, request: Request) -> Answer:
-        provider = next((p for p in self._providers if request.path.startswith(p.prefix)), None)
+        provider = next((p for p in self._providers if request.path.startswith(p.prefixes)), None)
         if provider is None:
-            known = ", ".join(p.prefix for p in self._providers)
+            known = ", ".join(prefix for p in self._providers for prefix in p.prefixes)
             return Answer(404, {"error": {"message": f"Invalid URL (GET {request.path}). Known: {known}"}})
         refusal = provider.refuse(request)
         if refusal is not None:
@@ -123,10 +141,17 @@ def _handler(sandbox: SandboxServer) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True  # headers and body are two writes: without this each answer waits 40 ms
 
         def do_GET(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            length = min(int(self.headers.get("content-length") or 0), MAX_FORM_BYTES)
+            self._answer(dict(parse_qsl(self.rfile.read(length).decode("ascii", "replace"))))
+
+        def _answer(self, form: Mapping[str, str] | None = None) -> None:
             url = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
             query = parse_qsl(url.query, keep_blank_values=True)
-            answer = sandbox.respond(Request(url.path, query, headers))
+            answer = sandbox.respond(Request(url.path, query, headers, self.command, form or {}))
             content = answer.content()
             self.send_response(answer.status)
             fixed = {"content-type": "application/json", "content-length": str(len(content))}
