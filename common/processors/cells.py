@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from common.bad_rows import BadRow, row_text, shown
@@ -41,9 +42,17 @@ def decimal(value: Any) -> Decimal:
 
 def timestamp(value: Any) -> datetime:
     """Read ISO 8601 or ``2026-10-01 00:00:00``; without an offset it is UTC, as FOCUS demands of its times."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
-    elif isinstance(value, date) and not isinstance(value, datetime):
+    return _timestamp_of_text(value) if isinstance(value, str) else _timestamp(value)
+
+
+@lru_cache(maxsize=4_096)
+def _timestamp_of_text(text: str) -> datetime:
+    """A bill has some times again and again."""
+    return _timestamp(datetime.fromisoformat(text.strip().removesuffix(" UTC")))
+
+
+def _timestamp(value: Any) -> datetime:
+    if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if not isinstance(value, datetime):
         raise ValueError(value)
@@ -178,3 +187,16 @@ class Cells:
             except UNREADABLE as error:
                 raise refused(self._file, self._record, own, value, WANTED[kind]) from error
         return None
+
+
+def within(day: date, begins: datetime | None, ends: datetime | None) -> date:
+    """Return the day of a billing period that a charge belongs to: its own, or the nearest one of the period.
+
+    What a provider corrects later stands in a later period's bill. That bill is what it belongs to, for otherwise
+    neither a run of the one period nor of the other would bring it in.
+    """
+    if begins is not None and day < begins.date():
+        return begins.date()
+    if ends is not None and day >= ends.date():
+        return ends.date() - timedelta(days=1)
+    return day

@@ -94,7 +94,7 @@ class ExternalBqExtractor:
     needs_credential: ClassVar[bool] = True
 
     def run(self, context: StepContext, params: ExternalBqParams) -> Iterator[Batch]:
-        credential = google_credential(context)
+        credential = google_credential(context.credential_id, context.secret())
         source = params.source(context, credential)
         contract = load_table(configs_dir(), params.destination_table)
         select = source.rows(_columns(contract, params, source.table), context.start_date, context.end_date)
@@ -110,7 +110,7 @@ class ExternalBqExtractor:
 
 def check(context: StepContext, params: ExternalTableParams) -> str:
     """Ask for the table's description, the least there is to ask; return what was found. Raises as ``run`` does."""
-    source = params.source(context, google_credential(context))
+    source = params.source(context, google_credential(context.credential_id, context.secret()))
     return f"{source.table_id}: {len(source.table.fields)} fields, partitioned by {source.table.partition or 'nothing'}"
 
 

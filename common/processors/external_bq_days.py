@@ -29,7 +29,7 @@ class ExternalBqChangedDays:
     needs_credential: ClassVar[bool] = True
 
     def run(self, context: StepContext, params: ChangedDaysParams) -> Iterator[Batch]:
-        credential = google_credential(context)
+        credential = google_credential(context.credential_id, context.secret())
         source = params.source(context, credential)
         earliest = context.start_date - timedelta(days=params.late_days)
         select = source.changed_days(params.export_column, earliest, context.start_date, context.end_date)

@@ -29,13 +29,13 @@ class GoogleCredential:
     places: dict[str, str]
 
 
-def google_credential(context: StepContext) -> GoogleCredential:
-    """Read the step's credential. Raises PermanentError in words.
+def google_credential(credential_id: str, secret: str) -> GoogleCredential:
+    """Read a credential. Raises PermanentError in words.
 
     Our own identity may see what other organisations have opened for it too. So it is never led by what a credential
     says: what it reads has to stand in the step's config, which operators write.
     """
-    stored = StoredSettings(context, HELP)
+    stored = StoredSettings(credential_id, secret, HELP)
     kind = stored.values.get("type")
     if kind == "application_default":
         if set(stored.values) != {"type"}:

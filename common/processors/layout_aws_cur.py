@@ -55,6 +55,7 @@ class AwsCur:
     """One line item is one row; an unused part of a commitment is one more, billed nothing."""
 
     provider = "aws"
+    period = ("bill_billing_period_start_date", "bill_billing_period_end_date")
     needed = ("line_item_line_item_type", COST, START, "bill_payer_account_id")
 
     @staticmethod

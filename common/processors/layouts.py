@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, Literal, Protocol
 
 from common.errors import PermanentError
-from common.processors.cells import Cells
+from common.processors.cells import Cells, within
 from common.processors.files import Record
 from common.table import DATA_DATE
 
@@ -41,8 +41,11 @@ class Layout(Protocol):
     plain_name: Callable[[str], str]
     """Returns a column's name as it is the same however a file spells it."""
 
+    period: tuple[str, str] | None
+    """Names of start and end of the billing period, as far as a bill tells it."""
+
     def day(self, cells: Cells) -> date:
-        """Return the day that a record belongs to."""
+        """Return the day that a record is for."""
 
     def rows(self, cells: Cells) -> Iterator[Row]:
         """Yield the record's rows, without its day and what is kept of the other columns."""
@@ -57,22 +60,30 @@ def layout(name: str) -> Layout:
 
 
 class LayoutRows:
-    """Turns the records of one file into rows. Raises UnreadableError for a value that can't be read, PermanentError
-    for a file that is no such bill."""
+    """Turns the records of one file into rows.
 
-    def __init__(self, file: str, its: Layout, null_values: Sequence[str]) -> None:
+    Raises UnreadableError for a value that can't be read, PermanentError for a file that is no such bill. With
+    ``by_period`` a row belongs to a day of its billing period.
+    """
+
+    def __init__(self, file: str, its: Layout, null_values: Sequence[str], *, by_period: bool = False) -> None:
         self._file, self._layout, self._nulls = file, its, null_values
+        self._period = its.period if by_period else None
         self._names: Mapping[str, str] = {}
         self.floats: set[str] = set()
 
     def day(self, record: Record) -> date:
         """Return the day that a record belongs to."""
-        return self._layout.day(self._cells(record))
+        return self._day(self._cells(record))
+
+    def _day(self, cells: Cells) -> date:
+        day = self._layout.day(cells)
+        return day if self._period is None else within(day, *(cells.time(name) for name in self._period))
 
     def __call__(self, record: Record) -> list[Row]:
         """Return the record's rows; the first keeps what the layout has no use for."""
         cells = self._cells(record)
-        day = self._layout.day(cells)
+        day = self._day(cells)
         rows = list(self._layout.rows(cells))
         self.floats |= cells.floats
         own = {

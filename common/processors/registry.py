@@ -15,6 +15,7 @@ PROCESSORS: dict[str, str] = {
     "genai.payg_cost": "common.processors.genai_payg_cost:GenaiPaygCost",
     "generic.procedure_executor": "common.processors.procedure_executor:ProcedureExecutor",
     "ExternalFileExtractor": "common.processors.external_file:ExternalFileExtractor",
+    "AwsExportExtractor": "common.processors.aws_export:AwsExportExtractor",
     "ExternalBqExtractor": "common.processors.external_bq:ExternalBqExtractor",
     "ExternalBqChangedDays": "common.processors.external_bq_days:ExternalBqChangedDays",
     "subscription.cost": "common.processors.subscription_cost:SubscriptionCost",

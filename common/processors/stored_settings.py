@@ -6,11 +6,10 @@ opens it, and is used with nothing else.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from common.errors import PermanentError, nearest
-from common.processors.base import StepContext
 
 MAX_CHARS = 16_000
 
@@ -18,11 +17,10 @@ MAX_CHARS = 16_000
 class StoredSettings:
     """The fields of one credential. No message repeats a value: any of them may be the secret."""
 
-    def __init__(self, context: StepContext, help_text: str) -> None:
-        self._name, self._help = context.credential_id, help_text
-        text = context.secret()
+    def __init__(self, credential_id: str, secret: str, help_text: str) -> None:
+        self._name, self._help = credential_id, help_text
         try:
-            values = json.loads(text) if len(text) <= MAX_CHARS else None
+            values = json.loads(secret) if len(secret) <= MAX_CHARS else None
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
@@ -51,11 +49,3 @@ class StoredSettings:
         raise PermanentError(
             f"The credential {self._name!r} {what.rstrip('.')}. {self._help} Replace it: main.py credentials add."
         )
-
-
-def chosen(configured: str | None, stored: Callable[[], str | None], missing: str) -> str:
-    """Return what the step's config says, else what the credential says, or raise PermanentError ``missing``."""
-    found = configured if configured is not None else stored()
-    if found is None:
-        raise PermanentError(missing)
-    return found

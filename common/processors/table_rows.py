@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from common.errors import PermanentError, nearest
-from common.processors.cells import CONVERT, UNREADABLE, WANTED, refused, timestamp
+from common.processors.cells import CONVERT, UNREADABLE, WANTED, refused, timestamp, within
 from common.processors.files import Record
 from common.table import DATA_DATE, Column, Table
 
@@ -18,8 +18,11 @@ OWN_COLUMNS = ("source_file", "source_row", "provider")
 
 
 class TableRows:
-    """Turns a record into a row of the contract's types. Raises UnreadableError for a value that is not of its type,
-    PermanentError for names that do not fit the table."""
+    """Turns a record into a row of the contract's types.
+
+    Raises UnreadableError for a value that is not of its type, PermanentError for names that do not fit the table.
+    With ``period_columns`` (start and end of the billing period) a row belongs to a day of its period.
+    """
 
     def __init__(
         self,
@@ -30,8 +33,10 @@ class TableRows:
         null_values: Sequence[str],
         extra_column: str | None,
         provider: str | None,
+        period_columns: tuple[str, str] | None = None,
     ) -> None:
         self._file, self._date_column, self._nulls, self._provider = file, date_column, null_values, provider
+        self._period = period_columns
         columns = {column.name: column for column in table.columns}
         if extra_column is not None and (extra_column not in columns or columns[extra_column].type != "JSON"):
             raise PermanentError(f"extra_column: table {table.table} has no JSON column {extra_column!r}.")
@@ -45,13 +50,18 @@ class TableRows:
 
     def day(self, record: Record) -> date:
         """Return the day that a record belongs to."""
-        name = self._date_column
+        day = self._time(record, self._date_column).date()
+        if self._period is None:
+            return day
+        return within(day, *(self._time(record, name) for name in self._period))
+
+    def _time(self, record: Record, name: str) -> datetime:
         if name not in record.values:
             raise PermanentError(
                 f"{self._file}: {record.header}: there is no date column {name!r}.{nearest(name, record.values)}"
             )
         try:
-            return timestamp(record.values[name]).date()
+            return timestamp(record.values[name])
         except UNREADABLE as error:
             raise refused(self._file, record, name, record.values[name], WANTED["TIMESTAMP"]) from error
 

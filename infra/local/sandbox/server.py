@@ -6,20 +6,21 @@ It stands in for the providers in the demo, in tests and while developing. It bi
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from infra.local.sandbox.anthropic import AnthropicSandbox
+from infra.local.sandbox.aws_s3 import S3Sandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
 
 SANDBOX_ADMIN_KEY = ADMIN_KEY
 """The admin key that the OpenAI sandbox accepts."""
 
-PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox, AnthropicSandbox)
+PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox, AnthropicSandbox, S3Sandbox)
 
 RATE_LIMIT_EVERY = 7
 """One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
@@ -92,6 +93,10 @@ class SandboxServer:
         """Block until the server is stopped."""
         self._thread.join()
 
+    def provider(self, key: str) -> ProviderSandbox:
+        """Return one provider's module, for a test that changes what it has."""
+        return next(its for its in self._providers if its.key == key)
+
     def settle(self) -> None:
         """Report the usage that was not reported yet: what was read of its days is corrected by it."""
         for provider in self._providers:
@@ -145,13 +150,14 @@ def _handler(sandbox: SandboxServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             length = min(int(self.headers.get("content-length") or 0), MAX_FORM_BYTES)
-            self._answer(dict(parse_qsl(self.rfile.read(length).decode("ascii", "replace"))))
+            self._answer(self.rfile.read(length))
 
-        def _answer(self, form: Mapping[str, str] | None = None) -> None:
+        def _answer(self, body: bytes = b"") -> None:
             url = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
             query = parse_qsl(url.query, keep_blank_values=True)
-            answer = sandbox.respond(Request(url.path, query, headers, self.command, form or {}))
+            form = dict(parse_qsl(body.decode("ascii", "replace")))
+            answer = sandbox.respond(Request(url.path, query, headers, self.command, form, body, self.path))
             content = answer.content()
             self.send_response(answer.status)
             fixed = {"content-type": "application/json", "content-length": str(len(content))}
