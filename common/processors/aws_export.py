@@ -12,15 +12,17 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 from common.errors import PermanentError, TransientError
 from common.processors.aws_sigv4 import AwsKeys
 from common.processors.base import Batch, Params, StepContext
-from common.processors.deliveries import Delivery, ExportParams, Part
+from common.processors.deliveries import ExportParams, Manifests, Month, Part, delivered, months_of, newest, shown
+from common.processors.object_store import Stored
 from common.processors.provider_http import Calls
-from common.processors.s3 import Bucket, S3Object
+from common.processors.s3 import Bucket
 from common.processors.stored_settings import StoredSettings
 
 HELP = (
@@ -30,7 +32,6 @@ HELP = (
 
 _MONTH = re.compile(r"/metadata/BILLING_PERIOD=(\d{4})-(\d{2})/", re.IGNORECASE)
 _LEGACY_MONTH = re.compile(r"/(\d{4})(\d{2})\d{2}-\d{8}/[^/]+$")
-Month = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +53,25 @@ class AwsExportExtractor:
     def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch]:
         place = _place(context.credential_id, context.secret())
         with Bucket(context, place.keys, region=place.region, bucket=place.bucket) as bucket:
-            wanted = _months(context.start_date, context.end_date)
-            found = _manifests(context, bucket, place, wanted)
-            if not found:
-                raise PermanentError(
-                    f"{place.bucket}/{place.folder} has no manifest for {_shown(wanted)}. AWS delivers one within a "
-                    "day after the export was made; else check prefix and export in the credential."
-                )
-            delivery = Delivery(context, params, "aws")
-            files = (part for item in found.values() for part in _parts(context, bucket, place, item))
-            yield from delivery.batches(files)
-            # A refresh replaces files: half of the old ones and half of the new ones would be no month at all.
-            if _manifests(context, bucket, place, wanted, quiet=True) != found:
-                raise TransientError("AWS has refreshed the export while it was read. It is read anew.")
+            yield from delivered(
+                context,
+                params,
+                "aws",
+                find=lambda months, tell: newest(_listed(bucket, place, months), months, tell),
+                parts=lambda found: _parts(bucket, place, found),
+                missing=f"AWS delivers one to {place.bucket}/{place.folder} within a day after the export was made; "
+                "else check prefix and export in the credential.",
+            )
 
 
 def check(calls: Calls, secret: str) -> str:
     """List the export's manifests, the least there is to ask; return what was found. Raises as ``run`` does."""
     place = _place(calls.credential_id, secret)
     today = calls.now().date()
+    months = months_of(today - timedelta(days=31), today)
     with Bucket(calls, place.keys, region=place.region, bucket=place.bucket) as bucket:
-        found = _manifests(calls, bucket, place, _months(today - timedelta(days=31), today), quiet=True)
-    last = f"manifests of {_shown(list(found))}" if found else "no manifest of this month or the last"
+        found = newest(_listed(bucket, place, months), months, lambda _text: None)
+    last = f"manifests of {shown(found)}" if found else "no manifest of this month or the last"
     return f"{place.bucket}/{place.folder}: {last}"
 
 
@@ -98,35 +96,14 @@ def aws_keys(stored: StoredSettings) -> AwsKeys:
     )
 
 
-def _months(first: date, last: date) -> list[Month]:
-    begins, ends = first.year * 12 + first.month - 1, last.year * 12 + last.month - 1
-    return [(number // 12, number % 12 + 1) for number in range(begins, ends + 1)]
-
-
-def _manifests(
-    calls: Calls, bucket: Bucket, place: Place, months: list[Month], *, quiet: bool = False
-) -> dict[Month, S3Object]:
-    """Return the newest manifest of each of the months. An export that keeps its deliveries has many of one month."""
-    found: dict[Month, list[S3Object]] = {}
+def _listed(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[tuple[Month, Stored]]:
     for item in _objects(bucket, place, months):
         match = _MONTH.search(item.key) or _LEGACY_MONTH.search(item.key)
         if match is not None and item.key.endswith("-Manifest.json"):
-            found.setdefault((int(match[1]), int(match[2])), []).append(item)
-    newest: dict[Month, S3Object] = {}
-    for month in (month for month in months if month in found):
-        *older, last = sorted(found[month], key=lambda item: item.modified)
-        if older and older[-1].modified == last.modified:
-            raise PermanentError(
-                f"{place.bucket}/{place.folder} has two manifests of {_shown([month])} from the same second: "
-                f"{older[-1].key} and {last.key}. Which one is right? Delete the other."
-            )
-        if older and not quiet:
-            calls.info(f"{len(older) + 1} manifests of {_shown([month])}: the newest is read, {last.key}.")
-        newest[month] = last
-    return newest
+            yield (int(match[1]), int(match[2])), item
 
 
-def _objects(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[S3Object]:
+def _objects(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[Stored]:
     """Yield what lies where manifests do: of a Data Export, or else of a legacy report."""
     is_export = False
     for item in bucket.objects(f"{place.folder}/metadata/"):
@@ -137,11 +114,11 @@ def _objects(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[S3Ob
             yield from bucket.objects(f"{place.folder}/{year}{month:02}01-")
 
 
-def _parts(context: StepContext, bucket: Bucket, place: Place, manifest: S3Object) -> Iterator[Part]:
-    """Yield the files that a manifest lists, each once."""
-    for key in dict.fromkeys(_keys(bucket.read(manifest.key), place, manifest.key)):
-        context.remaining_s()
-        yield Part(key, lambda path, key=key: bucket.download(key, path))  # type: ignore[misc]
+def _parts(bucket: Bucket, place: Place, found: Manifests) -> Iterator[Part]:
+    """Yield the files that the manifests list, each once."""
+    for manifest in found.values():
+        for key in dict.fromkeys(_keys(bucket.read(manifest.key), place, manifest.key)):
+            yield Part(key, partial(bucket.download, key))
 
 
 def _keys(text: bytes, place: Place, name: str) -> list[str]:
@@ -160,7 +137,3 @@ def _keys(text: bytes, place: Place, name: str) -> list[str]:
         if key.endswith(".zip"):
             raise PermanentError(f"{name} lists ZIP files: set the export's compression to GZIP or Parquet.")
     return keys
-
-
-def _shown(months: list[Month]) -> str:
-    return ", ".join(f"{year}-{month:02}" for year, month in months)

@@ -16,18 +16,23 @@ from typing import Any, Literal
 from pydantic import Field
 
 from common.bad_rows import BadRow
-from common.errors import PermanentError
+from common.errors import PermanentError, TransientError
 from common.paths import configs_dir
 from common.processors.base import Batch, Params, StepContext
 from common.processors.cells import UnreadableError
 from common.processors.files import BATCH_ROWS, Format, records
 from common.processors.layouts import DESTINATION, LayoutName, LayoutRows, layout
+from common.processors.object_store import Stored
 from common.processors.table_rows import TableRows
 from common.table import load_table
 
 EXACT = Context(prec=100)
 MOST_NAMED = 10
 FOCUS_PERIOD = ("BillingPeriodStart", "BillingPeriodEnd")
+
+Month = tuple[int, int]
+Manifests = dict[Month, Stored]
+Tell = Callable[[str], None]
 
 
 class ExportParams(Params):
@@ -156,6 +161,62 @@ class Delivery:
         billed = ", ".join(f"{currency} {total}" for currency, total in sums.items()) or "nothing"
         self._context.info(f"{self._rows} rows of {len(self._columns)} files, billed: {billed}.")
         self._context.put_out("billed", sums)
+
+
+def months_of(first: date, last: date) -> list[Month]:
+    """Return the months that the days ``first`` to ``last`` are in."""
+    begins, ends = first.year * 12 + first.month - 1, last.year * 12 + last.month - 1
+    return [(number // 12, number % 12 + 1) for number in range(begins, ends + 1)]
+
+
+def shown(months: Iterable[Month]) -> str:
+    """Return months as messages have them."""
+    return ", ".join(f"{year}-{month:02}" for year, month in months)
+
+
+def newest(found: Iterable[tuple[Month, Stored]], months: Iterable[Month], tell: Tell) -> Manifests:
+    """Return the newest manifest of each month. Exports that keep their deliveries have many of one month.
+
+    Raises PermanentError for two of the same moment: which of them is right is not for a program to guess.
+    """
+    by_month: dict[Month, list[Stored]] = {}
+    for month, item in found:
+        by_month.setdefault(month, []).append(item)
+    chosen: dict[Month, Stored] = {}
+    for month in (month for month in months if month in by_month):
+        *older, last = sorted(by_month[month], key=lambda item: item.modified)
+        if older and older[-1].modified == last.modified:
+            raise PermanentError(
+                f"There are two manifests of {shown([month])} from the same second: {older[-1].key} and {last.key}. "
+                "Which one is right? Delete the other."
+            )
+        if older:
+            tell(f"{len(older) + 1} manifests of {shown([month])}: the newest is read, {last.key}.")
+        chosen[month] = last
+    return chosen
+
+
+def delivered(
+    context: StepContext,
+    params: ExportParams,
+    provider: str,
+    *,
+    find: Callable[[list[Month], Tell], Manifests],
+    parts: Callable[[Manifests], Iterable[Part]],
+    missing: str,
+) -> Iterator[Batch]:
+    """Yield the rows of an export that has manifests, a month each. ``missing`` says what it may mean if it has none.
+
+    A refresh replaces files: half of the old ones and half of the new ones would be no month at all. So the manifests
+    are looked at again in the end; if they are others by then, TransientError has all of it read anew.
+    """
+    months = months_of(context.start_date, context.end_date)
+    found = find(months, context.info)
+    if not found:
+        raise PermanentError(f"There is no manifest for {shown(months)}. {missing}")
+    yield from Delivery(context, params, provider).batches(parts(found))
+    if find(months, lambda _text: None) != found:
+        raise TransientError("The export was refreshed while it was read. It is read anew.")
 
 
 def _some(names: list[Any]) -> str:

@@ -20,6 +20,7 @@ Row = dict[str, Any]
 
 COST = "line_item_unblended_cost"
 START, END = "line_item_usage_start_date", "line_item_usage_end_date"
+BEGINS, ENDS = "bill_billing_period_start_date", "bill_billing_period_end_date"
 TAG_PREFIXES = ("resource_tags/", "resource_tags_")
 
 
@@ -55,8 +56,7 @@ class AwsCur:
     """One line item is one row; an unused part of a commitment is one more, billed nothing."""
 
     provider = "aws"
-    period = ("bill_billing_period_start_date", "bill_billing_period_end_date")
-    needed = ("line_item_line_item_type", COST, START, "bill_payer_account_id")
+    needed = (("line_item_line_item_type",), (COST,), (START,), ("bill_payer_account_id",))
 
     @staticmethod
     def plain_name(own: str) -> str:
@@ -71,6 +71,10 @@ class AwsCur:
     def day(self, cells: Cells) -> date:
         """The day on which the usage began."""
         return cells.needed(cells.time(START), START).date()
+
+    def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
+        """The billing period as the line item has it."""
+        return cells.time(BEGINS), cells.time(ENDS)
 
     def rows(self, cells: Cells) -> Iterator[Row]:
         """Yield the line item, and what of a commitment it says was not used."""
@@ -160,13 +164,13 @@ def _snake(name: str) -> str:
 def _period(cells: Cells) -> Row:
     start, end = cells.needed(cells.time(START), START), cells.time(END)
     month = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    begins = cells.time("bill_billing_period_start_date") or month
+    begins = cells.time(BEGINS) or month
     return {
         "ChargePeriodStart": start,
         # A line item of a moment has no length; FOCUS wants an end that is later.
         "ChargePeriodEnd": end if end is not None and end > start else start + timedelta(hours=1),
         "BillingPeriodStart": begins,
-        "BillingPeriodEnd": cells.time("bill_billing_period_end_date") or _next_month(begins),
+        "BillingPeriodEnd": cells.time(ENDS) or _next_month(begins),
     }
 
 

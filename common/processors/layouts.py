@@ -7,7 +7,7 @@ is done here and not in SQL, because cost = price x quantity has to hold to the 
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -24,9 +24,12 @@ LayoutName = Literal["table", "aws_cur", "azure_actual_cost", "azure_amortised_c
 
 LAYOUTS: dict[str, str] = {
     "aws_cur": "common.processors.layout_aws_cur:AwsCur",
+    "azure_actual_cost": "common.processors.layout_azure_cost:AzureActualCost",
+    "azure_amortised_cost": "common.processors.layout_azure_cost:AzureAmortisedCost",
 }
 
 Row = dict[str, Any]
+Period = tuple[datetime | None, datetime | None]
 
 
 class Layout(Protocol):
@@ -35,17 +38,17 @@ class Layout(Protocol):
     provider: str
     """Key of the provider whose bill it is."""
 
-    needed: Sequence[str]
-    """Names, as ``plain_name`` gives them, without which a file is no such bill."""
+    needed: Sequence[Sequence[str]]
+    """Names, as ``plain_name`` gives them: a file without one of each is no such bill."""
 
     plain_name: Callable[[str], str]
     """Returns a column's name as it is the same however a file spells it."""
 
-    period: tuple[str, str] | None
-    """Names of start and end of the billing period, as far as a bill tells it."""
-
     def day(self, cells: Cells) -> date:
         """Return the day that a record is for."""
+
+    def period(self, cells: Cells) -> Period:
+        """Return start and end (exclusive) of the billing period, as far as the record tells it."""
 
     def rows(self, cells: Cells) -> Iterator[Row]:
         """Yield the record's rows, without its day and what is kept of the other columns."""
@@ -68,7 +71,7 @@ class LayoutRows:
 
     def __init__(self, file: str, its: Layout, null_values: Sequence[str], *, by_period: bool = False) -> None:
         self._file, self._layout, self._nulls = file, its, null_values
-        self._period = its.period if by_period else None
+        self._by_period = by_period
         self._names: Mapping[str, str] = {}
         self.floats: set[str] = set()
 
@@ -78,7 +81,7 @@ class LayoutRows:
 
     def _day(self, cells: Cells) -> date:
         day = self._layout.day(cells)
-        return day if self._period is None else within(day, *(cells.time(name) for name in self._period))
+        return within(day, *self._layout.period(cells)) if self._by_period else day
 
     def __call__(self, record: Record) -> list[Row]:
         """Return the record's rows; the first keeps what the layout has no use for."""
@@ -110,7 +113,7 @@ class LayoutRows:
                     f"{self._file}: {record.header}: the columns {names[plain]!r} and {own!r} are the same one."
                 )
             names[plain] = own
-        missing = [name for name in self._layout.needed if name not in names]
+        missing = [" or ".join(some) for some in self._layout.needed if not any(name in names for name in some)]
         if missing:
             raise PermanentError(
                 f"{self._file}: {record.header}: no column {', '.join(missing)}: is it the bill that the step's layout "

@@ -16,6 +16,8 @@ PROCESSORS: dict[str, str] = {
     "generic.procedure_executor": "common.processors.procedure_executor:ProcedureExecutor",
     "ExternalFileExtractor": "common.processors.external_file:ExternalFileExtractor",
     "AwsExportExtractor": "common.processors.aws_export:AwsExportExtractor",
+    "AzureExportExtractor": "common.processors.azure_export:AzureExportExtractor",
+    "AzureCostQuery": "common.processors.azure_query:AzureCostQuery",
     "ExternalBqExtractor": "common.processors.external_bq:ExternalBqExtractor",
     "ExternalBqChangedDays": "common.processors.external_bq_days:ExternalBqChangedDays",
     "subscription.cost": "common.processors.subscription_cost:SubscriptionCost",

@@ -13,8 +13,9 @@ import pytest
 from common.errors import PermanentError, TransientError
 from common.processors.aws_export import AwsExportExtractor, check
 from common.processors.deliveries import ExportParams
-from infra.local.sandbox import aws_s3
-from infra.local.sandbox.aws_s3 import BUCKET, EXPORT, PREFIX, S3Sandbox, billed, gzipped, manifest_of, rows_of
+from infra.local.sandbox import bills
+from infra.local.sandbox.aws_s3 import BUCKET, EXPORT, PREFIX, S3Sandbox, manifest_of
+from infra.local.sandbox.bills import gzipped
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer
 from tests.processors.context import RecordingContext, make_context
@@ -37,6 +38,10 @@ def sandbox(*answers: Answer | None, settled: bool = True, **context: Any) -> It
         yield bucket, made
 
 
+def billed(first: date, last: date, *, settled: bool = True) -> Decimal:
+    return bills.billed("aws", SEED, first, last, settled=settled)
+
+
 def extract(context: RecordingContext, **config: Any) -> list[dict[str, Any]]:
     params = ExportParams.model_validate({"destination_table": "cloud_focus_export"} | config)
     rows: list[dict[str, Any]] = []
@@ -54,23 +59,23 @@ def deliver(bucket: S3Sandbox, *parts: list[dict[str, str]]) -> None:
 
 
 def of_days(*days: int) -> list[dict[str, str]]:
-    return [row for day in days for row in rows_of(SEED, date(2026, 9, day))]
+    return [row for day in days for row in bills.rows_of("aws", SEED, date(2026, 9, day))]
 
 
 def test_the_days_of_the_run_are_read_from_all_files_and_add_up() -> None:
     outputs: dict[str, Any] = {}
     with sandbox(put_out=outputs.__setitem__) as (_, context):
         rows = extract(context)
-    assert total(rows) == billed(SEED, FIRST, LAST)
+    assert total(rows) == billed(FIRST, LAST)
     assert {row["x_pipeline_run_date"] for row in rows} == {date(2026, 9, day) for day in range(10, 21)}
-    assert outputs == {"billed": {"USD": f"{billed(SEED, FIRST, LAST):f}"}}
+    assert outputs == {"billed": {"USD": f"{bills.billed('aws', SEED, FIRST, LAST):f}"}}
     assert {row["provider"] for row in rows} == {"aws"} and context.warnings == []
 
 
 def test_a_run_over_two_months_reads_both_exports() -> None:
     days = date(2026, 8, 30), date(2026, 9, 2)
     with sandbox(start_date=days[0], end_date=days[1]) as (_, context):
-        assert total(extract(context)) == billed(SEED, *days)
+        assert total(extract(context)) == billed(*days)
 
 
 def test_what_is_reported_late_is_there_when_the_days_are_read_again() -> None:
@@ -78,14 +83,17 @@ def test_what_is_reported_late_is_there_when_the_days_are_read_again() -> None:
         before = total(extract(context))
         bucket.settled = True
         after = total(extract(context))
-    assert (before, after) == (billed(SEED, FIRST, LAST, settled=False), billed(SEED, FIRST, LAST))
+    assert (before, after) == (
+        billed(FIRST, LAST, settled=False),
+        billed(FIRST, LAST),
+    )
     assert before != after
 
 
 def test_a_limit_is_waited_for_as_long_as_s3_says() -> None:
     slow = Answer(503, b"<Error><Code>SlowDown</Code></Error>", {"retry-after": "3"})
     with sandbox(slow) as (_, context):
-        assert total(extract(context)) == billed(SEED, FIRST, LAST)
+        assert total(extract(context)) == billed(FIRST, LAST)
     assert context.time.slept == [3.0]
 
 
@@ -108,13 +116,13 @@ def test_a_connection_that_breaks_in_the_middle_of_a_file_is_tried_again() -> No
             start_date=FIRST,
             end_date=LAST,
         )
-        assert total(extract(context)) == billed(SEED, FIRST, LAST)
+        assert total(extract(context)) == billed(FIRST, LAST)
     assert answered and any("next try" in text for text in context.infos)
 
 
 def test_a_charge_outside_its_billing_period_belongs_to_the_nearest_day_of_it() -> None:
     """A refund of August's usage in September's bill: neither August's run nor September's would bring it otherwise."""
-    late = rows_of(SEED, date(2026, 9, 1))[-1] | {
+    late = bills.rows_of("aws", SEED, date(2026, 9, 1))[-1] | {
         "ChargePeriodStart": "2026-08-14T00:00:00Z",
         "ChargePeriodEnd": "2026-08-15T00:00:00Z",
         "BilledCost": "-7.5",
@@ -123,7 +131,7 @@ def test_a_charge_outside_its_billing_period_belongs_to_the_nearest_day_of_it() 
     with sandbox(start_date=date(2026, 9, 1), end_date=date(2026, 9, 1)) as (bucket, context):
         deliver(bucket, [*of_days(1, 2), late])
         rows = extract(context)
-    assert total(rows) == billed(SEED, date(2026, 9, 1), date(2026, 9, 1)) - Decimal("7.5")
+    assert total(rows) == billed(date(2026, 9, 1), date(2026, 9, 1)) - Decimal("7.5")
     (refund,) = (row for row in rows if row.get("ChargeClass"))
     assert (refund["x_pipeline_run_date"], refund["ChargePeriodStart"].date()) == (date(2026, 9, 1), date(2026, 8, 14))
 
@@ -134,7 +142,7 @@ def test_the_newest_of_several_manifests_is_read_and_the_others_are_told() -> No
         bucket.extra[older] = manifest_of([f"s3://{BUCKET}/{DATA}/gone.csv.gz"], "old")
         times = {older: "2026-10-01T00:00:00.000Z"}
         bucket.modified = lambda key: times.get(key, "2026-11-20T05:00:00.000Z")  # type: ignore[method-assign]
-        assert total(extract(context)) == billed(SEED, FIRST, LAST)
+        assert total(extract(context)) == billed(FIRST, LAST)
     assert any("2 manifests of 2026-09: the newest is read" in text for text in context.infos)
 
 
@@ -150,7 +158,7 @@ def test_a_file_that_a_manifest_lists_twice_is_read_once() -> None:
         deliver(bucket, of_days(*range(1, 31)))
         address = f"s3://{BUCKET}/{DATA}/part-0.csv.gz"
         bucket.extra[MANIFEST] = manifest_of([address, address], "test")
-        assert total(extract(context)) == billed(SEED, FIRST, LAST)
+        assert total(extract(context)) == billed(FIRST, LAST)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +189,7 @@ def test_an_export_that_is_refreshed_while_it_is_read_is_read_anew(monkeypatch: 
             return answer(self, request)
 
         monkeypatch.setattr(S3Sandbox, "answer", refreshed)
-        with pytest.raises(TransientError, match="has refreshed the export while it was read"):
+        with pytest.raises(TransientError, match="was refreshed while it was read"):
             extract(context)
 
 
@@ -217,7 +225,7 @@ def test_currencies_are_kept_apart_and_never_added() -> None:
         "EUR": total(euros),
         "USD": total(dollars),
     }
-    assert total(euros) + total(dollars) == billed(SEED, FIRST, FIRST)
+    assert total(euros) + total(dollars) == billed(FIRST, FIRST)
 
 
 def test_a_day_that_is_missing_in_the_middle_fails_and_nothing_is_replaced() -> None:
@@ -229,14 +237,14 @@ def test_a_day_that_is_missing_in_the_middle_fails_and_nothing_is_replaced() -> 
         ):
             extract(context)
         rows = extract(context, missing_days="accept")
-    assert total(rows) == billed(SEED, FIRST, LAST) - billed(SEED, date(2026, 9, 15), date(2026, 9, 15))
+    assert total(rows) == billed(FIRST, LAST) - bills.billed("aws", SEED, date(2026, 9, 15), date(2026, 9, 15))
     assert any("none for 2026-09-15" in text for text in context.warnings)
 
 
 def test_days_that_are_not_delivered_yet_are_told_and_do_not_fail() -> None:
     with sandbox() as (bucket, context):
         deliver(bucket, of_days(*range(1, 19)))
-        assert total(extract(context)) == billed(SEED, FIRST, date(2026, 9, 18))
+        assert total(extract(context)) == billed(FIRST, date(2026, 9, 18))
     assert any("ends with 2026-09-18: nothing yet for 2026-09-19, 2026-09-20" in text for text in context.infos)
 
 
@@ -245,7 +253,7 @@ def test_an_export_that_changes_its_columns_half_way_is_read_and_told() -> None:
     with sandbox() as (bucket, context):
         deliver(bucket, of_days(*range(1, 16)), newer)
         rows = extract(context)
-    assert total(rows) == billed(SEED, FIRST, LAST)
+    assert total(rows) == billed(FIRST, LAST)
     assert {"x_New"} <= set(json.loads(rows[-1]["extra"]))
     (warning,) = context.warnings
     assert "part-1.csv.gz is without x_Operation and has x_New" in warning
@@ -270,7 +278,7 @@ def test_negative_usage_and_usage_of_nothing_are_kept() -> None:
 
 
 def test_an_export_without_a_manifest_is_told_with_what_may_be_the_reason() -> None:
-    said = r"has no manifest for 2025-01\. AWS delivers one within a day"
+    said = r"There is no manifest for 2025-01\. AWS delivers one to sandbox-bills/exports/focus within a day"
     days = {"start_date": date(2025, 1, 1), "end_date": date(2025, 1, 1)}
     with sandbox(**days) as (_, context), pytest.raises(PermanentError, match=said):
         extract(context)
@@ -309,7 +317,7 @@ def test_a_credential_that_does_not_lead_to_an_export_is_told(change: dict[str, 
 
 
 def test_the_check_lists_manifests_and_reads_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aws_s3, "_today", lambda: date(2026, 11, 21))
+    monkeypatch.setattr(bills, "today", lambda: date(2026, 11, 21))
     with SandboxServer(SEED, rate_limit_every=0) as server:
         context = make_context(provider_url=lambda name: server.urls[name.replace(".", "_")])
         found = check(context, server.secrets["aws_s3"])

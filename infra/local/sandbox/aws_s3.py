@@ -1,36 +1,25 @@
 """Amazon S3 with one bucket of bills, as ListObjectsV2 and GetObject are documented, path-style.
 
-The bucket holds a FOCUS export, two gzip CSV files a month and a manifest, for every month since ``FIRST_MONTH``.
+The bucket holds a FOCUS export, two gzip CSV files a month and a manifest, for every month that has bills.
 Signatures are checked, unknown parameters refused, and listings come in pages of two keys (made up: S3's hold 1,000).
 """
 
-import csv
-import gzip
 import hashlib
-import io
 import json
-import random
-import time
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import date
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
-from infra.local.focus_export import focus_rows
+from infra.local.sandbox import bills
 from infra.local.sandbox.aws_signature import ACCESS_KEY, REGION, SECRET_KEY, problem
 from infra.local.sandbox.exchange import Answer, Request
 
 BUCKET = "sandbox-bills"
 PREFIX = "exports"
 EXPORT = "focus"
-FIRST_MONTH = date(2026, 1, 1)
-ROWS_PER_DAY = 12
 PAGE = 2
-LATE = 3
-"""So many of a day's rows are reported late, where the sandbox is not settled."""
 
 LIST_PARAMETERS = frozenset({"list-type", "prefix", "max-keys", "continuation-token", "start-after", "delimiter"})
 
@@ -109,32 +98,21 @@ class S3Sandbox:
 
     def objects(self) -> dict[str, bytes]:
         """Return all objects of the bucket by key."""
-        return {**_export(self._seed, _today(), self.settled), **self.extra}
-
-
-def rows_of(seed: int, day: date, *, settled: bool = True) -> list[dict[str, str]]:
-    """Return the rows of one day of the FOCUS export."""
-    rows = list(focus_rows(random.Random(f"{seed}/{day}"), day, ROWS_PER_DAY))
-    return rows if settled else rows[LATE:]
-
-
-def billed(seed: int, first: date, last: date, *, settled: bool = True) -> Decimal:
-    """Return SUM(BilledCost) of the days ``first`` to ``last``, exactly."""
-    days = (first + timedelta(days=n) for n in range((last - first).days + 1))
-    return sum((Decimal(row["BilledCost"]) for day in days for row in rows_of(seed, day, settled=settled)), Decimal(0))
+        return {**_export(self._seed, bills.today(), self.settled), **self.extra}
 
 
 @lru_cache(maxsize=8)
 def _export(seed: int, today: date, settled: bool) -> dict[str, bytes]:
     objects: dict[str, bytes] = {}
-    for month in _months(today):
-        days = [day for day in _days(month) if day < today]
+    for month in bills.months(today):
+        days = bills.days_of(month, today)
         named = f"BILLING_PERIOD={month:%Y-%m}"
         files = []
         for number, part in enumerate((days[:15], days[15:]), 1):
             if part:
                 key = f"{PREFIX}/{EXPORT}/data/{named}/{EXPORT}-{number:05}.csv.gz"
-                objects[key] = gzipped([row for day in part for row in rows_of(seed, day, settled=settled)])
+                rows = [row for day in part for row in bills.rows_of("aws", seed, day, settled=settled)]
+                objects[key] = bills.gzipped(rows)
                 files.append(f"s3://{BUCKET}/{key}")
         if files:
             manifest = f"{PREFIX}/{EXPORT}/metadata/{named}/{EXPORT}-Manifest.json"
@@ -150,33 +128,6 @@ def manifest_of(files: list[str], execution: str) -> bytes:
         "columns": [{"name": "BilledCost", "type": "double"}],
     }
     return json.dumps(body).encode()
-
-
-def gzipped(rows: list[dict[str, str]]) -> bytes:
-    """Return the rows as a gzip CSV file."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return gzip.compress(text.getvalue().encode(), mtime=0)
-
-
-def _months(today: date) -> Iterator[date]:
-    month = FIRST_MONTH
-    while month <= today:
-        yield month
-        month = (month + timedelta(days=32)).replace(day=1)
-
-
-def _days(month: date) -> Iterator[date]:
-    day = month
-    while day.month == month.month:
-        yield day
-        day += timedelta(days=1)
-
-
-def _today() -> date:
-    return datetime.fromtimestamp(time.time(), UTC).date()
 
 
 def _etag(content: bytes) -> str:

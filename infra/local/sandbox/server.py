@@ -14,13 +14,21 @@ from urllib.parse import parse_qsl, urlsplit
 
 from infra.local.sandbox.anthropic import AnthropicSandbox
 from infra.local.sandbox.aws_s3 import S3Sandbox
+from infra.local.sandbox.azure import BlobSandbox, LoginSandbox, QuerySandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
 
 SANDBOX_ADMIN_KEY = ADMIN_KEY
 """The admin key that the OpenAI sandbox accepts."""
 
-PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (OpenAISandbox, AnthropicSandbox, S3Sandbox)
+PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (
+    OpenAISandbox,
+    AnthropicSandbox,
+    S3Sandbox,
+    LoginSandbox,
+    BlobSandbox,
+    QuerySandbox,
+)
 
 RATE_LIMIT_EVERY = 7
 """One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
