@@ -148,6 +148,10 @@ class Cells:
         """Like ``text``, of times."""
         return self._read("TIMESTAMP", names)  # type: ignore[no-any-return]
 
+    def value(self, kind: ColumnType, *names: str) -> Any:
+        """Like ``text``, of any type of columns."""
+        return self._read(kind, names)
+
     def needed[T](self, value: T | None, *names: str) -> T:
         """Return the value, or raise UnreadableError with the name of the column that should have had it."""
         if value is None:

@@ -24,7 +24,7 @@ from common.processors.files import BATCH_ROWS, Format, records
 from common.processors.layouts import DESTINATION, LayoutName, LayoutRows, layout
 from common.processors.object_store import Stored
 from common.processors.table_rows import TableRows
-from common.table import load_table
+from common.table import DATA_DATE, load_table
 
 EXACT = Context(prec=100)
 MOST_NAMED = 10
@@ -50,10 +50,11 @@ class ExportParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a delivery: its name, and what brings it to a place on disk."""
+    """One file of a delivery: its name, and what brings it to a place on disk. All rows belong to ``day`` if given."""
 
     name: str
     fetch: Callable[[Path], None]
+    day: date | None = None
 
 
 class Delivery:
@@ -77,22 +78,22 @@ class Delivery:
             for part in parts:
                 path = Path(folder) / re.sub(r"[^\w.-]", "_", part.name.rpartition("/")[2], flags=re.ASCII)
                 part.fetch(path)
-                yield from self._file(path, part.name)
+                yield from self._file(path, part)
                 path.unlink()
         self._check_days()
         self._tell()
 
-    def _file(self, path: Path, name: str) -> Iterator[Batch]:
-        convert, rows, bad = self._reader(name), list[Mapping[str, Any]](), list[BadRow]()
+    def _file(self, path: Path, part: Part) -> Iterator[Batch]:
+        convert, rows, bad = self._reader(part.name), list[Mapping[str, Any]](), list[BadRow]()
         first, last = self._context.start_date, self._context.end_date
         for record in records(path, file_format=self._params.format, delimiter=self._params.delimiter):
             if record.number == 1:
-                self._columns[name] = frozenset(record.values)
+                self._columns[part.name] = frozenset(record.values)
             try:
-                day = convert.day(record)
+                day = part.day or convert.day(record)
                 self._delivered.add(day)
                 if first <= day <= last:
-                    rows += self._counted(convert(record))
+                    rows += self._counted(convert(record), day)
             except UnreadableError as error:
                 bad.append(error.bad)
             if len(rows) + len(bad) >= BATCH_ROWS:
@@ -116,8 +117,9 @@ class Delivery:
             period_columns=FOCUS_PERIOD,
         )
 
-    def _counted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _counted(self, rows: list[dict[str, Any]], day: date) -> list[dict[str, Any]]:
         for row in rows:
+            row[DATA_DATE] = day
             self._rows += 1
             currency, cost = str(row.get("BillingCurrency")), row.get("BilledCost")
             if cost is not None:

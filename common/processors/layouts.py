@@ -26,6 +26,8 @@ LAYOUTS: dict[str, str] = {
     "aws_cur": "common.processors.layout_aws_cur:AwsCur",
     "azure_actual_cost": "common.processors.layout_azure_cost:AzureActualCost",
     "azure_amortised_cost": "common.processors.layout_azure_cost:AzureAmortisedCost",
+    "oci_cost": "common.processors.layout_oci_cost:OciCost",
+    "oci_focus": "common.processors.layout_oci_focus:OciFocus",
 }
 
 Row = dict[str, Any]

@@ -20,6 +20,8 @@ PROCESSORS: dict[str, str] = {
     "AzureCostQuery": "common.processors.azure_query:AzureCostQuery",
     "ExternalBqExtractor": "common.processors.external_bq:ExternalBqExtractor",
     "ExternalBqChangedDays": "common.processors.external_bq_days:ExternalBqChangedDays",
+    "OciReportExtractor": "common.processors.oci_report:OciReportExtractor",
+    "OciUsageApi": "common.processors.oci_usage:OciUsageApi",
     "subscription.cost": "common.processors.subscription_cost:SubscriptionCost",
 }
 

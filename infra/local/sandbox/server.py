@@ -16,6 +16,7 @@ from infra.local.sandbox.anthropic import AnthropicSandbox
 from infra.local.sandbox.aws_s3 import S3Sandbox
 from infra.local.sandbox.azure import BlobSandbox, LoginSandbox, QuerySandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
+from infra.local.sandbox.oci import ReportsSandbox, UsageSandbox
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
 
 SANDBOX_ADMIN_KEY = ADMIN_KEY
@@ -28,6 +29,8 @@ PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (
     LoginSandbox,
     BlobSandbox,
     QuerySandbox,
+    ReportsSandbox,
+    UsageSandbox,
 )
 
 RATE_LIMIT_EVERY = 7
