@@ -9,6 +9,7 @@ VERSIONS = {
     "cloud_focus_export": (1, "7caa6f1a29891920"),
     "cost_data_standard_1_3": (2, "c57fd08d9de09fc1"),
     "gcp_billing_export": (1, "c2e2ddeac888afd3"),
+    "gcp_services": (1, "f7f784c185622d8e"),
     "genai_payg_cost": (2, "b5b4401d95344d16"),
     "genai_payg_usage": (2, "d9188d598e538e43"),
     "genai_reported_cost": (1, "25363c2688f9fd12"),

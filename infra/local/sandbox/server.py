@@ -13,9 +13,11 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from infra.local.sandbox.anthropic import AnthropicSandbox
+from infra.local.sandbox.aws_ce import CostExplorerSandbox
 from infra.local.sandbox.aws_s3 import S3Sandbox
 from infra.local.sandbox.azure import BlobSandbox, LoginSandbox, QuerySandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
+from infra.local.sandbox.gcp import BillingSandbox, TokenSandbox
 from infra.local.sandbox.oci import ReportsSandbox, UsageSandbox
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
 
@@ -26,11 +28,14 @@ PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (
     OpenAISandbox,
     AnthropicSandbox,
     S3Sandbox,
+    CostExplorerSandbox,
     LoginSandbox,
     BlobSandbox,
     QuerySandbox,
     ReportsSandbox,
     UsageSandbox,
+    TokenSandbox,
+    BillingSandbox,
 )
 
 RATE_LIMIT_EVERY = 7
