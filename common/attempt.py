@@ -24,8 +24,8 @@ from common.errors import (
 )
 from common.hidden import hide, hiding, scrubbed, scrubbed_data
 from common.logs import logger
-from common.ports import Credentials, LogLine, RunLogs, Warehouse
-from common.processors.base import Batch, Processor, StepContext, Waiting
+from common.ports import Credentials, GoogleCloud, LogLine, RunLogs, Warehouse
+from common.processors.base import Batch, Processor, StepContext, Waiting, no_google
 from common.processors.registry import processor
 from common.settings import Settings
 from common.table import Table, load_table, preview_name
@@ -52,6 +52,7 @@ class AttemptRunner:
     now: Callable[[], datetime]
     provider_url: Callable[[str], str]
     sleep: Callable[[float], None] = time.sleep
+    google: Callable[[], GoogleCloud] = no_google
 
     def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
         """Do the attempt and return how it ended. Raises LostLeaseError if it no longer owns its step."""
@@ -197,6 +198,7 @@ class _Attempt:
             sleep=runner.sleep,
             now=runner.now,
             waiting_on=self._step.waits_on,
+            google=runner.google,
         )
 
     def _secret(self) -> str:

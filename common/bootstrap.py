@@ -12,10 +12,9 @@ from common.cached_plans import CachedPlans
 from common.config.hosts import load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
-from common.config.providers import load_providers
+from common.config.providers import load_providers, provider_url
 from common.credentials import SealedCredentials
 from common.engine import NO_ARCHIVE, Engine
-from common.errors import ConfigError, nearest
 from common.estimate import Estimator
 from common.failure_limit import FailureLimit
 from common.invokers import Invokers, TokenCheck
@@ -23,7 +22,7 @@ from common.keys import Keys
 from common.meta.archive import WarehouseArchive
 from common.notification_settings import SettingsBook
 from common.notifications import Notifications
-from common.ports import EventBus, PlanLimits, Records, RunLogs, RunStore, Warehouse
+from common.ports import EventBus, GoogleCloud, PlanLimits, Records, RunLogs, RunStore, Warehouse
 from common.sealing import NoKey, Sealer
 from common.settings import POSTGRES_DSN, SUPABASE_DSN, Settings
 
@@ -82,7 +81,8 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
             credentials=credentials,
             logs=logs,
             now=clock,
-            provider_url=lambda provider: _provider_url(settings, provider),
+            provider_url=lambda name: _provider_url(settings, name),
+            google=cache(lambda: _google_cloud(settings)),
         ),
         now=clock,
         owner=f"process-{uuid.uuid4().hex[:12]}",
@@ -171,15 +171,17 @@ def warehouse(settings: Settings) -> Warehouse:
     return BigQueryWarehouse(settings.project_id, location=settings.location, emulator_url=settings.bigquery_url)
 
 
-def _provider_url(settings: Settings, provider: str) -> str:
-    override = settings.provider_urls.get(provider)
-    if override:
-        return override
-    providers = load_providers(settings.configs)
-    known = providers.get(provider)
-    if known is None or not known.base_url:
-        raise ConfigError(f"system/providers.yml: no base_url for provider {provider!r}.{nearest(provider, providers)}")
-    return str(known.base_url)
+def _google_cloud(settings: Settings) -> GoogleCloud:
+    from common.adapters.google.cloud import GoogleCloudAdapter
+
+    return GoogleCloudAdapter(
+        settings.project_id, lambda: _provider_url(settings, "gcp.token"), bigquery_url=settings.bigquery_url
+    )
+
+
+def _provider_url(settings: Settings, name: str) -> str:
+    override = settings.provider_urls.get(name.replace(".", "_"))
+    return override or provider_url(load_providers(settings.configs), name)
 
 
 def _utc_now() -> datetime:

@@ -23,8 +23,9 @@ ENVIRONMENT = re.compile(r"^[a-z][a-z0-9_]{0,19}$")
 class Settings:
     """One stack's settings.
 
-    ``provider_urls`` replaces base URLs of ``configs/system/providers.yml`` by provider key: how an operator points
-    a stack at a sandbox. Neither a pipeline's config nor a request can. ``store`` is where runs and messages live:
+    ``provider_urls`` replaces addresses of ``configs/system/providers.yml`` by provider key, or by key and name of the
+    url (``aws_s3``): how an operator points a stack at a sandbox. Neither a pipeline's config nor a request can.
+    ``store`` is where runs and messages live:
     ``sqlite``, or ``google`` for Firestore and Pub/Sub (the hosts are those of emulators; None is the cloud), or
     ``postgres`` for the database of ``postgres_dsn`` and Pub/Sub. With ``supabase_dsn`` plans come from that database
     instead of ``configs/system/plans.yml``. Both hold passwords, so neither is shown with the settings.

@@ -18,6 +18,8 @@ from common.config.writes import TableMode, table_modes
 from common.config.yaml_source import Source, read
 from common.errors import ConfigError
 from common.meta.costs import PRICES_FILE, load_prices
+from common.service_categories import CATEGORIES_FILE, load_categories
+from common.subscriptions.file import load_subscriptions, subscription_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,10 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
         yield "", path, partial(_check_prices, tree, path)
     if (tree.root / PRICES_FILE).exists():
         yield "", tree.root / PRICES_FILE, partial(load_prices, tree.root)
+    if (tree.root / CATEGORIES_FILE).exists():
+        yield "", tree.root / CATEGORIES_FILE, partial(load_categories, tree.root)
+    for path in subscription_files(tree.root):
+        yield "", path, partial(load_subscriptions, tree.root, path.stem)
 
 
 def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, Source]:

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,8 @@ from common.config.yaml_source import Source, read
 from common.errors import ConfigError, nearest
 
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
+_PLACE = re.compile(r"\{(?:region|account)\}")
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 PROVIDERS_FILE = Path("system") / "providers.yml"
 
@@ -31,6 +34,23 @@ def _checked_url(url: str) -> str:
     if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise ValueError("must start with https:// (http:// is for loopback addresses only).")
     return url.rstrip("/")
+
+
+def _checked_template(url: str) -> str:
+    """Like an address, with ``{region}`` or ``{account}`` for a part of the host's name."""
+    _checked_url(_PLACE.sub("x", url))
+    return url.rstrip("/")
+
+
+def filled(url: str, **places: str) -> str:
+    """Put values into an address's places; raise ConfigError for one that would lead to another host."""
+    for name, value in places.items():
+        if not _LABEL.fullmatch(value):
+            raise ConfigError(f"{name}: {value[:80]!r} must be lower-case letters, digits and '-'.")
+        url = url.replace(f"{{{name}}}", value)
+    if (left := _PLACE.search(url)) is not None:
+        raise ConfigError(f"an address of configs/system/providers.yml needs a value for {left[0]}.")
+    return url
 
 
 def is_loopback(host: str) -> bool:
@@ -50,8 +70,16 @@ class Provider(BaseModel):
     base_url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
         default=None, description="Address of its API, without a slash at the end; none for providers that send files."
     )
-    auth: Literal["none", "bearer", "api_key"] = Field(
-        default="none", description="How its credential is sent: a bearer token, an API-key header, or not at all."
+    urls: Mapping[
+        Annotated[str, StringConstraints(pattern=IDENTIFIER)], Annotated[str, AfterValidator(_checked_template)]
+    ] = Field(
+        default_factory=dict,
+        description="Addresses of its further APIs, by name; {region} and {account} stand for what differs.",
+    )
+    auth: Literal["none", "bearer", "api_key", "aws_signature", "google", "oauth_client", "oci_signature"] = Field(
+        default="none",
+        description="How its credential is sent: a bearer token, an API-key header, or not at all; or what is made of "
+        "it: a signature, or a token of Google's or of an OAuth client.",
     )
     usd_per_call: Usd = Field(default=Decimal(0), description="US dollars that one call of its API costs, in quotes.")
     credential_hint: str = Field(default="", max_length=500, description="What to paste, and where to get it.")
@@ -59,6 +87,11 @@ class Provider(BaseModel):
         default=0, strict=True, ge=0, le=92, description="Days before yesterday that it may still correct: read again."
     )
     limits: str = Field(default="", max_length=500, description="Its documented limits, for people.")
+
+    def window(self, today: date) -> tuple[date, date]:
+        """Return the first and the last day that a scheduled run reads: yesterday, and the days still corrected."""
+        last = today - timedelta(days=1)
+        return last - timedelta(days=self.restatement_days), last
 
 
 class ProviderRegistry(BaseModel):
@@ -89,6 +122,21 @@ def find_provider(providers: Mapping[str, Provider], key: str) -> Provider:
     if key not in providers:
         raise ConfigError(unknown_provider(providers, key))
     return providers[key]
+
+
+def provider_url(providers: Mapping[str, Provider], name: str) -> str:
+    """Return an address: ``openai`` is a provider's base URL, ``aws.s3`` one of its urls. Raises ConfigError."""
+    key, _, api = name.partition(".")
+    known = find_provider(providers, key)
+    if api and api not in known.urls:
+        raise ConfigError(
+            f"system/providers.yml: provider {key!r} has no url {api[:80]!r}.{nearest(api, known.urls)} "
+            f"Known: {', '.join(known.urls) or 'none'}."
+        )
+    url = known.urls[api] if api else known.base_url
+    if not url:
+        raise ConfigError(f"system/providers.yml: no base_url for provider {key!r}.")
+    return str(url)
 
 
 def unknown_provider(providers: Mapping[str, Provider], key: str) -> str:

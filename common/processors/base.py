@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from common.bad_rows import BadRow
 from common.domain.model import Run
-from common.errors import StepTimeoutError
-from common.ports import Warehouse
+from common.errors import ConfigError, StepTimeoutError
+from common.ports import GoogleCloud, Warehouse
 
 if TYPE_CHECKING:  # a function that writes nothing imports no data library
     import pyarrow
@@ -76,6 +76,11 @@ class TableParams(Params):
     )
 
 
+def no_google() -> GoogleCloud:
+    """Stand in for Google Cloud where nobody has wired it."""
+    raise ConfigError("this stack is not wired to Google Cloud: common/bootstrap.py does that.")
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """All an attempt may know and use. ``dataset`` is ``project.dataset`` of the organisation.
@@ -109,6 +114,7 @@ class StepContext:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     waiting_on: str = ""
     preview: bool = False
+    google: Callable[[], GoogleCloud] = no_google
 
     def remaining_s(self) -> float:
         """Seconds left of ``timeout_seconds``; raise StepTimeoutError when none are. Call it between units of work."""

@@ -8,10 +8,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 from urllib.parse import urlsplit
@@ -78,12 +80,40 @@ class JsonAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What a provider says in the body of an error: its own code and words, as far as there are any."""
+
+    code: str = ""
+    message: str = ""
+
+
+def json_error(body: bytes) -> Said:
+    """Read ``{"error": {"code": …, "message": …}}``."""
+    try:
+        error = json.loads(body)["error"]
+        code, message = error.get("code"), error["message"]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return Said()
+    return Said(str(code or ""), message if isinstance(message, str) else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Api:
-    """Which API is read, and what a person has to do when it refuses the credential."""
+    """Which API is read, and what a person has to do when it refuses the credential.
+
+    ``error`` reads the body of an error. ``later`` are codes of such that mean "not now", whatever status they come
+    with.
+    """
 
     key: str
     name: str
     credential_help: str
+    error: Callable[[bytes], Said] = json_error
+    later: frozenset[str] = frozenset()
+
+
+Sign = Callable[[str, str, bytes], Mapping[str, str]]
+"""Returns the headers that sign a request, of its method, its whole URL and its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +128,21 @@ class _Failure:
 class ProviderClient:
     """One connection pool to one provider, for one attempt. Use it as a context manager.
 
-    ``headers`` hold the secret; ``secret`` is given apart so that no message can ever repeat it.
+    ``headers`` hold the secret; ``secret`` is given apart so that no message can ever repeat it. ``sign`` makes more
+    headers, anew for each try. ``base`` takes the place of the provider's base URL: another of its addresses in the
+    registry.
     """
 
-    def __init__(self, context: Calls, api: Api, *, secret: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        context: Calls,
+        api: Api,
+        *,
+        secret: str,
+        headers: Mapping[str, str],
+        base: str | None = None,
+        sign: Sign | None = None,
+    ) -> None:
         import httpx2
 
         if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
@@ -109,8 +150,8 @@ class ProviderClient:
                 f"The {api.name} credential {context.credential_id!r} is empty or holds characters that no key has "
                 "(a space, a line end?). Add it again: main.py credentials add."
             )
-        self._context, self._api, self._secret = context, api, secret
-        self._base = context.provider_url(api.key).rstrip("/")
+        self._context, self._api, self._secret, self._sign = context, api, secret, sign
+        self._base = (context.provider_url(api.key) if base is None else base).rstrip("/")
         self._http = httpx2.Client(
             headers={"accept": "application/json", "accept-encoding": "identity", **headers},
             follow_redirects=False,
@@ -138,10 +179,45 @@ class ProviderClient:
         """Return the answer to a form sent to ``path``, for a request that may be repeated (a token's); as get_json."""
         return self._answer("POST", path, {"data": dict(form)})
 
+    def post_json(
+        self, path: str, value: Any, params: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
+    ) -> JsonAnswer:
+        """Return the answer to JSON sent to ``path``, for a request that may be repeated (a query's); as get_json."""
+        sent = {"content-type": "application/json", **(headers or {})}
+        content = {"content": json.dumps(value).encode(), "params": list(params), "headers": sent}
+        return self._answer("POST", path, content)
+
+    def get_bytes(self, path: str, params: Sequence[tuple[str, str]] = ()) -> bytes:
+        """Return the body of the answer to a GET, whatever it is; as get_json."""
+        return self._retried("GET", path, {"params": list(params)}, lambda found: self._read(path, found))
+
+    def download(self, path: str, target: Path, *, headers: Mapping[str, str] | None = None, limit: int) -> None:
+        """Write the answer to a GET to a file, of at most ``limit`` bytes; as get_json. Memory stays flat."""
+
+        def write(found: Any) -> bool:
+            with target.open("wb") as file:  # anew with each try
+                size = 0
+                for chunk in found.iter_raw():
+                    size += len(chunk)
+                    if size > limit:
+                        raise PermanentError(f"{self._api.name} {path}: the file is larger than {limit // 2**20} MiB.")
+                    file.write(chunk)
+                    self._context.remaining_s()
+            return True
+
+        self._retried("GET", path, {"headers": dict(headers or {})}, write)
+
     def _answer(self, method: str, path: str, content: Mapping[str, Any]) -> JsonAnswer:
+        def parsed(found: Any) -> JsonAnswer:
+            body = self._read(path, found)
+            return JsonAnswer(None if found.status_code == 204 else self._parse(path, body), _lower(found.headers))
+
+        return self._retried(method, path, content, parsed)
+
+    def _retried[T](self, method: str, path: str, content: Mapping[str, Any], take: Callable[[Any], T]) -> T:
         for tried in range(1, MAX_TRIES + 1):
-            result = self._try(method, path, content)
-            if isinstance(result, JsonAnswer):
+            result = self._try(method, path, content, take)
+            if not isinstance(result, _Failure):
                 return result
             self._wait(path, result, tried)
         raise AssertionError("the last try either returned or raised")
@@ -165,13 +241,18 @@ class ProviderClient:
         self._context.info(f"{self._api.name} {path}: {failure.reason.rstrip('.')}; next try in {wait:g} s.")
         self._context.sleep(wait)
 
-    def _try(self, method: str, path: str, content: Mapping[str, Any]) -> JsonAnswer | _Failure:
+    def _try[T](self, method: str, path: str, content: Mapping[str, Any], take: Callable[[Any], T]) -> T | _Failure:
         import httpx2
 
         left = self._context.remaining_s()
         timeout = httpx2.Timeout(min(READ_TIMEOUT_S, left), connect=min(CONNECT_TIMEOUT_S, left))
         try:
-            with self._http.stream(method, self._base + path, timeout=timeout, **content) as response:
+            request = self._http.build_request(method, self._base + path, timeout=timeout, **content)
+            if self._sign is not None:
+                request.headers.update(self._sign(method, str(request.url), request.content))
+            with closing(self._http.send(request, stream=True)) as response:
+                if response.status_code in (200, 204):
+                    return take(response)
                 body = self._read(path, response)
         except httpx2.TimeoutException:
             return _Failure("no answer in time")
@@ -183,10 +264,7 @@ class ProviderClient:
                 f"{self._api.name} {path}: the request could not be sent ({type(error).__name__}). "
                 f"Check the provider's base URL and the credential {self._context.credential_id!r}."
             ) from None
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        if response.status_code == 200:
-            return JsonAnswer(self._parse(path, body), headers)
-        return self._refused(path, response.status_code, headers, body)
+        return self._refused(path, response.status_code, _lower(response.headers), body)
 
     def _read(self, path: str, response: Any) -> bytes:
         """Read the body as it comes; the deadline counts during a slow one too."""
@@ -212,10 +290,12 @@ class ProviderClient:
             ) from None
 
     def _refused(self, path: str, status: int, headers: Mapping[str, str], body: bytes) -> _Failure:
-        said = self._message(body)
+        answer = self._api.error(body)
+        said = self._shown(answer.message)
         where = f"{self._api.name} {path}"
-        if status in _RETRIED or status >= 500:
-            kind = ErrorKind.RATE_LIMIT if status == 429 else ErrorKind.UNAVAILABLE
+        is_limit = status == 429 or answer.code in self._api.later
+        if is_limit or status in _RETRIED or status >= 500:
+            kind = ErrorKind.RATE_LIMIT if is_limit else ErrorKind.UNAVAILABLE
             return _Failure(f"answered {status}{said}", retry_after_s(headers, self._context.now()), kind)
         if status in (401, 403):
             raise PermanentError(
@@ -233,40 +313,46 @@ class ProviderClient:
             )
         raise PermanentError(f"{where}: answered {status}{said} The same request would be refused again.")
 
-    def _message(self, body: bytes) -> str:
+    def _shown(self, message: str) -> str:
         """Return ``: <the provider's own message>``, without the secret or anything that looks like a key."""
-        try:
-            found = json.loads(body)["error"]["message"]
-        except (ValueError, RecursionError, KeyError, TypeError):
+        if not message.strip():
             return "."
-        if not isinstance(found, str) or not found.strip():
-            return "."
-        text = _KEY_LIKE.sub("[key]", found.replace(self._secret, "[key]"))
+        text = _KEY_LIKE.sub("[key]", message.replace(self._secret, "[key]"))
         text = _UNPRINTABLE.sub(" ", text).strip()
         text = text[:MAX_MESSAGE_CHARS] + (" …" if len(text) > MAX_MESSAGE_CHARS else "")
         return f": {text}" if text.endswith((".", "…")) else f": {text}."
 
 
-def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds a server asks to wait: ``retry-after-ms``, else ``retry-after`` (seconds or an HTTP date).
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
 
-    Never negative, at most a day (a later date is a server's mistake); None when neither header can be read.
-    Source: RFC 9110 section 10.2.3; ``retry-after-ms`` from OpenAI's SDK (openai 3.52.0, _base_client.py).
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds a server asks to wait: ``retry-after-ms``, else the longest of all headers ``…retry-after``.
+
+    Those hold seconds or an HTTP date. Never negative, at most a day (a later date is a server's mistake); None when
+    none of them can be read. Sources: RFC 9110 section 10.2.3; ``retry-after-ms`` from OpenAI's SDK (openai 3.52.0,
+    _base_client.py); ``x-ms-ratelimit-…-retry-after``, one for each limit, from Azure's Cost Management.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
         return min(milliseconds / 1000, MAX_RETRY_AFTER_S)
-    text = headers.get("retry-after", "")
+    waits = [_wait_of(text, now) for name, text in headers.items() if name.endswith("retry-after")]
+    longest = max((wait for wait in waits if wait is not None), default=None)
+    return None if longest is None else min(longest, MAX_RETRY_AFTER_S)
+
+
+def _wait_of(text: str, now: datetime) -> float | None:
     seconds = _number(text)
-    if seconds is None:
-        try:
-            at = parsedate_to_datetime(text)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-        if at.tzinfo is None:  # "-0000" in the date: the zone is unknown, and HTTP knows only GMT
-            at = at.replace(tzinfo=UTC)
-        seconds = max((at - now).total_seconds(), 0.0)
-    return min(seconds, MAX_RETRY_AFTER_S)
+    if seconds is not None:
+        return seconds
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if at.tzinfo is None:  # "-0000" in the date: the zone is unknown, and HTTP knows only GMT
+        at = at.replace(tzinfo=UTC)
+    return max((at - now).total_seconds(), 0.0)
 
 
 def _number(text: str) -> float | None:

@@ -15,6 +15,16 @@ PROCESSORS: dict[str, str] = {
     "genai.payg_cost": "common.processors.genai_payg_cost:GenaiPaygCost",
     "generic.procedure_executor": "common.processors.procedure_executor:ProcedureExecutor",
     "ExternalFileExtractor": "common.processors.external_file:ExternalFileExtractor",
+    "AwsExportExtractor": "common.processors.aws_export:AwsExportExtractor",
+    "AwsCostExplorer": "common.processors.aws_cost_explorer:AwsCostExplorer",
+    "AzureExportExtractor": "common.processors.azure_export:AzureExportExtractor",
+    "AzureCostQuery": "common.processors.azure_query:AzureCostQuery",
+    "ExternalBqExtractor": "common.processors.external_bq:ExternalBqExtractor",
+    "ExternalBqChangedDays": "common.processors.external_bq_days:ExternalBqChangedDays",
+    "GcpApiExtractor": "common.processors.gcp_api:GcpApiExtractor",
+    "OciReportExtractor": "common.processors.oci_report:OciReportExtractor",
+    "OciUsageApi": "common.processors.oci_usage:OciUsageApi",
+    "subscription.cost": "common.processors.subscription_cost:SubscriptionCost",
 }
 
 

@@ -48,13 +48,17 @@ def write_focus_export(path: Path, *, seed: int, first_day: date, days: int, row
 
 def _rows(chance: random.Random, first_day: date, days: int, rows_per_day: int) -> Iterator[Values]:
     for number in range(days):
-        day = first_day + timedelta(days=number)
-        for _ in range(rows_per_day):
-            yield _usage(chance, day)
-        yield _covered(day)
-        yield _purchase(day)
-        yield _credit(chance, day)
-        yield _tax(chance, day)
+        yield from focus_rows(chance, first_day + timedelta(days=number), rows_per_day)
+
+
+def focus_rows(chance: random.Random, day: date, count: int) -> Iterator[Values]:
+    """Yield one day's rows, every column of each as text: ``count`` of usage, and one of each other kind."""
+    for _ in range(count):
+        yield _usage(chance, day)
+    yield _covered(day)
+    yield _purchase(day)
+    yield _credit(chance, day)
+    yield _tax(chance, day)
 
 
 def _usage(chance: random.Random, day: date) -> Values:

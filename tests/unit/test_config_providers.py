@@ -1,10 +1,11 @@
 """The provider registry."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from common.config.providers import find_provider, is_loopback, load_providers
+from common.config.providers import Provider, filled, find_provider, is_loopback, load_providers, provider_url
 from common.errors import ConfigError
 from tests.config_world import PROVIDERS, ConfigWorld
 
@@ -70,9 +71,9 @@ def test_what_is_no_plain_address_is_refused(world: ConfigWorld, url: str) -> No
 
 
 def test_an_unknown_kind_of_auth_is_refused_with_the_nearest_one(world: ConfigWorld) -> None:
-    assert refusal(world, "auth: bearer", "auth: barer") == (
-        "5: providers.openai.auth: must be one of 'none', 'bearer' or 'api_key'. Did you mean 'bearer'?"
-    )
+    said = refusal(world, "auth: bearer", "auth: barer")
+    assert said.startswith("5: providers.openai.auth: must be one of 'none', 'bearer', 'api_key'")
+    assert said.endswith("Did you mean 'bearer'?")
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_one(world: ConfigWorld) -> None:
@@ -100,3 +101,41 @@ def test_the_registry_cannot_be_changed_by_its_readers(world: ConfigWorld) -> No
 def test_loopback_is_all_of_127_and_the_ipv6_one() -> None:
     assert is_loopback("127.9.9.9") and is_loopback("::1") and is_loopback("localhost")
     assert not is_loopback("0.0.0.0") and not is_loopback("128.0.0.1") and not is_loopback("")
+
+
+def with_urls(world: ConfigWorld, urls: str) -> None:
+    world.write(
+        "system/providers.yml", PROVIDERS.replace("    display_name: AWS", f"    display_name: AWS\n    urls: {urls}")
+    )
+
+
+def test_a_provider_has_further_addresses_by_name(world: ConfigWorld) -> None:
+    with_urls(world, '{s3: "https://s3.{region}.amazonaws.com/", ce: "https://ce.us-east-1.amazonaws.com"}')
+    providers = load_providers(world.root)
+    assert provider_url(providers, "openai") == "https://api.openai.com/v1"
+    assert filled(provider_url(providers, "aws.s3"), region="eu-west-1") == "https://s3.eu-west-1.amazonaws.com"
+    with pytest.raises(ConfigError, match=r"provider 'aws' has no url 's4'\. Did you mean 's3'\? Known: s3, ce\."):
+        provider_url(providers, "aws.s4")
+    with pytest.raises(ConfigError, match="no base_url for provider 'aws'"):
+        provider_url(providers, "aws")
+    with pytest.raises(ConfigError, match=r"needs a value for \{region\}"):
+        filled(provider_url(providers, "aws.s3"))
+
+
+@pytest.mark.parametrize("region", ["evil.com/", "a.b", "x@y", "", "-a", "A", "a#", "é"])
+def test_what_is_put_into_an_address_leads_to_no_other_host(region: str) -> None:
+    with pytest.raises(ConfigError, match="must be lower-case letters, digits and '-'"):
+        filled("https://s3.{region}.amazonaws.com", region=region)
+
+
+@pytest.mark.parametrize("url", ["http://s3.{region}.x.com", "https://{host}", "https://{region}@evil.com", "{region}"])
+def test_an_address_with_places_is_as_strict_as_any(world: ConfigWorld, url: str) -> None:
+    with_urls(world, f'{{s3: "{url}"}}')
+    with pytest.raises(ConfigError, match="providers.aws.urls.s3"):
+        load_providers(world.root)
+
+
+def test_a_scheduled_run_reads_yesterday_and_the_days_that_are_still_corrected() -> None:
+    today = date(2026, 3, 2)
+    assert Provider(display_name="A").window(today) == (date(2026, 3, 1), date(2026, 3, 1))
+    assert Provider(display_name="A", restatement_days=3).window(today) == (date(2026, 2, 26), date(2026, 3, 1))

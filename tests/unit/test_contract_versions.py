@@ -9,6 +9,8 @@ VERSIONS = {
     "cloud_focus_export": (1, "7caa6f1a29891920"),
     "cost_consolidation": (1, "43dd8f6c84a2f03e"),
     "cost_data_standard_1_3": (2, "c57fd08d9de09fc1"),
+    "gcp_billing_export": (1, "c2e2ddeac888afd3"),
+    "gcp_services": (1, "f7f784c185622d8e"),
     "genai_balance": (1, "cd71f6ec1fff7afc"),
     "genai_payg_cost": (2, "a39fc8e3b3bf3f64"),
     "genai_payg_usage": (2, "addf0e0175fa9a18"),
@@ -17,6 +19,7 @@ VERSIONS = {
     "org_meta_pipeline_runs": (1, "c891ba4cfae35cbe"),
     "org_meta_step_runs": (1, "c3427e99e9a03ec9"),
     "org_meta_transitions": (1, "8d97499bb2c91347"),
+    "subscription_cost": (1, "e04e039e5ccf4b36"),
 }
 
 

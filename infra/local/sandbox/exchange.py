@@ -10,7 +10,8 @@ from typing import Any, Protocol
 class Request:
     """One request. ``query`` keeps repeated parameters in their order; header names are in lower case.
 
-    ``form`` is what a POST sends.
+    ``form`` is what a POST sends, ``body`` its bytes; ``target`` is path and query as they were sent, which signatures
+    are made of.
     """
 
     path: str
@@ -18,6 +19,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     method: str = "GET"
     form: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    target: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

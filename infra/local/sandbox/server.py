@@ -6,16 +6,21 @@ It stands in for the providers in the demo, in tests and while developing. It bi
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from infra.local.sandbox.anthropic import AnthropicSandbox
+from infra.local.sandbox.aws_ce import CostExplorerSandbox
+from infra.local.sandbox.aws_s3 import S3Sandbox
+from infra.local.sandbox.azure import BlobSandbox, LoginSandbox, QuerySandbox
 from infra.local.sandbox.deepseek import DeepSeekSandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
+from infra.local.sandbox.gcp import BillingSandbox, TokenSandbox
 from infra.local.sandbox.gemini import GeminiSandbox
+from infra.local.sandbox.oci import ReportsSandbox, UsageSandbox
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
 
 SANDBOX_ADMIN_KEY = ADMIN_KEY
@@ -26,6 +31,15 @@ PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (
     AnthropicSandbox,
     DeepSeekSandbox,
     GeminiSandbox,
+    S3Sandbox,
+    CostExplorerSandbox,
+    LoginSandbox,
+    BlobSandbox,
+    QuerySandbox,
+    ReportsSandbox,
+    UsageSandbox,
+    TokenSandbox,
+    BillingSandbox,
 )
 
 RATE_LIMIT_EVERY = 7
@@ -103,6 +117,10 @@ class SandboxServer:
         """The credential that each provider accepts, by key."""
         return {provider.key: provider.secret for provider in self._providers}
 
+    def provider(self, key: str) -> ProviderSandbox:
+        """Return one provider's module, for a test that changes what it has."""
+        return next(its for its in self._providers if its.key == key)
+
     def settle(self) -> None:
         """Report the usage that was not reported yet: what was read of its days is corrected by it."""
         for provider in self._providers:
@@ -156,13 +174,14 @@ def _handler(sandbox: SandboxServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             length = min(int(self.headers.get("content-length") or 0), MAX_FORM_BYTES)
-            self._answer(dict(parse_qsl(self.rfile.read(length).decode("ascii", "replace"))))
+            self._answer(self.rfile.read(length))
 
-        def _answer(self, form: Mapping[str, str] | None = None) -> None:
+        def _answer(self, body: bytes = b"") -> None:
             url = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
             query = parse_qsl(url.query, keep_blank_values=True)
-            answer = sandbox.respond(Request(url.path, query, headers, self.command, form or {}))
+            form = dict(parse_qsl(body.decode("ascii", "replace")))
+            answer = sandbox.respond(Request(url.path, query, headers, self.command, form, body, self.path))
             content = answer.content()
             self.send_response(answer.status)
             fixed = {"content-type": "application/json", "content-length": str(len(content))}

@@ -1,0 +1,141 @@
+"""``GoogleCloud`` with Google's own clients: tokens, and tables of other projects."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from common.adapters.bigquery.errors import translated
+from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, JOB_TIMEOUT_S, patience
+from common.adapters.bigquery.names import checked, parameters
+from common.config.providers import is_loopback
+from common.errors import PermanentError, TransientError
+from common.ports import SourceField, SourceTable
+
+if TYPE_CHECKING:
+    import pyarrow
+    from google.cloud import bigquery
+
+BIGQUERY_SCOPE = "https://www.googleapis.com/auth/bigquery"
+PAGE_ROWS = 5_000
+TOKEN_TIMEOUT_S = 30.0
+
+Identity = tuple[str, tuple[str, ...]]
+
+
+class GoogleCloudAdapter:
+    """Acts in the name of a service account's key, or of the function itself.
+
+    ``token_url`` is where keys are exchanged for tokens: the key names an address, too, but whoever uploads a key must
+    not choose where our requests go. With ``bigquery_url`` tables are read from the emulator there.
+    """
+
+    def __init__(self, project: str, token_url: Callable[[], str], bigquery_url: str | None = None) -> None:
+        self._project, self._token_url, self._bigquery_url = project, token_url, bigquery_url
+        self._lock = threading.Lock()
+        self._known: dict[Identity, Any] = {}
+
+    def token(self, key: str | None, scopes: Sequence[str]) -> str:
+        from google.auth.exceptions import GoogleAuthError, TransportError
+
+        credentials = self._credentials(key, tuple(scopes))
+        try:
+            with self._lock:
+                if not credentials.valid:
+                    credentials.refresh(self._request())
+                return str(credentials.token)
+        except TransportError as error:
+            raise TransientError(f"Google gave no token: it does not answer ({type(error).__name__}).") from None
+        except GoogleAuthError as error:
+            said = str(error.args[0])[:200] if error.args else type(error).__name__
+            raise PermanentError(f"Google gave no token: {said}. Is the service account's key still valid?") from None
+
+    def find_table(self, key: str | None, table_id: str) -> SourceTable | None:
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"look at {table_id}"):
+            try:
+                table = self._client(key).get_table(checked(table_id), retry=patience(), timeout=CALL_TIMEOUT_S)
+            except NotFound:
+                return None
+        return SourceTable(dict(_fields(table.schema, "")), _partition(table.time_partitioning))
+
+    def read(
+        self, key: str | None, sql: str, params: Mapping[str, Any], *, max_bytes: int
+    ) -> "Iterator[pyarrow.RecordBatch]":
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(
+            query_parameters=parameters(params), maximum_bytes_billed=max_bytes, use_query_cache=False
+        )
+        with translated("read the table"):
+            job = self._client(key).query(sql, config, job_retry=None, retry=patience(), timeout=CALL_TIMEOUT_S)
+            rows = job.result(retry=patience(), timeout=JOB_TIMEOUT_S, page_size=PAGE_ROWS)
+            yield from rows.to_arrow_iterable()
+
+    def _client(self, key: str | None) -> "bigquery.Client":
+        from google.cloud import bigquery
+
+        if self._bigquery_url is not None:
+            from google.auth.credentials import AnonymousCredentials
+
+            nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+            return bigquery.Client(self._project, nobody, client_options={"api_endpoint": self._bigquery_url})
+        with translated("connect to BigQuery"):
+            credentials = self._credentials(key, (BIGQUERY_SCOPE,))
+            return bigquery.Client(self._project if key is None else credentials.project_id, credentials)
+
+    def _credentials(self, key: str | None, scopes: tuple[str, ...]) -> Any:
+        """The credentials of a key; kept, so that a token is asked for once an hour only."""
+        import google.auth
+        from google.auth.exceptions import DefaultCredentialsError
+        from google.oauth2 import service_account
+
+        identity = (sha256((key or "").encode()).hexdigest(), scopes)
+        with self._lock:
+            if identity not in self._known:
+                try:
+                    if key is None:
+                        self._known[identity] = google.auth.default(scopes=scopes)[0]
+                    else:
+                        info = json.loads(key) | {"token_uri": self._token_url()}
+                        self._known[identity] = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
+                            info, scopes=scopes
+                        )
+                except DefaultCredentialsError:
+                    raise PermanentError(
+                        "There are no Google credentials here: give the function a service account, or run "
+                        "`gcloud auth application-default login`."
+                    ) from None
+                except (ValueError, TypeError, KeyError):  # its text can quote the key
+                    raise PermanentError(
+                        "The service account's key can't be read: paste its JSON file whole."
+                    ) from None
+            return self._known[identity]
+
+    def _request(self) -> Any:
+        import requests
+        from google.auth.transport.requests import Request
+
+        session = requests.Session()
+        session.trust_env = not is_loopback(urlsplit(self._token_url()).hostname or "")
+        request = Request(session)
+        return lambda **asked: request(**{**asked, "timeout": TOKEN_TIMEOUT_S})
+
+
+def _partition(its: Any) -> str:
+    if its is None:
+        return ""
+    if its.field is None:  # by arrival; the pseudo column of days is there only where partitions are days
+        return "_PARTITIONDATE" if its.type_ == "DAY" else ""
+    return str(its.field)
+
+
+def _fields(schema: Sequence[Any], prefix: str) -> Iterator[tuple[str, SourceField]]:
+    for field in schema:
+        path = prefix + field.name
+        yield path, SourceField(field.field_type, field.mode == "REPEATED")
+        if field.field_type in ("RECORD", "STRUCT"):
+            yield from _fields(field.fields, path + ".")

@@ -1,0 +1,218 @@
+"""Clouds and subscriptions, from their rows to FOCUS 1.3 on the emulator: what comes out, and that it adds up."""
+
+import ast
+import csv
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.adapters.bigquery import BigQueryWarehouse
+from common.adapters.google.cloud import GoogleCloudAdapter
+from common.config.loader import ConfigTree
+from common.paths import configs_dir
+from common.processors.base import TableParams
+from common.processors.external_bq import ExternalBqExtractor, ExternalBqParams
+from common.processors.external_bq_days import ChangedDaysParams, ExternalBqChangedDays
+from common.processors.subscription_cost import SubscriptionCost
+from infra.local.gcp_export import Row, export_rows, write_export
+from tests.conftest import PROJECT
+from tests.contract.test_focus_sql import FOCUS, Dataset, numbers
+from tests.processors.context import make_context
+
+
+@pytest.fixture
+def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Dataset]:
+    yield Dataset(warehouse, tmp_path, f"{PROJECT}.cloud{next(numbers)}")
+
+
+def total(rows: list[dict[str, Any]], column: str) -> Decimal:
+    return sum((row[column] for row in rows), Decimal(0))
+
+
+def check_focus(rows: list[dict[str, Any]]) -> None:
+    """What holds for every row of the unified table, whoever it comes from."""
+    for row in rows:
+        for column in FOCUS.columns:
+            assert column.mode == "NULLABLE" or row[column.name] is not None, column.name
+        assert row["ChargePeriodStart"] < row["ChargePeriodEnd"]
+        assert row["BillingPeriodStart"] < row["BillingPeriodEnd"]
+        priced = row["PricingQuantity"] is not None
+        assert priced == (row["SkuPriceId"] is not None) == (row["PricingUnit"] is not None)
+        if priced:
+            assert row["ListCost"] == row["ListUnitPrice"] * row["PricingQuantity"]
+            assert row["ContractedCost"] == row["ContractedUnitPrice"] * row["PricingQuantity"]
+            assert row["ListUnitPrice"] >= 0
+        assert priced or row["ChargeCategory"] not in ("Usage", "Purchase") or row["ChargeClass"] == "Correction"
+        if row["ChargeCategory"] == "Purchase":
+            assert row["ConsumedQuantity"] is None and row["ChargeFrequency"] != "Usage-Based"
+        if row["ChargeCategory"] == "Tax":
+            assert not priced and row["SkuId"] is None
+        for name in ("Region", "SubAccount"):
+            assert row[f"{name}Id"] is not None or row[f"{name}Name"] is None
+
+
+def test_subscriptions_are_billed_once_and_borne_daily(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """April: 300.00 on the 1st for 10 seats, 75.00 on the 16th for 5 more (150 x 15 / 30), 375.00 in all."""
+    text = """
+subscriptions:
+  - subscription_id: chat
+    vendor: Acme
+    service: Acme Chat
+    currency: EUR
+    billing_cycle: monthly
+    first_day: "2026-04-01"
+    terms:
+      - {first_day: "2026-04-01", plan: Team, seats: 10, price: "30"}
+      - {first_day: "2026-04-16", plan: Team, seats: 15, price: "30"}
+    tags: {team: data}
+"""
+    folder = tmp_path / "configs" / "system" / "subscriptions"
+    folder.mkdir(parents=True)
+    (folder / "acme.yml").write_text(text)
+    monkeypatch.setattr("common.processors.subscription_cost.configs_dir", lambda: tmp_path / "configs")
+    days = date(2026, 4, 1), date(2026, 4, 30)
+    context = make_context(org_slug="acme", start_date=days[0], end_date=days[1])
+    params = TableParams(destination_table="subscription_cost")
+    rows = [dict(row) for batch in SubscriptionCost().run(context, params) for row in batch.rows]
+    dataset.fill("subscription_cost", rows, days=days)
+    found = dataset.call("sp_subscription_to_focus", "subscription_cost", start_date=days[0], end_date=days[1])
+    check_focus(found)
+    assert (len(found), total(found, "BilledCost"), total(found, "EffectiveCost")) == (32, Decimal(375), Decimal(375))
+    bought = [row for row in found if row["ChargeCategory"] == "Purchase"]
+    assert [(row["BilledCost"], row["EffectiveCost"], row["PricingQuantity"]) for row in bought] == [
+        (Decimal("75.00"), 0, 1),
+        (Decimal("300.00"), 0, 10),
+    ]
+    (first,) = (r for r in found if r["ChargeCategory"] == "Usage" and r["x_pipeline_run_date"] == days[0])
+    expected = {
+        "BilledCost": 0,
+        "EffectiveCost": Decimal(10),
+        "ConsumedQuantity": 10,
+        "ConsumedUnit": "Seats",
+        "ServiceSubcategory": "Other (Business Applications)",
+        "ChargePeriodEnd": datetime(2026, 4, 2, tzinfo=UTC),
+        "Tags": {"team": "data"},
+    }
+    assert {name: first[name] for name in expected} == expected
+
+
+def gcp(warehouse: BigQueryWarehouse, **more: Any) -> Any:
+    """A context in which Google Cloud is the emulator, read by the real client."""
+    url = warehouse.connection._emulator_url
+    cloud = GoogleCloudAdapter(PROJECT, lambda: "http://127.0.0.1:1", bigquery_url=url)
+    credential = json.dumps({"type": "application_default"})
+    return make_context(org_slug="acme", google=lambda: cloud, secret=lambda: credential, **more)
+
+
+def billing(name: str, step: str) -> dict[str, Any]:
+    """A step's config of the shipped pipeline, with the table that a credential would name."""
+    route = ConfigTree(configs_dir()).load("gcp/cost/billing")
+    (config,) = (s.config for s in route.config.steps if s.step_id == step)
+    return {**config, "project": PROJECT, "dataset": name.split(".")[1], "table": "export"}
+
+
+def gcp_rows(warehouse: BigQueryWarehouse, name: str, days: tuple[date, date], **more: Any) -> list[dict[str, Any]]:
+    context = gcp(warehouse, start_date=days[0], end_date=days[1])
+    params = ExternalBqParams.model_validate(billing(name, "extract") | more)
+    return [row for batch in ExternalBqExtractor().run(context, params) for row in batch.rows.to_pylist()]  # type: ignore[union-attr]
+
+
+def to_focus(dataset: Dataset, rows: list[dict[str, Any]], days: tuple[date, date]) -> list[dict[str, Any]]:
+    dataset.fill("gcp_billing_export", rows, days=days)
+    found = dataset.call("sp_gcp_billing_to_focus", "gcp_billing_export", start_date=days[0], end_date=days[1])
+    check_focus(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def generated(warehouse: BigQueryWarehouse) -> tuple[str, list[tuple[Row, Decimal]]]:
+    made = list(export_rows(seed=7, first_day=date(2026, 10, 1), days=4, rows_per_day=60))
+    name = f"{PROJECT}.billing{next(numbers)}"
+    write_export(warehouse.connection.client, f"{name}.export", [row for row, _ in made])
+    return name, made
+
+
+OCTOBER = date(2026, 10, 1), date(2026, 10, 4)
+
+
+def test_a_google_bill_adds_up_with_its_credits_and_keeps_their_kinds(
+    dataset: Dataset, warehouse: BigQueryWarehouse, generated: tuple[str, list[tuple[Row, Decimal]]]
+) -> None:
+    name, made = generated
+    found = to_focus(dataset, gcp_rows(warehouse, name, OCTOBER), OCTOBER)
+    promotions = [c for row, _ in made for c in row["credits"] if c["type"] == "PROMOTION"]
+    assert len(found) == len(made) + len(promotions)
+    assert total(found, "BilledCost") == sum(amount for _, amount in made)
+    credits = [row for row in found if row["ChargeCategory"] == "Credit"]
+    assert total(credits, "BilledCost") == sum(Decimal(repr(c["amount"])) for c in promotions)
+    assert {row["ChargeCategory"] for row in found} == {"Usage", "Tax", "Adjustment", "Credit"}
+    corrections = [row for row in found if row["ChargeClass"] == "Correction"]
+    assert {row["BillingPeriodStart"] for row in corrections} == {datetime(2026, 11, 1, tzinfo=UTC)}
+    assert {(r["PricingUnit"], r["ServiceCategory"]) for r in found if r["SkuPriceId"] == "2DA5-55D3-E679/0"} == {
+        ("1000000 count", "Compute")
+    }
+    assert {json.dumps(r["Tags"], sort_keys=True) for r in found if r["SubAccountId"]} <= {
+        json.dumps({"cost-center": "4711", "env": "live", "team": team}) for team in ("platform", "search")
+    }, "the tag is stronger than the label of the same key"
+
+
+def test_only_rows_with_the_label_and_project_are_read(
+    warehouse: BigQueryWarehouse, generated: tuple[str, list[tuple[Row, Decimal]]]
+) -> None:
+    name, made = generated
+    rows = gcp_rows(warehouse, name, OCTOBER, labels={"team": ["search"]}, equal={"project.id": ["chat-prod"]})
+    wanted = {"key": "team", "value": "search"}
+    expected = [r for r, _ in made if wanted in r["labels"] and r.get("project", {}).get("id") == "chat-prod"]
+    assert len(rows) == len(expected) > 0
+
+
+def test_days_that_have_got_late_rows_are_told_and_so_is_a_day_without_any(
+    warehouse: BigQueryWarehouse, generated: tuple[str, list[tuple[Row, Decimal]]]
+) -> None:
+    """Rows are exported 30 hours after their hour, a twentieth four days later: of the 1st's some on the 6th."""
+    name, made = generated
+    late = sorted(
+        {r["usage_start_time"][:10] for r, _ in made if r["export_time"] >= "2026-10-05" > r["usage_start_time"]}
+    )
+    outputs: dict[str, Any] = {}
+    context = gcp(warehouse, start_date=date(2026, 10, 5), end_date=date(2026, 10, 5), put_out=outputs.__setitem__)
+    params = ChangedDaysParams.model_validate(billing(name, "days"))
+    assert list(ExternalBqChangedDays().run(context, params)) == []
+    assert outputs == {"days": late}
+    assert date(2026, 10, 1).isoformat() in late, "else the test shows nothing"
+    assert len(context.warnings) == 1 and "no rows for 2026-10-05" in context.warnings[0]
+
+
+@pytest.mark.shared
+def test_a_real_google_bill_adds_up(dataset: Dataset, warehouse: BigQueryWarehouse, shared_data: Path) -> None:
+    """25 rows; cost 0.000032, credits -0.000032 (sums.json), all of them promotions."""
+    rows = list(read_csv_export(shared_data / "gcp" / "billing_export_2020-11.csv"))
+    name = f"{PROJECT}.billing{next(numbers)}"
+    write_export(warehouse.connection.client, f"{name}.export", rows)
+    days = date(2020, 11, 8), date(2020, 11, 11)
+    found = to_focus(dataset, gcp_rows(warehouse, name, days), days)
+    by_category = {c: [r for r in found if r["ChargeCategory"] == c] for c in ("Usage", "Credit")}
+    assert (len(by_category["Usage"]), total(by_category["Usage"], "BilledCost")) == (25, Decimal("0.000032"))
+    assert (len(by_category["Credit"]), total(by_category["Credit"], "BilledCost")) == (8, Decimal("-0.000032"))
+    assert len(found) == 33
+
+
+def read_csv_export(path: Path) -> Iterator[Row]:
+    """Turn the published CSV of an export back into rows of BigQuery: dotted names are fields of records."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            row: Row = {}
+            for name, text in line.items():
+                record, _, field = name.rpartition(".")
+                if field == "partition_date" or field == "ancestry_numbers":
+                    continue
+                value: Any = ast.literal_eval(text) if text.startswith("[") else (text or None)
+                (row.setdefault(record, {}) if record else row)[field] = value
+            yield row

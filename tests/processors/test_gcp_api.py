@@ -1,0 +1,185 @@
+"""``GcpApiExtractor`` with Google's own token client, against a sandbox that verifies its assertions."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from common.adapters.google.cloud import GoogleCloudAdapter
+from common.config.loader import ConfigTree
+from common.errors import PermanentError, TransientError
+from common.paths import configs_dir
+from common.processors.gcp_api import GcpApiExtractor, GcpApiParams, check
+from infra.local.sandbox import gcp
+from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.gcp import SERVICES
+from infra.local.sandbox.server import SandboxServer
+from tests.processors.context import RecordingContext, make_context
+
+
+@contextmanager
+def sandbox(fail_with: Any = (), secret: str | None = None, **context: Any) -> Iterator[tuple[SandboxServer, Any]]:
+    with SandboxServer(0, fail_with=fail_with, rate_limit_every=0) as server:
+        cloud = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])
+        text = gcp.secret() if secret is None else secret
+        given = {"secret": lambda: text, "google": lambda: cloud} | context
+        yield server, make_context(provider_url=lambda name: server.urls[name.replace(".", "_")], **given)
+
+
+def params(**more: Any) -> GcpApiParams:
+    """The shipped pipeline's, changed."""
+    (step,) = ConfigTree(configs_dir()).load("gcp/catalog/services").config.steps
+    return GcpApiParams.model_validate({**step.config, **more})
+
+
+def extract(context: RecordingContext, its: GcpApiParams) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for batch in GcpApiExtractor().run(context, its):
+        assert not batch.bad, [str(bad) for bad in batch.bad]
+        rows += [dict(row) for row in batch.rows]
+    return rows
+
+
+def answering(*bodies: Any) -> Any:
+    left = list(bodies)
+    return lambda request: Answer(200, left.pop(0)) if "/v1/" in request.path and left else None
+
+
+def test_all_pages_are_read_with_a_token_for_the_key() -> None:
+    with sandbox() as (server, context):
+        rows = extract(context, params())
+        asked = [request.path for request in server.requests]
+    assert [(row["service_id"], row["display_name"]) for row in rows] == SERVICES
+    assert {row["x_pipeline_run_date"] for row in rows} == {context.end_date}
+    assert asked == ["/gcp-token", *["/gcp-cloudbilling/v1/services"] * 3], "one token does for all pages"
+
+
+def test_the_address_for_tokens_that_a_key_names_is_not_asked() -> None:
+    """Whoever uploads a key must not choose where our requests go: the sandbox's key names one where nobody is."""
+    assert json.loads(gcp.secret())["token_uri"] == "http://127.0.0.1:1/not-here"
+    with sandbox() as (_, context):
+        assert len(extract(context, params())) == len(SERVICES)
+
+
+def test_a_key_that_google_does_not_know_is_refused_and_not_shown() -> None:
+    other = json.dumps(json.loads(gcp.secret()) | {"client_email": "x@other.iam.gserviceaccount.com"})
+    with sandbox(secret=other) as (_, context), pytest.raises(PermanentError, match="invalid_grant") as caught:
+        extract(context, params())
+    assert "PRIVATE KEY" not in str(caught.value)
+
+
+def test_a_key_that_is_cut_off_is_refused_and_not_shown() -> None:
+    cut = json.dumps(json.loads(gcp.secret()) | {"private_key": "-----BEGIN PRIVATE KEY-----\nMIIE"})
+    with (
+        sandbox(secret=cut) as (_, context),
+        pytest.raises(PermanentError, match="paste its JSON file whole") as caught,
+    ):
+        extract(context, params())
+    assert "MIIE" not in str(caught.value)
+
+
+def test_an_unknown_parameter_is_told_in_googles_words() -> None:
+    with sandbox() as (_, context), pytest.raises(PermanentError, match='Unknown name "pagesize"'):
+        extract(context, params(parameters={"pagesize": "1"}))
+
+
+def test_a_limit_that_comes_as_a_403_is_waited_for() -> None:
+    error = {"error": {"code": 403, "message": "slow", "errors": [{"reason": "userRateLimitExceeded"}]}}
+    once = [None, Answer(403, error)]
+    with sandbox(once) as (_, context):
+        assert len(extract(context, params())) == len(SERVICES)
+    assert context.time.slept == [0.5]
+
+
+def test_values_take_the_types_of_their_columns_and_money_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google writes whole numbers as text, and money as whole units and nanos: 12 and 345,000,001 of them."""
+    item = {
+        "day": "2026-11-18T23:30:00-02:00",
+        "price": {"currencyCode": "EUR", "units": "12", "nanos": 345_000_001},
+        "labels": {"a": ["b"]},
+        "count": "7",
+        "none": None,
+    }
+    columns = {
+        "billing_account_id": "count",
+        "cost": "price",
+        "currency": "price.currencyCode",
+        "labels": "labels",
+        "usage_start_time": "day",
+        "zone": "none",
+    }
+    its = params(destination_table="gcp_billing_export", columns=columns, items="a.b", parameters={}, day_column="day")
+    days = {"start_date": date(2026, 11, 19), "end_date": date(2026, 11, 19)}
+    other = item | {"day": "2026-11-18T00:00:00Z"}
+    with sandbox(answering({"a": {"b": [item, other]}}), **days) as (_, context):
+        (row,) = extract(context, its)
+    assert (row["cost"], row["currency"], row["billing_account_id"]) == (Decimal("12.345000001"), "EUR", "7")
+    assert (json.loads(row["labels"]), row["zone"]) == ({"a": ["b"]}, None)
+    assert row["x_pipeline_run_date"] == date(2026, 11, 19)
+    assert context.infos[-1] == "1 items are of days outside the run's, and left out."
+
+
+def test_an_item_that_can_not_be_read_is_a_bad_row_with_its_place() -> None:
+    its = params(destination_table="gcp_billing_export", columns={"cost": "price"}, items="x", day_column="day")
+    items = [{"day": "soon"}, {"day": "2026-11-18", "price": "a lot"}, "no object", {"day": "2026-11-18", "price": {}}]
+    with sandbox(answering({"x": items})) as (_, context):
+        (batch,) = GcpApiExtractor().run(context, its)
+    assert [str(bad) for bad in batch.bad] == [
+        "/v1/services: item 1, column day: 'soon' is not a time such as 2026-10-01T00:00:00Z.",
+        "/v1/services: item 2, column price: 'a lot' is not a number.",
+        "/v1/services: item 3, column day: 'NULL' is not a time such as 2026-10-01T00:00:00Z.",
+        "/v1/services: item 4, column price: '{}' is not a number.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bodies", "said"),
+    [
+        ([{"services": "many"}], "services is no list"),
+        ([{"services": [], "nextPageToken": "a"}] * 3, "lead round in a circle"),
+        ([{"services": [], "nextPageToken": {"a": 1}}], "lead round in a circle"),
+    ],
+)
+def test_an_answer_of_another_shape_is_read_anew(bodies: list[Any], said: str) -> None:
+    with sandbox(answering(*bodies)) as (_, context), pytest.raises(TransientError, match=said):
+        extract(context, params())
+
+
+def test_a_list_that_google_leaves_out_is_empty() -> None:
+    with sandbox(answering({})) as (_, context):
+        assert extract(context, params()) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["https://evil.example/", "//evil.example/x", "/v1/../admin", "/v1?x=1", "/v1#x", "v1"]
+)
+def test_a_path_does_not_lead_to_another_host(path: str) -> None:
+    with pytest.raises(ValidationError, match="must be /parts/of/a/path"):
+        params(path=path)
+
+
+def test_an_api_that_the_registry_does_not_have_can_not_be_asked() -> None:
+    def url(name: str) -> str:
+        raise PermanentError(f"no url {name}")
+
+    with sandbox() as (server, _):
+        cloud = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])
+        context = make_context(provider_url=url, google=lambda: cloud, secret=gcp.secret)
+        with pytest.raises(PermanentError, match=r"no url gcp\.storage"):
+            extract(context, params(api="storage"))
+
+
+def test_the_check_reads_one_page() -> None:
+    def counted(request: Request) -> Answer | None:
+        pages.append(request.path)
+        return None
+
+    pages: list[str] = []
+    with sandbox(counted) as (_, context):
+        assert check(context, params()) == "cloudbilling/v1/services: 3 items in the first page"
+    assert len(pages) == 2
