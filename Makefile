@@ -1,9 +1,10 @@
-# `make` lists the targets. Everything is installed into .venv; nothing else on the machine is touched, but for the
-# DuckDB extensions that the BigQuery emulator keeps in ~/.duckdb.
+# `make` lists the targets. Everything is installed into .venv, the focus-validator of the tests into .venv-focus;
+# nothing else on the machine is touched, but for the DuckDB extensions that the BigQuery emulator keeps in ~/.duckdb.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
+FOCUS := .venv-focus
 
 # The first interpreter that is 3.13 or newer; .python-version makes pyenv's python3 one.
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
@@ -23,7 +24,7 @@ serve: $(VENV)/.local  ## serve the API and every function on http://127.0.0.1:8
 # Two processes, a file of tests in one of them: servers are started once a file or a process, and never shared.
 TEST_PROCESSES ?= 2
 
-test: check  ## lint, types and every test
+test: check $(FOCUS)/.installed  ## lint, types and every test
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.dev  ## runs per second, latency and CPU, beside DBOS on PostgreSQL
@@ -57,7 +58,7 @@ format: $(VENV)/.dev  ## mend what linter and formatter can
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean:  ## delete .venv and the embedded stack's state
-	rm -rf $(VENV) .pipeline-ops
+	rm -rf $(VENV) $(FOCUS) .pipeline-ops
 
 $(VENV)/bin/python:
 	@if [ -n "$(PYTHON)" ]; then \
@@ -75,4 +76,10 @@ $(VENV)/.local: $(VENV)/bin/python requirements.txt requirements-local.txt
 
 $(VENV)/.dev: $(VENV)/.local requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(FOCUS)/.installed: $(VENV)/bin/python tests/focus/requirements.txt
+	@echo "Installing the focus-validator into $(FOCUS) (about a minute, 600 MB; once) ..."
+	@$(BIN)/python -m venv --clear $(FOCUS)
+	@$(FOCUS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/focus/requirements.txt
 	@touch $@

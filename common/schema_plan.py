@@ -9,7 +9,7 @@ from typing import Literal
 
 from common.table import Column, Table
 
-Action = Literal["create", "add", "relax", "describe", "note", "refused"]
+Action = Literal["create", "replace", "add", "relax", "describe", "note", "refused"]
 
 LATE = "Required of new rows; rows from before the column was added hold NULL."
 """Ends the description of a REQUIRED column that was added to a table with rows: BigQuery keeps it NULLABLE."""

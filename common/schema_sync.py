@@ -32,6 +32,18 @@ class Tables(Protocol):
     def change(self, target: str, found: FoundTable, columns: Sequence[FoundColumn], description: str) -> bool:
         """Give the table these columns and this description; return False if it has changed since it was found."""
 
+    def find_view(self, target: str) -> str | None:
+        """Return the ``state`` that the view was made with ("" if it was not), None if nothing has that name.
+
+        Raises PermanentError if it is the name of a table.
+        """
+
+    def make_view(self, target: str, sql: str, *, description: str, state: str) -> None:
+        """Make the view, or put it in the place of the one that is there.
+
+        Raises PermanentError if what it reads is not there, or if it is the name of a table.
+        """
+
     def expire(self, target: str, at: datetime) -> None:
         """Have BigQuery delete the table, and what was made beside it, at that time."""
 

@@ -86,6 +86,11 @@ class Table(BaseModel):
         description="What a column does that rows bring and this file does not name. freeze: fail the step. evolve: be "
         "added as NULLABLE. discard_value: be left out. discard_row: send its rows to the quarantine table.",
     )
+    billed: str = Field(
+        default="",
+        description="Of a table that FOCUS rows are made from: the column whose sum is that of BilledCost. It needs a "
+        "currency. main.py conform compares the two.",
+    )
     columns: tuple[Column, ...] = Field(min_length=1, description="The columns in order, without the lineage fields.")
 
     @property

@@ -1,4 +1,4 @@
-"""Creates and extends the datasets and tables of organisations: ``main.py bootstrap-sync``.
+"""Creates and extends the datasets, tables and views of organisations: ``main.py bootstrap-sync``.
 
 ``<table>__commits`` and ``<table>__quarantine`` are left to the writer, which makes them when it needs them.
 """
@@ -6,16 +6,18 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from common.errors import PermanentError
 from common.ports import Warehouse
 from common.schema_plan import SchemaChange
-from common.schema_sync import fit
+from common.schema_sync import Tables, fit
 from common.settings import Settings
 from common.table import every_table
+from common.views import View, load_views
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One change of one organisation's dataset (``table`` is empty) or table."""
+    """One change of one organisation's dataset (``table`` is empty), table or view."""
 
     org: str
     dataset: str
@@ -24,12 +26,12 @@ class Difference:
 
 
 def sync(warehouse: Warehouse, settings: Settings, orgs: Sequence[str], *, apply: bool) -> Iterator[Difference]:
-    """Yield what each organisation's tables lack of their contracts; with ``apply``, after it was done.
+    """Yield what each organisation's tables lack of their contracts, then its views; with ``apply``, after it was done.
 
     A table of which anything is refused stays as it is; the others are done all the same.
     Raises TransientError if BigQuery does not answer: what was done stays, and a repeat goes on.
     """
-    tables, contracts = warehouse.tables, every_table(settings.configs)
+    tables, contracts, views = warehouse.tables, every_table(settings.configs), load_views(settings.configs)
     for org in orgs:
         name = settings.dataset(org)
         dataset = f"{settings.project_id}.{name}"
@@ -40,3 +42,21 @@ def sync(warehouse: Warehouse, settings: Settings, orgs: Sequence[str], *, apply
         for table in contracts:
             for change in fit(tables, f"{dataset}.{table.table}", table, apply=apply):
                 yield Difference(org, name, table.table, change)
+        for view in views:
+            for change in _fit_view(tables, dataset, view, apply=apply):
+                yield Difference(org, name, view.name, change)
+
+
+def _fit_view(tables: Tables, dataset: str, view: View, *, apply: bool) -> Iterator[SchemaChange]:
+    """Yield how a view differs from its file; with ``apply``, after it was made anew. Tables are never touched."""
+    target = f"{dataset}.{view.name}"
+    try:
+        found = tables.find_view(target)
+        if found == view.state:
+            return
+        if apply:
+            tables.make_view(target, view.sql(dataset), description=view.description, state=view.state)
+    except PermanentError as error:
+        yield SchemaChange("refused", "", str(error))
+        return
+    yield SchemaChange("create", "", "view") if found is None else SchemaChange("replace", "", "view, by its new text")

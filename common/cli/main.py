@@ -1,12 +1,25 @@
 """The command line program: the group, with every command registered on it."""
 
-from common.cli import admin, bootstrap_sync, control, genai, keys, notifications, overview, replay, runs, verify
+from common.cli import (
+    admin,
+    bootstrap_sync,
+    conform,
+    control,
+    genai,
+    keys,
+    notifications,
+    overview,
+    replay,
+    runs,
+    verify,
+)
 from common.cli.base import cli
 
 __all__ = [
     "admin",
     "bootstrap_sync",
     "cli",
+    "conform",
     "control",
     "genai",
     "keys",

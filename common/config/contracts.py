@@ -40,6 +40,7 @@ def _findings(source: Source, stem: str, *, is_meta: bool) -> Iterator[Finding]:
         yield from _name(table, stem, is_meta=is_meta)
     yield from _columns(source.data.get("columns"), is_meta=is_meta)
     yield from _currencies(source.data.get("columns"))
+    yield from _billed(source.data)
     if is_meta:
         yield from _layout(source.data)
 
@@ -88,6 +89,14 @@ def _currencies(columns: Any) -> Iterator[Finding]:
             yield ("columns", i, "currency"), f"no STRING column is named {name[:80]!r}.{nearest(name, types)}"
         elif column.get("type") != "BIGNUMERIC":
             yield ("columns", i, "currency"), "only an amount of money (BIGNUMERIC) has a currency. Remove it."
+
+
+def _billed(data: Mapping[str, Any]) -> Iterator[Finding]:
+    name, columns = data.get("billed"), data.get("columns")
+    listed = [column for column in columns if isinstance(column, dict)] if isinstance(columns, list) else []
+    amounts = [column["name"] for column in listed if column.get("currency") and isinstance(column.get("name"), str)]
+    if isinstance(name, str) and name and name not in amounts:
+        yield ("billed",), f"no column with a currency is named {name[:80]!r}.{nearest(name, amounts)}"
 
 
 def _layout(data: Mapping[str, Any]) -> Iterator[Finding]:

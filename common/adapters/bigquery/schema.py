@@ -1,5 +1,6 @@
 """Tables and datasets of BigQuery, and of the emulator: found, made, extended. Rows are the warehouse's business."""
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, patience
-from common.adapters.bigquery.names import beside
+from common.adapters.bigquery.names import beside, quoted
+from common.errors import PermanentError
 from common.schema_plan import FoundColumn, FoundTable
 from common.table import Table
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from google.cloud import bigquery
 
 CAME_BETWEEN = re.compile(r"cannot remove field|column with name \w+ already exists", re.IGNORECASE)
+
+STATE = "pipeline-ops-state"
+"""Label of a view with what it was made from: BigQuery may show its text otherwise than it was given."""
 
 TYPE_NAMES = {
     "INTEGER": "INT64",
@@ -106,6 +111,25 @@ class BigQueryTables:
             return True
         return False
 
+    def find_view(self, target: str) -> str | None:
+        from google.api_core.exceptions import NotFound
+
+        with translated(f"look at view {target}"):
+            try:
+                found = self._connection.client.get_table(target, **_times())
+            except NotFound:
+                return None
+        if found.table_type != "VIEW":
+            raise PermanentError(f"{target} is a {found.table_type.lower()}, no view. Rename it, or drop it.")
+        return str(found.labels.get(STATE, ""))
+
+    def make_view(self, target: str, sql: str, *, description: str, state: str) -> None:
+        self.find_view(target)
+        options = f"description = {_literal(description)}, labels = [('{STATE}', {_literal(state)})]"
+        with translated(f"make view {target}"):
+            ddl = f"CREATE OR REPLACE VIEW {quoted(target)} OPTIONS ({options}) AS\n{sql}"
+            self._connection.client.query(ddl, **_times()).result(**_times())
+
     def expire(self, target: str, at: datetime) -> None:
         from google.api_core.exceptions import NotFound
         from google.cloud import bigquery
@@ -123,6 +147,11 @@ class BigQueryTables:
         for table_id in (target, *beside(target)):
             with suppress(ConflictError), translated(f"drop {table_id}"):
                 self._connection.client.delete_table(table_id, not_found_ok=True, **_times())
+
+
+def _literal(text: str) -> str:
+    """Return a text as a literal of SQL."""
+    return json.dumps(text, ensure_ascii=False)  # escapes as BigQuery's strings do: quotes, backslashes, line breaks
 
 
 def _times() -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""``main.py conform``: whether an organisation's costs are valid FOCUS 1.3 and add up to their sources."""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+import click
+
+from common import bootstrap
+from common.cli import show
+from common.cli.base import cli, friendly, json_option, quiet
+from common.config.loader import ConfigTree
+from common.config.plans import YamlPlans
+from common.conformance import Checks, Finding, Report, Scope, Source, sources
+from common.errors import PipelineOpsError, nearest
+from common.settings import Settings
+
+TABLE = "cost_data_standard_1_3"
+NAME = re.compile(r"[a-z][a-z0-9_]{0,200}")
+DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@cli.command()
+@click.argument("org")
+@click.option("--table", "name", default=TABLE, show_default=True, help="Another table of FOCUS rows.")
+@click.option("--from", "first", type=DAY, help="First day that is checked. Default: the first there is.")
+@click.option("--to", "last", type=DAY, help="Last day, inclusive. Default: the last there is.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the statements as BigQuery takes them, and run nothing.")
+@json_option
+@click.pass_obj
+@friendly
+def conform(
+    settings: Settings,
+    org: str,
+    name: str,
+    first: datetime | None,
+    last: datetime | None,
+    as_sql: bool,
+    as_json: bool,
+) -> None:
+    """Check an organisation's rows by the SQL of configs/sql/checks. Exit code 1 unless all of them conform.
+
+    \b
+    Examples:
+      main.py conform acme_corp
+      main.py conform acme_corp --from 2026-11-01 --to 2026-11-30 --json
+      main.py conform acme_corp --sql | less
+    """
+    YamlPlans(settings.configs).limits(org)
+    if not NAME.fullmatch(name):
+        raise PipelineOpsError(f"--table: {name[:80]!r} is not the name of a table.{nearest(name, [TABLE])}")
+    days = {"first": first and first.date(), "last": last and last.date()}
+    scope = Scope(org, **{day: value for day, value in days.items() if value is not None})
+    checks, origins = Checks(settings.configs), sources(ConfigTree(settings.configs), TABLE)
+    table_id = f"{settings.project_id}.{settings.dataset(org)}.{name}"
+    if as_sql:
+        for family in checks.catalog:
+            for sql, _ in checks.statements(family, table_id, origins):
+                click.echo(f"{sql.strip()};\n")
+        return
+    report = _checked(settings, checks, table_id, scope, origins)
+    if as_json:
+        show.as_json(_plain(table_id, report))
+    else:
+        _show(table_id, report)
+    sys.exit(0 if report.conforms else 1)
+
+
+def _checked(settings: Settings, checks: Checks, table_id: str, scope: Scope, origins: Sequence[Source]) -> Report:
+    from infra.local.stack import reading
+
+    quiet(settings)
+    with reading(settings) as reached:
+        warehouse = bootstrap.warehouse(reached)
+        if warehouse.tables.find(table_id) is None:
+            raise PipelineOpsError(f"There is no table {table_id}. Run a pipeline, or: main.py bootstrap-sync --apply")
+        return checks.run(warehouse, table_id, scope, origins)
+
+
+def _plain(table_id: str, report: Report) -> dict[str, object]:
+    findings = [{**asdict(f), "check": f.check.model_dump(), "is_wrong": f.is_wrong} for f in report.findings]
+    return {
+        "ok": report.conforms,
+        "table": table_id,
+        "rows": report.rows,
+        "findings": findings,
+        "not_run": dict(report.not_run),
+    }
+
+
+def _show(table_id: str, report: Report) -> None:
+    failed = [finding for finding in report.findings if finding.failed]
+    if failed:
+        show.table("", ("check", "", "failed", "what it means", "rules of FOCUS"), _rows(failed), ("failed",))
+    for finding in failed:
+        for example in finding.examples:
+            click.echo(f"{finding.name}: {example}")
+    for family, why in report.not_run.items():
+        click.echo(f"not run: {family}. {why}")
+    wrong = sum(finding.is_wrong for finding in failed)
+    told = f"{wrong or 'none'} wrong, {len(failed) - wrong} warnings"
+    click.echo(f"{table_id}: {report.rows} rows, {len(report.findings)} checks: {told}.")
+    if not report.rows and not report.not_run:
+        click.echo("Without rows there is nothing to say. Run a pipeline, or choose other days.")
+
+
+def _rows(failed: list[Finding]) -> Iterator[tuple[object, ...]]:
+    for f in failed:
+        yield f.name, "ERROR" if f.is_wrong else "WARNING", f.failed, f.check.means, "\n".join(f.check.focus)
