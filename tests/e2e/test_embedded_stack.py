@@ -50,7 +50,8 @@ class Served:
             stderr=(state.parent / "serve.log").open("a"),
         )
         where = until(self._where)
-        self.http = httpx2.Client(base_url=where["url"], trust_env=False)
+        operator = {"Authorization": f"Bearer {where['operator_token']}"}
+        self.http = httpx2.Client(base_url=where["url"], headers=operator, trust_env=False)
         self.bigquery_url: str = where["bigquery_url"]
 
     def _where(self) -> dict[str, Any] | None:
@@ -200,7 +201,11 @@ def test_one_function_is_served_alone_as_on_google_cloud(tmp_path: Path) -> None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("functions-framework")), "--target", "api", "--port", str(port)]
-    environ = {**os.environ, "PIPELINE_OPS_STATE_DIR": str(tmp_path)}
+    environ = {
+        **os.environ,
+        "PIPELINE_OPS_STATE_DIR": str(tmp_path),
+        "PIPELINE_OPS_OPERATOR_TOKEN": (token := "operator-of-the-one-function-that-is-served"),
+    }
     with subprocess.Popen(
         [*command, "--host", "127.0.0.1"], cwd=PROJECT_ROOT, env=environ, stderr=subprocess.DEVNULL
     ) as api:
@@ -213,7 +218,10 @@ def test_one_function_is_served_alone_as_on_google_cloud(tmp_path: Path) -> None
 
         try:
             assert until(answer).json() == {"status": "ok"}
-            made = httpx2.post(f"http://127.0.0.1:{port}/pipelines/run/{ORG}/{ROUTE}", trust_env=False)
+            operator = {"Authorization": f"Bearer {token}"}
+            url = f"http://127.0.0.1:{port}/pipelines/run/{ORG}/{ROUTE}"
+            assert httpx2.post(url, trust_env=False).status_code == 401
+            made = httpx2.post(url, headers=operator, trust_env=False)
             assert made.status_code == 202 and made.json()["status"] == "pending"
         finally:
             api.terminate()
