@@ -94,8 +94,10 @@ def test_a_body_too_large_is_413(harness: Harness) -> None:
 
 def test_a_chunked_body_too_large_is_413(harness: Harness) -> None:
     more = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
-    answer = harness.http("POST", RUN, input_stream=BytesIO(b" " * 10_000_000), headers=JSON, environ_overrides=more)
+    body = BytesIO(b" " * 10_000_000)
+    answer = harness.http("POST", RUN, input_stream=body, headers=JSON, environ_overrides=more)
     refused(answer, 413, "64 KiB")
+    assert body.read() == b"", "a client that is still sending hears no answer"
 
 
 @pytest.mark.parametrize("length", ["100", "-1", "x", "1e3", "99999999999999999999"])

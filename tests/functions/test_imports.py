@@ -16,7 +16,7 @@ CLIENTS = (
     "google.api_core",
     "grpc",
 )
-HEAVY = (*CLIENTS, "pyarrow", "numpy", "genai_prices", "httpx2", "fsspec", "duckdb", "rich", "psycopg")
+HEAVY = (*CLIENTS, "flask_openapi", "pyarrow", "numpy", "genai_prices", "httpx2", "fsspec", "duckdb", "rich", "psycopg")
 MODULES = ("advance", "api", "run_finished", "run_step", "start_run", "sweep")
 
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from tests.sim.sabotage import Sabotage
 from tests.sim.sabotages import RUNS
+from tests.sim.sabotages_api import API
 from tests.sim.sabotages_locks import LOCKS
 from tests.sim.sabotages_postgres import POSTGRES
 from tests.sim.sabotages_quota import QUOTA
 
-GROUPS = {"runs": RUNS, "quota": QUOTA, "locks": LOCKS, "postgres": POSTGRES}
+GROUPS = {"runs": RUNS, "quota": QUOTA, "locks": LOCKS, "postgres": POSTGRES, "api": API}
 SABOTAGES = tuple(sabotage for group in GROUPS.values() for sabotage in group)
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "e2e", "bench", "docs")
