@@ -197,6 +197,12 @@ def test_five_dimensions_are_asked_for_and_the_last_day_is_not_lost() -> None:
     assert max(found) == date(2026, 11, 16) and min(found) >= date(2026, 11, 1) and len(found) > 10
 
 
+def test_the_bucket_after_the_last_day_is_not_taken_should_it_come() -> None:
+    beyond = bucket(USAGE, day="2025-08-02", to="2025-08-03")
+    with sandbox(page(bucket(USAGE), beyond)) as (_, context):
+        assert {row["x_pipeline_run_date"] for row in read(context)} == {DAY}
+
+
 def test_all_tokens_and_all_money_of_the_sandbox_arrive() -> None:
     """Sums are read past our code, from the sandbox's own records."""
     first, last = date(2026, 11, 1), date(2026, 11, 9)

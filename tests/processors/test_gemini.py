@@ -169,7 +169,7 @@ def test_days_that_google_no_longer_has_are_refused_and_nothing_is_replaced() ->
     [
         ([series(12)], r"points\[0\].value.int64Value is 12"),
         ([series("-1")], "int64Value is '-1'"),
-        ([series("1", ends="2026-11-19T07:00:00Z")], r"points\[0\].interval is"),
+        ([series("1", ends="2026-11-18T07:00:00Z")], r"points\[0\].interval is"),
         ([series("1", ends="2026-11-21T00:00:00Z")], r"points\[0\].interval is"),
         ([series("1") | {"points": [series("1")["points"][0]] * 2}], r"points\[1\].interval is"),
         ([{"metric": {}, "points": []}], r"timeSeries\[0\].resource is None"),
