@@ -88,6 +88,6 @@ def test_what_is_asked_has_to_be_clear(settings: Settings, args: tuple[str, ...]
 
 def test_a_run_or_an_organisation_that_there_is_not_is_said_in_a_sentence(settings: Settings) -> None:
     asked = verify(settings, "run_nowhere")
-    assert asked.exit_code == 1 and "Error: There is no run 'run_nowhere'." in asked.output
+    assert asked.exit_code == 1 and "Error: Not found (404): There is no run 'run_nowhere'." in asked.output
     asked = verify(settings, "--all", "--org", "acme_cor")
     assert asked.exit_code == 1 and "Did you mean 'acme_corp'?" in asked.output
