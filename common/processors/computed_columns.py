@@ -3,7 +3,7 @@
 Here and not in SQL, because products have to be exact, and a warehouse may keep fewer digits than they have.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from common.paths import configs_dir
 from common.processors.base import Params
+from common.processors.focus_units import focus_unit
 from common.service_categories import UNKNOWN, service_categories
 
 if TYPE_CHECKING:
@@ -66,10 +67,12 @@ def check_operands(columns: Mapping[str, Spec]) -> None:
 class Computed:
     """Adds the columns to rows."""
 
-    def __init__(self, columns: Mapping[str, Spec], categorise: Categorise | None) -> None:
+    def __init__(
+        self, columns: Mapping[str, Spec], categorise: Categorise | None = None, units: Sequence[str] = ()
+    ) -> None:
         computed = [(name, spec) for name, spec in columns.items() if not isinstance(spec, str)]
         self._specs = sorted(computed, key=lambda named: isinstance(named[1], Product))  # of quotients, too
-        self._categorise = categorise
+        self._categorise, self._units = categorise, units
         self._others: dict[str, None] = {}
 
     def __call__(self, rows: "pyarrow.RecordBatch") -> "pyarrow.Table":
@@ -83,6 +86,9 @@ class Computed:
             with localcontext(prec=76):
                 values = [calculate(a, b) for a, b in zip(left, right, strict=True)]
             table = table.append_column(name, pa.array(values, pa.decimal256(76, PLACES)))
+        for name in self._units:
+            said = [None if unit is None else focus_unit(unit) for unit in table.column(name).to_pylist()]
+            table = table.set_column(table.column_names.index(name), name, pa.array(said, pa.string()))
         return table if self._categorise is None else self._with_categories(table, self._categorise)
 
     def _with_categories(self, table: "pyarrow.Table", categorise: Categorise) -> "pyarrow.Table":

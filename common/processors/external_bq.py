@@ -69,11 +69,17 @@ class ExternalBqParams(ExternalTableParams, TableParams):
     )
     categorise: Categorise | None = Field(None, description="Fill the columns of FOCUS's service categories.")
 
+    units: tuple[str, ...] = Field((), description="Columns of this step with units, to be said in FOCUS's words.")
+
     @model_validator(mode="after")
     def _columns_fit(self) -> Self:
         if self.columns and self.columns_from:
             raise ValueError("columns and columns_from: name one of the two.")
-        check_operands(self.all_columns())
+        columns = self.all_columns()
+        check_operands(columns)
+        for name in self.units:
+            if not isinstance(columns.get(name), str):
+                raise ValueError(f"units: {name!r} is no column of this step that is read.")
         return self
 
     def all_columns(self) -> Columns:
@@ -98,7 +104,7 @@ class ExternalBqExtractor:
         source = params.source(context, credential)
         contract = load_table(configs_dir(), params.destination_table)
         select = source.rows(_columns(contract, params, source.table), context.start_date, context.end_date)
-        compute = Computed(params.all_columns(), params.categorise)
+        compute = Computed(params.all_columns(), params.categorise, params.units)
         limit = params.max_gib_billed * GIB
         for rows in context.google().read(credential.key, select.sql, select.params, max_bytes=limit):
             context.remaining_s()

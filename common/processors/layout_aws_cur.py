@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from common.paths import configs_dir
 from common.processors.cells import Cells
 from common.processors.focus_prices import price_columns, unpriced
+from common.processors.focus_units import focus_unit
 from common.service_categories import service_categories
 
 Row = dict[str, Any]
@@ -137,7 +138,7 @@ class AwsCur:
 
     def _priced(self, cells: Cells, kind: Kind, line_type: str, cost: Decimal) -> Row:
         quantity = cells.number("line_item_usage_amount")
-        unit = cells.text("pricing_unit")
+        unit = focus_unit(cells.text("pricing_unit") or "Units")
         sku = cells.text("product_sku") or cells.text("line_item_usage_type") or "unknown"
         list_price = cells.number("pricing_public_on_demand_rate")
         # Covered usage has a rate of its own, after the commitment's discount: contracted prices are before it.
@@ -153,7 +154,7 @@ class AwsCur:
         meter = cells.text("line_item_usage_type") or sku
         row = prices | {"SkuId": sku, "SkuMeter": meter, "PricingCategory": _pricing_category(kind, meter)}
         if kind.category == "Usage":
-            row |= {"ConsumedQuantity": Decimal(0) if quantity is None else quantity, "ConsumedUnit": unit or "Units"}
+            row |= {"ConsumedQuantity": Decimal(0) if quantity is None else quantity, "ConsumedUnit": unit}
         return row
 
 
@@ -199,7 +200,7 @@ def _commitment(cells: Cells, status: str) -> Row:
     name = plan or reservation
     if name is None:
         return {}
-    currency, unit = cells.text("line_item_currency_code"), cells.text("pricing_unit")
+    currency, unit = cells.text("line_item_currency_code"), focus_unit(cells.text("pricing_unit") or "Units")
     used = cells.number("savings_plan_savings_plan_effective_cost") if plan else cells.number("line_item_usage_amount")
     if status == "Bought" and plan:
         used = cells.number("savings_plan_total_commitment_to_date", COST)
@@ -210,7 +211,7 @@ def _commitment(cells: Cells, status: str) -> Row:
         "CommitmentDiscountType": "Savings Plan" if plan else "Reserved Instance",
         "CommitmentDiscountStatus": "Used" if status == "Used" else None,
         "CommitmentDiscountQuantity": Decimal(0) if used is None else used,
-        "CommitmentDiscountUnit": currency if plan else unit or "Units",
+        "CommitmentDiscountUnit": currency if plan else unit,
     }
 
 

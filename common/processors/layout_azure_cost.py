@@ -14,6 +14,7 @@ from typing import Any
 from common.paths import configs_dir
 from common.processors.cells import Cells
 from common.processors.focus_prices import price_columns, unpriced
+from common.processors.focus_units import focus_unit
 from common.service_categories import service_categories
 
 Row = dict[str, Any]
@@ -165,7 +166,7 @@ def _frequency(cells: Cells, category: str) -> str:
 
 def _priced(cells: Cells, cost: Decimal, category: str, model: str, status: str | None) -> Row:
     """Prices in the billing currency. Those in another one stand in the columns of the pricing currency."""
-    quantity, unit = cells.number("quantity", "usagequantity"), cells.text("unitofmeasure")
+    quantity, unit = cells.number("quantity", "usagequantity"), focus_unit(cells.text("unitofmeasure") or "Units")
     list_price = cells.number("paygprice")
     paid = cells.number("unitprice", "resourcerate")
     meter = cells.text("meterid", "productid", "partnumber") or "unknown"
@@ -186,7 +187,7 @@ def _priced(cells: Cells, cost: Decimal, category: str, model: str, status: str 
         "PricingCategory": {"spot": "Dynamic", "": "Standard", "ondemand": "Standard"}.get(model, "Committed"),
     }
     if category == "Usage" and status != "Unused":
-        row |= {"ConsumedQuantity": Decimal(0) if quantity is None else quantity, "ConsumedUnit": unit or "Units"}
+        row |= {"ConsumedQuantity": Decimal(0) if quantity is None else quantity, "ConsumedUnit": unit}
     return row
 
 
@@ -195,7 +196,7 @@ def _benefit(cells: Cells, benefit: str | None, status: str | None, effective: D
     if benefit is None or name is None:
         return {}
     category, kind = BENEFITS[benefit]
-    quantity, unit = cells.number("quantity"), cells.text("unitofmeasure") or "Units"
+    quantity, unit = cells.number("quantity"), focus_unit(cells.text("unitofmeasure") or "Units")
     if category == "Spend":
         quantity, unit = effective, cells.needed(cells.text(*CURRENCY), *CURRENCY)
     return {

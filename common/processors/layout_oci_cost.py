@@ -12,6 +12,7 @@ from typing import Any
 from common.paths import configs_dir
 from common.processors.cells import Cells
 from common.processors.focus_prices import price_columns
+from common.processors.focus_units import focus_unit
 from common.service_categories import service_categories
 
 Row = dict[str, Any]
@@ -52,7 +53,7 @@ class OciCost:
         tenancy, compartment = cells.text("lineItem/tenantId"), cells.text("product/compartmentId")
         sku = cells.text("cost/productSku") or "unknown"
         described = cells.text("product/Description") or sku
-        unit = cells.text("cost/skuUnitDescription") or "Units"
+        unit = focus_unit(cells.text("cost/skuUnitDescription") or "Units")
         region = cells.text("product/region")
         price = None if over else cells.number("cost/unitPrice")  # what is beyond a contract has a price of its own
         yield _resource(cells, service) | {

@@ -11,6 +11,7 @@ from typing import Any
 from common.paths import configs_dir
 from common.processors.cells import Cells
 from common.processors.focus_prices import PLACES, unpriced
+from common.processors.focus_units import focus_unit
 from common.processors.layouts import DESTINATION
 from common.processors.table_rows import OWN_COLUMNS
 from common.table import load_table
@@ -62,6 +63,8 @@ class OciFocus:
             row[column.name] = cells.value(column.type, *names)
         cost = cells.needed(row["BilledCost"], "BilledCost")
         row["PricingCategory"] = PRICING.get(row["PricingCategory"] or "", row["PricingCategory"])
+        for name in ("PricingUnit", "ConsumedUnit"):
+            row[name] = row[name] and focus_unit(row[name])
         row["RegionName"] = row["RegionName"] or row["RegionId"]
         row["EffectiveCost"] = cost if row["EffectiveCost"] is None else row["EffectiveCost"]
         yield row | _prices(row, cost)

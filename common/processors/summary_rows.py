@@ -15,6 +15,7 @@ from pydantic import Field
 from common.paths import configs_dir
 from common.processors.base import Params
 from common.processors.focus_prices import price_columns, unpriced
+from common.processors.focus_units import focus_unit
 from common.service_categories import service_categories
 from common.table import DATA_DATE
 
@@ -103,6 +104,6 @@ def focus_row(cloud: Cloud, source: str, number: int, its: Summary) -> dict[str,
         known = its.quantity is not None and its.unit is not None
         row |= {
             "ConsumedQuantity": its.quantity if known else Decimal(1),
-            "ConsumedUnit": its.unit if known else "Charges",
+            "ConsumedUnit": focus_unit(its.unit) if its.unit and known else "Charges",
         }
     return row

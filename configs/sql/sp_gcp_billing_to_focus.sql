@@ -111,13 +111,13 @@ BEGIN
       quantity,
       CASE
         WHEN is_priced AND COALESCE(pricing_unit_quantity, 1) NOT IN (0, 1)
-          THEN CONCAT(CAST(CAST(pricing_unit_quantity AS INT64) AS STRING), ' ', COALESCE(pricing_unit, 'count'))
-        WHEN is_priced THEN COALESCE(pricing_unit, 'count')
+          THEN CONCAT(CAST(CAST(pricing_unit_quantity AS INT64) AS STRING), ' ', COALESCE(pricing_unit, 'Count'))
+        WHEN is_priced THEN COALESCE(pricing_unit, 'Count')
         WHEN is_usage THEN 'Charges'
       END,
       CASE WHEN is_committed THEN 'Committed' WHEN is_usage THEN 'Standard' END,
       IF(is_usage, COALESCE(usage_amount, 1), NULL),
-      CASE WHEN NOT is_usage THEN NULL WHEN usage_amount IS NULL THEN 'Charges' ELSE COALESCE(usage_unit, 'count') END,
+      CASE WHEN NOT is_usage THEN NULL WHEN usage_amount IS NULL THEN 'Charges' ELSE COALESCE(usage_unit, 'Count') END,
       currency, currency,
       billing_account_id, billing_account_id, 'Billing Account',
       project_id, IF(project_id IS NULL, NULL, COALESCE(project_name, project_id)), IF(project_id IS NULL, NULL, 'Project'),

@@ -5,6 +5,7 @@
 --   1.2 PricingCurrency: it is the billing currency unless the export says otherwise, and so are its prices and costs;
 --   1.2 account types: the export does not say, so they get the words of their own columns;
 --   1.1 ServiceSubcategory: the allowed value for "none fits" is Other (<category>);
+--   names of accounts may not be NULL where there is an id: without a name the id is the name;
 --   1.0 ChargeFrequency was not mandatory and may not be NULL: Usage-Based for usage, else One-Time, which claims least;
 --   1.0 ContractedCost is mandatory, yet real exports leave it empty: without a negotiated price the list price holds.
 CREATE OR REPLACE PROCEDURE `{dataset}.sp_lift_focus_export`(
@@ -36,7 +37,8 @@ BEGIN
     SELECT
       x_pipeline_run_date, x_org_slug, '1.3', extra,
       AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId, AllocatedResourceName, AllocatedTags,
-      AvailabilityZone, BilledCost, BillingAccountId, BillingAccountName, BillingCurrency, BillingPeriodEnd,
+      AvailabilityZone, BilledCost, BillingAccountId, COALESCE(BillingAccountName, BillingAccountId),
+      BillingCurrency, BillingPeriodEnd,
       BillingPeriodStart, CapacityReservationId, CapacityReservationStatus, ChargeCategory, ChargeClass,
       ChargeDescription, ChargePeriodEnd, ChargePeriodStart, CommitmentDiscountCategory, CommitmentDiscountId,
       CommitmentDiscountName, CommitmentDiscountQuantity, CommitmentDiscountStatus, CommitmentDiscountType,
@@ -44,7 +46,7 @@ BEGIN
       ContractedUnitPrice, EffectiveCost, InvoiceId, InvoiceIssuerName, ListCost, ListUnitPrice,
       PricingCategory, PricingQuantity, PricingUnit, RegionId, RegionName, ResourceId, ResourceName,
       ResourceType, ServiceCategory, ServiceName, SkuId, SkuMeter, SkuPriceDetails, SkuPriceId, SubAccountId,
-      SubAccountName, Tags,
+      IF(SubAccountId IS NULL, SubAccountName, COALESCE(SubAccountName, SubAccountId)), Tags,
       COALESCE(ServiceProviderName, ProviderName),
       COALESCE(ProviderName, ServiceProviderName),
       COALESCE(PublisherName, ServiceProviderName, ProviderName),

@@ -5,7 +5,7 @@ import csv
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from common.paths import configs_dir
 from common.processors.base import TableParams
 from common.processors.external_bq import ExternalBqExtractor, ExternalBqParams
 from common.processors.external_bq_days import ChangedDaysParams, ExternalBqChangedDays
+from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
 from common.processors.subscription_cost import SubscriptionCost
 from infra.local.gcp_export import Row, export_rows, write_export
 from tests.conftest import PROJECT
@@ -44,8 +45,9 @@ def check_focus(rows: list[dict[str, Any]]) -> None:
         priced = row["PricingQuantity"] is not None
         assert priced == (row["SkuPriceId"] is not None) == (row["PricingUnit"] is not None)
         if priced:
-            assert row["ListCost"] == row["ListUnitPrice"] * row["PricingQuantity"]
-            assert row["ContractedCost"] == row["ContractedUnitPrice"] * row["PricingQuantity"]
+            with localcontext(prec=76):  # rounded once, where the emulator keeps fewer places
+                assert row["ListCost"] == round(row["ListUnitPrice"] * row["PricingQuantity"], 18)
+                assert row["ContractedCost"] == round(row["ContractedUnitPrice"] * row["PricingQuantity"], 18)
             assert row["ListUnitPrice"] >= 0
         assert priced or row["ChargeCategory"] not in ("Usage", "Purchase") or row["ChargeClass"] == "Correction"
         if row["ChargeCategory"] == "Purchase":
@@ -156,7 +158,7 @@ def test_a_google_bill_adds_up_with_its_credits_and_keeps_their_kinds(
     corrections = [row for row in found if row["ChargeClass"] == "Correction"]
     assert {row["BillingPeriodStart"] for row in corrections} == {datetime(2026, 11, 1, tzinfo=UTC)}
     assert {(r["PricingUnit"], r["ServiceCategory"]) for r in found if r["SkuPriceId"] == "2DA5-55D3-E679/0"} == {
-        ("1000000 count", "Compute")
+        ("1000000 Count", "Compute")
     }
     assert {json.dumps(r["Tags"], sort_keys=True) for r in found if r["SubAccountId"]} <= {
         json.dumps({"cost-center": "4711", "env": "live", "team": team}) for team in ("platform", "search")
@@ -202,6 +204,52 @@ def test_a_real_google_bill_adds_up(dataset: Dataset, warehouse: BigQueryWarehou
     assert (len(by_category["Usage"]), total(by_category["Usage"], "BilledCost")) == (25, Decimal("0.000032"))
     assert (len(by_category["Credit"]), total(by_category["Credit"], "BilledCost")) == (8, Decimal("-0.000032"))
     assert len(found) == 33
+
+
+REAL_BILLS = (
+    # file, layout, rows that come out, and the sum of the column, as published with the files (sums.json).
+    ("aws/cur_legacy_2023_11.part_a.csv", "aws_cur", 843, "BilledCost", "1.05290839050"),
+    ("azure/EA_ActualCost_Small.csv", "azure_actual_cost", 11, "BilledCost", "8.5450077867419368"),
+    (
+        "azure/EA_AmortizedCost_Small.csv",
+        "azure_amortised_cost",
+        28,
+        "EffectiveCost",
+        "16.2969321366366446274854190000",
+    ),
+    ("azure/koku_azure_v2_camel.csv", "azure_actual_cost", 4, "BilledCost", "0.000026241200000000000000"),
+    ("azure/koku_costreport_v1.csv", "azure_actual_cost", 3, "BilledCost", "0.00011016"),
+    ("azure/opencost_header_German.csv", "azure_actual_cost", 1, "BilledCost", "0.075"),
+    ("oci/cost_report_2023_11.part_a.csv", "oci_cost", 321, "BilledCost", "1.673210844223146836"),
+)
+
+
+def lifted(dataset: Dataset, bill: Path, layout: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A whole bill from its file to FOCUS 1.3; what was read, and what came out."""
+    params = ExternalFileParams.model_validate(
+        {"destination_table": "cloud_focus_export", "layout": layout, "source": bill.name}
+    )
+    days = date_span(bill, params)
+    context = make_context(landing=bill.parent, start_date=days[0], end_date=days[1])
+    rows = [dict(row) for batch in ExternalFileExtractor().run(context, params) for row in batch.rows]
+    dataset.fill("cloud_focus_export", rows, days=days)
+    found = dataset.call("sp_lift_focus_export", "cloud_focus_export", start_date=days[0], end_date=days[1])
+    return rows, found
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "layout", "count", "column", "expected"), REAL_BILLS)
+def test_a_real_bill_adds_up_in_the_unified_table(
+    dataset: Dataset, shared_data: Path, name: str, layout: str, count: int, column: str, expected: str
+) -> None:
+    """To the last digit that the warehouse keeps: what has more places than the emulator's 18 is rounded once."""
+    rows, found = lifted(dataset, shared_data / name, layout)
+    check_focus(found)
+    kept = sum((round(row[column], 18) for row in rows), Decimal(0))
+    assert (len(rows), len(found), total(found, column)) == (count, count, kept)
+    with localcontext(prec=60):
+        assert sum((row[column] for row in rows), Decimal(0)) == Decimal(expected)
+        assert abs(kept - Decimal(expected)) <= Decimal("0.5e-18") * count
 
 
 def read_csv_export(path: Path) -> Iterator[Row]:

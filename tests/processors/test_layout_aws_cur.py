@@ -51,7 +51,7 @@ def test_usage_has_its_list_price_and_what_was_paid(tmp_path: Path) -> None:
         "ListCost": Decimal("0.208"),
         "ContractedCost": Decimal("0.2"),
         "ConsumedQuantity": Decimal("2.5"),
-        "ConsumedUnit": "Hrs",
+        "ConsumedUnit": "Hours",
         "ServiceCategory": "Compute",
         "ServiceSubcategory": "Virtual Machines",
         "PricingCategory": "Standard",
