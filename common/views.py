@@ -1,7 +1,7 @@
 """The questions that people ask, as views: ``configs/sql/views/*.sql``, read, put in order, and made to stand alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from hashlib import sha256
@@ -76,6 +76,6 @@ def alone(views: Sequence[View], name: str, dataset: str) -> str:
     return f"WITH {', '.join(parts)}\n"
 
 
-def _inlined(view: View, names: Sequence[str] | set[str], dataset: str) -> str:
+def _inlined(view: View, names: Collection[str], dataset: str) -> str:
     local = SOURCE.sub(lambda match: match[1] if match[1] in names else match[0], view.text)
     return local.replace("{dataset}", dataset)

@@ -1,6 +1,6 @@
 """The command line program: the group, with every command registered on it."""
 
-from common.cli import admin, bootstrap_sync, conform, control, replay, runs, verify
+from common.cli import admin, bootstrap_sync, conform, control, replay, report, runs, verify
 from common.cli.base import cli
 
-__all__ = ["admin", "bootstrap_sync", "cli", "conform", "control", "replay", "runs", "verify"]
+__all__ = ["admin", "bootstrap_sync", "cli", "conform", "control", "replay", "report", "runs", "verify"]
