@@ -156,7 +156,7 @@ class Checks:
             UNKNOWN_SOURCE,
             self.catalog[SUMS][UNKNOWN_SOURCE],
             sum(strangers.values()),
-            tuple(json.dumps({"pipeline": pipeline}) for pipeline in list(strangers)[:EXAMPLES]),
+            tuple(json.dumps({"pipeline": pipeline}, separators=(",", ":")) for pipeline in list(strangers)[:EXAMPLES]),
         )
         findings = (told if finding.name == UNKNOWN_SOURCE else finding for finding in (*columns, *found))
         return Report(sum(rows.values()), tuple(findings), {})

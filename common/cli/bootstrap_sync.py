@@ -22,10 +22,11 @@ from infra.bootstrap_sync import Difference, sync
 @click.pass_obj
 @friendly
 def bootstrap_sync(settings: Settings, orgs: tuple[str, ...], apply: bool, as_json: bool) -> None:
-    """Create and extend the datasets and tables of organisations (default: all that have a plan).
+    """Create and extend the datasets, tables and views of organisations (default: all that have a plan).
 
     Shows what differs from the contracts in configs/schemas; --apply does it. Columns are only added and relaxed,
-    never dropped, retyped or narrowed: what a contract asks for beyond that is refused, and the exit code is 1.
+    never dropped, retyped or narrowed: what a contract asks for beyond that is refused, and the exit code is 1. The
+    views of configs/sql/views are made by their text.
     Safe to repeat, and to run twice at once.
 
     \b

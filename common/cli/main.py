@@ -10,6 +10,7 @@ from common.cli import (
     notifications,
     overview,
     replay,
+    report,
     runs,
     verify,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "notifications",
     "overview",
     "replay",
+    "report",
     "runs",
     "verify",
 ]

@@ -173,7 +173,7 @@ def test_sums_are_compared_with_those_of_the_source_to_the_last_digit(tables: Pl
 
 def test_rows_without_a_known_source_are_told_and_do_not_fail(clean_report: Report) -> None:
     (told,) = [finding for finding in clean_report.findings if finding.name == "sums.unknown"]
-    assert (told.failed, told.examples, told.is_wrong) == (12, ('{"pipeline": "pipe"}',), False)
+    assert (told.failed, told.examples, told.is_wrong) == (12, ('{"pipeline":"pipe"}',), False)
 
 
 def test_every_pipeline_that_writes_focus_rows_says_what_its_source_bills() -> None:

@@ -1,0 +1,140 @@
+"""``main.py report``: what a month has cost, as tables, JSON or a page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common import bootstrap
+from common.cli import show
+from common.cli.base import cli, friendly, json_option, quiet
+from common.cli.conform import TABLE
+from common.config.plans import YamlPlans
+from common.errors import PipelineOpsError
+from common.report.data import Ask, Line, MonthReport, Part, collect
+from common.settings import Settings
+from common.views import alone, load_views
+
+SHOWN = 10
+
+
+@cli.command()
+@click.argument("org")
+@click.option("--month", "wanted", type=click.DateTime(["%Y-%m"]), help="E.g. 2026-10. Default: the last with data.")
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write one page with charts here."
+)
+@json_option
+@click.pass_obj
+@friendly
+def report(settings: Settings, org: str, wanted: datetime | None, page: Path | None, as_json: bool) -> None:
+    """Show what a month has cost and will have cost: by day, provider, service, model and team.
+
+    The answers are those of the views in configs/sql/views (docs/questions.md), which need not be deployed.
+
+    \b
+    Examples:
+      main.py report acme_corp
+      main.py report acme_corp --month 2026-10 --html october.html
+      main.py report acme_corp --json
+    """
+    YamlPlans(settings.configs).limits(org)
+    with _asking(settings, org) as ask:
+        found = collect(ask, org, wanted.date() if wanted else None)
+    if page is not None:
+        from common.report.page import html
+
+        page.write_text(html(found, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"), "utf-8")
+    if as_json:
+        show.as_json(asdict(found) | {"parts": [_plain(part) for part in found.parts]})
+    else:
+        _show(found)
+        if page is not None:
+            click.echo(f"wrote {page}")
+
+
+@contextmanager
+def _asking(settings: Settings, org: str) -> Iterator[Ask]:
+    """Give what asks the organisation's views."""
+    from infra.local.stack import reading
+
+    quiet(settings)
+    views = load_views(settings.configs)
+    dataset = f"{settings.project_id}.{settings.dataset(org)}"
+    with reading(settings) as reached:
+        warehouse = bootstrap.warehouse(reached)
+        if warehouse.tables.find(f"{dataset}.{TABLE}") is None:
+            raise PipelineOpsError(f"There is no table {dataset}.{TABLE}: nothing has been brought in. Run a pipeline.")
+
+        def ask(view: str, select: str, params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+            return warehouse.query(alone(views, view, dataset) + select, params)
+
+        yield ask
+
+
+def _plain(part: Part) -> dict[str, Any]:
+    """Return a part for a program: exact figures as texts, days as texts."""
+    low, high = part.forecast_range
+    days = {day.isoformat(): costs for day, costs in part.days.items()}
+    unit_costs = [asdict(one) | {"per_1k": one.per_1k} for one in part.unit_costs]
+    forecast = {"forecast": part.forecast, "low": low, "high": high, "without_team": part.without_team}
+    return asdict(part) | {"days": days, "unit_costs": unit_costs} | forecast
+
+
+def _show(found: MonthReport) -> None:
+    from common.report.page import amount, share
+
+    click.echo(f"{found.org}, {found.month:%B %Y}")
+    if not found.parts:
+        there = f" There are some of {', '.join(f'{month:%Y-%m}' for month in found.months)}." if found.months else ""
+        click.echo(f"There are no costs of this month.{there}")
+    for part in found.parts:
+        low, high = part.forecast_range
+        until = f", forecast {amount(part.forecast)} ({amount(low)} to {amount(high)})" if part.is_running else ""
+        without = f"{amount(part.without_team)} ({share(part.without_team, part.effective)})"
+        click.echo(
+            f"\n{part.currency}: {amount(part.effective)} effective, {amount(part.billed)} billed{until}; "
+            f"without a team {without}"
+        )
+        rows = [
+            (one.provider, amount(one.effective), amount(one.billed), one.days_left, amount(one.forecast))
+            for one in part.forecasts
+        ]
+        columns = ("provider", "effective", "billed", "days left", "forecast")
+        show.table("Providers", columns, rows, columns[1:])
+        for title, lines, names in (
+            ("Services", part.services, ("provider", "service")),
+            ("Models", part.models, ("provider", "model")),
+            ("Teams", part.teams, ("team",)),
+        ):
+            if lines:
+                _breakdown(f"{title} ({len(lines)})", lines[:SHOWN], names)
+        _tokens_and_anomalies(part)
+
+
+def _breakdown(title: str, lines: Sequence[Line], names: tuple[str, ...]) -> None:
+    from common.report.page import amount
+
+    rows = [(*line.names, amount(line.effective), amount(line.billed)) for line in lines]
+    show.table(title, (*names, "effective", "billed"), rows, ("effective", "billed"))
+
+
+def _tokens_and_anomalies(part: Part) -> None:
+    from common.report.page import amount
+
+    if part.unit_costs:
+        tokens = [
+            (one.provider, one.model, one.token_type, f"{one.tokens:,.0f}", amount(one.per_1k))
+            for one in part.unit_costs[:SHOWN]
+        ]
+        columns = ("provider", "model", "token type", "tokens", "cost of 1,000")
+        show.table(f"1,000 tokens ({len(part.unit_costs)})", columns, tokens, columns[3:])
+    if part.anomalies:
+        days = [(a.day, a.provider, a.service, amount(a.cost), amount(a.expected)) for a in part.anomalies]
+        show.table(
+            "Out of the ordinary", ("day", "provider", "service", "cost", "expected"), days, ("cost", "expected")
+        )
