@@ -209,7 +209,7 @@ def test_neither_the_store_nor_what_is_shown_holds_addresses_or_secrets(harness:
     run(harness, "bad")
     shown = settings_view(harness.engine.notifications.settings.load(ORG))
     assert shown["channels"] == [{"name": "app", "type": "webhook", "url": "http://127.0.0.1/…", "signed": True}]
-    rows = harness.engine.audit.list(ORG).rows
+    rows = [row for row in harness.engine.audit.list(ORG).rows if row.action != "run.start"]
     assert [row.action for row in rows] == ["notifications.set"] and rows[0].who == "cli:ana"
     assert "canary" not in repr((shown, rows, harness.engine.notifications.settings.load(ORG)))
     for path in (harness.folder / "state").iterdir():
