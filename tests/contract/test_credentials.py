@@ -5,7 +5,7 @@ import stat
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -56,6 +56,19 @@ def test_two_secrets_have_keys_of_their_own(credentials: SealedCredentials, reco
     one, two = (record.body["secret"] for record in records.list("credentials", "acme"))
     for part in ("key", "nonce", "sealed"):
         assert one[part] != two[part]
+
+
+def test_no_data_key_is_used_twice(tmp_path: Path) -> None:
+    class Recording(KeyFile):
+        keys: ClassVar[list[bytes]] = []
+
+        def wrap(self, key: bytes, bound_to: bytes) -> bytes:
+            self.keys.append(key)
+            return super().wrap(key, bound_to)
+
+    for _ in range(5):
+        Sealer(Recording(tmp_path / "key")).seal(CANARY, "credentials", "acme", "x")
+    assert len(set(Recording.keys)) == 5 and {len(key) for key in Recording.keys} == {32}
 
 
 @pytest.mark.parametrize("place", [("credentials", "globex", "cred_openai"), ("credentials", "acme", "cred_other")])

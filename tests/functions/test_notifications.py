@@ -183,6 +183,11 @@ def test_a_night_of_failures_is_five_notices_and_one_count(harness: Harness, tol
     assert body["left_out"]["count"] == 4 and body["run"]["run_id"] == runs[-1]
     later(harness, 200)
     assert len(told.received) == 6
+    for _ in range(8):
+        run(harness, "bad")
+    assert events(told)[6:] == ["run.failed"] * 5, "the next night is counted by itself"
+    later(harness, 62)
+    assert json.loads(told.received[-1].body)["left_out"]["count"] == 3 and len(told.received) == 12
 
 
 def test_completed_runs_are_all_told(harness: Harness, told: Receiver) -> None:

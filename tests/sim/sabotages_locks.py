@@ -155,7 +155,7 @@ LOCKS = (
         SEALING,
         "_place(kind, org_slug, name), os.urandom(KEY_BYTES), os",
         '_place(kind, org_slug, name), b"k" * KEY_BYTES, os',
-        ("tests/contract/test_key_encryption.py", "tests/contract/test_credentials.py", "-k", "sqlite or sealer"),
+        OF_SECRETS,
     ),
     Sabotage("a key file that others can read is used", KEY_FILE, "if mode & 0o077:", "if False:", OF_SECRETS),
     Sabotage("a lost key file is replaced", KEY_FILE, "self._key(make=False)", "self._key(make=True)", OF_SECRETS),
@@ -322,7 +322,7 @@ LOCKS = (
         OF_NOTICES,
     ),
     Sabotage(
-        "the count of failures is never told",
+        "a count of failures that was told is told again",
         TOLD,
         "        if admitted.since is not None:\n            self.limit.told",
         "        if False:\n            self.limit.told",
