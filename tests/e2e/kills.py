@@ -150,8 +150,8 @@ class Served:
 
     def wait_until_up(self) -> None:
         where = until(self._where, "the stack is not up")
-        operator = {"Authorization": f"Bearer {where['operator_token']}"}
-        self.http = httpx2.Client(base_url=where["url"], headers=operator, trust_env=False, timeout=30)
+        key = {"Authorization": f"Bearer {where['operator_token']}"}
+        self.http = httpx2.Client(base_url=where["url"], trust_env=False, timeout=30, headers=key)
         self.bigquery_url = where["bigquery_url"]
 
     def _where(self) -> dict[str, Any] | None:

@@ -50,8 +50,8 @@ class Served:
             stderr=(state.parent / "serve.log").open("a"),
         )
         where = until(self._where)
-        operator = {"Authorization": f"Bearer {where['operator_token']}"}
-        self.http = httpx2.Client(base_url=where["url"], headers=operator, trust_env=False)
+        key = {"Authorization": f"Bearer {where['operator_token']}"}
+        self.http = httpx2.Client(base_url=where["url"], trust_env=False, headers=key)
         self.bigquery_url: str = where["bigquery_url"]
 
     def _where(self) -> dict[str, Any] | None:
@@ -201,11 +201,8 @@ def test_one_function_is_served_alone_as_on_google_cloud(tmp_path: Path) -> None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("functions-framework")), "--target", "api", "--port", str(port)]
-    environ = {
-        **os.environ,
-        "PIPELINE_OPS_STATE_DIR": str(tmp_path),
-        "PIPELINE_OPS_OPERATOR_TOKEN": (token := "operator-of-the-one-function-that-is-served"),
-    }
+    token = "x" * 32
+    environ = {**os.environ, "PIPELINE_OPS_STATE_DIR": str(tmp_path), "PIPELINE_OPS_OPERATOR_TOKEN": token}
     with subprocess.Popen(
         [*command, "--host", "127.0.0.1"], cwd=PROJECT_ROOT, env=environ, stderr=subprocess.DEVNULL
     ) as api:
@@ -218,11 +215,13 @@ def test_one_function_is_served_alone_as_on_google_cloud(tmp_path: Path) -> None
 
         try:
             assert until(answer).json() == {"status": "ok"}
-            operator = {"Authorization": f"Bearer {token}"}
-            url = f"http://127.0.0.1:{port}/pipelines/run/{ORG}/{ROUTE}"
-            assert httpx2.post(url, trust_env=False).status_code == 401
-            made = httpx2.post(url, headers=operator, trust_env=False)
+            start, key = f"http://127.0.0.1:{port}/pipelines/run/{ORG}/{ROUTE}", {"Authorization": f"Bearer {token}"}
+            assert httpx2.post(start, trust_env=False).status_code == 401
+            made = httpx2.post(start, trust_env=False, headers=key)
             assert made.status_code == 202 and made.json()["status"] == "pending"
+            log = f"http://127.0.0.1:{port}{made.json()['links']['logs']}/download"
+            told = httpx2.get(log, trust_env=False, headers={**key, "Accept-Encoding": "gzip"})
+            assert told.headers["Content-Encoding"] == "gzip" and "run pending" in told.text
         finally:
             api.terminate()
 

@@ -50,8 +50,8 @@ class Running:
 
     def __init__(self, stack: EmulatorStack) -> None:
         self.stack = stack
-        operator = {"Authorization": f"Bearer {stack.token}"}
-        self.http = httpx2.Client(base_url=stack.url, headers=operator, trust_env=False, timeout=30)
+        key = {"Authorization": f"Bearer {stack.token}"}
+        self.http = httpx2.Client(base_url=stack.url, trust_env=False, timeout=30, headers=key)
 
     def post(self, path: str, body: Any) -> dict[str, Any]:
         answer = self.http.post(path, json=body)

@@ -47,7 +47,7 @@ API = (
         ACCESS,
         "        engine().plans.limits(org)  # an",
         "        pass  # an",
-        OF_ACCESS,
+        (*OF_ACCESS, "-k", "operators_key"),
     ),
     Sabotage("of two values of a parameter one counts", ACCESS, "    if twice:\n", "    if False:\n", OF_ERRORS),
     Sabotage(
