@@ -27,6 +27,7 @@ ORG = "acme_corp"
 DAYS = 3
 SEED = 20261121
 TABLE = "cost_data_standard_1_3"
+GENAI = ("openai", "anthropic", "gemini", "deepseek")
 
 CHARGE = ("BilledCost", "BillingCurrency", "ServiceProviderName", "ServiceName", "ChargeDescription")
 LINEAGE_FIELDS = tuple(name for name, _ in LINEAGE)
@@ -43,9 +44,9 @@ def run_demo(settings: Settings) -> int:
         began = time.monotonic()
         with EmbeddedStack(settings) as stack:
             click.echo(f"  up in {time.monotonic() - began:.1f} s on {stack.url}; provider sandboxes on {sandbox.url}")
-            for key, secret in sandbox.secrets.items():
+            for key in GENAI:
                 info = CredentialInfo(ORG, _credential(key), key, datetime.now(UTC))
-                stack.engine.credentials.add(info, secret)
+                stack.engine.credentials.add(info, sandbox.secrets[key])
             source, billed = _bill(settings, first)
             client = ApiClient(stack.url, stack.token)
             _finish_earlier(client)

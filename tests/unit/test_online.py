@@ -17,6 +17,9 @@ from infra.local.sandbox.server import SandboxServer
 SECRET = "sk-canary-55de"
 
 
+GENAI = ("anthropic", "deepseek", "gemini", "openai")
+
+
 @pytest.fixture
 def sandbox() -> Iterator[SandboxServer]:
     with SandboxServer(1, rate_limit_every=0) as server:
@@ -34,8 +37,8 @@ def validate(state: Path, sandbox: SandboxServer, *options: str) -> Result:
 
 
 def test_good_credentials_of_every_provider_are_told_whose_they_are(tmp_path: Path, sandbox: SandboxServer) -> None:
-    for provider, secret in sandbox.secrets.items():
-        add(tmp_path, provider, secret)
+    for provider in GENAI:
+        add(tmp_path, provider, sandbox.secrets[provider])
     result = validate(tmp_path, sandbox, "--online")
     assert result.exit_code == 0, result.output
     for text in ("cred_openai (openai): organisation org-sandbox", "account in USD", "4 credentials, 0 wrong"):
