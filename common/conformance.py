@@ -87,12 +87,16 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The table that a pipeline makes its FOCUS rows from, and the columns that have to add up to BilledCost."""
+    """The table that a pipeline makes its FOCUS rows from, and the columns that have to add up to BilledCost.
+
+    With ``usage_only`` rows of other categories come from further tables: they are proved by sp_consolidate, not here.
+    """
 
     pipeline_id: str
     table: str
     billed: str
     currency: str
+    usage_only: bool = False
 
 
 def sources(tree: ConfigTree, destination: str) -> list[Source]:
@@ -110,7 +114,8 @@ def sources(tree: ConfigTree, destination: str) -> list[Source]:
             contract = load_table(tree.root, name)
             currencies = {column.name: column.currency for column in contract.columns}
             if contract.billed:
-                found.append(Source(config.pipeline_id, name, contract.billed, currencies[contract.billed]))
+                further = bool(step.config.get("further_tables"))
+                found.append(Source(config.pipeline_id, name, contract.billed, currencies[contract.billed], further))
     return found
 
 
@@ -135,7 +140,8 @@ class Checks:
             return
         for origin in origins:
             filled = sql.replace("{source}", f"{dataset}.{origin.table}").replace("{cost}", origin.billed)
-            yield filled.replace("{currency}", origin.currency), origin
+            charges = "ChargeCategory = 'Usage'" if origin.usage_only else "TRUE"
+            yield filled.replace("{currency}", origin.currency).replace("{charges}", charges), origin
 
     def run(self, warehouse: Warehouse, table_id: str, scope: Scope, origins: Sequence[Source] = ()) -> Report:
         """Check the rows of the scope.

@@ -183,7 +183,8 @@ def test_every_pipeline_that_writes_focus_rows_says_what_its_source_bills() -> N
         for config in (tree.load(route).config for route in tree.routes())
         if any(step.config.get("destination_table") == FOCUS.table for step in config.steps)
     }
-    assert {source.pipeline_id for source in sources(tree, FOCUS.table)} == writers
+    # Google's export has its credits in an array beside the cost: no column of it is what is billed.
+    assert {source.pipeline_id for source in sources(tree, FOCUS.table)} == writers - {"cloud_gcp_cost_billing"}
 
 
 def sql_of(family: str) -> str:

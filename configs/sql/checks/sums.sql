@@ -2,7 +2,8 @@
 -- currency.
 --
 -- {table} and {source} are full ids, {cost} and {currency} columns of the source: those that its contract calls
--- `billed`. Parameters: @org STRING, @pipeline STRING, @first DATE, @last DATE. The answer is that of values.sql, but
+-- `billed`. {charges} are the rows that come from it: all (TRUE), or those of usage where further tables make the rest,
+-- which sp_consolidate proves. Parameters: @org STRING, @pipeline STRING, @first DATE, @last DATE. The answer is that of values.sql, but
 -- what counts is sums. Usage without a price has no cost in the source, and no row here.
 WITH both_sides AS (
   SELECT
@@ -16,6 +17,7 @@ WITH both_sides AS (
   SELECT x_credential_id, x_pipeline_run_date, BillingCurrency, BIGNUMERIC '0', BilledCost
   FROM `{table}`
   WHERE x_org_slug = @org AND x_pipeline_id = @pipeline AND x_pipeline_run_date BETWEEN @first AND @last
+    AND {charges}
 ),
 
 compared AS (
