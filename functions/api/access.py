@@ -107,6 +107,13 @@ def caller() -> Caller:
     return found
 
 
+def keep_to_the_caller(response: Response) -> Response:
+    """Have nobody on the way keep the answer, and nobody guess what it is. Called after every request."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
 def note(response: Response) -> Response:
     """Keep an audit row of what a caller has changed, or was refused for its scope. Called after every request."""
     access = OPERATIONS.get(operation(request.endpoint or ""))

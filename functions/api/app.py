@@ -65,5 +65,6 @@ def make_app() -> Api:
     app.register_blueprint(versioned)
     app.before_request(access.guard)
     app.after_request(access.note)
+    app.after_request(access.keep_to_the_caller)
     app.register_error_handler(Exception, errors.answer_error)
     return app

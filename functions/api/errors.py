@@ -56,7 +56,6 @@ def answer_error(error: Exception) -> Response:
         elif problems.kind_of(error) is problems.INTERNAL:
             logger.exception("The API failed")
     answer = Response(json.dumps(body), body["status"], mimetype=MEDIA_TYPE)
-    answer.headers["Cache-Control"] = "no-store"
     if isinstance(error, MethodNotAllowed):
         answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
     if isinstance(error, UnauthorizedError):

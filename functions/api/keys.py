@@ -109,9 +109,7 @@ def revoke(path: KeyPath, query: NoQuery) -> Response:
 
 
 def _new(made: NewKey) -> Response:
-    answer = NewKeyView(**_fields(made.info), key=made.token).answer(201)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+    return NewKeyView(**_fields(made.info), key=made.token).answer(201)
 
 
 def _fields(key: KeyInfo) -> dict[str, Any]:

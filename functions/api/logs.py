@@ -31,7 +31,9 @@ MAX_STEP_LINES = 1_000
 FOLLOW_S = 300.0
 """A follower is sent away after so long. Browsers come back by themselves, and go on where they were."""
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S, LONGEST_REST_S = 1.0, 5.0
+"""A look costs reads of the store: where nothing happens, the rests between two get longer."""
+
 HEARTBEAT_S = 10.0
 FOLLOWERS = Slots("followers of logs", 8)
 DOWNLOADS = Slots("downloads of logs", 8)
@@ -179,7 +181,6 @@ def _followed(run_id: str, query: LinesQuery, last: str | None) -> Response:
     slot = FOLLOWERS.take()
     answer = Response(_events(following), mimetype="text/event-stream")
     answer.call_on_close(slot.give_back)
-    answer.headers["Cache-Control"] = "no-store"
     answer.headers["X-Accel-Buffering"] = "no"  # proxies are not to collect events
     return answer
 
@@ -187,10 +188,12 @@ def _followed(run_id: str, query: LinesQuery, last: str | None) -> Response:
 def _events(following: Following) -> Iterator[bytes]:
     """Yield events until the run has ended or the time is over; a comment now and then finds clients that are gone."""
     spoke = time.monotonic()
-    until = spoke + FOLLOW_S
+    until, rest = spoke + FOLLOW_S, LOOK_EVERY_S
     yield b"retry: 1000\n\n"
     while True:
+        rest = min(rest * 2, LONGEST_REST_S)
         for place, line in following.news():
+            rest = LOOK_EVERY_S
             yield f"id: {place}\nevent: line\ndata: {line_view(line).model_dump_json()}\n\n".encode()
             if (spoke := time.monotonic()) >= until:
                 return
@@ -202,4 +205,4 @@ def _events(following: Following) -> Iterator[bytes]:
         if time.monotonic() - spoke >= HEARTBEAT_S:
             spoke = time.monotonic()
             yield b": still here\n\n"
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(rest)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from common.errors import TransientError
+from common.paths import PROJECT_ROOT
 from functions.api import application
 from functions.api.access import OPERATIONS, operation
 from tests.harness import Harness, step
@@ -84,6 +85,20 @@ def test_every_endpoint_of_the_requirements_is_there(document: dict[str, Any]) -
         assert "get" in document["paths"][f"/pipelines/{path}"]
     for path in ("transitions", "download"):
         assert "get" in document["paths"][f"/pipelines/logs/{{org}}/{{run_id}}/{path}"]
+
+
+def test_every_path_stands_in_the_docs(document: dict[str, Any]) -> None:
+    told = (PROJECT_ROOT / "docs" / "api.md").read_text()
+    for path in document["paths"]:
+        subject = re.match(r"/pipelines(/\w+/\{org\})|(/\w+)$", path)
+        assert subject is not None and (subject[1] or subject[2]) in told, path
+
+
+def test_no_answer_may_be_kept_on_the_way_but_the_pages_files(harness: Harness) -> None:
+    for path in ("/health", "/pipelines/history/acme_corp", "/pipelines/nothing", "/openapi.json"):
+        answer = harness.http("GET", path)
+        assert answer.headers["Cache-Control"] == "no-store" and answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "max-age" in harness.http("GET", "/docs/swagger-ui.css", key=None).headers["Cache-Control"]
 
 
 def test_the_page_loads_nothing_from_elsewhere(harness: Harness) -> None:
