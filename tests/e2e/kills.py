@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -290,27 +289,20 @@ class Campaign:
 
     def run(self) -> None:
         began = time.monotonic()
-        self._turns: Counter[str] = Counter()
         self._next = {org: itertools.cycle([asked for asked in self.asked if asked.org == org]) for org in self.at_work}
         for kind in self._plan():
             self._kill_one(kind)
         with Served(self.place, self.emulator.url()) as last:
             last.wait_until_up()
-            self._ask_for_the_rest(last)
+            self._ask_for_all(last)
             wait_for_all(last, self.at_work)
             last.end()
         self.seconds = time.monotonic() - began
 
-    def _ask_for_the_rest(self, stack: Served) -> None:
-        """Ask for what no turn came to: on a slow machine the kills are over before every day was asked for."""
-        for org in self.at_work:
-            for _ in range(sum(asked.org == org for asked in self.asked) - self._turns[org]):
-                self.promised.append((org, stack.post(self._turn(org))))
-
-    def _turn(self, org: str) -> Asked:
-        """Return what is asked for next, round and round."""
-        self._turns[org] += 1
-        return next(self._next[org])
+    def _ask_for_all(self, stack: Served) -> None:
+        """Ask for everything once more: a kill may have cut a request off, or come before some day's turn."""
+        for asked in self.asked:
+            self.promised.append((asked.org, stack.post(asked)))
 
     def _plan(self) -> Iterator[Kill]:
         """Yield what each kill ends. Emulators are dear: one in twenty kills, and at least one, ends a child's."""
@@ -344,12 +336,12 @@ class Campaign:
         """Ask for runs until enough are at work. A refusal fails the test: nobody else may hold the quota."""
         for org, wanted in self.at_work.items():
             for _ in range(wanted - len(stack.open_runs(org))):
-                self.promised.append((org, stack.post(self._turn(org))))
+                self.promised.append((org, stack.post(next(self._next[org]))))
 
     def _ask_meanwhile(self, stack: Served) -> threading.Thread:
         """Ask for a run right before the kill: its answer may get lost, the run or nothing of it is stored."""
         org = next(iter(self.at_work))
-        asked = self._turn(org)
+        asked = next(self._next[org])
 
         def ask() -> None:
             try:
