@@ -17,7 +17,7 @@ from common.domain.model import RunStatus
 from common.errors import ForbiddenPlanError, QuotaExceededError, TransientError
 from common.ports import CredentialInfo
 from common.settings import Settings
-from tests.harness import ORG, SECRET, Harness, step
+from tests.harness import INVOKER_TOKEN, OPERATOR, ORG, SECRET, Harness, step
 from tests.postgres_fixtures import TestDatabase
 
 
@@ -42,6 +42,8 @@ def stack(harness: Harness, database: TestDatabase, postgres: Postgres) -> Itera
         postgres_dsn=database.runner,
         supabase_dsn=database.reader,
         pubsub_host="127.0.0.1:1",
+        operator_token=OPERATOR,
+        invoker_token=INVOKER_TOKEN,
     )
     built = bootstrap.build(settings, now=harness.clock)
     assert isinstance(built.bus, PubSubBus) and isinstance(built.store, PostgresRunStore)
