@@ -16,12 +16,13 @@ from common.cached_plans import FRESH_FOR, REST, CachedPlans
 from common.domain.quota import Limits
 from common.errors import NotFoundError, PermanentError, TransientError
 from common.settings import Settings
-from functions.api import app
+from functions.api import application
 from tests.contract.test_migrations import ALL
 from tests.fakes import FakeClock
 from tests.postgres_fixtures import ROLE_PASSWORD, TestDatabase
 
 SETTING = "PIPELINE_OPS_SUPABASE_DSN"
+OPERATOR = "the token of an operator"
 ACME = Limits("ACTIVE", 10, 100, 2, money_usd=Decimal("50.25"), weight=3)
 
 
@@ -116,8 +117,10 @@ class Served:
 
     def history(self, dsn: str) -> tuple[int, str, str | None]:
         """Ask for an organisation's history; return status, body and Retry-After."""
-        bootstrap.use(bootstrap.build(Settings(state_dir=self.folder, supabase_dsn=dsn)))
-        answer = app.test_client().get("/pipelines/history/acme")
+        settings = Settings(state_dir=self.folder, supabase_dsn=dsn, operator_token=OPERATOR)
+        bootstrap.use(bootstrap.build(settings))
+        asked = {"Authorization": f"Bearer {OPERATOR}"}
+        answer = application().test_client().get("/pipelines/history/acme", headers=asked)
         return answer.status_code, answer.text, answer.headers.get("Retry-After")
 
 
