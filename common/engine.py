@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from copy import replace
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from heapq import merge
 
@@ -109,6 +109,10 @@ class Engine:
         if request.credential_id is not None:
             self._validation.named_credential(request)
         return admission.admit(transitions.create(request), limits)
+
+    def default_days(self, route: str, today: date) -> tuple[date, date]:
+        """Return the days of a run that nobody has dated (see ``Validation.days``)."""
+        return self._validation.days(route, today)
 
     @property
     def _validation(self) -> Validation:
