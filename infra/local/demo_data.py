@@ -5,7 +5,7 @@ All of it is made up from a seed, and is the same for the same seed and days.
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -79,7 +79,8 @@ class Play(NamedTuple):
         return body | {name: value for name, value in given.items() if value is not None}
 
 
-def _secret_of(sandbox: str) -> Callable[[Scene], str]:
+def secret_of(sandbox: str) -> Callable[[Scene], str]:
+    """Return what gives the credential that a sandbox accepts, by the sandbox's key."""
     return lambda scene: scene.sandbox.secrets[sandbox]
 
 
@@ -106,15 +107,15 @@ def _aws(scene: Scene) -> Made:
 
 
 PLAYS = (
-    Play("genai/payg/openai", "openai", _secret_of("openai")),
-    Play("genai/payg/anthropic", "anthropic", _secret_of("anthropic")),
-    Play("genai/payg/gemini", "gemini", _secret_of("gemini")),
-    Play("genai/payg/deepseek", "deepseek", _secret_of("deepseek"), _deepseek),
+    Play("genai/payg/openai", "openai", secret_of("openai")),
+    Play("genai/payg/anthropic", "anthropic", secret_of("anthropic")),
+    Play("genai/payg/gemini", "gemini", secret_of("gemini")),
+    Play("genai/payg/deepseek", "deepseek", secret_of("deepseek"), _deepseek),
     Play("aws/cost/billing", make=_aws),
     Play(
         "azure/cost/billing",
         "azure",
-        _secret_of("azure_blob"),
+        secret_of("azure_blob"),
         lambda scene: Made(billed=bills.billed("azure", scene.seed, scene.first, scene.last)),
     ),
     Play(
@@ -126,7 +127,7 @@ PLAYS = (
     Play(
         "oci/cost/billing",
         "oci",
-        _secret_of("oci_objectstorage"),
+        secret_of("oci_objectstorage"),
         lambda scene: Made(billed=oci.billed(scene.seed, scene.first, scene.last)),
     ),
     Play("subscription/costs/subscription_cost"),
@@ -134,9 +135,9 @@ PLAYS = (
 """One route to each provider's bill; AWS, Azure and OCI have others, which bring the same bill again."""
 
 
-def add_credentials(credentials: Credentials, scene: Scene) -> None:
+def add_credentials(credentials: Credentials, scene: Scene, plays: Iterable[Play] = PLAYS) -> None:
     """Store what the sandboxes accept. Keys of theirs may differ from process to process, so this replaces."""
-    for play in PLAYS:
+    for play in plays:
         if play.provider:
             info = CredentialInfo(scene.org, play.credential_id, play.provider, datetime.now(UTC))
             credentials.add(info, play.secret(scene))

@@ -126,6 +126,7 @@ def test_a_repeated_load_of_one_job_adds_nothing(target: Target) -> None:
 
 
 def test_items_of_a_map_have_staging_tables_of_their_own_that_may_be_called_so(target: Target) -> None:
+    target.stage([row("of a step")])
     names = ("run_1_extract[0]_1", "run_1_extract[1]_1", "run_1_extract_0__1")
     made = [target.warehouse.create_staging(target.table_id, TABLE, name) for name in names]
     assert len(set(made)) == 3
