@@ -20,21 +20,23 @@ from common.conformance import Checks, Scope, sources
 from common.ports import Warehouse
 from common.settings import Settings
 from common.table import LINEAGE
-from infra.local.demo_data import PLAYS, Made, Play, Scene, add_credentials, add_gcp_export
+from infra.local.demo_data import MONTH, PLAYS, Made, Play, Scene, add_credentials, add_gcp_export
 from infra.local.sandbox.server import SandboxServer
 from infra.local.stack import EmbeddedStack
 
 ORG = "acme_corp"
 DAYS = 3
 SEED = 20261121
-PROOF = Play("genai/unified/consolidate")
+PROOF = Play("genai/unified/consolidate", days=MONTH)
 
 CHARGE = ("BilledCost", "BillingCurrency", "ServiceProviderName", "ServiceName", "ChargeDescription")
 LINEAGE_FIELDS = tuple(name for name, _ in LINEAGE)
-PROVED = ("provider", "currency", "pipeline", "rows in", "sum in", "rows out", "sum out", "proof", "bill")
+PROVED = ("provider", "currency", "pipeline", "source rows", "source sum", "FOCUS rows", "FOCUS sum", "proof", "bill")
 SUMS = """
 SELECT source_pipeline_id AS pipeline, provider, currency, SUM(rows_in) AS rows_in, SUM(sum_in) AS sum_in,
-  SUM(focus_rows) AS rows_out, SUM(sum_out) AS sum_out, MIN(proof) AS proof, COUNT(DISTINCT proof) AS proofs
+  SUM(focus_rows) AS rows_out, SUM(sum_out) AS sum_out,
+  SUM(IF(x_pipeline_run_date >= @made, sum_out, BIGNUMERIC '0')) AS sum_made,
+  MIN(proof) AS proof, COUNT(DISTINCT proof) AS proofs
 FROM `{table}` WHERE x_org_slug = @org AND x_pipeline_run_date BETWEEN @first AND @last
 GROUP BY source_pipeline_id, provider, currency ORDER BY provider, currency
 """
@@ -121,21 +123,24 @@ def _show_proof(warehouse: Warehouse, table: str, scene: Scene, bills: dict[str,
 
     Return whether all of it is equal, and there is something of every pipeline.
     """
-    days = {"org": ORG, "first": scene.first, "last": scene.last}
+    days = {"org": ORG, "first": scene.last - timedelta(days=MONTH - 1), "last": scene.last, "made": scene.first}
     rows = list(warehouse.query(SUMS.format(table=table), days))
     lines = [_proved(row, bills.get(row["pipeline"])) for row in rows]
-    title = f"What was proved, {scene.first} to {scene.last}: rows and sums in the source and in {TABLE}"
-    show.table(title, PROVED, lines, ("rows in", "sum in", "rows out", "sum out"))
+    title = f"What was proved, {days['first']} to {scene.last}: rows and sums in the source and in {TABLE}"
+    show.table(title, PROVED, lines, PROVED[3:7])
+    click.echo("A row of FOCUS may sum several of the source (x_SourceRows); credits and adjustments are rows beside.")
     missing = sorted(bills.keys() - {row["pipeline"] for row in rows})
     for pipeline in missing:
         click.echo(f"{pipeline} has brought nothing.")
-    click.echo("bill: whether the sum is that of the bill as it was made, before any pipeline read it.")
+    click.echo(
+        f"bill: whether the sum from {scene.first} on is that of the bill as it was made, before anything read it."
+    )
     return not missing and all(line[-2:] in (("equal", "equal"), ("equal", "")) for line in lines)
 
 
 def _proved(row: Any, billed: Decimal | None) -> Sequence[str]:
     proof = row["proof"] if row["proofs"] == 1 else "different"
-    bill = "" if billed is None else "equal" if billed == row["sum_out"] else f"DIFFERENT: {_cell(billed)}"
+    bill = "" if billed is None else "equal" if billed == row["sum_made"] else f"DIFFERENT: {_cell(billed)}"
     names = ("provider", "currency", "pipeline", "rows_in", "sum_in", "rows_out", "sum_out")
     return *(_cell(row[name]) for name in names), proof, bill
 

@@ -24,6 +24,8 @@ from infra.local.sandbox.server import SandboxServer
 AWS_ROWS_PER_DAY = 120
 GCP_ROWS_PER_DAY = 40
 GCP_TABLE = ("billing_export", "gcp_billing_export_resource_v1_010101_F0FFF0_61C528")
+MONTH = 31
+"""So many days have a charge of every monthly subscription among them."""
 BY_GEMINI = ("Vertex AI",)
 """The pipeline of Gemini brings it: with the billing export's it would be counted twice (docs/providers.md)."""
 
@@ -60,12 +62,16 @@ class Made(NamedTuple):
 
 
 class Play(NamedTuple):
-    """A pipeline, whose credential it takes (none: it needs none), and what it is run on."""
+    """A pipeline, whose credential it takes (none: it needs none), and what it is run on.
+
+    ``days`` are how many it needs at least, up to the scene's last.
+    """
 
     route: str
     provider: str = ""
     secret: Callable[[Scene], str] = lambda _scene: ""
     make: Callable[[Scene], Made] = lambda _scene: Made()
+    days: int = 0
 
     @property
     def credential_id(self) -> str:
@@ -74,7 +80,8 @@ class Play(NamedTuple):
 
     def body(self, scene: Scene, made: Made) -> dict[str, Any]:
         """Return the request that runs it on the scene's days."""
-        body = {"start_date": scene.first.isoformat(), "end_date": scene.last.isoformat()}
+        first = min(scene.first, scene.last - timedelta(days=self.days - 1))
+        body = {"start_date": first.isoformat(), "end_date": scene.last.isoformat()}
         given = {"credential_id": self.credential_id if self.provider else None, "source": made.source}
         return body | {name: value for name, value in given.items() if value is not None}
 
@@ -130,7 +137,7 @@ PLAYS = (
         secret_of("oci_objectstorage"),
         lambda scene: Made(billed=oci.billed(scene.seed, scene.first, scene.last)),
     ),
-    Play("subscription/costs/subscription_cost"),
+    Play("subscription/costs/subscription_cost", days=MONTH),
 )
 """One route to each provider's bill; AWS, Azure and OCI have others, which bring the same bill again."""
 
