@@ -64,7 +64,7 @@ def conform(
     if as_json:
         show.as_json(_plain(table_id, report))
     else:
-        _show(table_id, report)
+        show_report(table_id, report)
     sys.exit(0 if report.conforms else 1)
 
 
@@ -90,7 +90,8 @@ def _plain(table_id: str, report: Report) -> dict[str, object]:
     }
 
 
-def _show(table_id: str, report: Report) -> None:
+def show_report(table_id: str, report: Report) -> None:
+    """Print what was found: failed checks with examples, what could not be run, and how many rows and checks it was."""
     failed = [finding for finding in report.findings if finding.failed]
     if failed:
         show.table("", ("check", "", "failed", "what it means", "rules of FOCUS"), _rows(failed), ("failed",))

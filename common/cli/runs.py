@@ -227,7 +227,7 @@ def show_logs(
 @click.pass_obj
 @friendly
 def demo(settings: Settings) -> None:
-    """Run both example pipelines against a provider sandbox and show what came out."""
+    """Run every provider's pipeline against sandboxes and made-up bills, prove the sums, and check the rows."""
     from common.cli.demo import run_demo
 
     quiet(settings)
