@@ -135,10 +135,10 @@ def sources(tree: ConfigTree, destination: str) -> list[Source]:
 
 
 class Checks:
-    """The checks of a tree of configs. Raises ConfigError if they can't be read."""
+    """The checks of a tree of configs, or those in its folder ``part``. Raises ConfigError if they can't be read."""
 
-    def __init__(self, configs: Path) -> None:
-        self._folder = configs / "sql" / "checks"
+    def __init__(self, configs: Path, part: str = "") -> None:
+        self._folder = configs / "sql" / "checks" / part
         path = self._folder / "checks.yml"
         try:
             self.catalog = CATALOG.validate_python(yaml.safe_load(path.read_text("utf-8")))

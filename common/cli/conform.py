@@ -11,6 +11,8 @@ import click
 from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
+from common.commitments import TABLE as COMMITMENTS
+from common.commitments import check_commitments, commitment_checks, statements
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.conformance import Checks, Finding, Report, Scope, Source, sources
@@ -42,6 +44,8 @@ def conform(
 ) -> None:
     """Check an organisation's rows by the SQL of configs/sql/checks. Exit code 1 unless all of them conform.
 
+    What it has committed to (contract_commitment_1_3) is checked as well, if anything.
+
     \b
     Examples:
       main.py conform acme_corp
@@ -54,21 +58,27 @@ def conform(
     days = {"first": first and first.date(), "last": last and last.date()}
     scope = Scope(org, **{day: value for day, value in days.items() if value is not None})
     checks, origins = Checks(settings.configs), sources(ConfigTree(settings.configs), TABLE)
-    table_id = f"{settings.project_id}.{settings.dataset(org)}.{name}"
+    dataset = f"{settings.project_id}.{settings.dataset(org)}"
+    table_id = f"{dataset}.{name}"
     if as_sql:
-        for family in checks.catalog:
-            for sql, _ in checks.statements(family, table_id, origins):
-                click.echo(f"{sql.strip()};\n")
+        own = (sql for family in checks.catalog for sql, _ in checks.statements(family, table_id, origins))
+        for sql in (*own, *statements(commitment_checks(settings.configs), dataset)):
+            click.echo(f"{sql.strip()};\n")
         return
-    report = _checked(settings, checks, table_id, scope, origins)
+    report, committed = _checked(settings, checks, table_id, scope, origins)
+    commitments = {"commitments": _plain(f"{dataset}.{COMMITMENTS}", committed)} if committed else {}
     if as_json:
-        show.as_json(_plain(table_id, report))
+        show.as_json({**_plain(table_id, report), **commitments})
     else:
         show_report(table_id, report)
-    sys.exit(0 if report.conforms else 1)
+        if committed:
+            show_report(f"{dataset}.{COMMITMENTS}", committed)
+    sys.exit(0 if report.conforms and (committed is None or committed.conforms) else 1)
 
 
-def _checked(settings: Settings, checks: Checks, table_id: str, scope: Scope, origins: Sequence[Source]) -> Report:
+def _checked(
+    settings: Settings, checks: Checks, table_id: str, scope: Scope, origins: Sequence[Source]
+) -> tuple[Report, Report | None]:
     from infra.local.stack import reading
 
     quiet(settings)
@@ -76,7 +86,8 @@ def _checked(settings: Settings, checks: Checks, table_id: str, scope: Scope, or
         warehouse = bootstrap.warehouse(reached)
         if warehouse.tables.find(table_id) is None:
             raise PipelineOpsError(f"There is no table {table_id}. Run a pipeline, or: main.py bootstrap-sync --apply")
-        return checks.run(warehouse, table_id, scope, origins)
+        dataset, more = table_id.rpartition(".")[0], commitment_checks(settings.configs)
+        return checks.run(warehouse, table_id, scope, origins), check_commitments(more, warehouse, dataset, scope)
 
 
 def _plain(table_id: str, report: Report) -> dict[str, object]:

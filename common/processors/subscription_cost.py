@@ -2,7 +2,7 @@
 
 Two kinds of rows: one for each charge, on its day, as it is billed; and one for each day of each subscription, with the
 day's part of what its cycle is charged. Over a cycle, ``billed_cost`` of the former and ``effective_cost`` of the
-latter are the same sum, to the last digit.
+latter are the same sum, to the last digit. So are the ``commitment_cost`` of both, of a cycle that is a commitment.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from common.paths import configs_dir
 from common.processors.base import Batch, Params, Row, StepContext, TableParams
 from common.processors.files import BATCH_ROWS
-from common.subscriptions.charges import Charge, DayCost, charges, day_costs
+from common.subscriptions.charges import Charge, DayCost, cycles, day_costs
 from common.subscriptions.file import load_subscriptions
 from common.subscriptions.model import Subscription
 
@@ -48,10 +48,25 @@ def _rows(its: Subscription, first: date, last: date) -> Iterator[dict[str, Any]
         "currency": its.currency,
         "tags": dict(its.tags),
     }
-    for charge in charges(its, first, last):
-        yield common | _charge(charge)
+    for cycle in cycles(its, first, last):
+        for charge in cycle.charges():
+            if first <= charge.day <= last:
+                committed = cycle.committed if charge.kind == "cycle" else Decimal(0)
+                yield common | _charge(charge) | _commitment(its, cycle.start, committed)
     for cost in day_costs(its, first, last):
-        yield common | _day(cost)
+        yield common | _day(cost) | _commitment(its, cost.cycle, cost.committed)
+
+
+def _commitment(its: Subscription, start: date, amount: Decimal) -> dict[str, Any]:
+    """What a row makes or uses up of the commitment of the cycle that began on ``start``; nothing without an amount."""
+    if not amount:
+        return {}
+    return {
+        "commitment_id": f"{its.subscription_id}/{start}",
+        "commitment_cost": amount,
+        "contract_first_day": its.first_day,
+        "contract_last_day": its.last_day,
+    }
 
 
 def _charge(charge: Charge) -> dict[str, Any]:

@@ -40,11 +40,16 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class DayCost:
-    """What one day of a subscription costs; ``term`` is what is paid for on it."""
+    """What one day of a subscription costs; ``term`` is what is paid for on it.
+
+    ``committed`` is the part of the cost that uses up what the cycle, which began on ``cycle``, is committed to.
+    """
 
     day: date
     cost: Decimal
     term: Term
+    cycle: date
+    committed: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,14 @@ class Cycle:
         if self.its.proration == "none":
             return (at_first,)
         return (at_first, *(term for term in self.its.terms if self.start < term.first_day < self.until))
+
+    @property
+    def committed(self) -> Decimal:
+        """What its first day commits to: that day's charge, if the cycle is longer than a month; else nothing.
+
+        A change adds to the charges, not to the commitment. What is credited later is a commitment not used up.
+        """
+        return max(next(self.charges()).amount, Decimal(0)) if self.its.months > 1 else Decimal(0)
 
     def charges(self) -> Iterator[Charge]:
         """Yield what is charged for the cycle, in order of days."""
@@ -94,9 +107,11 @@ class Cycle:
             weights = [_price(term) for term in terms]
             if not any(weights):  # an invoice for what should be free: every day bears the same
                 weights = [Decimal(1)] * len(days)
+            used_up = max(min(self.committed, total), Decimal(0))
             whole, begin = sum(weights, Decimal(0)), Decimal(0)
             for day, term, weight in zip(days, terms, weights, strict=True):
-                yield DayCost(day, part(total, begin, begin + weight, whole), term)
+                cost, used = (part(amount, begin, begin + weight, whole) for amount in (total, used_up))
+                yield DayCost(day, cost, term, self.start, used)
                 begin += weight
 
 

@@ -4,6 +4,9 @@
 -- A charge is a Purchase: it is billed on its day and, because it is for days to come, has no effective cost. Each day
 -- that the subscription can be used is Usage: billed nothing, with its part of the charges as effective cost. So
 -- SUM(BilledCost) of a billing period is what is invoiced in it, and SUM(EffectiveCost) over a cycle is the same money.
+--
+-- A cycle longer than a month is a commitment (contract_commitment_1_3): its purchase makes it, its days use it up, and
+-- ContractApplied says so. What a purchase buys is the commitment, so that is its resource.
 CREATE OR REPLACE PROCEDURE `{dataset}.sp_subscription_to_focus`(
   p_source STRING, p_staging STRING, p_org_slug STRING, p_pipeline_id STRING, p_credential_id STRING,
   p_start_date DATE, p_end_date DATE
@@ -21,7 +24,7 @@ BEGIN
       ChargeCategory, ChargeFrequency, ChargeDescription, InvoiceId,
       ProviderName, PublisherName, ServiceProviderName, HostProviderName, InvoiceIssuerName,
       ServiceCategory, ServiceSubcategory, ServiceName,
-      SkuId, SkuMeter, SkuPriceId, Tags
+      SkuId, SkuMeter, SkuPriceId, Tags, ResourceId, ResourceType, ContractApplied
     )
     WITH cost AS (
       SELECT
@@ -47,7 +50,13 @@ BEGIN
       IF(is_day, 'Usage', 'Purchase'), IF(kind IN ('cycle', 'day'), 'Recurring', 'One-Time'), described, invoice_id,
       vendor, vendor, vendor, vendor, vendor,
       category, subcategory, service,
-      sku, unit, CONCAT(sku, '/', billing_cycle, '/', kind), tags
+      sku, unit, CONCAT(sku, '/', billing_cycle, '/', kind), tags,
+      IF(kind = 'cycle', commitment_id, NULL), IF(kind = 'cycle' AND commitment_id IS NOT NULL, 'Subscription', NULL),
+      IF(commitment_id IS NULL, NULL, JSON_OBJECT('Elements', JSON_ARRAY(JSON_OBJECT(
+        'ContractId', subscription_id, 'ContractCommitmentId', commitment_id,
+        'ContractCommitmentAppliedCost', commitment_cost,
+        'ContractCommitmentAppliedQuantity', NULL, 'ContractCommitmentAppliedUnit', NULL
+      ))))
     FROM cost
   """, p_staging, p_source)
   USING p_org_slug, p_pipeline_id, p_credential_id, p_start_date, p_end_date;

@@ -14,7 +14,7 @@ from common.ports import Commit, Lineage
 from common.processors.base import Batch
 from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
 from common.spool import Spool
-from common.table import load_table
+from common.table import Table, load_table
 from tests.processors.context import make_context
 
 DAY = date(2026, 10, 5)
@@ -65,10 +65,12 @@ class Dataset:
         )
         self.warehouse.commit(write, lambda _text: None)
 
-    def call(self, procedure: str, source: str, reported: str = "", **where: Any) -> list[dict[str, Any]]:
-        target = f"{self.name}.{FOCUS.table}"
-        self.warehouse.ensure_table(target, FOCUS)
-        staging = self.warehouse.create_staging(target, FOCUS, f"n{next(numbers)}")
+    def call(
+        self, procedure: str, source: str, reported: str = "", into: Table = FOCUS, **where: Any
+    ) -> list[dict[str, Any]]:
+        target = f"{self.name}.{into.table}"
+        self.warehouse.ensure_table(target, into)
+        staging = self.warehouse.create_staging(target, into, f"n{next(numbers)}")
         context = make_context(
             warehouse=self.warehouse,
             dataset=self.name,
@@ -82,9 +84,10 @@ class Dataset:
         more: dict[str, Any] = {"further_tables": (reported,)} if reported else {}
         if procedure == "sp_convert_to_focus" and not reported:
             more = {"arguments": ("",)}
-        params = ProcedureParams(procedure=procedure, source_table=source, destination_table=FOCUS.table, **more)
+        params = ProcedureParams(procedure=procedure, source_table=source, destination_table=into.table, **more)
         assert list(ProcedureExecutor().run(context, params)) == []
-        return list(self.warehouse.query(f"SELECT * FROM `{staging}` ORDER BY ChargeDescription, BilledCost"))
+        order = "ORDER BY ChargeDescription, BilledCost" if into is FOCUS else ""
+        return list(self.warehouse.query(f"SELECT * FROM `{staging}` {order}"))
 
 
 def cost(meter: str, quantity: str, price: str | None, **more: Any) -> dict[str, Any]:

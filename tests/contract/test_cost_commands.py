@@ -14,8 +14,9 @@ from common.cli.main import cli
 from common.logs import logger
 from infra.local.emulator import BigQueryEmulator
 from tests.conftest import PROJECT
+from tests.contract.test_commitments import COMMITMENTS, commitment
 from tests.focus.rows import clean_rows
-from tests.focus.tables import FOCUS, fill
+from tests.focus.tables import FOCUS, fill, relaxed
 
 ORG = "acme_corp"
 TABLE_ID = f"{PROJECT}.{ORG}_local.{FOCUS.table}"
@@ -60,6 +61,20 @@ def test_conform_names_each_check_that_failed_with_its_rules_and_ends_with_1(fil
     assert shown.exit_code == 1
     assert "ChargeCategory.allowed" in shown.output and "CAU-ChargeCategory-C-003-M" in shown.output
     assert 'ChargeCategory.allowed: {"pipeline":"pipe","credential":"cred","day":"2026-10-05"' in shown.output
+
+
+def test_conform_checks_what_the_organisation_has_committed_to_as_well(
+    filled: BigQueryWarehouse, tmp_path: Path
+) -> None:
+    table = f"{PROJECT}.{ORG}_local.{COMMITMENTS.table}"
+    fill(filled, tmp_path, table, relaxed(COMMITMENTS), [commitment("plan-1", ContractId="contract-1")], org=ORG)
+    told = json.loads(command("conform", ORG, "--json").stdout)
+    # The clean rows count for another commitment, too, which the table does not have: that is a warning.
+    assert (told["ok"], told["commitments"]["ok"], told["commitments"]["table"]) == (True, True, table)
+    fill(filled, tmp_path, table, relaxed(COMMITMENTS), [commitment("plan-1", BillingCurrency=None)], org=ORG)
+    shown = command("conform", ORG)
+    assert shown.exit_code == 1 and "BillingCurrency.missing" in shown.output and f"{table}: 1 rows" in shown.output
+    filled.connection.client.query(f"DROP TABLE `{table}`").result()
 
 
 def test_conform_of_days_without_rows_does_not_say_that_all_is_well(filled: BigQueryWarehouse) -> None:

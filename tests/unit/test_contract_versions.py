@@ -6,7 +6,9 @@ from common.paths import configs_dir
 from common.table import Table, every_table
 
 VERSIONS = {
+    "cloud_commitment_export": (1, "8477a2dc82880cf8"),
     "cloud_focus_export": (1, "7caa6f1a29891920"),
+    "contract_commitment_1_3": (1, "53524007c0cb3f12"),
     "cost_consolidation": (1, "43dd8f6c84a2f03e"),
     "cost_data_standard_1_3": (2, "c57fd08d9de09fc1"),
     "gcp_billing_export": (1, "c2e2ddeac888afd3"),
@@ -19,7 +21,7 @@ VERSIONS = {
     "org_meta_pipeline_runs": (1, "c891ba4cfae35cbe"),
     "org_meta_step_runs": (1, "c3427e99e9a03ec9"),
     "org_meta_transitions": (1, "8d97499bb2c91347"),
-    "subscription_cost": (1, "e04e039e5ccf4b36"),
+    "subscription_cost": (2, "84e2c8ed927f07f1"),
 }
 
 

@@ -148,6 +148,33 @@ def test_amounts_are_rounded_to_the_currencys_smallest_coin(currency: str, amoun
     assert charged(its, "2026-10-12", "2026-10-12")[0][2] == Decimal(amount)
 
 
+def committed(its: Subscription, first: str, last: str) -> list[Decimal]:
+    return [cost.committed for cost in day_costs(its, date.fromisoformat(first), date.fromisoformat(last))]
+
+
+def test_a_cycle_longer_than_a_month_commits_to_its_first_charge_and_its_days_use_that_up() -> None:
+    its = subscription(("2026-01-01", 10, "90"), ("2026-02-01", 20, "90"), billing_cycle="quarterly")
+    (cycle,) = cycles(its, date(2026, 1, 1), date(2026, 3, 31))
+    days = committed(its, "2026-01-01", "2026-03-31")
+    assert (cycle.committed, len(days), sum(days)) == (900, 90, 900)
+    assert sum(costs(its, "2026-01-01", "2026-03-31")) == 900 + 590, "what comes later is charged besides"
+    assert set(committed(subscription(("2026-01-01", 10, "90")), "2026-01-01", "2026-01-31")) == {Decimal(0)}
+
+
+def test_what_comes_back_of_a_commitment_is_not_used_up() -> None:
+    its = subscription(("2026-01-01", 1, "900"), billing_cycle="quarterly", last_day="2026-01-30", refund="daily")
+    assert sum(committed(its, "2026-01-01", "2026-03-31")) == sum(costs(its, "2026-01-01", "2026-03-31")) == 300
+    paid = subscription(("2026-01-01", 1, "900"), billing_cycle="quarterly", last_day="2026-01-30")
+    assert sum(committed(paid, "2026-01-01", "2026-03-31")) == 900, "paid whole, so used up by the days there were"
+
+
+def test_a_credit_in_the_place_of_a_charge_is_no_commitment() -> None:
+    its = subscription(
+        ("2026-01-01", 1, "900"), billing_cycle="quarterly", invoices=[{"day": "2026-01-01", "amount": "-5"}]
+    )
+    assert set(committed(its, "2026-01-01", "2026-03-31")) == {Decimal(0)}
+
+
 def test_nothing_is_charged_or_borne_before_the_first_day() -> None:
     its = subscription(("2026-04-15", 1, "300"))
     assert charged(its, "2026-01-01", "2026-04-14") == []
