@@ -13,10 +13,10 @@ import click
 from common import bootstrap
 from common.cli import show
 from common.cli.client import ApiClient
-from common.cli.conform import TABLE, show_report
+from common.cli.conform import TABLE, reports, show_report
 from common.cli.runs import follow
 from common.config.loader import ConfigTree
-from common.conformance import Checks, Scope, sources
+from common.conformance import Scope
 from common.ports import Warehouse
 from common.settings import Settings
 from common.table import LINEAGE
@@ -98,13 +98,14 @@ def _show_all(warehouse: Warehouse, scene: Scene, made: dict[Play, Made]) -> boo
     bills = {tree.load(play.route).config.pipeline_id: its.billed for play, its in made.items()}
     proved = _show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
     click.echo("\nIs it FOCUS 1.3? The checks of configs/sql/checks on every row:")
-    report = Checks(scene.settings.configs).run(warehouse, f"{dataset}.{TABLE}", Scope(ORG), sources(tree, TABLE))
-    show_report(f"{dataset}.{TABLE}", report)
+    checked = reports(warehouse, scene.settings, Scope(ORG))
+    for table_id, report in checked.items():
+        show_report(table_id, report)
     click.echo(
         f"\nNext: main.py report {ORG} --html costs.html (a page with charts) · main.py conform {ORG} · "
         f"main.py reconcile {ORG} · main.py prices missing {ORG} · main.py history {ORG} · main.py serve"
     )
-    return proved and report.conforms
+    return proved and all(report.conforms for report in checked.values())
 
 
 def _show_rows(warehouse: Warehouse, table: str) -> None:
