@@ -96,7 +96,7 @@ def _show_all(warehouse: Warehouse, scene: Scene, made: dict[Play, Made]) -> boo
     _show_rows(warehouse, f"{dataset}.{TABLE}")
     tree = ConfigTree(scene.settings.configs)
     bills = {tree.load(play.route).config.pipeline_id: its.billed for play, its in made.items()}
-    proved = _show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
+    proved = show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
     click.echo("\nIs it FOCUS 1.3? The checks of configs/sql/checks on every row:")
     checked = reports(warehouse, scene.settings, Scope(ORG))
     for table_id, report in checked.items():
@@ -119,7 +119,7 @@ def _show_rows(warehouse: Warehouse, table: str) -> None:
         show.table(title, ("#", *names), cells, ("#", "BilledCost"))
 
 
-def _show_proof(warehouse: Warehouse, table: str, scene: Scene, bills: dict[str, Decimal | None]) -> bool:
+def show_proof(warehouse: Warehouse, table: str, scene: Scene, bills: dict[str, Decimal | None]) -> bool:
     """Print rows and sums of each provider in its source and in the FOCUS table, and what made-up bills say of theirs.
 
     Return whether all of it is equal, and there is something of every pipeline.
