@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3.13 python3 python; do \
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
 
-demo: $(VENV)/.local  ## run both example pipelines here and show what came out
+demo: $(VENV)/.local  ## run every provider's pipeline here and prove what came out
 	@$(BIN)/python main.py demo
 
 serve: $(VENV)/.local  ## serve the API and every function on http://127.0.0.1:8080

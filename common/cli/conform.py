@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 
@@ -15,8 +15,9 @@ from common.commitments import TABLE as COMMITMENTS
 from common.commitments import check_commitments, commitment_checks, statements
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
-from common.conformance import Checks, Finding, Report, Scope, Source, sources
+from common.conformance import Checks, Finding, Report, Scope, sources
 from common.errors import PipelineOpsError, nearest
+from common.ports import Warehouse
 from common.settings import Settings
 
 TABLE = "cost_data_standard_1_3"
@@ -57,37 +58,47 @@ def conform(
         raise PipelineOpsError(f"--table: {name[:80]!r} is not the name of a table.{nearest(name, [TABLE])}")
     days = {"first": first and first.date(), "last": last and last.date()}
     scope = Scope(org, **{day: value for day, value in days.items() if value is not None})
-    checks, origins = Checks(settings.configs), sources(ConfigTree(settings.configs), TABLE)
-    dataset = f"{settings.project_id}.{settings.dataset(org)}"
-    table_id = f"{dataset}.{name}"
     if as_sql:
-        own = (sql for family in checks.catalog for sql, _ in checks.statements(family, table_id, origins))
-        for sql in (*own, *statements(commitment_checks(settings.configs), dataset)):
+        for sql in _statements(settings, org, name):
             click.echo(f"{sql.strip()};\n")
         return
-    report, committed = _checked(settings, checks, table_id, scope, origins)
-    commitments = {"commitments": _plain(f"{dataset}.{COMMITMENTS}", committed)} if committed else {}
+    found = _checked(settings, scope, name)
     if as_json:
-        show.as_json({**_plain(table_id, report), **commitments})
+        costs, *commitments = (_plain(table_id, report) for table_id, report in found.items())
+        show.as_json(costs | ({"commitments": commitments[0]} if commitments else {}))
     else:
-        show_report(table_id, report)
-        if committed:
-            show_report(f"{dataset}.{COMMITMENTS}", committed)
-    sys.exit(0 if report.conforms and (committed is None or committed.conforms) else 1)
+        for table_id, report in found.items():
+            show_report(table_id, report)
+    sys.exit(0 if all(report.conforms for report in found.values()) else 1)
 
 
-def _checked(
-    settings: Settings, checks: Checks, table_id: str, scope: Scope, origins: Sequence[Source]
-) -> tuple[Report, Report | None]:
+def _statements(settings: Settings, org: str, name: str) -> Iterator[str]:
+    dataset = f"{settings.project_id}.{settings.dataset(org)}"
+    checks, origins = Checks(settings.configs), sources(ConfigTree(settings.configs), TABLE)
+    for family in checks.catalog:
+        yield from (sql for sql, _ in checks.statements(family, f"{dataset}.{name}", origins))
+    yield from statements(commitment_checks(settings.configs), dataset)
+
+
+def reports(warehouse: Warehouse, settings: Settings, scope: Scope, name: str = TABLE) -> dict[str, Report]:
+    """Check a table of FOCUS rows, and what the organisation has committed to, if anything; return reports by table."""
+    dataset = f"{settings.project_id}.{settings.dataset(scope.org)}"
+    origins = sources(ConfigTree(settings.configs), TABLE)
+    found = {f"{dataset}.{name}": Checks(settings.configs).run(warehouse, f"{dataset}.{name}", scope, origins)}
+    committed = check_commitments(commitment_checks(settings.configs), warehouse, dataset, scope)
+    return found | ({f"{dataset}.{COMMITMENTS}": committed} if committed else {})
+
+
+def _checked(settings: Settings, scope: Scope, name: str) -> dict[str, Report]:
     from infra.local.stack import reading
 
+    table_id = f"{settings.project_id}.{settings.dataset(scope.org)}.{name}"
     quiet(settings)
     with reading(settings) as reached:
         warehouse = bootstrap.warehouse(reached)
         if warehouse.tables.find(table_id) is None:
             raise PipelineOpsError(f"There is no table {table_id}. Run a pipeline, or: main.py bootstrap-sync --apply")
-        dataset, more = table_id.rpartition(".")[0], commitment_checks(settings.configs)
-        return checks.run(warehouse, table_id, scope, origins), check_commitments(more, warehouse, dataset, scope)
+        return reports(warehouse, settings, scope, name)
 
 
 def _plain(table_id: str, report: Report) -> dict[str, object]:

@@ -13,10 +13,10 @@ import click
 from common import bootstrap
 from common.cli import show
 from common.cli.client import ApiClient
-from common.cli.conform import TABLE, show_report
+from common.cli.conform import TABLE, reports, show_report
 from common.cli.runs import follow
 from common.config.loader import ConfigTree
-from common.conformance import Checks, Scope, sources
+from common.conformance import Scope
 from common.ports import Warehouse
 from common.settings import Settings
 from common.table import LINEAGE
@@ -96,15 +96,16 @@ def _show_all(warehouse: Warehouse, scene: Scene, made: dict[Play, Made]) -> boo
     _show_rows(warehouse, f"{dataset}.{TABLE}")
     tree = ConfigTree(scene.settings.configs)
     bills = {tree.load(play.route).config.pipeline_id: its.billed for play, its in made.items()}
-    proved = _show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
+    proved = show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
     click.echo("\nIs it FOCUS 1.3? The checks of configs/sql/checks on every row:")
-    report = Checks(scene.settings.configs).run(warehouse, f"{dataset}.{TABLE}", Scope(ORG), sources(tree, TABLE))
-    show_report(f"{dataset}.{TABLE}", report)
+    checked = reports(warehouse, scene.settings, Scope(ORG))
+    for table_id, report in checked.items():
+        show_report(table_id, report)
     click.echo(
         f"\nNext: main.py report {ORG} --html costs.html (a page with charts) · main.py conform {ORG} · "
         f"main.py reconcile {ORG} · main.py prices missing {ORG} · main.py history {ORG} · main.py serve"
     )
-    return proved and report.conforms
+    return proved and all(report.conforms for report in checked.values())
 
 
 def _show_rows(warehouse: Warehouse, table: str) -> None:
@@ -118,7 +119,7 @@ def _show_rows(warehouse: Warehouse, table: str) -> None:
         show.table(title, ("#", *names), cells, ("#", "BilledCost"))
 
 
-def _show_proof(warehouse: Warehouse, table: str, scene: Scene, bills: dict[str, Decimal | None]) -> bool:
+def show_proof(warehouse: Warehouse, table: str, scene: Scene, bills: dict[str, Decimal | None]) -> bool:
     """Print rows and sums of each provider in its source and in the FOCUS table, and what made-up bills say of theirs.
 
     Return whether all of it is equal, and there is something of every pipeline.

@@ -9,11 +9,12 @@ from common.errors import ErrorKind, PermanentError, PipelineOpsError, StepTimeo
 MAX_CHARS = 300
 
 # What passes once other writers are done. The texts are those that people report of the cloud: a cancelled transaction,
-# a full queue of DML statements, a table changed too often in a short time; and the emulator's word for a lost commit.
+# a full queue of DML statements, a table changed too often in a short time; and the emulator's words for a lost commit,
+# of rows or of what it knows about tables and procedures.
 CONFLICT = re.compile(
     r"aborted due to concurrent update|could not serialize access|conflict with concurrent|transaction conflict"
     r"|too many dml statements outstanding|exceeded quota for [^.]*dml|exceeded rate limits|rateLimitExceeded"
-    r"|failed to commit ducklake transaction",
+    r"|failed to commit ducklake transaction|conflict on (?:update|tuple deletion)|write-write conflict",
     re.IGNORECASE,
 )
 DAILY_QUOTA = re.compile(r"quota exceeded|quotaExceeded", re.IGNORECASE)

@@ -1,0 +1,61 @@
+"""The demo: it runs every provider, and says that all is good only if it is."""
+
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+
+from common.cli.demo import ORG, show_proof
+from common.config.loader import ConfigTree
+from common.paths import configs_dir
+from common.ports import Warehouse
+from common.settings import Settings
+from infra.local.demo_data import PLAYS, Scene
+from infra.local.sandbox.server import SandboxServer
+from tests.focus.tables import FOCUS
+
+BILLS = {"aws": Decimal(3), "openai": None}
+
+
+class Proofs:
+    """A warehouse that has one answer."""
+
+    def __init__(self, *rows: Mapping[str, Any]) -> None:
+        self._rows = rows
+
+    def query(self, _sql: str, _params: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        return self._rows
+
+
+def proof(pipeline: str, billed: str, **more: Any) -> dict[str, Any]:
+    sums = {"sum_in": Decimal(billed), "sum_out": Decimal(billed), "sum_made": Decimal(billed)}
+    counts = {"rows_in": 1, "rows_out": 1, "proof": "equal", "proofs": 1}
+    return {"pipeline": pipeline, "provider": pipeline, "currency": "USD", **sums, **counts, **more}
+
+
+def test_the_demo_runs_one_pipeline_of_every_provider_that_has_any() -> None:
+    tree = ConfigTree(configs_dir())
+    configs = [tree.load(route).config for route in tree.routes()]
+    writers = [c for c in configs if any(s.config.get("destination_table") == FOCUS.table for s in c.steps)]
+    run = [tree.load(play.route).config.provider for play in PLAYS]
+    assert sorted(run) == sorted({config.provider for config in writers})
+
+
+@pytest.mark.parametrize(
+    ("rows", "good", "says"),
+    [
+        ([proof("aws", "3"), proof("openai", "7")], True, "equal"),
+        ([proof("aws", "3.000000000000000001"), proof("openai", "7")], False, "DIFFERENT: 3"),
+        ([proof("aws", "3"), proof("openai", "7", proof="no source")], False, "no source"),
+        ([proof("aws", "3"), proof("openai", "7", proofs=2)], False, "different"),
+        ([proof("aws", "3")], False, "openai has brought nothing."),
+    ],
+)
+def test_all_is_good_only_if_every_pipeline_brought_something_and_it_is_equal(
+    rows: list[dict[str, Any]], good: bool, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = Scene(Settings(), SandboxServer(), ORG, 1, date(2026, 11, 1), 3)
+    assert show_proof(cast(Warehouse, Proofs(*rows)), "table", scene, BILLS) is good
+    assert says in capsys.readouterr().out
