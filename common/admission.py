@@ -23,6 +23,7 @@ from common.errors import (
     PipelineOpsError,
     QuotaExceededError,
     StaleRunError,
+    limits_as_of,
 )
 from common.logs import logger
 from common.ports import PlanLimits, RunStore
@@ -52,6 +53,7 @@ class Admission:
             raise ForbiddenPlanError(
                 f"The subscription of {org_slug} is {limits.status}; runs need "
                 f"{' or '.join(sorted(ADMITTED_STATUSES))}. Renew the subscription, then try again."
+                f"{limits_as_of(limits.as_of)}"
             )
         return replace(limits, pipeline=self.configs.concurrency(route))
 

@@ -28,6 +28,12 @@ SUMS = "sums"
 UNKNOWN_SOURCE = "sums.unknown"
 EXAMPLES = 3
 
+CREDITS = (
+    "COALESCE((SELECT SUM(CAST(JSON_VALUE(c, '$.amount') AS BIGNUMERIC)) "
+    "FROM UNNEST(JSON_QUERY_ARRAY({column})) AS c), 0)"
+)
+"""Credits are added by their texts: a JSON number that is read as a float would lose its end."""
+
 ROWS = """
 SELECT x_pipeline_id, COUNT(*) AS n FROM `{table}`
 WHERE x_org_slug = @org AND x_pipeline_run_date BETWEEN @first AND @last GROUP BY x_pipeline_id ORDER BY x_pipeline_id
@@ -89,7 +95,8 @@ class Report:
 class Source:
     """The table that a pipeline makes its FOCUS rows from, and the columns that have to add up to BilledCost.
 
-    With ``usage_only`` rows of other categories come from further tables: they are proved by sp_consolidate, not here.
+    ``credits`` is the JSON column with a list of amounts that are billed besides, if there is one. With ``usage_only``
+    rows of other categories come from further tables: they are proved by sp_consolidate, not here.
     """
 
     pipeline_id: str
@@ -97,6 +104,12 @@ class Source:
     billed: str
     currency: str
     usage_only: bool = False
+    credits: str = ""
+
+    @property
+    def amount(self) -> str:
+        """What a row of the source is billed, as SQL."""
+        return f"{self.billed} + {CREDITS.format(column=self.credits)}" if self.credits else self.billed
 
 
 def sources(tree: ConfigTree, destination: str) -> list[Source]:
@@ -115,7 +128,9 @@ def sources(tree: ConfigTree, destination: str) -> list[Source]:
             currencies = {column.name: column.currency for column in contract.columns}
             if contract.billed:
                 further = bool(step.config.get("further_tables"))
-                found.append(Source(config.pipeline_id, name, contract.billed, currencies[contract.billed], further))
+                currency = currencies[contract.billed]
+                its = Source(config.pipeline_id, name, contract.billed, currency, further, contract.billed_credits)
+                found.append(its)
     return found
 
 
@@ -139,7 +154,7 @@ class Checks:
             yield sql, None
             return
         for origin in origins:
-            filled = sql.replace("{source}", f"{dataset}.{origin.table}").replace("{cost}", origin.billed)
+            filled = sql.replace("{source}", f"{dataset}.{origin.table}").replace("{cost}", origin.amount)
             charges = "ChargeCategory = 'Usage'" if origin.usage_only else "TRUE"
             yield filled.replace("{currency}", origin.currency).replace("{charges}", charges), origin
 

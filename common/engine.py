@@ -7,12 +7,11 @@ what no longer concerns the run changes nothing.
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from copy import replace
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
-from heapq import merge
 
 from common.admission import Admission
 from common.attempt import AttemptRunner
@@ -20,7 +19,7 @@ from common.audit import Audit
 from common.config.loader import ConfigTree
 from common.domain import transitions
 from common.domain.commands import SettleReservation
-from common.domain.draft import Change, Transition
+from common.domain.draft import Transition
 from common.domain.events import (
     AttemptClaimed,
     AttemptFailed,
@@ -57,8 +56,9 @@ from common.keys import Keys
 from common.logs import bound, logger
 from common.meta.ports import NoArchive, RunArchive
 from common.notifications import Notifications
-from common.ports import Credentials, EventBus, LogLine, PlanLimits, Records, RunLogs, RunStore, severities_from
+from common.ports import Credentials, EventBus, PlanLimits, Records, RunLogs, RunStore
 from common.request import run_identity
+from common.run_log import change_line
 from common.settings import Settings
 from common.topics import completed, finished, messages
 from common.validation import Validation
@@ -109,6 +109,10 @@ class Engine:
         if request.credential_id is not None:
             self._validation.named_credential(request)
         return admission.admit(transitions.create(request), limits)
+
+    def default_days(self, route: str, today: date) -> tuple[date, date]:
+        """Return the days of a run that nobody has dated (see ``Validation.days``)."""
+        return self._validation.days(route, today)
 
     @property
     def _validation(self) -> Validation:
@@ -326,18 +330,6 @@ class Engine:
             touched += bool(owners)
         return touched
 
-    def log_lines(self, run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
-        """Yield the run's transitions and what its processors logged, in the order of their times.
-
-        ``severity`` leaves out the less severe.
-        """
-        told = (change_line(change) for change in self.store.changes(run_id))
-        wanted = [
-            line for line in told if step_id in (None, line.step_id) and line.severity in severities_from(severity)
-        ]
-        wanted.sort(key=lambda line: line.at)
-        return merge(wanted, self.logs.read(run_id, step_id=step_id, severity=severity), key=lambda line: line.at)
-
     def _apply(
         self, run_id: str, event: Event, parts: Collection[str] | None = None, *, view: Run | None = None
     ) -> Run | None:
@@ -394,10 +386,3 @@ def _parts(step_id: str) -> tuple[str, ...]:
     """What an event of this step needs: itself, and its map if it is an item's."""
     base = map_of(step_id)
     return (step_id, base[0]) if base else (step_id,)
-
-
-def change_line(change: Change) -> LogLine:
-    subject = f"step {change.step_id}" if change.step_id else "run"
-    moved = change.after if change.before in ("", change.after) else f"{change.before} → {change.after}"
-    severity = "ERROR" if change.after == "failed" else "INFO"
-    return LogLine(change.at, severity, f"{subject} {moved}: {change.reason}", change.step_id, change.attempt)

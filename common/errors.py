@@ -10,6 +10,7 @@ Messages are written for the person who reads them: where, what, what to do. The
 """
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
@@ -47,21 +48,32 @@ class NotFoundError(RequestError):
 class QuotaExceededError(RequestError):
     """A limit is used up. ``value`` and ``used`` are as JSON has them: runs as whole numbers, US dollars as text.
 
-    ``why`` names the limit in a few words; ``waiting`` is how many runs wait for it already.
+    ``why`` names the limit in a few words; ``waiting`` is how many runs wait for it already. ``as_of`` is when the
+    limit was read, if its source has not answered since.
     """
 
     status = 429
     title = "Quota exceeded"
 
     def __init__(
-        self, *, limit: str, value: int | Decimal, used: int | Decimal, retry_after_s: int, waiting: int = 0
+        self,
+        *,
+        limit: str,
+        value: int | Decimal,
+        used: int | Decimal,
+        retry_after_s: int,
+        waiting: int = 0,
+        as_of: datetime | None = None,
     ) -> None:
         self.limit, self.retry_after_s, self.waiting = limit, retry_after_s, waiting
         self.value, self.used = _plain(value), _plain(used)
         self.why = f"the {limit} limit of {self.value} {'USD' if isinstance(value, Decimal) else 'runs'} is used up"
         before = f", {waiting} more wait for it" if waiting else ""
         way_out = WAYS_OUT.get(limit, "raise the plan's limit")
-        super().__init__(f"T{self.why[1:]} ({self.used} used{before}). Try again in {retry_after_s} s, or {way_out}.")
+        stale = limits_as_of(as_of)
+        super().__init__(
+            f"T{self.why[1:]} ({self.used} used{before}). Try again in {retry_after_s} s, or {way_out}.{stale}"
+        )
 
 
 WAYS_OUT = {
@@ -70,6 +82,11 @@ WAYS_OUT = {
     "queue": "cancel runs that wait",
 }
 """What else can be done about a limit that is not of the plan."""
+
+
+def limits_as_of(moment: datetime | None) -> str:
+    """Return a sentence for limits that may have changed since they were read, none for current ones."""
+    return "" if moment is None else f" Limits are as of {moment:%Y-%m-%dT%H:%M:%SZ}: their source is away since."
 
 
 def _plain(amount: int | Decimal) -> int | str:

@@ -8,9 +8,10 @@ from heapq import merge
 from itertools import takewhile
 from typing import Self
 
-from common.engine import Engine, change_line
+from common.engine import Engine
 from common.errors import RequestError
 from common.ports import LogLine, severities_from
+from common.run_log import change_line
 
 PLACE = re.compile(r"(0|[1-9][0-9]{0,8})\.([0-9a-f-]{0,40})", re.ASCII)
 

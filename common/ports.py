@@ -252,7 +252,10 @@ class Credentials(Protocol):
         """Delete a credential, or raise NotFoundError."""
 
     def secret(self, org_slug: str, credential_id: str) -> str:
-        """Decrypt one credential of that organisation, or raise NotFoundError. Only steps call this."""
+        """Decrypt one credential of that organisation, or raise NotFoundError.
+
+        Only a step calls this, and whoever checks credentials on this machine (``main.py validate --online``).
+        """
 
 
 @dataclass(frozen=True, slots=True)

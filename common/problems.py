@@ -141,8 +141,8 @@ MISCONFIGURED = Kind(
     "misconfigured",
     500,
     "The service is misconfigured",
-    "A file under configs/ is wrong.",
-    "Run `main.py validate`: it names file and line.",
+    "A file under configs/ or a setting of the deployment is wrong.",
+    "Run `main.py validate`: it names file and line; the log names a setting.",
 )
 INTERNAL = Kind(
     "internal-error",

@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any
@@ -57,11 +57,18 @@ BACKFILL = Field(False, strict=True, description="This is a backfill: where runs
 
 
 class RunBody(BaseModel):
-    """Body of a run request. Dates are UTC days, both inclusive; without any, yesterday is run."""
+    """Body of a run request. Dates are UTC days, both inclusive.
+
+    Without any it is yesterday, and the days before it that the pipeline's provider may still correct; with a source it
+    is yesterday.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    start_date: Day | None = Field(None, description="First data date, e.g. 2026-11-20. Default: yesterday (UTC).")
+    start_date: Day | None = Field(
+        None,
+        description="First data date, e.g. 2026-11-20. Default: end_date; without it, what may still be corrected.",
+    )
     end_date: Day | None = Field(None, description="Last data date, inclusive. Default: start_date.")
     credential_id: str | None = Field(None, pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     source: str | None = Field(
@@ -129,11 +136,19 @@ def _digest(asked: Any) -> str:
 
 
 def run_request(
-    org_slug: str, route: str, body: Any, *, now: datetime, trigger: str, idempotency_key: str | None = None
+    org_slug: str,
+    route: str,
+    body: Any,
+    *,
+    now: datetime,
+    trigger: str,
+    idempotency_key: str | None = None,
+    default_days: Callable[[str, date], tuple[date, date]] | None = None,
 ) -> RunRequest:
     """Return the checked request, or raise InvalidFieldsError that names each bad field.
 
-    Its run id is fresh, or that of ``idempotency_key`` (see ``run_identity``).
+    Its run id is fresh, or that of ``idempotency_key`` (see ``run_identity``). ``default_days`` returns the days of a
+    run of this route, today, that names neither dates nor a source; without it that is yesterday.
     """
     if not ORG_SLUG.match(org_slug):
         raise NotFoundError(f"There is no organisation {org_slug!r}.")
@@ -147,6 +162,8 @@ def run_request(
     today = now.date()
     start = checked.start_date or checked.end_date or today - timedelta(days=1)
     end = checked.end_date or start
+    if default_days is not None and not (checked.start_date or checked.end_date or checked.source):
+        start, end = default_days(route, today)
     _check_dates(start, end, today)
     # As it was asked for: "yesterday" is the same request tomorrow.
     asked = [route, checked.model_dump(mode="json", exclude_defaults=True)]

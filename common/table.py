@@ -91,6 +91,10 @@ class Table(BaseModel):
         description="Of a table that FOCUS rows are made from: the column whose sum is that of BilledCost. It needs a "
         "currency. main.py conform compares the two.",
     )
+    billed_credits: str = Field(
+        default="",
+        description="The JSON column with a list of credits, each with an `amount`, that are billed beside `billed`.",
+    )
     columns: tuple[Column, ...] = Field(min_length=1, description="The columns in order, without the lineage fields.")
 
     @property

@@ -1,8 +1,11 @@
 """What a run's config and credential are: read, resolved and checked before its first step."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 from common.config.loader import ConfigTree
+from common.config.providers import find_provider, load_providers
 from common.domain.events import RunValidated
 from common.domain.model import NO_CREDENTIAL, Pipeline, Run, RunRequest
 from common.errors import ConfigError, NotFoundError, nearest
@@ -18,6 +21,21 @@ class Validation:
     settings: Settings
     configs: ConfigTree
     credentials: Credentials
+
+    def days(self, route: str, today: date) -> tuple[date, date]:
+        """Return the first and the last day, inclusive, of a run that nobody has dated: yesterday, and the days before
+        it that the pipeline's provider may still correct.
+
+        Of a pipeline that reads a file (a step's ``source``) it is yesterday alone: a file need not hold every day
+        that its provider could correct, and a day that it does not hold would be emptied. So it is of a route that
+        leads to no valid pipeline: the run is refused for that, or ends with it.
+        """
+        yesterday = today - timedelta(days=1)
+        with suppress(NotFoundError, ConfigError):
+            config = self.configs.load(route).config
+            if not any(step.config.get("source") for step in config.steps):
+                return find_provider(load_providers(self.settings.configs), config.provider).window(today)
+        return yesterday, yesterday
 
     def validated(self, run: Run) -> RunValidated:
         """Return the pipeline as the run will use it from now on. Raises ConfigError, RequestError."""

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from infra.local.emulator import WATCHER
+from infra.local.watched import WATCHER
 
 CONFIG = """
 [databases]

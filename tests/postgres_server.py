@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from infra.local.emulator import WATCHER
+from infra.local.watched import WATCHER
 
 PASSWORD = "canary-superuser-2b9e"
 START_WITHIN_S = 30.0

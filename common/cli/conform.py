@@ -70,9 +70,9 @@ def conform(
     if as_json:
         show.as_json({**_plain(table_id, report), **commitments})
     else:
-        _show(table_id, report)
+        show_report(table_id, report)
         if committed:
-            _show(f"{dataset}.{COMMITMENTS}", committed)
+            show_report(f"{dataset}.{COMMITMENTS}", committed)
     sys.exit(0 if report.conforms and (committed is None or committed.conforms) else 1)
 
 
@@ -101,7 +101,8 @@ def _plain(table_id: str, report: Report) -> dict[str, object]:
     }
 
 
-def _show(table_id: str, report: Report) -> None:
+def show_report(table_id: str, report: Report) -> None:
+    """Print what was found: failed checks with examples, what could not be run, and how many rows and checks it was."""
     failed = [finding for finding in report.findings if finding.failed]
     if failed:
         show.table("", ("check", "", "failed", "what it means", "rules of FOCUS"), _rows(failed), ("failed",))

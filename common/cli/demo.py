@@ -1,90 +1,69 @@
-"""``main.py demo``: the pipelines, for real, against sandboxes of the providers and generated bills; then the proof."""
+"""``main.py demo``: every provider's pipeline, for real, against sandboxes and made-up bills; then the proof."""
 
 import json
-import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import click
 
+from common import bootstrap
 from common.cli import show
 from common.cli.client import ApiClient
-from common.cli.landing import place
+from common.cli.conform import TABLE, show_report
 from common.cli.runs import follow
-from common.ports import CredentialInfo
+from common.config.loader import ConfigTree
+from common.conformance import Checks, Scope, sources
+from common.ports import Warehouse
 from common.settings import Settings
 from common.table import LINEAGE
-from infra.local.deepseek_export import write_deepseek_export
-from infra.local.focus_export import write_focus_export
+from infra.local.demo_data import MONTH, PLAYS, Made, Play, Scene, add_credentials, add_gcp_export
 from infra.local.sandbox.server import SandboxServer
 from infra.local.stack import EmbeddedStack
 
 ORG = "acme_corp"
 DAYS = 3
 SEED = 20261121
-TABLE = "cost_data_standard_1_3"
-GENAI = ("openai", "anthropic", "gemini", "deepseek")
+PROOF = Play("genai/unified/consolidate", days=MONTH)
 
 CHARGE = ("BilledCost", "BillingCurrency", "ServiceProviderName", "ServiceName", "ChargeDescription")
 LINEAGE_FIELDS = tuple(name for name, _ in LINEAGE)
+PROVED = ("provider", "currency", "pipeline", "source rows", "source sum", "FOCUS rows", "FOCUS sum", "proof", "bill")
+SUMS = """
+SELECT source_pipeline_id AS pipeline, provider, currency, SUM(rows_in) AS rows_in, SUM(sum_in) AS sum_in,
+  SUM(focus_rows) AS rows_out, SUM(sum_out) AS sum_out,
+  SUM(IF(x_pipeline_run_date >= @made, sum_out, BIGNUMERIC '0')) AS sum_made,
+  MIN(proof) AS proof, COUNT(DISTINCT proof) AS proofs
+FROM `{table}` WHERE x_org_slug = @org AND x_pipeline_run_date BETWEEN @first AND @last
+GROUP BY source_pipeline_id, provider, currency ORDER BY provider, currency
+"""
 
 
 def run_demo(settings: Settings) -> int:
-    """Run the demo; return the exit code: 0 only if all runs completed."""
-    last = datetime.now(UTC).date() - timedelta(days=1)
-    first = last - timedelta(days=DAYS - 1)
-    days = {"start_date": first.isoformat(), "end_date": last.isoformat()}
+    """Run the demo; return the exit code: 0 only if all runs completed, all is proved, and all of it is FOCUS."""
+    began = time.monotonic()
+    first = datetime.now(UTC).date() - timedelta(days=DAYS)
     with SandboxServer(seed=SEED) as sandbox:
         settings = replace(settings, provider_urls={**settings.provider_urls, **sandbox.urls})
+        scene = Scene(settings, sandbox, ORG, SEED, first, DAYS)
+        # Before the stack starts: it takes up what an earlier, killed demo left, with the sandboxes of this one.
+        add_credentials(bootstrap.build(settings).credentials, scene)
         click.echo("Starting the embedded stack (SQLite, BigQuery emulator, every function in one process) ...")
-        began = time.monotonic()
         with EmbeddedStack(settings) as stack:
-            click.echo(f"  up in {time.monotonic() - began:.1f} s on {stack.url}; provider sandboxes on {sandbox.url}")
-            for key in GENAI:
-                info = CredentialInfo(ORG, _credential(key), key, datetime.now(UTC))
-                stack.engine.credentials.add(info, sandbox.secrets[key])
-            source, billed = _bill(settings, first)
+            up = time.monotonic() - began
+            click.echo(f"  up in {up:.1f} s on {stack.url}; sandboxes of the providers on {sandbox.url}")
+            add_gcp_export(scene, str(stack.engine.settings.bigquery_url))
             client = ApiClient(stack.url, stack.token)
             _finish_earlier(client)
-            bodies: dict[str, dict[str, str]] = {
-                **{
-                    f"genai/payg/{key}": {"credential_id": _credential(key)}
-                    for key in ("openai", "anthropic", "gemini")
-                },
-                "genai/payg/deepseek": {"credential_id": _credential("deepseek"), "source": _export(settings, first)},
-                "aws/cost/billing": {"source": source},
-                "genai/unified/consolidate": {},
-            }
-            ended = [_run(client, route, {**days, **body}) for route, body in bodies.items()]
-            for run in ended:
-                show.run_table(run)
-            _show_rows(stack, settings, billed)
-            _show_proof(stack, settings)
-    return 0 if all(run["status"] == "completed" for run in ended) else 1
-
-
-def _credential(provider: str) -> str:
-    return f"cred_{provider}_sandbox"
-
-
-def _export(settings: Settings, first: date) -> str:
-    """Generate DeepSeek's usage export of the demo's days and land it; return its name."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "usage_data_demo.zip"
-        write_deepseek_export(path, seed=SEED, first_day=first, days=DAYS)
-        return place(settings.landing / ORG, path)
-
-
-def _bill(settings: Settings, first: date) -> tuple[str, Decimal]:
-    """Generate the AWS bill of the demo's days and land it; return its name and its sum."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "aws-focus-demo.csv.gz"
-        billed = write_focus_export(path, seed=SEED, first_day=first, days=DAYS, rows_per_day=120)
-        return place(settings.landing / ORG, path), billed
+            made = {play: play.make(scene) for play in PLAYS}
+            ended = _run(client, scene, made)
+            ended += _run(client, scene, {PROOF: Made()})
+            good = _show_all(stack.engine.attempts.warehouse(), scene, made)
+    click.echo(f"The demo took {time.monotonic() - began:.0f} s.")
+    return 0 if good and all(run["status"] == "completed" for run in ended) else 1
 
 
 def _finish_earlier(client: ApiClient) -> None:
@@ -95,42 +74,75 @@ def _finish_earlier(client: ApiClient) -> None:
             show.run_table(follow(client, ORG, run["run_id"], run["pipeline"]))
 
 
-def _run(client: ApiClient, route: str, body: dict[str, str]) -> dict[str, Any]:
-    click.echo(f"\nPOST /pipelines/run/{ORG}/{route} {json.dumps(body)}")
-    started = client.start(ORG, route, body)
-    click.echo(f"  {started['run_id']} {started['status']}")
-    return follow(client, ORG, started["run_id"], route)
+def _run(client: ApiClient, scene: Scene, made: dict[Play, Made]) -> list[dict[str, Any]]:
+    """Start all of them, so that they are at work side by side; follow one after the other to its end."""
+    started: list[tuple[str, str]] = []
+    for play, its in made.items():
+        body = play.body(scene, its)
+        click.echo(f"POST /pipelines/run/{ORG}/{play.route} {json.dumps(body)}")
+        started.append((play.route, client.start(ORG, play.route, body | {"queue": True})["run_id"]))
+    ended = []
+    for route, run_id in started:
+        click.echo(f"\n{route} {run_id}")
+        ended.append(follow(client, ORG, run_id, route))
+    for run in ended:
+        show.run_table(run)
+    return ended
 
 
-def _show_rows(stack: EmbeddedStack, settings: Settings, billed: Decimal) -> None:
-    """Print the dearest rows with their lineage, and that the bill's sum is the table's."""
-    warehouse = stack.engine.attempts.warehouse()
-    table = f"`{settings.project_id}.{settings.dataset(ORG)}.{TABLE}`"
+def _show_all(warehouse: Warehouse, scene: Scene, made: dict[Play, Made]) -> bool:
+    """Show rows, proof and conformance; return whether all of it is good."""
+    dataset = f"{scene.settings.project_id}.{scene.settings.dataset(ORG)}"
+    _show_rows(warehouse, f"{dataset}.{TABLE}")
+    tree = ConfigTree(scene.settings.configs)
+    bills = {tree.load(play.route).config.pipeline_id: its.billed for play, its in made.items()}
+    proved = _show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
+    click.echo("\nIs it FOCUS 1.3? The checks of configs/sql/checks on every row:")
+    report = Checks(scene.settings.configs).run(warehouse, f"{dataset}.{TABLE}", Scope(ORG), sources(tree, TABLE))
+    show_report(f"{dataset}.{TABLE}", report)
+    click.echo(
+        f"\nNext: main.py report {ORG} --html costs.html (a page with charts) · main.py conform {ORG} · "
+        f"main.py reconcile {ORG} · main.py prices missing {ORG} · main.py history {ORG} · main.py serve"
+    )
+    return proved and report.conforms
+
+
+def _show_rows(warehouse: Warehouse, table: str) -> None:
+    """Print the dearest rows with their lineage."""
     columns = ", ".join((*CHARGE, *LINEAGE_FIELDS))
     rows = list(
-        warehouse.query(f"SELECT {columns} FROM {table} ORDER BY BilledCost DESC, ChargeDescription LIMIT 10")  # noqa: S608
+        warehouse.query(f"SELECT {columns} FROM `{table}` ORDER BY BilledCost DESC, ChargeDescription LIMIT 10")  # noqa: S608
     )
     for title, names in ((f"The ten dearest rows of {TABLE}", CHARGE), ("Their lineage", LINEAGE_FIELDS)):
         cells = [(number, *(_cell(row[name]) for name in names)) for number, row in enumerate(rows, 1)]
         show.table(title, ("#", *names), cells, ("#", "BilledCost"))
-    billed_sql = f"SELECT SUM(BilledCost) AS billed FROM {table} WHERE x_pipeline_id = @pipeline"  # noqa: S608
-    found = next(warehouse.query(billed_sql, {"pipeline": "cloud_aws_cost_billing"}))["billed"]
-    verdict = "equal to the last digit" if found == billed else "DIFFERENT"
-    click.echo(f"AWS bill: SUM(BilledCost) of the file {_cell(billed)}, of the table {_cell(found)}: {verdict}")
 
 
-def _show_proof(stack: EmbeddedStack, settings: Settings) -> None:
-    """Print what consolidate has proved: rows and sums of each provider, in its source and in the FOCUS table."""
-    names = ("provider", "currency", "source", "rows_in", "rows_unpriced", "rows_out", "sum_in", "sum_out", "proof")
-    table = f"`{settings.project_id}.{settings.dataset(ORG)}.cost_consolidation`"
-    sql = (
-        "SELECT provider, currency, source, SUM(rows_in) AS rows_in, SUM(rows_unpriced) AS rows_unpriced, "  # noqa: S608
-        "SUM(rows_out) AS rows_out, SUM(sum_in) AS sum_in, SUM(sum_out) AS sum_out, proof "
-        f"FROM {table} GROUP BY provider, currency, source, proof ORDER BY provider, currency"
+def _show_proof(warehouse: Warehouse, table: str, scene: Scene, bills: dict[str, Decimal | None]) -> bool:
+    """Print rows and sums of each provider in its source and in the FOCUS table, and what made-up bills say of theirs.
+
+    Return whether all of it is equal, and there is something of every pipeline.
+    """
+    days = {"org": ORG, "first": scene.last - timedelta(days=MONTH - 1), "last": scene.last, "made": scene.first}
+    rows = list(warehouse.query(SUMS.format(table=table), days))
+    lines = [_proved(row, bills.get(row["pipeline"])) for row in rows]
+    title = f"What was proved, {days['first']} to {scene.last}: rows and sums in the source and in {TABLE}"
+    show.table(title, PROVED, lines, PROVED[3:7])
+    click.echo("A row of FOCUS may sum several of the source (x_SourceRows); credits and adjustments are rows beside.")
+    missing = sorted(bills.keys() - {row["pipeline"] for row in rows})
+    for pipeline in missing:
+        click.echo(f"{pipeline} has brought nothing.")
+    click.echo(
+        f"bill: whether the sum from {scene.first} on is that of the bill as it was made, before anything read it."
     )
-    rows = [tuple(_cell(row[name]) for name in names) for row in stack.engine.attempts.warehouse().query(sql)]
-    show.table("What was proved (rows and sums in the source, and in the FOCUS table)", names, rows, names[3:8])
-    click.echo(f"Next: main.py reconcile {ORG} · main.py prices missing {ORG} · main.py history {ORG} · main.py serve")
+    return not missing and all(line[-2:] in (("equal", "equal"), ("equal", "")) for line in lines)
+
+
+def _proved(row: Any, billed: Decimal | None) -> Sequence[str]:
+    proof = row["proof"] if row["proofs"] == 1 else "different"
+    bill = "" if billed is None else "equal" if billed == row["sum_made"] else f"DIFFERENT: {_cell(billed)}"
+    names = ("provider", "currency", "pipeline", "rows_in", "sum_in", "rows_out", "sum_out")
+    return *(_cell(row[name]) for name in names), proof, bill
 
 
 def _cell(value: Any) -> str:

@@ -25,6 +25,8 @@ def usage(settings: Settings, org: str, as_json: bool) -> None:
         rows.append(("money (USD)", used, money["value"], money["left"], money["resets_at"]))
     title = f"{org}, {seen['subscription']}, {seen['as_of'][:19]}Z"
     show.table(title, ("limit", "used", "of", "left", "starts anew"), rows, ("used", "of", "left"))
+    if seen["limits_as_of"]:
+        click.echo(f"Limits are as of {seen['limits_as_of'][:19]}Z: their source is away since.")
     ended = ", ".join(f"{count} {how}" for how, count in seen["ended_this_month"].items())
     click.echo(f"{seen['waiting']} wait for a slot. Ended this month: {ended}.")
 

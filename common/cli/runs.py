@@ -69,7 +69,9 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
 @cli.command()
 @click.argument("org")
 @click.argument("route")
-@click.option("--start-date", metavar="YYYY-MM-DD", help="First data date (default: yesterday, UTC).")
+@click.option(
+    "--start-date", metavar="YYYY-MM-DD", help="First data date (default: the end date; without it, see below)."
+)
 @click.option("--end-date", metavar="YYYY-MM-DD", help="Last data date, inclusive (default: the first).")
 @click.option("--credential", "credential_id", help="Which credential, where the organisation has several.")
 @click.option(
@@ -84,6 +86,9 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
 @friendly
 def run(settings: Settings, /, org: str, route: str, source: Path | None, as_json: bool, **fields: Any) -> None:
     """Run a pipeline and wait for its end. Exit code 0 if it completed.
+
+    Without dates it covers yesterday and the days before it that the provider may still correct (restatement_days in
+    configs/system/providers.yml); where the pipeline reads a file, yesterday.
 
     \b
     Examples:
@@ -222,7 +227,7 @@ def show_logs(
 @click.pass_obj
 @friendly
 def demo(settings: Settings) -> None:
-    """Run both example pipelines against a provider sandbox and show what came out."""
+    """Run every provider's pipeline against sandboxes and made-up bills, prove the sums, and check the rows."""
     from common.cli.demo import run_demo
 
     quiet(settings)

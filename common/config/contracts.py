@@ -97,6 +97,16 @@ def _billed(data: Mapping[str, Any]) -> Iterator[Finding]:
     amounts = [column["name"] for column in listed if column.get("currency") and isinstance(column.get("name"), str)]
     if isinstance(name, str) and name and name not in amounts:
         yield ("billed",), f"no column with a currency is named {name[:80]!r}.{nearest(name, amounts)}"
+    beside = data.get("billed_credits")
+    if not isinstance(beside, str) or not beside:
+        return
+    lists = [
+        column["name"] for column in listed if column.get("type") == "JSON" and isinstance(column.get("name"), str)
+    ]
+    if beside not in lists:
+        yield ("billed_credits",), f"no JSON column is named {beside[:80]!r}.{nearest(beside, lists)}"
+    elif not name:
+        yield ("billed_credits",), "stand beside a cost. Name its column with billed, or remove this."
 
 
 def _layout(data: Mapping[str, Any]) -> Iterator[Finding]:

@@ -67,13 +67,15 @@ class Usage:
 
 
 class Hit(NamedTuple):
-    """A limit that is used up: its value and use, the seconds until it may pass, and who waits for it already."""
+    """A limit that is used up: its value and use, the seconds until it may pass, who waits for it already, and when
+    the limit was read (see ``Limits``)."""
 
     limit: str
     value: int | Decimal
     used: int | Decimal
     retry_after_s: int
     waiting: int = 0
+    as_of: datetime | None = None
 
 
 def day_of(now: datetime) -> str:
@@ -116,17 +118,17 @@ def exceeded(
         ("daily", limits.daily, usage.daily, midnight + timedelta(days=1)),
     ):
         if used >= value:
-            return Hit(limit, value, used, _seconds(free_at - now))
+            return Hit(limit, value, used, _seconds(free_at - now), as_of=limits.as_of)
     if limits.money_usd is not None:
         spent = usage.spent_usd + usage.reserved_usd
         if to_micro_usd(spent) + max(to_micro_usd(cost_usd), 1) > to_micro_usd(limits.money_usd):
-            return Hit("money", limits.money_usd, spent, _seconds(next_month - now))
+            return Hit("money", limits.money_usd, spent, _seconds(next_month - now), as_of=limits.as_of)
     live = {"pipeline": usage.pipeline, "concurrent": usage.concurrent, "global": usage.global_concurrent}
     most = {"pipeline": limits.pipeline, "concurrent": limits.concurrent, "global": limits.global_concurrent}
     for scope in SCOPES:
         slots, ahead = most[scope], 0 if waited else usage.ahead.get(scope, 0)
         if slots is not None and live[scope] + ahead >= slots:
-            return Hit(scope, slots, live[scope], 30, ahead)
+            return Hit(scope, slots, live[scope], 30, ahead, limits.as_of)
     return None
 
 

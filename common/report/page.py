@@ -55,10 +55,11 @@ def html(report: MonthReport, made_at: str) -> str:
 
 
 def amount(value: Decimal) -> str:
-    """Show an amount: two decimals, or four digits of what is less than one."""
+    """Show an amount: two decimals, or up to four digits of what is less than one."""
     if value == 0 or abs(value) >= 1:
         return f"{value:,.2f}"
-    return f"{round(value, 3 - value.adjusted()):f}"
+    text = f"{round(value, 3 - value.adjusted()):f}".rstrip("0")
+    return f"{Decimal(text):.{max(2, len(text.partition('.')[2]))}f}"
 
 
 def share(part: Decimal, whole: Decimal) -> str:

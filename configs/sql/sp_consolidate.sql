@@ -74,6 +74,39 @@ BEGIN
     """);
   END IF;
 
+  IF 'gcp_billing_export' IN UNNEST(v_tables) THEN
+    SET v_known = CONCAT(v_known, """
+      UNION ALL
+      SELECT DISTINCT x_pipeline_id, 'gcp_billing_export', FALSE FROM `{dataset}.gcp_billing_export` WHERE x_org_slug = @org
+    """);
+    -- What Google invoices: the cost and all credits of each row, whatever becomes a row of its own.
+    SET v_in = CONCAT(v_in, """
+      UNION ALL
+      SELECT
+        x_pipeline_id, x_credential_id, 'Google Cloud', currency, x_pipeline_run_date, 'gcp_billing_export', COUNT(*), 0,
+        SUM(cost) + SUM(COALESCE((
+          SELECT SUM(CAST(JSON_VALUE(c, '$.amount') AS BIGNUMERIC)) FROM UNNEST(JSON_QUERY_ARRAY(credits)) AS c
+        ), 0))
+      FROM `{dataset}.gcp_billing_export` WHERE """, v_of_days, """
+      GROUP BY x_pipeline_id, x_credential_id, currency, x_pipeline_run_date
+    """);
+  END IF;
+
+  IF 'subscription_cost' IN UNNEST(v_tables) THEN
+    SET v_known = CONCAT(v_known, """
+      UNION ALL
+      SELECT DISTINCT x_pipeline_id, 'subscription_cost', FALSE FROM `{dataset}.subscription_cost` WHERE x_org_slug = @org
+    """);
+    SET v_in = CONCAT(v_in, """
+      UNION ALL
+      SELECT
+        x_pipeline_id, x_credential_id, vendor, currency, x_pipeline_run_date, 'subscription_cost', COUNT(*), 0,
+        SUM(billed_cost)
+      FROM `{dataset}.subscription_cost` WHERE """, v_of_days, """
+      GROUP BY x_pipeline_id, x_credential_id, vendor, currency, x_pipeline_run_date
+    """);
+  END IF;
+
   EXECUTE IMMEDIATE CONCAT("""
     INSERT INTO `""", p_staging, """` (
       x_pipeline_run_date, x_org_slug, source_pipeline_id, source_credential_id, provider, currency, source,

@@ -3,7 +3,8 @@
 --
 -- Discounts that lower the price of a row's usage (sustained use, commitments, contracts, the free tier, a reseller's
 -- margin, and the offsets of fees) are part of its BilledCost. Every other credit, such as a promotion, becomes a row of
--- its own of category Credit. So SUM(BilledCost) = SUM(cost) + SUM(credits), which is what Google invoices.
+-- its own of category Credit, which stands for no further row of the export (x_SourceRows 0). So SUM(BilledCost) =
+-- SUM(cost) + SUM(credits), which is what Google invoices.
 -- Prices stand where the export has them; a row without is priced as one charge, because no price is invented.
 -- A label and a tag of one key: the tag is the stronger, and a resource's label is stronger than its project's.
 CREATE OR REPLACE PROCEDURE `{dataset}.sp_gcp_billing_to_focus`(
@@ -13,7 +14,7 @@ CREATE OR REPLACE PROCEDURE `{dataset}.sp_gcp_billing_to_focus`(
 BEGIN
   EXECUTE IMMEDIATE FORMAT("""
     INSERT INTO `%s` (
-      x_pipeline_run_date, x_org_slug, x_FocusVersion, x_SourceColumns,
+      x_pipeline_run_date, x_org_slug, x_FocusVersion, x_SourceRows, x_SourceColumns,
       BilledCost, EffectiveCost, PricingCurrencyEffectiveCost, ListCost, ContractedCost,
       ListUnitPrice, ContractedUnitPrice, PricingCurrencyListUnitPrice, PricingCurrencyContractedUnitPrice,
       PricingQuantity, PricingUnit, PricingCategory, ConsumedQuantity, ConsumedUnit,
@@ -95,7 +96,7 @@ BEGIN
       FROM charge
     )
     SELECT
-      x_pipeline_run_date, x_org_slug, '1.3',
+      x_pipeline_run_date, x_org_slug, '1.3', IF(is_own, NULL, 0),
       JSON_STRIP_NULLS(JSON_OBJECT(
         'cost', CAST(cost AS STRING), 'cost_type', cost_type, 'credits', IF(is_own, credits, credit),
         'system_labels', system_labels, 'adjustment_id', adjustment_id, 'adjustment_type', adjustment_type,

@@ -11,6 +11,7 @@ from pydantic import Field
 from common.bootstrap import engine
 from common.follow import PLACE, Following, Place
 from common.ports import LogLine
+from common.run_log import log_lines
 from functions.api.inputs import Headers, Input, NoQuery, RunPath, up_to, whole_number
 from functions.api.part import part
 from functions.api.runs import find_run
@@ -82,6 +83,11 @@ class FollowHeaders(Headers):
 FILE = {"schema": {"type": "string"}}
 
 
+def _read(run_id: str, *, step_id: str | None = None, severity: str | None = None) -> Iterator[LogLine]:
+    built = engine()
+    return log_lines(built.store, built.logs, run_id, step_id=step_id, severity=severity)
+
+
 @routes.get("/pipelines/logs/<org>/<run_id>", responses={200: LinesView})
 def lines(path: RunPath, query: LinesQuery, header: FollowHeaders) -> Response:
     """Log lines, oldest first; with `follow=1` as they come
@@ -92,7 +98,7 @@ def lines(path: RunPath, query: LinesQuery, header: FollowHeaders) -> Response:
     run = find_run(path)
     if query.follow == "1":
         return _followed(run.run_id, query, header.last_event_id)
-    found = engine().log_lines(run.run_id, step_id=query.step, severity=query.severity)
+    found = _read(run.run_id, step_id=query.step, severity=query.severity)
     shown = [line_view(line) for line in islice(found, query.limit + 1)]
     return LinesView(run_id=run.run_id, lines=shown[: query.limit], truncated=len(shown) > query.limit).answer()
 
@@ -101,7 +107,7 @@ def lines(path: RunPath, query: LinesQuery, header: FollowHeaders) -> Response:
 def steps(path: RunPath, query: StepLinesQuery) -> Response:
     """Each step with its own log lines"""
     run = find_run(path)
-    of_step = _first_lines(engine().log_lines(run.run_id), run.steps, query.limit + 1)
+    of_step = _first_lines(_read(run.run_id), run.steps, query.limit + 1)
     told = [
         StepLogView(
             **step_fields(run, step),
@@ -145,7 +151,7 @@ def download(path: RunPath, query: DownloadQuery) -> Response:
     It is read and sent page by page.
     """
     run_id = find_run(path).run_id
-    found = engine().log_lines(run_id, step_id=query.step, severity=query.severity)
+    found = _read(run_id, step_id=query.step, severity=query.severity)
     pieces = in_pieces(_ndjson(found) if query.format == "ndjson" else _text(found))
     name = f"{run_id}.ndjson" if query.format == "ndjson" else f"{run_id}.txt"
     mimetype = "application/x-ndjson" if query.format == "ndjson" else "text/plain"

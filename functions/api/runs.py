@@ -63,7 +63,15 @@ def start(path: PipelinePath, query: NoQuery, header: StartHeaders, body: RunBod
     """
     built = engine()
     fields = body.model_dump(mode="json", exclude_unset=True)
-    asked = run_request(path.org, path.route, fields, now=built.now(), trigger="api", idempotency_key=header.key)
+    asked = run_request(
+        path.org,
+        path.route,
+        fields,
+        now=built.now(),
+        trigger="api",
+        idempotency_key=header.key,
+        default_days=built.default_days,
+    )
     return accepted(built.request_run(asked))
 
 

@@ -50,6 +50,9 @@ class UsageView(View):
     org_slug: str
     subscription: Annotated[str, Field(description="ACTIVE and TRIAL may start runs.")]
     as_of: datetime
+    limits_as_of: Annotated[
+        Time, Field(description="When the limits were read, if their source is away since; null if they are current.")
+    ]
     limits: list[LimitView]
     money_usd: Annotated[MoneyView | None, Field(description="Null where the plan does not limit money.")]
     waiting: Annotated[int, Field(description="Runs that wait for a slot.")]
@@ -68,6 +71,7 @@ def usage(path: OrgPath, query: NoQuery) -> Response:
         org_slug=path.org,
         subscription=limits.status,
         as_of=now,
+        limits_as_of=limits.as_of,
         limits=[
             _limit("daily", limits.daily, used.daily, tomorrow),
             _limit("monthly", limits.monthly, used.monthly, next_month),

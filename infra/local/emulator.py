@@ -1,13 +1,7 @@
-"""The BigQuery emulator as a child process (``local-bigquery``, see docs/decisions/0007-libraries.md).
-
-It dies with its parent, even a killed one: a small watcher process between the two holds a pipe to the parent and ends
-the emulator when the pipe breaks. That works whichever thread started it, and on every Unix.
-"""
+"""The BigQuery emulator as a child process (``local-bigquery``, see docs/decisions/0007-libraries.md)."""
 
 import json
-import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -17,37 +11,13 @@ from types import TracebackType
 from typing import Self
 
 from common.errors import PipelineOpsError
+from infra.local.watched import Watched
 
 START_WITHIN_S = 60.0
-STOP_WITHIN_S = 10.0
 FREED_WITHIN_S = 10.0
 """How long a start waits for the emulator before it, which may still be ending, to let go of the data."""
 
 EXTENSIONS = ("ducklake", "spatial", "icu")
-
-WATCHER = """
-import os, signal, subprocess, sys
-child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-signal.signal(signal.SIGCHLD, lambda *_: os._exit(1) if child.poll() is not None else None)
-if child.poll() is not None:  # it ended before the line above could hear of it
-    os._exit(1)
-while True:
-    try:
-        if not os.read(0, 1):
-            break
-    except InterruptedError:
-        continue
-signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-child.terminate()
-try:
-    child.wait(5)
-except subprocess.TimeoutExpired:
-    child.kill()
-    child.wait()
-"""
-"""Ends its child when standard input reaches its end: that is when the stack's process is gone or closes the pipe."""
 
 
 class EmulatorError(PipelineOpsError):
@@ -65,7 +35,7 @@ class BigQueryEmulator:
         self._data_dir, self._project = data_dir, project
         self.log_path = data_dir / "emulator.log"
         self.url = ""
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._process = Watched()
 
     def __enter__(self) -> Self:
         self.start()
@@ -96,14 +66,7 @@ class BigQueryEmulator:
             raise EmulatorError("local-bigquery is not installed here: pip install -r requirements-local.txt")
         command = [str(program), "--data-dir", str(self._data_dir / "data"), "--host", "127.0.0.1"]
         command += ["--port", str(port), "--grpc-port", str(grpc_port), "--project", self._project]
-        with self.log_path.open("wb") as log:
-            self._watcher = subprocess.Popen(
-                [sys.executable, "-c", WATCHER, *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C for the stack must not end the emulator before it
-            )
+        self._process.start(command, self.log_path)
         self.url = f"http://127.0.0.1:{port}"
         try:
             self._wait_for_port()
@@ -114,23 +77,13 @@ class BigQueryEmulator:
 
     def stop(self) -> None:
         """End it; returns when it is gone."""
-        if self._watcher is None:
-            return
-        assert self._watcher.stdin is not None
-        self._watcher.stdin.close()
-        try:
-            self._watcher.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._watcher.pid, 9)
-            self._watcher.wait()
-        self._watcher = None
+        self._process.stop()
 
     def _wait_for_port(self) -> None:
         """Wait until it says that it listens: before, whoever answers there may be somebody else's emulator."""
-        assert self._watcher is not None
         deadline = time.monotonic() + START_WITHIN_S
         while f"running on {self.url} " not in self.log_path.read_text("utf-8", "replace"):
-            if self._watcher.poll() is not None:
+            if self._process.ended():
                 raise EndedAtOnceError(f"The BigQuery emulator ended while it started. {self._log_end()}")
             if time.monotonic() > deadline:
                 raise EmulatorError(

@@ -5,12 +5,14 @@ correction of last month, rows without a project, labels and tags, rows that com
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 Row = dict[str, Any]
+Service = tuple[str, str, str, str, str, str, int, str]
+"""Ids and names of the service and of what is sold, units of usage and price, how many a price is for, the price."""
 
 BILLING_ACCOUNT = "010101-F0FFF0-61C528"
 CURRENCY = "EUR"
@@ -22,20 +24,23 @@ SERVICES = (
 )
 
 
-def export_rows(*, seed: int, first_day: date, days: int, rows_per_day: int) -> Iterator[tuple[Row, Decimal]]:
-    """Yield each row and what it adds to the invoice: cost and credits, exactly."""
+def export_rows(
+    *, seed: int, first_day: date, days: int, rows_per_day: int, without: Collection[str] = ()
+) -> Iterator[tuple[Row, Decimal]]:
+    """Yield each row and what it adds to the invoice: cost and credits, exactly. ``without`` are services not used."""
+    services = [its for its in SERVICES if its[1] not in without]
     for number in range(days):
         day = first_day + timedelta(days=number)
         rng = random.Random(f"gcp/{seed}/{day}")
         for _ in range(rows_per_day):
-            yield _usage(rng, day)
+            yield _usage(rng, day, services)
         yield _plain(rng, day, "tax", "Tax", Decimal(rng.randint(1, 900)) / 100)
         yield _plain(rng, day, "rounding_error", "Rounding error", Decimal("0.000003"))
-        yield _correction(rng, day)
+        yield _correction(rng, day, services)
 
 
-def _usage(rng: random.Random, day: date) -> tuple[Row, Decimal]:
-    service_id, service, sku_id, sku, unit, pricing_unit, block, price = rng.choice(SERVICES)
+def _usage(rng: random.Random, day: date, services: Sequence[Service]) -> tuple[Row, Decimal]:
+    service_id, service, sku_id, sku, unit, pricing_unit, block, price = rng.choice(services)
     amount = Decimal(rng.randint(0, 90_000)) / 1_000 * block
     contracted = Decimal(price) * Decimal("0.9")
     cost = amount / block * contracted
@@ -88,9 +93,9 @@ def _plain(rng: random.Random, day: date, cost_type: str, described: str, cost: 
     return row, _exact(row)
 
 
-def _correction(rng: random.Random, day: date) -> tuple[Row, Decimal]:
+def _correction(rng: random.Random, day: date, services: Sequence[Service]) -> tuple[Row, Decimal]:
     """A correction of this day's usage on the next month's invoice."""
-    row, _ = _usage(rng, day)
+    row, _ = _usage(rng, day, services)
     month = (day.replace(day=1) + timedelta(days=32)).strftime("%Y%m")
     row |= {
         "cost": -0.25,
@@ -177,8 +182,32 @@ SCHEMA: dict[str, Any] = {
 """Fields of the detailed export: a dict is a record, a list of one a repeated record."""
 
 
+def emulator_client(project: str, url: str) -> Any:
+    """Return a BigQuery client of the emulator at this address."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import bigquery
+
+    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return bigquery.Client(project, nobody, client_options={"api_endpoint": url})
+
+
 def write_export(client: Any, table_id: str, rows: list[Row]) -> None:
     """Make the table anew, partitioned by the day of export, and load the rows (``client`` is a BigQuery client)."""
+    client.delete_table(table_id, not_found_ok=True)
+    _load(client, _make(client, table_id), rows)
+
+
+def add_days(client: Any, table_id: str, rows: list[Row]) -> None:
+    """Load rows of those days alone that the table does not have; make it if it is not there."""
+    table = _make(client, table_id)
+    found = client.query(f"SELECT DISTINCT DATE(usage_start_time) AS day FROM `{table_id}`")  # noqa: S608
+    there = {str(row["day"]) for row in found}
+    new = [row for row in rows if row["usage_start_time"][:10] not in there]
+    if new:
+        _load(client, table, new)
+
+
+def _make(client: Any, table_id: str) -> Any:
     from google.cloud import bigquery
 
     def fields(schema: dict[str, Any]) -> list[Any]:
@@ -193,6 +222,12 @@ def write_export(client: Any, table_id: str, rows: list[Row]) -> None:
     table = bigquery.Table(table_id, fields(SCHEMA))
     table.time_partitioning = bigquery.TimePartitioning(field="export_time")
     client.create_dataset(table_id.rpartition(".")[0], exists_ok=True)
-    client.delete_table(table_id, not_found_ok=True)
-    client.create_table(table)
-    client.load_table_from_json(rows, table_id, job_config=bigquery.LoadJobConfig(schema=table.schema)).result()
+    client.create_table(table, exists_ok=True)
+    return table
+
+
+def _load(client: Any, table: Any, rows: list[Row]) -> None:
+    from google.cloud import bigquery
+
+    config = bigquery.LoadJobConfig(schema=table.schema)
+    client.load_table_from_json(rows, table.reference, job_config=config).result()

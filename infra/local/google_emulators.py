@@ -1,7 +1,7 @@
 """Google's own Firestore and Pub/Sub emulators as child processes, straight from the jars of the gcloud SDK.
 
 They keep everything in memory and end with the process that started them, even a killed one (the watcher of
-``infra/local/emulator.py`` sees to that). Nothing but this machine reaches them: they listen on 127.0.0.1 only.
+``infra/local/watched.py`` sees to that). Nothing but this machine reaches them: they listen on 127.0.0.1 only.
 """
 
 import os
@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from infra.local.emulator import STOP_WITHIN_S, WATCHER, EmulatorError, EndedAtOnceError
+from infra.local.emulator import EmulatorError, EndedAtOnceError
+from infra.local.watched import Watched
 
 SDK_VARIABLE = "PIPELINE_OPS_GCLOUD_SDK"
 INSTALL = (
@@ -45,7 +45,7 @@ class JavaEmulator:
     def __init__(self, log_dir: Path) -> None:
         self.log_path = log_dir / f"{self.name.lower().replace('/', '')}-emulator.log"
         self.host = ""
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._process = Watched()
 
     def __enter__(self) -> Self:
         self.start()
@@ -67,16 +67,7 @@ class JavaEmulator:
 
     def stop(self) -> None:
         """End it; returns when it is gone."""
-        if self._watcher is None:
-            return
-        assert self._watcher.stdin is not None
-        self._watcher.stdin.close()
-        try:
-            self._watcher.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._watcher.pid, 9)
-            self._watcher.wait()
-        self._watcher = None
+        self._process.stop()
 
     def _program(self, sdk: Path) -> list[str]:
         raise NotImplementedError
@@ -87,14 +78,7 @@ class JavaEmulator:
             return True
 
     def _launch(self, command: list[str], port: int) -> None:
-        with self.log_path.open("wb") as log:
-            self._watcher = subprocess.Popen(
-                [sys.executable, "-c", WATCHER, *command, "--host=127.0.0.1", f"--port={port}"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C for the stack must not end the emulator before it
-            )
+        self._process.start([*command, "--host=127.0.0.1", f"--port={port}"], self.log_path)
         self.host = f"127.0.0.1:{port}"
         try:
             self._wait(self.ready_line.format(port=port))
@@ -104,12 +88,11 @@ class JavaEmulator:
 
     def _wait(self, ready_line: str) -> None:
         """Wait until it says that it listens and then answers: before, somebody else may answer on that port."""
-        assert self._watcher is not None
         deadline = time.monotonic() + START_WITHIN_S
         while True:
             log = self.log_path.read_text("utf-8", "replace")
             # Pub/Sub's emulator does not end when its port is taken: it says so, and sits there.
-            if "BindException" in log or self._watcher.poll() is not None:
+            if "BindException" in log or self._process.ended():
                 raise EndedAtOnceError(f"The {self.name} emulator did not start. {self._log_end(log)}")
             try:
                 if ready_line in log and self._answers():

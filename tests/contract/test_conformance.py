@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -171,6 +172,23 @@ def test_sums_are_compared_with_those_of_the_source_to_the_last_digit(tables: Pl
     assert failed == 1 and '"currency":"USD"' in example and '"pipeline":"pipe"' in example
 
 
+def test_credits_that_are_a_list_beside_the_cost_are_a_part_of_the_sum(tables: Planted, tmp_path: Path) -> None:
+    contract = load_table(configs_dir(), "gcp_billing_export")
+    source = [Source("pipe", contract.table, contract.billed, "currency", credits=contract.billed_credits)]
+    billed = sum((row["BilledCost"] for row in clean_rows()), Decimal(0))
+    day = clean_rows()[0]["x_pipeline_run_date"]
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+    def compared(credits: object) -> int:
+        row = {"billing_account_id": "0", "usage_start_time": start, "cost": billed + 3, "currency": "USD"}
+        rows = [row | {"x_pipeline_run_date": day, "credits": credits}]
+        fill(tables.warehouse, tmp_path, f"{DATASET}.{contract.table}", contract, rows)
+        return sum(f.failed for f in CHECKS.family(tables.warehouse, "sums", CLEAN, Scope("acme"), source))
+
+    assert compared([{"type": "PROMOTION", "amount": -2.5}, {"type": "DISCOUNT", "amount": -0.5}]) == 0
+    assert compared([{"type": "PROMOTION", "amount": -2.5}]) == compared([]) == compared(None) == 1
+
+
 def test_rows_without_a_known_source_are_told_and_do_not_fail(clean_report: Report) -> None:
     (told,) = [finding for finding in clean_report.findings if finding.name == "sums.unknown"]
     assert (told.failed, told.examples, told.is_wrong) == (12, ('{"pipeline":"pipe"}',), False)
@@ -183,8 +201,7 @@ def test_every_pipeline_that_writes_focus_rows_says_what_its_source_bills() -> N
         for config in (tree.load(route).config for route in tree.routes())
         if any(step.config.get("destination_table") == FOCUS.table for step in config.steps)
     }
-    # Google's export has its credits in an array beside the cost: no column of it is what is billed.
-    assert {source.pipeline_id for source in sources(tree, FOCUS.table)} == writers - {"cloud_gcp_cost_billing"}
+    assert {source.pipeline_id for source in sources(tree, FOCUS.table)} == writers
 
 
 def sql_of(family: str) -> str:

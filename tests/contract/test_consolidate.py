@@ -1,7 +1,8 @@
 """The proof that the FOCUS table adds up, on the emulator: what it passes, and what it must never pass."""
 
+import re
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
+from common.config.loader import ConfigTree
+from common.conformance import sources
 from common.errors import PermanentError
 from common.paths import configs_dir
 from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
@@ -58,6 +61,24 @@ def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Consolidat
     yield Consolidated(warehouse, tmp_path, f"{PROJECT}.proof{next(numbers)}")
 
 
+def procedure(name: str) -> str:
+    return (configs_dir() / "sql" / f"{name}.sql").read_text("utf-8")
+
+
+def google(cost: str, **more: Any) -> dict[str, Any]:
+    at = datetime(2026, 10, 5, tzinfo=UTC)
+    row = {"billing_account_id": "0", "cost_type": "regular", "currency": "EUR", "usage_start_time": at}
+    return {**row, "service_description": "Compute Engine", "cost": Decimal(cost), **more}
+
+
+def subscription(kind: str, billed: str, effective: str, **more: Any) -> dict[str, Any]:
+    names = {"subscription_id": "s", "vendor": "Acme", "service": "Chat", "account_id": "s", "plan": "Team"}
+    kinds = {"category": "Business Applications", "subcategory": "Other (Business Applications)", "unit": "Charges"}
+    costs = {"billed_cost": Decimal(billed), "effective_cost": Decimal(effective), "list_cost": Decimal(1)}
+    priced = {"billing_cycle": "monthly", "currency": "USD", "quantity": Decimal(1), "unit_price": Decimal(1)}
+    return {**names, **kinds, **costs, **priced, "kind": kind, "seats": 1, **more}
+
+
 def test_every_provider_currency_and_day_is_proved_to_the_last_digit(dataset: Consolidated) -> None:
     priced = [cost("input_text", "600", "0.0000025"), cost("input_text", "400", "0.0000025", api_key_id="k")]
     dataset.fill("genai_payg_cost", [*priced, cost("images", "3", None)])
@@ -94,6 +115,46 @@ def test_usage_that_no_provider_reports_is_proved_by_its_price(dataset: Consolid
     dataset.unify(GENAI, "genai_payg_cost")
     (row,) = dataset.prove()
     assert (row["sum_in"], row["sum_out"], row["proof"]) == (Decimal("0.0025"), Decimal("0.0025"), "equal")
+
+
+def test_of_googles_export_each_row_counts_once_with_all_of_its_credits(dataset: Consolidated) -> None:
+    """10 - 1 - 4 and a tax of 2, as three rows of FOCUS: the promotion is one of its own."""
+    credits = [{"type": "DISCOUNT", "name": "d", "amount": -1.0}, {"type": "PROMOTION", "name": "p", "amount": -4.0}]
+    dataset.fill("gcp_billing_export", [google("10", credits=credits), google("2", cost_type="tax")])
+    dataset.unify("sp_gcp_billing_to_focus", "gcp_billing_export")
+    (row,) = dataset.prove()
+    assert (row["provider"], row["currency"], row["source"]) == ("Google Cloud", "EUR", "gcp_billing_export")
+    assert (row["rows_in"], row["rows_out"], row["focus_rows"], row["sum_in"], row["sum_out"]) == (2, 2, 3, 7, 7)
+
+
+@pytest.mark.parametrize("change", ["WHERE ChargeCategory = 'Credit'", "WHERE ChargeCategory = 'Tax'"])
+def test_a_row_of_googles_export_that_is_lost_fails(dataset: Consolidated, change: str) -> None:
+    promotion = [{"type": "PROMOTION", "name": "p", "amount": -0.000001}]
+    dataset.fill("gcp_billing_export", [google("1", credits=promotion), google("0", cost_type="tax")])
+    dataset.unify("sp_gcp_billing_to_focus", "gcp_billing_export")
+    list(dataset.warehouse.query(f"DELETE FROM `{dataset.name}.{FOCUS.table}` {change}"))
+    with pytest.raises(PermanentError, match="2 rows and 0.9999990* in gcp_billing_export, "):
+        dataset.prove()
+
+
+def test_of_subscriptions_charges_and_days_are_rows_and_only_charges_are_billed(dataset: Consolidated) -> None:
+    seats = [subscription("cycle", "30", "0"), subscription("day", "0", "1"), subscription("refund", "-5.5", "0")]
+    dataset.fill("subscription_cost", [*seats, subscription("day", "0", "2", vendor="Octo", currency="EUR")])
+    dataset.unify("sp_subscription_to_focus", "subscription_cost")
+    names = ("provider", "currency", "source", "rows_in", "rows_out", "sum_in", "sum_out")
+    assert [tuple(row[name] for name in names) for row in dataset.prove()] == [
+        ("Acme", "USD", "subscription_cost", 3, 3, Decimal("24.5"), Decimal("24.5")),
+        ("Octo", "EUR", "subscription_cost", 1, 1, 0, 0),
+    ]
+    list(dataset.warehouse.query(f"UPDATE `{dataset.name}.{FOCUS.table}` SET BilledCost = 1 WHERE BilledCost = 0"))
+    with pytest.raises(PermanentError, match="Octo EUR of pipe: 1 rows and 0[.0]* in subscription_cost, 1 rows"):
+        dataset.prove()
+
+
+def test_every_shipped_pipeline_has_a_source_that_the_proof_knows() -> None:
+    known = re.findall(r"IF '(\w+)' IN UNNEST\(v_tables\) THEN", procedure("sp_consolidate"))
+    used = {source.table for source in sources(ConfigTree(configs_dir()), FOCUS.table)}
+    assert used == set(known) - {"genai_reported_cost"}  # which stands beside genai_payg_cost
 
 
 @pytest.mark.parametrize(

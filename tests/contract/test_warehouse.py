@@ -125,6 +125,14 @@ def test_a_repeated_load_of_one_job_adds_nothing(target: Target) -> None:
     assert target.sql(f"SELECT COUNT(*) AS n FROM `{staging}`") == [{"n": 2}]
 
 
+def test_items_of_a_map_have_staging_tables_of_their_own_that_may_be_called_so(target: Target) -> None:
+    target.stage([row("of a step")])
+    names = ("run_1_extract[0]_1", "run_1_extract[1]_1", "run_1_extract_0__1")
+    made = [target.warehouse.create_staging(target.table_id, TABLE, name) for name in names]
+    assert len(set(made)) == 3
+    assert [target.sql(f"SELECT COUNT(*) AS n FROM `{staging}`") for staging in made] == [[{"n": 0}]] * 3
+
+
 def test_a_staging_table_starts_empty_even_if_its_name_was_used_before(target: Target) -> None:
     staging = target.stage([row("left over")])
     again = target.warehouse.create_staging(target.table_id, TABLE, staging.rpartition("__stage_")[2])

@@ -1,30 +1,61 @@
 """The pipelines whose FOCUS rows are put to the focus-validator and to our own checks: a new provider is one more case.
 
-Each is run for real, on an embedded stack, against the sandbox of the provider or a bill.
+Each is run for real, side by side on one embedded stack, against the sandbox of the provider or a bill.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from common.cli.landing import land
 from common.domain.model import Run
-from common.ports import CredentialInfo
+from common.ports import Warehouse
 from common.request import run_request
 from common.settings import Settings
-from infra.local.focus_export import write_focus_export
-from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
+from infra.local.demo_data import PLAYS, Play, Scene, add_credentials, add_gcp_export, secret_of
+from infra.local.sandbox.server import SandboxServer
 from infra.local.stack import EmbeddedStack
 from tests.conftest import PROJECT, SHARED
 from tests.focus.tables import FOCUS
 
 ORG = "acme_corp"
-DAYS = {"start_date": "2026-11-01", "end_date": "2026-11-03"}
-DEADLINE_S = 180.0
+BESIDE = "globex"
+"""Who reads bills in the light ways, which bring what the exports bring once more."""
+SEED, FIRST, DAYS = 7, date(2026, 10, 30), 3
+"""The end of a month and the begin of one, and a day on which a subscription is charged."""
+DEADLINE_S = 300.0
+LIGHT = (
+    Play("aws/cost/explorer", "aws", secret_of("aws_ce")),
+    Play("azure/cost/query", "azure", secret_of("azure_management")),
+    Play("oci/cost/usage", "oci", secret_of("oci_usage")),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Pipelines whose rows are judged as one table. ``file`` is a published bill, read in the place of ours."""
+
+    name: str
+    plays: tuple[Play, ...]
+    org: str = ORG
+    file: str = ""
+
+
+def _case(play: Play) -> Case:
+    pipeline = play.route.split("/")
+    return Case(pipeline[2] if pipeline[0] == "genai" else pipeline[0], (play,))
+
+
+BILL = "aws/cost/billing"
+OURS = (*map(_case, PLAYS), Case("light ways", LIGHT, BESIDE))
+PUBLISHED = (
+    Case("aws 1.2", (Play(BILL),), file="fdt_aws_1_2_rows100.csv"),
+    Case("aws 1.3", (Play(BILL),), file="fdt_aws_1_3_rows100.csv"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,66 +63,59 @@ class World:
     """A running stack, and a folder for what its pipelines read."""
 
     stack: EmbeddedStack
-    settings: Settings
+    scenes: dict[str, Scene]
     folder: Path
+    started: dict[str, list[str]] = field(default_factory=dict)
 
     @property
-    def table_id(self) -> str:
-        """The organisation's FOCUS table."""
-        return f"{PROJECT}.{self.settings.dataset(ORG)}.{FOCUS.table}"
+    def warehouse(self) -> Warehouse:
+        """What the pipelines write to."""
+        return self.stack.engine.attempts.warehouse()
 
-    def run(self, route: str, body: dict[str, Any]) -> Run:
-        """Run a pipeline to its end, which is a good one."""
-        engine = self.stack.engine
-        request = run_request(ORG, route, body, now=datetime.now(UTC), trigger="test")
-        run = engine.request_run(request)
+    def table_id(self, table: str = FOCUS.table, org: str = ORG) -> str:
+        """A table of an organisation."""
+        return f"{PROJECT}.{self.scenes[org].settings.dataset(org)}.{table}"
+
+    def start(self, case: Case) -> None:
+        """Ask for the case's runs, once."""
+        if case.name not in self.started:
+            bodies = [(play.route, self._body(case, play) | {"queue": True}) for play in case.plays]
+            self.started[case.name] = [self.request(case.org, route, body) for route, body in bodies]
+
+    def request(self, org: str, route: str, body: dict[str, Any]) -> str:
+        """Ask for a run; return its id."""
+        asked = run_request(org, route, body, now=datetime.now(UTC), trigger="test")
+        return self.stack.engine.request_run(asked).run_id
+
+    def _body(self, case: Case, play: Play) -> dict[str, Any]:
+        scene = self.scenes[case.org]
+        if case.file:
+            return land(scene.settings, case.org, play.route, SHARED / "focus" / case.file, dated=False)
+        if play.provider == "gemini":  # its metrics are kept for six weeks
+            scene = replace(scene, first=datetime.now(UTC).date() - timedelta(days=DAYS))
+        return play.body(scene, play.make(scene))
+
+    def ended(self, run_id: str) -> Run:
+        """Return the run at its end, which is a good one."""
         deadline = time.monotonic() + DEADLINE_S
-        while not run.status.is_terminal:
-            assert time.monotonic() < deadline, f"{route} is still {run.status}"
+        while not (run := self.stack.engine.store.load(run_id)).status.is_terminal:
+            assert time.monotonic() < deadline, f"{run.request.route} is still {run.status}"
             time.sleep(0.1)
-            run = engine.store.load(request.run_id)
-        assert run.status == "completed", run.error
+        assert run.status == "completed", f"{run.request.route}: {run.error}"
         return run
-
-
-@dataclass(frozen=True)
-class Case:
-    """A pipeline and what it is run on. ``prepare`` lands files and credentials, and returns the request's body."""
-
-    name: str
-    route: str
-    prepare: Callable[[World], dict[str, Any]]
-    shared: bool = False
-
-
-def _openai(world: World) -> dict[str, Any]:
-    info = CredentialInfo(ORG, "cred_openai", "openai", datetime.now(UTC))
-    world.stack.engine.credentials.add(info, SANDBOX_ADMIN_KEY)
-    return {**DAYS, "credential_id": "cred_openai"}
-
-
-def _generated_bill(world: World) -> dict[str, Any]:
-    bill = world.folder / "bill.csv.gz"
-    write_focus_export(bill, seed=7, first_day=date(2026, 11, 1), days=3, rows_per_day=40)
-    return land(world.settings, ORG, "aws/cost/billing", bill, dated=False)
-
-
-def _published(name: str) -> Callable[[World], dict[str, Any]]:
-    return lambda world: land(world.settings, ORG, "aws/cost/billing", SHARED / "focus" / name, dated=False)
-
-
-CASES = [
-    Case("openai", "genai/payg/openai", _openai),
-    Case("aws generated", "aws/cost/billing", _generated_bill),
-    Case("aws 1.2", "aws/cost/billing", _published("fdt_aws_1_2_rows100.csv"), shared=True),
-    Case("aws 1.3", "aws/cost/billing", _published("fdt_aws_1_3_rows100.csv"), shared=True),
-]
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[World]:
-    """Start a stack and the sandbox of the providers; both end with the block."""
-    with SandboxServer(seed=7) as sandbox:
-        settings = Settings(state_dir=folder / "state", project_id=PROJECT, provider_urls={"openai": sandbox.url})
+    """Start a stack and the sandboxes of the providers, and the runs on made-up bills; all end with the block."""
+    with SandboxServer(seed=SEED) as sandbox:
+        settings = Settings(state_dir=folder / "state", project_id=PROJECT, provider_urls=dict(sandbox.urls))
+        scenes = {org: Scene(settings, sandbox, org, SEED, FIRST, DAYS) for org in (ORG, BESIDE)}
         with EmbeddedStack(settings) as stack:
-            yield World(stack, settings, folder)
+            add_credentials(stack.engine.credentials, scenes[ORG])
+            add_credentials(stack.engine.credentials, scenes[BESIDE], LIGHT)
+            add_gcp_export(scenes[ORG], str(stack.engine.settings.bigquery_url))
+            world = World(stack, scenes, folder)
+            for case in OURS:
+                world.start(case)
+            yield world

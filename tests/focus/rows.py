@@ -119,12 +119,18 @@ def tokens(kind: str, meter: str, quantity: str, price: str, **more: Any) -> Row
     return usage(kind, str(Decimal(quantity) * Decimal(price)), **columns)
 
 
-def clean_rows() -> list[Row]:
-    """Return one valid row of each kind; ``ChargeDescription`` names the kind."""
+def _genai() -> list[Row]:
+    """Return usage of a model, a row for each kind of token."""
     return [
         tokens("tokens in", "input_text", "12000", "0.0000025", Tags={"team": "support", "env": "prod"}),
         tokens("tokens cached", "input_cached_text", "40000", "0.00000125"),
         tokens("tokens out", "output_text", "3000", "0.00001"),
+    ]
+
+
+def _machine() -> list[Row]:
+    """Return a machine at an agreed price."""
+    return [
         # 24 h x 0.10 at list, 0.09 agreed: 2.16.
         usage(
             "machine",
@@ -147,6 +153,12 @@ def clean_rows() -> list[Row]:
                 ]
             },
         ),
+    ]
+
+
+def _plan() -> list[Row]:
+    """Return a commitment: what it covers, what nobody used of it, and its purchase."""
+    return [
         # The plan pays for these hours: nothing is billed, 24 x 0.05 = 1.20 is what they took of it.
         usage(
             "covered",
@@ -191,6 +203,12 @@ def clean_rows() -> list[Row]:
                 ]
             },
         ),
+    ]
+
+
+def _shared() -> list[Row]:
+    """Return a cluster's part, and a reserved machine."""
+    return [
         # A cluster of 3 h x 0.50, of which half goes to one workload.
         usage(
             "split",
@@ -215,6 +233,12 @@ def clean_rows() -> list[Row]:
             CapacityReservationId="reservation-1",
             CapacityReservationStatus="Used",
         ),
+    ]
+
+
+def _invoice() -> list[Row]:
+    """Return what stands on an invoice beside usage."""
+    return [
         # What was charged too much in a month that was invoiced: no quantity is known.
         usage(
             "correction",
@@ -239,3 +263,8 @@ def clean_rows() -> list[Row]:
             ChargeFrequency="One-Time",
         ),
     ]
+
+
+def clean_rows() -> list[Row]:
+    """Return one valid row of each kind; ``ChargeDescription`` names the kind."""
+    return [*_genai(), *_machine(), *_plan(), *_shared(), *_invoice()]

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from copy import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import yaml
 
+from common import bootstrap
+from common.domain.quota import Limits
 from tests.harness import ORG, ROUTE, Harness, step
 
 HISTORY = f"/pipelines/history/{ORG}"
@@ -102,11 +105,30 @@ def test_usage_is_held_against_the_plan_with_the_times_at_which_it_starts_anew(h
         {"limit": "concurrent", "value": 5, "used": 1, "left": 4, "resets_at": None},
     ]
     assert seen["ended_this_month"] == {"completed": 1, "failed": 0, "cancelled": 0}
-    assert seen["money_usd"] is None and seen["waiting"] == 0
+    assert seen["money_usd"] is None and seen["waiting"] == 0 and seen["limits_as_of"] is None
     harness.clock.now = datetime(2026, 12, 31, 23, 59, tzinfo=UTC)
     later = get(harness, f"/pipelines/usage/{ORG}")["limits"]
     assert [one["resets_at"] for one in later[:2]] == ["2027-01-01T00:00:00Z"] * 2
     assert [one["used"] for one in later[:2]] == [0, 0]
+
+
+def test_limits_whose_source_is_away_say_of_when_they_are_whoever_is_told_of_them(harness: Harness) -> None:
+    read_at = datetime(2026, 11, 21, 5, 30, tzinfo=UTC)
+    known = harness.engine.plans.limits(ORG)
+
+    class Away:
+        status = "ACTIVE"
+
+        def limits(self, _org_slug: str) -> Limits:
+            return replace(known, status=self.status, daily=0, as_of=read_at)
+
+    away = Away()
+    bootstrap.use(replace(harness.engine, plans=away))
+    assert get(harness, f"/pipelines/usage/{ORG}")["limits_as_of"] == "2026-11-21T05:30:00Z"
+    for status, refused in (("ACTIVE", 429), ("SUSPENDED", 403)):
+        away.status = status
+        answer = harness.http("POST", f"/pipelines/run/{ORG}/{ROUTE}", json={})
+        assert answer.status_code == refused and "as of 2026-11-21T05:30:00Z" in answer.text
 
 
 def test_a_replay_is_a_rerun_as_a_preview(harness: Harness) -> None:

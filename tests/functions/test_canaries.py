@@ -8,6 +8,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterator
+from copy import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,14 +20,16 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from common import logs
+from common import bootstrap, logs
+from common.adapters.postgres import client
 from common.cli.main import cli
 from common.errors import PermanentError, PipelineOpsError, TransientError
 from common.keys import Scope
 from common.notification_settings import notifications_body, settings_view
 from common.ports import CredentialInfo
 from common.processors.provider_http import Api, ProviderClient
-from tests.harness import INVOKER_TOKEN, ORG, Harness, step
+from common.settings import SUPABASE_DSN
+from tests.harness import INVOKER_TOKEN, ORG, ROUTE, Harness, step
 from tests.receiver import Receiver, receiving
 
 CREDENTIAL = 'sk-admin-CANARY/1+"quoted"\\=='
@@ -35,6 +38,7 @@ JSON_CREDENTIAL = json.dumps({"client_email": "robot@example.com", "private_key"
 OPERATOR = "CANARY-operator-0123456789abcdef0123456789"
 WEBHOOK_SECRET = "CANARY-webhook-secret-0123456789"
 WEBHOOK_PATH = "/services/CANARY-path"
+DATABASE = "CANARY-database-0123456789"
 OTHER = "CANARY"
 """Stands in all of them but the API key's, so that also a part of one is found."""
 
@@ -191,6 +195,7 @@ class World:
             "webhook's secret": WEBHOOK_SECRET,
             "webhook's address": WEBHOOK_PATH,
             "invoker": INVOKER_TOKEN,
+            "database's password": DATABASE,
         }
         found = []
         for where, content in self.places():
@@ -287,6 +292,35 @@ def test_a_call_of_a_function_that_is_refused_is_logged_without_its_token(world:
         answer = world.harness.http("POST", "/functions/start_run/", data="{}", headers={**headers, **EVENT})
         assert answer.status_code == 401
         world.said.append(answer.text)
+    assert world.leaks() == []
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"postgresql://reader:{DATABASE}@127.0.0.1:1/plans",
+        f"postgresql://reader:{DATABASE}@db.invalid:6543/plans",
+        f"postgresql://reader:pass@{DATABASE}@127.0.0.1:1/plans",
+        f"postgresql://reader:{DATABASE}@203.0.113.1:1/plans?sslmode=disable",
+        f"reader:{DATABASE}",
+    ],
+)
+def test_a_database_of_plans_that_can_not_be_reached_or_read_is_told_of_without_its_connection_string(
+    world: World, dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(client, "WAIT_S", 0.2)
+    engine = bootstrap.build(replace(world.harness.engine.settings, supabase_dsn=dsn), now=world.harness.clock)
+    bootstrap.use(engine)
+    for method, path in (("POST", f"run/{ORG}/{ROUTE}"), ("GET", f"usage/{ORG}")):
+        answer = world.harness.http(method, f"/pipelines/{path}", json={} if method == "POST" else None)
+        assert answer.status_code in (500, 503), answer.text
+        world.said.append(answer.text)
+    world.said.append(repr(engine.settings))
+    monkeypatch.setenv(SUPABASE_DSN, dsn)
+    monkeypatch.setenv("PIPELINE_OPS_STATE_DIR", str(tmp_path / "other"))
+    told = CliRunner().invoke(cli, ["usage", ORG])
+    assert told.exit_code != 0 and SUPABASE_DSN in told.output + world.log.getvalue()
+    world.said.append(told.output + repr(told.exception))
     assert world.leaks() == []
 
 

@@ -43,7 +43,7 @@ TESTS = (
         "not firestore and not postgres",
     ),
     ("tests/functions/test_flow.py", "tests/functions/test_runs.py", "tests/functions/test_control.py"),
-    ("tests/functions/test_limits.py",),
+    ("tests/functions/test_limits.py", "tests/functions/test_money_limit.py"),
     ("tests/functions/test_dispatcher.py",),
     ("tests/contract/test_store_cost.py", "tests/unit/test_attempt.py"),
 )

@@ -109,7 +109,10 @@ def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
     ("contract", "expected"),
     [
         ("table: coast\n", "1: table: must be 'cost', the name of its file."),
-        ("colums: []\n", "4: colums: unknown key. Did you mean 'columns'? Known: billed, columns, description, table"),
+        (
+            "colums: []\n",
+            "4: colums: unknown key. Did you mean 'columns'? Known: billed, billed_credits, columns, description",
+        ),
         ("  - {name: A, type: STRING}\n", "columns[1].name: column 'a' is there twice. Remove one."),
         ("  - {name: x_run_id, type: STRING}\n", "columns[1].name: x_run_id is stamped by the engine on every row."),
         ("  - {name: b, type: FLOAT64}\n", "columns[1].type: must be one of 'STRING', 'INT64', 'BIGNUMERIC'"),
@@ -130,6 +133,7 @@ def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
         ("  - {name: _PARTITIONTIME, type: DATE}\n", "5: columns[1].name: BigQuery keeps names like '_PARTITIONTIME'"),
         ("unknown_columns: evolv\n", "5: unknown_columns: must be one of 'evolve', 'freeze', 'discard_value' or"),
         ("billed: a\n", "5: billed: no column with a currency is named 'a'."),
+        ("billed_credits: a\n", "5: billed_credits: no JSON column is named 'a'."),
         ("version: 0\n", "5: version: must be greater than or equal to 1."),
         ("version: '1'\n", "5: version: must be a whole number."),
     ],

@@ -99,6 +99,7 @@ def test_the_provider_of_the_docs_works_with_nothing_else_changed(acme: Path, mo
 def test_every_provider_has_its_column_and_its_chapter(key: str) -> None:
     assert f"`{key}`" in TEXT.split("\n\n")[2]
     its = load_providers(configs_dir())[key]
+    assert its.base_url and its.credential_hint and its.limits and its.auth != "none"
     chapter = TEXT.split(f"\n## {its.display_name.removeprefix('Google ')}\n")[1].split("\n## ")[0]
     assert "*Credential:*" in chapter
 

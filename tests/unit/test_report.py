@@ -149,10 +149,11 @@ def test_the_exact_figure_stands_behind_the_one_that_is_shown() -> None:
         ("1234567.891", "1,234,567.89"),
         ("-1.005", "-1.00"),
         ("0.0001234567", "0.0001235"),
-        ("-0.5", "-0.5000"),
+        ("0.000009", "0.000009"),
+        ("-0.5", "-0.50"),
     ],
 )
-def test_an_amount_is_shown_with_two_decimals_or_four_digits(value: str, shown: str) -> None:
+def test_an_amount_is_shown_with_two_decimals_or_up_to_four_digits(value: str, shown: str) -> None:
     assert amount(Decimal(value)) == shown
 
 

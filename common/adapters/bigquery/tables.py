@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from common.adapters.bigquery.commit_sql import make_ledger
 from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, patience
-from common.adapters.bigquery.names import checked, ledger_of
+from common.adapters.bigquery.names import checked, ledger_of, safe_job_id
 from common.adapters.bigquery.schema import BigQueryTables
 from common.errors import TransientError
 from common.schema_sync import ensure
@@ -105,8 +105,8 @@ class Tables:
         """Make an empty table that expires; with ``keep`` one that is there stays as it is."""
         from google.cloud import bigquery
 
-        # A table id has no hyphen; in the name of an attempt an underscore in its place stays unique.
-        staging = checked(f"{target}__stage_{name.replace('-', '_')}")
+        # A table id has neither hyphen nor bracket (items of a map have these in their names).
+        staging = checked(f"{target}__stage_{safe_job_id(name).replace('-', '_')}")
         org = bigquery.SchemaField("x_org_slug", "STRING", description="What SQL may fill: whose row it was.")
         made = bigquery.Table(staging, schema=[*staged_fields(table), org])
         made.expires = datetime.now(UTC) + STAGING_LIFETIME

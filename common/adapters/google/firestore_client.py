@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from common.adapters.google.refusals import passing, short
 from common.errors import ErrorKind, NotFoundError, PermanentError, PipelineOpsError, TransientError
 
 PATIENCE_S = 10.0
@@ -22,7 +23,6 @@ PATIENCE_S = 10.0
 TRIES = 5
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
-MAX_CHARS = 300
 SECOND_NS = 1_000_000_000
 USUAL_ID = re.compile(r"(?!__)[\w\[\]-]{1,500}", re.ASCII)
 """Ids come from outside: a slash in one would name another document, and Firestore refuses ``__x__``."""
@@ -123,10 +123,10 @@ class Firestore:
             except (exceptions.AlreadyExists, exceptions.FailedPrecondition, exceptions.NotFound) as error:
                 if unsure and (made := applied()) is not None:
                     return made
-                raise NotAppliedError(_short(error), exists=isinstance(error, exceptions.AlreadyExists)) from error
+                raise NotAppliedError(short(error), exists=isinstance(error, exceptions.AlreadyExists)) from error
             except exceptions.Aborted:  # lost against another writer, and certainly not applied
                 raise
-            except _passing():
+            except passing():
                 unsure = True
                 raise
             self._operations.count(writes=size)
@@ -138,13 +138,13 @@ class Firestore:
     def _tried[T](self, what: str, call: Callable[[float], T]) -> T:
         """Call until it answers, within ``PATIENCE_S``; it is given the seconds that are left."""
         with self._translated(what):
-            passing = _passing()
+            again = passing()
             tries = pauses(TRIES)
             left = next(tries)
             while True:
                 try:
                     return call(left)
-                except passing:
+                except again:
                     left = next(tries, 0.0)
                     if not left:
                         raise
@@ -160,14 +160,14 @@ class Firestore:
         try:
             yield
         except TransportError as error:
-            raise TransientError(f"{failed} no answer ({_short(error)})") from error
+            raise TransientError(f"{failed} no answer ({short(error)})") from error
         except DefaultCredentialsError as error:
             raise PermanentError(
                 f"{failed} no Google credentials. Run `gcloud auth application-default login`, or give the function a "
                 "service account."
             ) from error
         except GoogleAuthError as error:
-            raise PermanentError(f"{failed} {_short(error)}") from error
+            raise PermanentError(f"{failed} {short(error)}") from error
         except exceptions.GoogleAPICallError as error:
             raise _sorted_out(failed, error) from error
 
@@ -246,39 +246,19 @@ def where(query: Any, field: str, operator: str, value: Any) -> Any:
     return query.where(filter=filtered(field, operator, value))
 
 
-def _passing() -> tuple[type[Exception], ...]:
-    """What is worth another try at once."""
-    from google.api_core import exceptions
-
-    return (
-        exceptions.Aborted,
-        exceptions.Cancelled,
-        exceptions.DeadlineExceeded,
-        exceptions.InternalServerError,
-        exceptions.ResourceExhausted,
-        exceptions.ServiceUnavailable,
-        exceptions.Unknown,
-    )
-
-
 def _sorted_out(failed: str, error: Any) -> PipelineOpsError:
     from google.api_core import exceptions
 
     match error:
         case exceptions.NotFound():
-            return PermanentError(f"{failed} {_short(error)} Run the set-up, which creates the database.")
+            return PermanentError(f"{failed} {short(error)} Run the set-up, which creates the database.")
         case exceptions.Forbidden() | exceptions.Unauthorized():
-            return PermanentError(f"{failed} {_short(error)} Give the service account roles/datastore.user.")
+            return PermanentError(f"{failed} {short(error)} Give the service account roles/datastore.user.")
         case exceptions.FailedPrecondition():
-            return PermanentError(f"{failed} {_short(error)} Run the set-up, which creates the indexes.")
+            return PermanentError(f"{failed} {short(error)} Run the set-up, which creates the indexes.")
         case exceptions.BadRequest():
-            return PermanentError(f"{failed} {_short(error)}")
+            return PermanentError(f"{failed} {short(error)}")
         case exceptions.Aborted():
-            return TransientError(f"{failed} {_short(error)}", kind=ErrorKind.CONFLICT)
+            return TransientError(f"{failed} {short(error)}", kind=ErrorKind.CONFLICT)
         case _:
-            return TransientError(f"{failed} {_short(error)}")
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "message", "") or error).split())
-    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"
+            return TransientError(f"{failed} {short(error)}")

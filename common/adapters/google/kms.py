@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from common.adapters.google.firestore_client import pauses
+from common.adapters.google.refusals import short
 from common.errors import PermanentError, PipelineOpsError, TransientError
 from common.sealing import WrongKeyError
 
@@ -19,8 +20,6 @@ TRIES = 4
 REMEMBERED = 200
 REMEMBERED_S = 300.0
 """For so long a process opens a secret again without asking: a step costs three times as much otherwise."""
-
-MAX_CHARS = 300
 
 
 class CloudKms:
@@ -100,22 +99,22 @@ class CloudKms:
 
         match error:
             case exceptions.FailedPrecondition():
-                return PermanentError(f"{failed} {_short(error)} Enable the key's version, or restore it in time.")
+                return PermanentError(f"{failed} {short(error)} Enable the key's version, or restore it in time.")
             case exceptions.InvalidArgument() if "crc32c" in str(error).lower() or "checksum" in str(error).lower():
-                return TransientError(f"{failed} what was sent arrived damaged: {_short(error)}")
+                return TransientError(f"{failed} what was sent arrived damaged: {short(error)}")
             case exceptions.InvalidArgument():
-                return WrongKeyError(f"Cloud KMS says that it belongs to another key or place: {_short(error)}.")
+                return WrongKeyError(f"Cloud KMS says that it belongs to another key or place: {short(error)}.")
             case exceptions.NotFound():
-                return PermanentError(f"{failed} {_short(error)} Check PIPELINE_OPS_KMS_KEY.")
+                return PermanentError(f"{failed} {short(error)} Check PIPELINE_OPS_KMS_KEY.")
             case exceptions.Forbidden() | exceptions.Unauthorized():
                 return PermanentError(
-                    f"{failed} {_short(error)} Give the function's service account "
+                    f"{failed} {short(error)} Give the function's service account "
                     "roles/cloudkms.cryptoKeyEncrypterDecrypter on that key."
                 )
             case exceptions.BadRequest():
-                return PermanentError(f"{failed} {_short(error)}")
+                return PermanentError(f"{failed} {short(error)}")
             case _:
-                return TransientError(f"{failed} {_short(error)}")
+                return TransientError(f"{failed} {short(error)}")
 
     def _remembered(self, wrapped: bytes, bound_to: bytes) -> bytes | None:
         with self._lock:
@@ -146,8 +145,3 @@ def _crc(data: bytes) -> int:
     import google_crc32c
 
     return int(google_crc32c.value(data))
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "message", "") or error).split())
-    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"

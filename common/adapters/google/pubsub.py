@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from common.adapters.google.refusals import passing, short
 from common.errors import PermanentError, PipelineOpsError, TransientError
 from common.ports import Message
 
@@ -17,8 +18,6 @@ LATENCY_S = 0.001
 
 EARLY = timedelta(seconds=1)
 """A message that is due this soon is published now: its function sees to the rest."""
-
-MAX_CHARS = 300
 
 
 def topic_path(project_id: str, name: str) -> str:
@@ -84,7 +83,7 @@ def _client(emulator_host: str | None, timeout_s: float) -> Any:
     from google.api_core.timeout import ConstantTimeout
     from google.cloud import pubsub_v1  # type: ignore[attr-defined, unused-ignore]
 
-    again = if_exception_type(*_passing())
+    again = if_exception_type(*passing())
     constant: Any = ConstantTimeout  # untyped
     options = pubsub_v1.types.PublisherOptions(
         retry=Retry(predicate=again, initial=0.1, maximum=2.0, multiplier=2.0, timeout=timeout_s * 0.9),
@@ -116,9 +115,9 @@ def translated(what: str, project_id: str) -> Iterator[None]:
     except TimeoutError as error:
         raise TransientError(f"{failed} no answer in time.") from error
     except exceptions.RetryError as error:
-        raise TransientError(f"{failed} no answer in time ({_short(error.cause or error)})") from error
+        raise TransientError(f"{failed} no answer in time ({short(error.cause or error)})") from error
     except TransportError as error:
-        raise TransientError(f"{failed} no answer ({_short(error)})") from error
+        raise TransientError(f"{failed} no answer ({short(error)})") from error
     except MessageTooLargeError as error:
         raise PermanentError(f"{failed} a message is larger than Pub/Sub takes (10 MB).") from error
     except DefaultCredentialsError as error:
@@ -127,7 +126,7 @@ def translated(what: str, project_id: str) -> Iterator[None]:
             "service account."
         ) from error
     except GoogleAuthError as error:
-        raise PermanentError(f"{failed} {_short(error)}") from error
+        raise PermanentError(f"{failed} {short(error)}") from error
     except exceptions.GoogleAPICallError as error:
         raise _sorted_out(failed, error) from error
 
@@ -139,32 +138,12 @@ def _sorted_out(failed: str, error: Any) -> PipelineOpsError:
         case exceptions.NotFound():
             return PermanentError(f"{failed} it does not exist. Run the set-up, which creates every topic.")
         case exceptions.Forbidden() | exceptions.Unauthorized():
-            return PermanentError(f"{failed} {_short(error)} Give the service account roles/pubsub.publisher.")
+            return PermanentError(f"{failed} {short(error)} Give the service account roles/pubsub.publisher.")
         case exceptions.BadRequest():
-            return PermanentError(f"{failed} {_short(error)}")
+            return PermanentError(f"{failed} {short(error)}")
         case _:
-            return TransientError(f"{failed} {_short(error)}")
-
-
-def _passing() -> tuple[type[Exception], ...]:
-    """What the client itself tries again within the time there is, as its own defaults do."""
-    from google.api_core import exceptions
-
-    return (
-        exceptions.Aborted,
-        exceptions.Cancelled,
-        exceptions.DeadlineExceeded,
-        exceptions.InternalServerError,
-        exceptions.ResourceExhausted,
-        exceptions.ServiceUnavailable,
-        exceptions.Unknown,
-    )
+            return TransientError(f"{failed} {short(error)}")
 
 
 def _names(messages: Sequence[Message]) -> str:
     return ", ".join(f"topic {name!r}" for name in sorted({message.topic for message in messages}))
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(getattr(error, "message", "") or error).split())
-    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"

@@ -1,8 +1,8 @@
 -- Whether the costs of one pipeline are those of the table it makes them from, to the last digit: by credential, day and
 -- currency.
 --
--- {table} and {source} are full ids, {cost} and {currency} columns of the source: those that its contract calls
--- `billed`. {charges} are the rows that come from it: all (TRUE), or those of usage where further tables make the rest,
+-- {table} and {source} are full ids, {cost} and {currency} are of the source: the column that its contract calls
+-- `billed` (with the credits that it calls `billed_credits`), and that of its currency. {charges} are the rows that come from it: all (TRUE), or those of usage where further tables make the rest,
 -- which sp_consolidate proves. Parameters: @org STRING, @pipeline STRING, @first DATE, @last DATE. The answer is that of values.sql, but
 -- what counts is sums. Usage without a price has no cost in the source, and no row here.
 WITH both_sides AS (

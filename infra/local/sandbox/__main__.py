@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import suppress
+from itertools import groupby
 
 from infra.local.sandbox.server import RATE_LIMIT_EVERY, SandboxServer
 
@@ -17,8 +18,10 @@ def main() -> None:
     )
     args = parser.parse_args()
     with SandboxServer(args.seed, port=args.port, rate_limit_every=args.rate_limit_every) as sandbox:
-        for key, secret in sandbox.secrets.items():
-            sys.stderr.write(f"{key} sandbox on {sandbox.urls[key]}, its credential is {secret}\n")
+        for key, url in sandbox.urls.items():
+            sys.stderr.write(f"PIPELINE_OPS_PROVIDER_URL_{key.upper()}={url}\n")
+        for secret, keys in groupby(sandbox.secrets, key=sandbox.secrets.__getitem__):
+            sys.stderr.write(f"The credential of {', '.join(keys)} is {secret}\n")
         sys.stderr.write("Ctrl-C stops it.\n")
         sys.stderr.flush()
         with suppress(KeyboardInterrupt):

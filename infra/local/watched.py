@@ -1,0 +1,72 @@
+"""A child process that dies with its parent, even a killed one.
+
+A small watcher process between the two holds a pipe to the parent and ends the child when the pipe breaks. That works
+whichever thread started it, and on every Unix.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+STOP_WITHIN_S = 10.0
+
+WATCHER = """
+import os, signal, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGCHLD, lambda *_: os._exit(1) if child.poll() is not None else None)
+if child.poll() is not None:  # it ended before the line above could hear of it
+    os._exit(1)
+while True:
+    try:
+        if not os.read(0, 1):
+            break
+    except InterruptedError:
+        continue
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+child.terminate()
+try:
+    child.wait(5)
+except subprocess.TimeoutExpired:
+    child.kill()
+    child.wait()
+"""
+"""Ends its child when standard input reaches its end: that is when the stack's process is gone or closes the pipe."""
+
+
+class Watched:
+    """One child at a time."""
+
+    def __init__(self) -> None:
+        self._watcher: subprocess.Popen[bytes] | None = None
+
+    def start(self, command: Sequence[str], log_path: Path) -> None:
+        """Start it; what it prints goes into a new log."""
+        with log_path.open("wb") as log:
+            self._watcher = subprocess.Popen(
+                [sys.executable, "-c", WATCHER, *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C for the stack must not end the child before it
+            )
+
+    def ended(self) -> bool:
+        """Return whether it is no longer there."""
+        return self._watcher is None or self._watcher.poll() is not None
+
+    def stop(self) -> None:
+        """End it; returns when it is gone."""
+        if self._watcher is None:
+            return
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.close()
+        try:
+            self._watcher.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._watcher.pid, 9)
+            self._watcher.wait()
+        self._watcher = None
