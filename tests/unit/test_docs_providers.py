@@ -1,4 +1,7 @@
-"""docs/providers.md: every provider is in it, and the provider that it adds works with nothing else changed."""
+"""docs/providers.md and docs/providers-cloud.md: every provider is in them, and what they say is what the configs say.
+
+The provider that the first one adds, and the processor that the second one adds, work with nothing else changed.
+"""
 
 import re
 import sys
@@ -19,11 +22,13 @@ from common.paths import PROJECT_ROOT, configs_dir
 from common.processors import providers, sources
 from common.processors.genai_payg_cost import GenaiPaygCost, GenaiPaygCostParams
 from common.processors.genai_payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.processors.layouts import LAYOUTS
 from common.table import load_table
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer
 from tests.processors.context import FakeWarehouse, make_context
 
+CLOUDS = (PROJECT_ROOT / "docs" / "providers-cloud.md").read_text("utf-8")
 TEXT = (PROJECT_ROOT / "docs" / "providers.md").read_text("utf-8")
 BLOCKS = {
     match[2].strip(): match[0].split("\n", 1)[1].rsplit("```", 1)[0]
@@ -110,3 +115,32 @@ def test_the_prices_of_the_docs_are_right(tmp_path: Path) -> None:
     (tmp_path / "system" / "prices" / "acme_corp.yml").write_text(textwrap.dedent(text), "utf-8")
     found: Any = load_price_rules(tmp_path, "acme_corp").rules
     assert len(found) == len(yaml.safe_load(text)["rules"]) == 2
+
+
+def cloud_routes() -> list[str]:
+    return [str(path.relative_to(configs_dir())) for path in configs_dir().glob("cloud/*/cost/*.yml")]
+
+
+@pytest.mark.parametrize("path", cloud_routes())
+def test_every_pipeline_of_a_cloud_is_in_its_chapter(path: str) -> None:
+    config = ConfigTree(configs_dir()).load(path.removeprefix("cloud/").removesuffix(".yml")).config
+    name = load_providers(configs_dir())[config.provider].display_name
+    assert f"`configs/{path}`" in CLOUDS.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("key", ["aws", "azure", "gcp", "oci"])
+def test_a_clouds_chapter_says_its_window_and_every_field_of_its_credential(key: str) -> None:
+    its = load_providers(configs_dir())[key]
+    chapter = CLOUDS.split(f"\n## {its.display_name}\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", chapter, re.MULTILINE))
+    assert rows.keys() >= {"read", "credential", "limits", "restatement", "FOCUS"}
+    # Yesterday is read as well.
+    assert rows["restatement"].startswith(f"{its.restatement_days + 1} days"), its.restatement_days
+    fields = set(re.findall(r'"(\w+)"', its.credential_hint))
+    assert fields and [name for name in fields if f'"{name}"' not in rows["credential"]] == []
+    assert "Missing:" in chapter
+
+
+def test_every_layout_is_in_the_table_of_layouts() -> None:
+    table = CLOUDS.split("| `layout` | reads |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`([a-z_]+)`", table)) == {"table", *LAYOUTS}
