@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from common.errors import PipelineOpsError, StepTimeoutError
 from common.ports import CredentialInfo, Credentials
+from common.processors.cloud_checks import cloud_check
 from common.processors.sources import Check, known, source
 
 TIMEOUT = timedelta(seconds=60)
@@ -60,4 +61,4 @@ def check_credentials(
 
 
 def _check_of(provider: str) -> Check | None:
-    return source(provider).check if provider in known() else None
+    return source(provider).check if provider in known() else cloud_check(provider)

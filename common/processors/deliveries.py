@@ -6,7 +6,7 @@ days are taken; what else the files hold belongs to other runs.
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Context, Decimal
@@ -135,7 +135,7 @@ class Delivery:
         own = [context.start_date + timedelta(days=n) for n in range(days)]
         missing = [day for day in own if begins < day < ends and day not in self._delivered]
         if missing:
-            text = f"The export has rows from {begins} to {ends}, and none for {_some(missing)}."
+            text = f"The export has rows from {begins} to {ends}, and none for {some(missing)}."
             if self._params.missing_days == "fail":
                 raise PermanentError(
                     f"{text} Nothing is replaced. If nothing was used then, set missing_days: accept; else wait for "
@@ -143,7 +143,7 @@ class Delivery:
                 )
             context.warn(text)
         if late := [day for day in own if day > ends]:
-            context.info(f"The export ends with {ends}: nothing yet for {_some(late)}.")
+            context.info(f"The export ends with {ends}: nothing yet for {some(late)}.")
 
     def _tell(self) -> None:
         first, *others = self._columns.items()
@@ -151,7 +151,7 @@ class Delivery:
             if columns != first[1]:
                 gone, new = sorted(first[1] - columns), sorted(columns - first[1])
                 self._context.warn(
-                    f"The export has changed its columns: {name} is without {_some(gone)} and has {_some(new)}, other "
+                    f"The export has changed its columns: {name} is without {some(gone)} and has {some(new)}, other "
                     f"than {first[0]}."
                 )
         if self._floats:
@@ -221,6 +221,7 @@ def delivered(
         raise TransientError("The export was refreshed while it was read. It is read anew.")
 
 
-def _some(names: list[Any]) -> str:
+def some(names: Sequence[Any]) -> str:
+    """Return names as messages have them: at most ten of them."""
     shown = ", ".join(map(str, names[:MOST_NAMED]))
     return f"{shown} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else shown or "none"

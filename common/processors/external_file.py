@@ -7,9 +7,9 @@ the value goes on as it is, because the spool is where policies are applied.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ from common.errors import PermanentError, nearest
 from common.paths import configs_dir
 from common.processors.base import Batch, Params, StepContext, TableParams
 from common.processors.cells import UnreadableError
+from common.processors.deliveries import some
 from common.processors.files import BATCH_ROWS, Format, Record, records
 from common.processors.layouts import DESTINATION, LayoutName, LayoutRows, layout
 from common.processors.table_rows import TableRows
@@ -38,6 +39,11 @@ class ExternalFileParams(TableParams):
     provider: str | None = Field(None, description="Whose bill it is, for a table with the column `provider`.")
     extra_column: str | None = Field(
         None, description="JSON column for what the contract has no column for; without it such a column is an error."
+    )
+    missing_days: Literal["fail", "accept", "expected"] = Field(
+        "accept",
+        description="What it means that the file has no rows of a day of the run. accept: it is told, and what is "
+        "stored of that day goes. expected: the same, untold.",
     )
 
     @model_validator(mode="after")
@@ -77,6 +83,7 @@ class ExternalFileExtractor:
         convert = params.reader(path.name)
         rows: list[Mapping[str, Any]] = []
         bad: list[BadRow] = []
+        days = set[date]()
         record: Record | None = None
         for record in records(path, file_format=params.format, delimiter=params.delimiter):
             try:
@@ -87,6 +94,7 @@ class ExternalFileExtractor:
                 for row in made:
                     if not context.start_date <= row[DATA_DATE] <= context.end_date:
                         raise _outside(path, params, record, row[DATA_DATE], context)
+                    days.add(row[DATA_DATE])
                 rows += made
             if len(rows) + len(bad) >= BATCH_ROWS:
                 context.remaining_s()
@@ -95,9 +103,22 @@ class ExternalFileExtractor:
         if record is None:  # an export that broke off must not wipe out the days it is for
             raise _no_rows(path)
         yield Batch(rows, bad)
+        _tell_missing(path, params, days, context)
         if convert.floats:
             names = ", ".join(sorted(convert.floats))
             context.warn(f"{path.name} holds floating-point numbers in {names}: taken as their shortest decimal form.")
+
+
+def _tell_missing(path: Path, params: ExternalFileParams, found: set[date], context: StepContext) -> None:
+    """A day of the run that the file has no rows of loses what is stored of it."""
+    run = (context.start_date + timedelta(days=n) for n in range((context.end_date - context.start_date).days + 1))
+    missing = [day for day in run if day not in found]
+    if not missing or params.missing_days == "expected":
+        return
+    text = f"{path.name} has no rows for {some(missing)}, which the run is for."
+    if params.missing_days == "fail":
+        raise PermanentError(f"{text} Nothing is replaced. Export it again, or set missing_days: accept.")
+    context.warn(f"{text} What is stored of them goes.")
 
 
 def inside(landing: Path, source: str | None) -> Path:

@@ -266,6 +266,35 @@ def test_a_row_outside_the_runs_dates_is_refused_with_the_dates_to_use(tmp_path:
     assert "line 3" in str(error.value) and "--start-date 2026-09-30 --end-date 2026-11-02" in str(error.value)
 
 
+def test_a_day_of_the_run_without_rows_is_told_and_fails_where_it_must_not_be(tmp_path: Path) -> None:
+    land(tmp_path, HEADER, "2026-10-05,1,x,{}", "2026-10-07,1,x,{}")
+    days = date(2026, 10, 5), date(2026, 10, 8)
+    context = make_context(landing=tmp_path, start_date=days[0], end_date=days[1], source=None)
+    assert len(read(tmp_path, context=context)) == 2
+    (warning,) = context.warnings
+    assert "no rows for 2026-10-06, 2026-10-08" in warning and "What is stored of them goes." in warning
+    with pytest.raises(PermanentError, match="no rows for 2026-10-06, 2026-10-08.*Nothing is replaced"):
+        read(tmp_path, days=days, missing_days="fail")
+    untold = make_context(landing=tmp_path, start_date=days[0], end_date=days[1], source=None)
+    read(tmp_path, context=untold, missing_days="expected")
+    assert untold.warnings == []
+
+
+def test_each_row_keeps_its_own_currency_and_amounts_of_any_sign(tmp_path: Path) -> None:
+    header = "ChargePeriodStart,BilledCost,BillingCurrency,ConsumedQuantity"
+    land(tmp_path, header, "2026-10-05,1.5,EUR,0", "2026-10-05,-2,USD,-3", "2026-10-05,0,JPY,0.0")
+    found = [(row["BillingCurrency"], row["BilledCost"], row["ConsumedQuantity"]) for row in read(tmp_path)]
+    assert found == [("EUR", Decimal("1.5"), 0), ("USD", -2, -3), ("JPY", 0, 0)]
+
+
+def test_a_file_that_changes_its_columns_half_way_is_refused_with_the_line(tmp_path: Path) -> None:
+    again = "ChargePeriodStart,BilledCost,ChargeDescription,Tags"
+    assert "line 3, column ChargePeriodStart: 'ChargePeriodStart' is not a time" in refused(
+        tmp_path, HEADER, GOOD, again, GOOD
+    )
+    assert "line 4: 5 fields, the header has 4" in refused(tmp_path, HEADER, GOOD, GOOD, f"{GOOD},new")
+
+
 def test_the_span_of_a_file_is_its_first_and_last_day(tmp_path: Path) -> None:
     path = land(tmp_path, HEADER, GOOD, "2026-09-30,1,x,{}", "2026-11-02,1,x,{}")
     assert date_span(path, params()) == (date(2026, 9, 30), date(2026, 11, 2))
@@ -329,7 +358,7 @@ def test_parquet_is_told_by_its_bytes_and_keeps_decimals_exact(tmp_path: Path) -
 
 def test_floating_point_money_is_taken_as_its_shortest_form_and_told_once(tmp_path: Path) -> None:
     parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)] * 2, "BilledCost": [0.1, 2e-7]})
-    context = make_context(landing=tmp_path, start_date=OCTOBER[0], end_date=OCTOBER[1], source=None)
+    context = make_context(landing=tmp_path, start_date=date(2026, 10, 5), end_date=date(2026, 10, 5), source=None)
     assert [row["BilledCost"] for row in read(tmp_path, context=context)] == [Decimal("0.1"), Decimal("0.0000002")]
     assert len(context.warnings) == 1 and "BilledCost" in context.warnings[0]
 

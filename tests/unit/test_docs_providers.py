@@ -1,6 +1,10 @@
-"""docs/providers.md: every provider is in it, and the provider that it adds works with nothing else changed."""
+"""docs/providers.md and docs/providers-cloud.md: every provider is in them, and what they say is what the configs say.
+
+The provider that the first one adds, and the processor that the second one adds, work with nothing else changed.
+"""
 
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -12,27 +16,38 @@ from typing import Any
 import pytest
 import yaml
 
+from common import processors
+from common.config.check import validate_tree
 from common.config.loader import ConfigTree
 from common.config.price_rules import load_price_rules
 from common.config.providers import load_providers
+from common.domain.model import DEFAULT_WRITE
 from common.paths import PROJECT_ROOT, configs_dir
-from common.processors import providers, sources
+from common.processors import providers, registry, sources
+from common.processors.base import Batch
 from common.processors.genai_payg_cost import GenaiPaygCost, GenaiPaygCostParams
 from common.processors.genai_payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.processors.layouts import LAYOUTS
+from common.spool import Spool
 from common.table import load_table
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer
 from tests.processors.context import FakeWarehouse, make_context
 
+CLOUDS = (PROJECT_ROOT / "docs" / "providers-cloud.md").read_text("utf-8")
 TEXT = (PROJECT_ROOT / "docs" / "providers.md").read_text("utf-8")
-BLOCKS = {
-    match[2].strip(): match[0].split("\n", 1)[1].rsplit("```", 1)[0]
-    for match in re.finditer(r"```(python|yaml)\n# ([^\n]+)\n.*?```", TEXT, re.DOTALL)
-}
 
 
-def block(name: str) -> str:
-    return next(text for title, text in BLOCKS.items() if title.startswith(name))
+def blocks(text: str) -> dict[str, str]:
+    """Code by the place that its first line names."""
+    return {
+        match[2].strip(): match[0].split("\n", 1)[1].rsplit("```", 1)[0]
+        for match in re.finditer(r"```(python|yaml)\n# ([^\n]+)\n.*?```", text, re.DOTALL)
+    }
+
+
+def block(name: str, text: str = TEXT) -> str:
+    return next(code for title, code in blocks(text).items() if title.startswith(name))
 
 
 @pytest.fixture
@@ -95,6 +110,57 @@ def test_the_provider_of_the_docs_works_with_nothing_else_changed(acme: Path, mo
     assert {row["service_name"] for row in found} == {"Acme LLM"}
 
 
+@pytest.fixture
+def acme_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The processor of the example, put where it says. Returns the configs, in which its pipeline is."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "acme_cost.py").write_text(block("common/processors/acme_cost.py", CLOUDS), "utf-8")
+    monkeypatch.setattr(processors, "__path__", [*processors.__path__, str(tmp_path / "modules")])
+    monkeypatch.delitem(sys.modules, "common.processors.acme_cost", raising=False)
+    (line,) = re.findall(r'"(\w+)": "([\w.:]+)",', block("common/processors/registry.py", CLOUDS))
+    monkeypatch.setitem(registry.PROCESSORS, *line)
+    configs = tmp_path / "configs"
+    for folder in ("schemas", "sql", "system"):
+        shutil.copytree(configs_dir() / folder, configs / folder)
+    file = configs / "system" / "providers.yml"
+    file.write_text(file.read_text("utf-8") + block("configs/system/providers.yml", CLOUDS), "utf-8")
+    pipeline = configs / "cloud" / "acme" / "cost" / "billing.yml"
+    pipeline.parent.mkdir(parents=True)
+    pipeline.write_text(block("configs/cloud/acme/cost/billing.yml", CLOUDS), "utf-8")
+    return configs
+
+
+def test_the_processor_of_the_docs_works_with_nothing_else_changed(acme_cloud: Path) -> None:
+    wrong = [result for result in validate_tree(acme_cloud, None) if not result.ok]
+    assert wrong == []
+    config = ConfigTree(acme_cloud).load("acme/cost/billing").config
+    built = registry.processor(config.steps[0].ps_type)
+    params = built.params_type.model_validate(dict(config.steps[0].config))
+
+    def api(request: Request) -> Answer:
+        costs = [{"organization": "acme-7", "service": "Runner", "amount": "1.25", "currency": "EUR"}]
+        known = request.path == "/v1/costs" and request.headers.get("authorization") == "Bearer key-1"
+        return Answer(200, {"costs": costs}) if known else Answer(401, {"error": {"message": "no"}})
+
+    with SandboxServer(fail_with=api) as server:
+        context = make_context(
+            provider_url=lambda _key: server.urls["anthropic"],
+            secret=lambda: "key-1",
+            start_date=date(2026, 11, 17),
+            end_date=date(2026, 11, 18),
+        )
+        rows = [dict(row) for batch in built.run(context, params) for row in batch.rows]
+    assert [(row["x_pipeline_run_date"].day, row["BilledCost"], row["BillingCurrency"]) for row in rows] == [
+        (17, Decimal("1.25"), "EUR"),
+        (18, Decimal("1.25"), "EUR"),
+    ]
+    days = date(2026, 11, 17), date(2026, 11, 18)
+    contract, path = load_table(configs_dir(), "cloud_focus_export"), acme_cloud / "rows.parquet"
+    spool = Spool(path, contract, *days, (76, 38), write=DEFAULT_WRITE, org_slug="acme_corp")
+    spool.write(Batch(rows))
+    spool.close()
+
+
 @pytest.mark.parametrize("key", sources.known())
 def test_every_provider_has_its_column_and_its_chapter(key: str) -> None:
     assert f"`{key}`" in TEXT.split("\n\n")[2]
@@ -110,3 +176,32 @@ def test_the_prices_of_the_docs_are_right(tmp_path: Path) -> None:
     (tmp_path / "system" / "prices" / "acme_corp.yml").write_text(textwrap.dedent(text), "utf-8")
     found: Any = load_price_rules(tmp_path, "acme_corp").rules
     assert len(found) == len(yaml.safe_load(text)["rules"]) == 2
+
+
+def cloud_routes() -> list[str]:
+    return [str(path.relative_to(configs_dir())) for path in configs_dir().glob("cloud/*/cost/*.yml")]
+
+
+@pytest.mark.parametrize("path", cloud_routes())
+def test_every_pipeline_of_a_cloud_is_in_its_chapter(path: str) -> None:
+    config = ConfigTree(configs_dir()).load(path.removeprefix("cloud/").removesuffix(".yml")).config
+    name = load_providers(configs_dir())[config.provider].display_name
+    assert f"`configs/{path}`" in CLOUDS.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("key", ["aws", "azure", "gcp", "oci"])
+def test_a_clouds_chapter_says_its_window_and_every_field_of_its_credential(key: str) -> None:
+    its = load_providers(configs_dir())[key]
+    chapter = CLOUDS.split(f"\n## {its.display_name}\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", chapter, re.MULTILINE))
+    assert rows.keys() >= {"read", "credential", "limits", "restatement", "FOCUS"}
+    # Yesterday is read as well.
+    assert rows["restatement"].startswith(f"{its.restatement_days + 1} days"), its.restatement_days
+    fields = set(re.findall(r'"(\w+)"', its.credential_hint))
+    assert fields and [name for name in fields if f'"{name}"' not in rows["credential"]] == []
+    assert "Missing:" in chapter
+
+
+def test_every_layout_is_in_the_table_of_layouts() -> None:
+    table = CLOUDS.split("| `layout` | reads |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`([a-z_]+)`", table)) == {"table", *LAYOUTS}

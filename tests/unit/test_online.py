@@ -65,10 +65,44 @@ def test_one_organisation_alone_may_be_tried(tmp_path: Path, sandbox: SandboxSer
     assert validate(tmp_path, sandbox, "--org", "globex").exit_code == 2
 
 
-def test_a_provider_that_sends_files_has_nothing_to_be_asked(tmp_path: Path, sandbox: SandboxServer) -> None:
-    add(tmp_path, "aws", SECRET)
+def test_good_credentials_of_every_cloud_are_tried_where_their_fields_lead(
+    tmp_path: Path, sandbox: SandboxServer
+) -> None:
+    s3, explorer = json.loads(sandbox.secrets["aws_s3"]), json.loads(sandbox.secrets["aws_ce"])
+    add(tmp_path, "aws", json.dumps(explorer | s3))
+    add(tmp_path, "azure", sandbox.secrets["azure_blob"])
+    add(tmp_path, "oci", sandbox.secrets["oci_usage"])
+    add(tmp_path, "gcp", sandbox.secrets["gemini"])
+    result = validate(tmp_path, sandbox, "--online")
+    assert result.exit_code == 0, result.output
+    assert "manifests of" in result.output and "services had costs on" in result.output, "both of AWS's"
+    assert "FOCUS reports of" in result.output and "service account" in result.output
+    assert "4 credentials, 0 wrong" in result.output
+
+
+def test_a_clouds_credential_that_leads_nowhere_is_wrong_and_never_shown(
+    tmp_path: Path, sandbox: SandboxServer
+) -> None:
+    add(tmp_path, "aws", json.dumps({"access_key_id": SECRET}))
+    add(tmp_path, "azure", SECRET)
+    add(tmp_path, "gcp", json.dumps({"type": "external_account", "private_key": SECRET}))
+    result = validate(tmp_path, sandbox, "--online")
+    assert result.exit_code == 1 and "3 credentials, 3 wrong" in result.output
+    assert "has none of bucket, account" in result.output and "is no JSON object" in result.output
+    assert SECRET not in result.output and list(sandbox.requests) == []
+
+
+def test_the_functions_own_identity_is_not_asked_for_anything(tmp_path: Path, sandbox: SandboxServer) -> None:
+    add(tmp_path, "gcp", json.dumps({"type": "application_default"}))
+    result = validate(tmp_path, sandbox, "--online")
+    assert result.exit_code == 0 and "own identity: nothing is asked" in result.output
+    assert list(sandbox.requests) == []
+
+
+def test_a_provider_without_an_api_has_nothing_to_be_asked(tmp_path: Path, sandbox: SandboxServer) -> None:
+    add(tmp_path, "subscription", SECRET)
     result = validate(tmp_path, sandbox, "--online", "--json")
-    (row,) = (row for row in json.loads(result.output) if row.get("provider") == "aws")
+    (row,) = (row for row in json.loads(result.output) if row.get("provider") == "subscription")
     assert (result.exit_code, row["ok"]) == (0, None)
 
 

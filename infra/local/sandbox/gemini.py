@@ -21,6 +21,8 @@ PROJECT = "acme-gemini-sandbox"
 EMAIL = f"cost-reader@{PROJECT}.iam.gserviceaccount.com"
 KEY_ID = "sandbox-key-1"
 SCOPE = "https://www.googleapis.com/auth/monitoring.read"
+SCOPES = {SCOPE, "https://www.googleapis.com/auth/bigquery.readonly"}
+"""What a key may ask a token for: Gemini's metrics, or as a key of Google Cloud its check."""
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 RETRY_AFTER_S = 1
 PAGE = 4
@@ -172,7 +174,7 @@ def _wrong_with(assertion: str, host: str) -> str:
         return "Invalid JWT: Token must be a short-lived token (60 minutes)."
     if abs(now - claims["iat"]) > timedelta(days=3_660).total_seconds():  # tests have clocks of their own
         return "Invalid JWT: Token must be in a reasonable timeframe."
-    return "" if claims.get("scope") == SCOPE else "Invalid scope."
+    return "" if claims.get("scope") in SCOPES else "Invalid scope."
 
 
 def _shown(metric: str, series: Series, end: datetime, period: timedelta) -> dict[str, Any]:
