@@ -8,51 +8,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from common.errors import PermanentError
 from common.paths import configs_dir
 from common.processors import external_file
 from common.processors.base import Batch
-from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
+from common.processors.external_file import ExternalFileExtractor, date_span
 from common.table import load_table
 from infra.local.focus_export import write_focus_export
-from tests.processors.context import RecordingContext, make_context
-
-OCTOBER = (date(2026, 10, 1), date(2026, 10, 31))
-HEADER = "ChargePeriodStart,BilledCost,ChargeDescription,Tags"
-GOOD = "2026-10-05 00:00:00,1.50,compute,{}"
-
-
-def params(**more: Any) -> ExternalFileParams:
-    given = {"destination_table": "cloud_focus_export", "date_column": "ChargePeriodStart", "extra_column": "extra"}
-    return ExternalFileParams.model_validate({"source": "bill.csv", **given, **more})
-
-
-def land(folder: Path, *lines: str, name: str = "bill.csv") -> Path:
-    path = folder / name
-    path.write_text("\n".join(lines) + "\n", "utf-8")
-    return path
-
-
-def read(
-    folder: Path, days: tuple[date, date] = OCTOBER, context: RecordingContext | None = None, **more: Any
-) -> list[dict[str, Any]]:
-    """Return the file's rows; the first bad one is an error, as it is for a step that allows none."""
-    used = context or make_context(landing=folder, start_date=days[0], end_date=days[1], source=None)
-    batches = list(ExternalFileExtractor().run(used, params(**more)))
-    for bad in (bad for batch in batches for bad in batch.bad):
-        raise PermanentError(str(bad))
-    return [dict(row) for batch in batches for row in batch.rows]
-
-
-def refused(folder: Path, *lines: str, **more: Any) -> str:
-    land(folder, *lines)
-    with pytest.raises(PermanentError) as error:
-        read(folder, **more)
-    return str(error.value)
+from tests.processors.bill_files import GOOD, HEADER, OCTOBER, land, params, read, refused
+from tests.processors.context import make_context
 
 
 def test_values_get_the_contracts_types_and_their_position(tmp_path: Path) -> None:
@@ -334,96 +300,6 @@ def test_the_runs_source_goes_before_the_configs(tmp_path: Path) -> None:
     land(tmp_path, HEADER, GOOD, name="other.csv")
     context = make_context(landing=tmp_path, start_date=OCTOBER[0], end_date=OCTOBER[1], source="other.csv")
     assert read(tmp_path, context=context)[0]["source_file"] == "other.csv"
-
-
-def parquet(folder: Path, columns: dict[str, Any]) -> None:
-    pq.write_table(pa.table(columns), folder / "bill.csv")
-
-
-def test_parquet_is_told_by_its_bytes_and_keeps_decimals_exact(tmp_path: Path) -> None:
-    amount = Decimal("1.00000000000001")
-    parquet(
-        tmp_path,
-        {
-            "ChargePeriodStart": [datetime(2026, 10, 5, tzinfo=UTC)],
-            "BilledCost": [amount],
-            "Tags": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
-            "Id": [7],
-        },
-    )
-    (row,) = read(tmp_path)
-    assert row["BilledCost"] == amount and json.loads(row["Tags"]) == {"a": "b"}
-    assert json.loads(row["extra"]) == {"Id": "7"}
-
-
-def test_floating_point_money_is_taken_as_its_shortest_form_and_told_once(tmp_path: Path) -> None:
-    parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)] * 2, "BilledCost": [0.1, 2e-7]})
-    context = make_context(landing=tmp_path, start_date=date(2026, 10, 5), end_date=date(2026, 10, 5), source=None)
-    assert [row["BilledCost"] for row in read(tmp_path, context=context)] == [Decimal("0.1"), Decimal("0.0000002")]
-    assert len(context.warnings) == 1 and "BilledCost" in context.warnings[0]
-
-
-def test_what_parquet_has_and_the_table_lacks_is_kept_as_text(tmp_path: Path) -> None:
-    parquet(
-        tmp_path,
-        {
-            "ChargePeriodStart": pa.array([1_791_158_400], pa.timestamp("s")),  # 2026-10-05, without a zone
-            "BillingAccountId": [b"0042"],
-            "Tags": [{"a": 1}],
-            "x_Discount": pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string())),
-            "x_Days": [[1, 2]],
-            "x_Flag": [True],
-            "x_At": [datetime(2026, 10, 5, 1, tzinfo=UTC)],
-        },
-    )
-    (row,) = read(tmp_path)
-    assert row["ChargePeriodStart"] == datetime(2026, 10, 5, tzinfo=UTC)
-    assert (row["BillingAccountId"], json.loads(row["Tags"])) == ("0042", {"a": 1})
-    assert json.loads(row["extra"]) == {
-        "x_Discount": '{"k": "v"}',
-        "x_Days": "[1, 2]",
-        "x_Flag": "true",
-        "x_At": "2026-10-05T01:00:00+00:00",
-    }
-
-
-@pytest.mark.parametrize(
-    ("columns", "says"),
-    [
-        ({"BilledCost": [float("nan")]}, "row 1, column BilledCost: 'nan' is not a number"),
-        ({"BilledCost": [True]}, "row 1, column BilledCost: 'True' is not a number"),
-        ({"Tags": ["{bad"]}, "row 1, column Tags: '{bad' is not JSON"),
-        ({"Tags": [[float("inf")]]}, "row 1, column Tags"),
-        ({"BillingAccountId": [b"\xff"]}, "row 1, column BillingAccountId"),
-        ({"ChargePeriodEnd": [5]}, "row 1, column ChargePeriodEnd: '5' is not a time"),
-    ],
-)
-def test_a_wrong_value_in_parquet_is_told_with_its_row_and_column(
-    tmp_path: Path, columns: dict[str, Any], says: str
-) -> None:
-    parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)], **columns})
-    with pytest.raises(PermanentError) as error:
-        read(tmp_path)
-    assert str(error.value).startswith("bill.csv: ") and says in str(error.value)
-
-
-def test_a_column_that_parquet_has_twice_is_refused(tmp_path: Path) -> None:
-    table = pa.table([[date(2026, 10, 5)], [1], [2]], names=["ChargePeriodStart", "BilledCost", "BilledCost"])
-    pq.write_table(table, tmp_path / "bill.csv")
-    with pytest.raises(PermanentError, match="schema: column BilledCost is there twice"):
-        read(tmp_path)
-
-
-def test_a_file_that_is_no_parquet_is_refused_where_parquet_is_asked_for(tmp_path: Path) -> None:
-    assert "not a Parquet file" in refused(tmp_path, HEADER, GOOD, format="parquet")
-
-
-def test_a_cut_off_parquet_file_is_refused(tmp_path: Path) -> None:
-    parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)], "BilledCost": [1]})
-    data = (tmp_path / "bill.csv").read_bytes()
-    (tmp_path / "bill.csv").write_bytes(data[:-20])
-    with pytest.raises(PermanentError, match="not readable as Parquet"):
-        read(tmp_path)
 
 
 def test_batches_are_bounded(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Small bills in a folder, and how the extractor of files reads or refuses them."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import PermanentError
+from common.processors.external_file import ExternalFileExtractor, ExternalFileParams
+from tests.processors.context import RecordingContext, make_context
+
+OCTOBER = (date(2026, 10, 1), date(2026, 10, 31))
+HEADER = "ChargePeriodStart,BilledCost,ChargeDescription,Tags"
+GOOD = "2026-10-05 00:00:00,1.50,compute,{}"
+
+
+def params(**more: Any) -> ExternalFileParams:
+    given = {"destination_table": "cloud_focus_export", "date_column": "ChargePeriodStart", "extra_column": "extra"}
+    return ExternalFileParams.model_validate({"source": "bill.csv", **given, **more})
+
+
+def land(folder: Path, *lines: str, name: str = "bill.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def read(
+    folder: Path, days: tuple[date, date] = OCTOBER, context: RecordingContext | None = None, **more: Any
+) -> list[dict[str, Any]]:
+    """Return the file's rows; the first bad one is an error, as it is for a step that allows none."""
+    used = context or make_context(landing=folder, start_date=days[0], end_date=days[1], source=None)
+    batches = list(ExternalFileExtractor().run(used, params(**more)))
+    for bad in (bad for batch in batches for bad in batch.bad):
+        raise PermanentError(str(bad))
+    return [dict(row) for batch in batches for row in batch.rows]
+
+
+def refused(folder: Path, *lines: str, **more: Any) -> str:
+    land(folder, *lines)
+    with pytest.raises(PermanentError) as error:
+        read(folder, **more)
+    return str(error.value)
