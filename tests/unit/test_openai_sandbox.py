@@ -239,7 +239,7 @@ def test_it_runs_as_a_program_and_says_where() -> None:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            url = process.stderr.readline().split(" on ")[1].split(",")[0]
+            url = process.stderr.readline().strip().removeprefix("PIPELINE_OPS_PROVIDER_URL_OPENAI=")
             assert call(url, "embeddings", days(1))[0] == 200
         finally:
             process.terminate()

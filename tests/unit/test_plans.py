@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.config.plans import YamlPlans
-from common.domain.quota import Limits, Usage, exceeded, from_micro_usd, to_micro_usd
+from common.domain.quota import Hit, Limits, Usage, exceeded, from_micro_usd, to_micro_usd
 from common.errors import ConfigError, NotFoundError
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
@@ -59,15 +59,18 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     ("usage", "hit"),
     [
         (Usage(0, 0, 0, 0, 0, 0), None),
-        (Usage(1, 0, 0, 0, 0, 0), ("daily", 1, 1, 30, 0)),
-        (Usage(1, 2, 3, 0, 0, 0), ("monthly", 2, 2, 30, 0)),
-        (Usage(0, 0, 3, 0, 0, 0), ("concurrent", 3, 3, 30, 0)),
+        (Usage(1, 0, 0, 0, 0, 0), Hit("daily", 1, 1, 30)),
+        (Usage(1, 2, 3, 0, 0, 0), Hit("monthly", 2, 2, 30)),
+        (Usage(0, 0, 3, 0, 0, 0), Hit("concurrent", 3, 3, 30)),
     ],
 )
-def test_the_longest_lasting_limit_is_named_with_the_seconds_until_it_passes(
-    usage: Usage, hit: tuple[str, int, int, int, int] | None
-) -> None:
+def test_the_longest_lasting_limit_is_named_with_the_seconds_until_it_passes(usage: Usage, hit: Hit | None) -> None:
     assert exceeded(Limits("ACTIVE", 1, 2, 3), usage, NOW) == hit
+
+
+def test_a_limit_that_was_read_before_its_source_went_away_says_so() -> None:
+    hit = exceeded(Limits("ACTIVE", 1, 2, 3, as_of=NOW), Usage(1, 2, 3, 0, 0, 0), NOW)
+    assert hit is not None and hit.as_of == NOW
 
 
 FULL = """

@@ -11,7 +11,7 @@ from common.adapters.sqlite.history import page_query, page_values
 from common.domain.model import RunStatus
 
 T0 = datetime(2026, 11, 21, tzinfo=UTC)
-CURSOR = '["2026-11-20T06:00:00+00:00", "run_00000000000000000000000000000001"]'
+CURSOR = "20261120T060000.000000Z_run_00000000000000000000000000000001"
 
 
 @pytest.mark.parametrize("status", [None, *RunStatus])
