@@ -36,6 +36,7 @@ class ExternalTableParams(Params):
     equal: Mapping[Path, Texts] = Field(
         default_factory=dict, description="Only rows with one of these values, by field."
     )
+    unequal: Mapping[Path, Texts] = Field(default_factory=dict, description="Only rows without these values, by field.")
     labels: Mapping[str, Texts] = Field(
         default_factory=dict, description="Only rows with one of these values, by label."
     )
@@ -53,7 +54,7 @@ class ExternalTableParams(Params):
             )
         if not table.partition:
             context.info(f"{name} has no partitions (a view?): each query reads all of it.")
-        return Source(name, table, self.day_column, self.equal, self.label_column, self.labels)
+        return Source(name, table, self.day_column, self.equal, self.unequal, self.label_column, self.labels)
 
 
 class ExternalBqParams(ExternalTableParams, TableParams):

@@ -24,14 +24,16 @@ class Select:
 class Source:
     """The table, which column holds a row's day, and which of the rows are wanted.
 
-    ``equal`` are values by path, ``labels`` values by key of the repeated field ``label_path``. ``lead_days``: how many
-    days a row's partition may lie before its own day, because partitions have days of another zone.
+    ``equal`` are values by path, ``unequal`` those that leave a row out (one without a value stays), ``labels`` values
+    by key of the repeated field ``label_path``. ``lead_days``: how many days a row's partition may lie before its own
+    day, because partitions have days of another zone.
     """
 
     table_id: str
     table: SourceTable
     day_path: str
     equal: Mapping[str, Sequence[str]]
+    unequal: Mapping[str, Sequence[str]]
     label_path: str
     labels: Mapping[str, Sequence[str]]
     lead_days: int = 1
@@ -104,6 +106,10 @@ class Source:
             names = _params(params, f"e{number}", values)
             self.field(path)
             found.append(f"CAST({_quoted(path)} AS STRING) IN ({names})")
+        for number, (path, values) in enumerate(self.unequal.items()):
+            names = _params(params, f"u{number}", values)
+            self.field(path)
+            found.append(f"COALESCE(CAST({_quoted(path)} AS STRING) NOT IN ({names}), TRUE)")
         for number, (key, values) in enumerate(self.labels.items()):
             self.field(self.label_path)
             params[f"k{number}"] = key

@@ -62,7 +62,7 @@ class Recording:
 
 
 def source(table: SourceTable = TABLE, **more: Any) -> Source:
-    kept: dict[str, Any] = {"equal": {}, "label_path": "labels", "labels": {}} | more
+    kept: dict[str, Any] = {"equal": {}, "unequal": {}, "label_path": "labels", "labels": {}} | more
     return Source("p.d.t", table, "usage_start_time", **kept)
 
 
@@ -91,10 +91,11 @@ def test_whatever_a_table_is_partitioned_by_is_filtered(partition: str, said: st
 
 def test_values_are_parameters_and_never_a_part_of_the_sql() -> None:
     evil = "x' OR TRUE --"
-    select = source(equal={"project.id": [evil]}, labels={evil: [evil]}).rows([], *DAYS)
+    select = source(equal={"project.id": [evil]}, unequal={"currency": [evil]}, labels={evil: [evil]}).rows([], *DAYS)
     assert evil not in select.sql
-    assert sum(value == evil for value in select.params.values()) == 3
+    assert sum(value == evil for value in select.params.values()) == 4
     assert "CAST(`project`.`id` AS STRING) IN (@e0_0)" in select.sql
+    assert "COALESCE(CAST(`currency` AS STRING) NOT IN (@u0_0), TRUE)" in select.sql
     assert "l.key = @k0 AND l.value IN (@l0_0)" in select.sql
 
 
