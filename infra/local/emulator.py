@@ -29,13 +29,13 @@ class EndedAtOnceError(EmulatorError):
 
 
 class BigQueryEmulator:
-    """One emulator on one data directory. ``url`` and ``log_path`` are set once it is started."""
+    """One emulator on one data directory. ``url``, ``log_path`` and ``process`` are set once it is started."""
 
     def __init__(self, data_dir: Path, project: str) -> None:
         self._data_dir, self._project = data_dir, project
         self.log_path = data_dir / "emulator.log"
         self.url = ""
-        self._process = Watched()
+        self.process = Watched()
 
     def __enter__(self) -> Self:
         self.start()
@@ -66,7 +66,7 @@ class BigQueryEmulator:
             raise EmulatorError("local-bigquery is not installed here: pip install -r requirements-local.txt")
         command = [str(program), "--data-dir", str(self._data_dir / "data"), "--host", "127.0.0.1"]
         command += ["--port", str(port), "--grpc-port", str(grpc_port), "--project", self._project]
-        self._process.start(command, self.log_path)
+        self.process.start(command, self.log_path)
         self.url = f"http://127.0.0.1:{port}"
         try:
             self._wait_for_port()
@@ -77,13 +77,13 @@ class BigQueryEmulator:
 
     def stop(self) -> None:
         """End it; returns when it is gone."""
-        self._process.stop()
+        self.process.stop()
 
     def _wait_for_port(self) -> None:
         """Wait until it says that it listens: before, whoever answers there may be somebody else's emulator."""
         deadline = time.monotonic() + START_WITHIN_S
         while f"running on {self.url} " not in self.log_path.read_text("utf-8", "replace"):
-            if self._process.ended():
+            if self.process.ended():
                 raise EndedAtOnceError(f"The BigQuery emulator ended while it started. {self._log_end()}")
             if time.monotonic() > deadline:
                 raise EmulatorError(

@@ -58,6 +58,12 @@ class Watched:
         """Return whether it is no longer there."""
         return self._watcher is None or self._watcher.poll() is not None
 
+    @property
+    def pid(self) -> int:
+        """The watcher's process; the child is its child."""
+        assert self._watcher is not None, "it was not started"
+        return self._watcher.pid
+
     def stop(self) -> None:
         """End it; returns when it is gone."""
         if self._watcher is None:

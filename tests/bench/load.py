@@ -68,8 +68,7 @@ def measured(part: str, rows: int, dlt_to: str) -> list[dict[str, Any]]:
         BigQueryEmulator(Path(name) / "emulator", PROJECT) as emulator,
     ):
         where = "duckdb" if who == "dlt" and dlt_to == "duckdb" else emulator.url
-        assert emulator._watcher is not None
-        found = _run([*command, str(rows), form, where, f"{name}/work", str(emulator._watcher.pid)], part, Path(name))
+        found = _run([*command, str(rows), form, where, f"{name}/work", str(emulator.process.pid)], part, Path(name))
     return [{"part": part, **one} for one in found]
 
 

@@ -229,9 +229,8 @@ class Emulator:
         """SIGKILL it with its watcher."""
         if self._started is None:
             return
-        watcher = self._started._watcher
-        assert watcher is not None
-        for pid in [*descendants(watcher.pid), watcher.pid]:
+        watcher = self._started.process.pid
+        for pid in [*descendants(watcher), watcher]:
             os.kill(pid, signal.SIGKILL)
         self._started.stop()
         self._started = None
