@@ -22,9 +22,10 @@ from common.errors import (
     RequestError,
     TransientError,
 )
+from common.google_port import GoogleCloud
 from common.hidden import hide, hiding, scrubbed, scrubbed_data
 from common.logs import logger
-from common.ports import Credentials, GoogleCloud, LogLine, RunLogs, Warehouse
+from common.ports import Credentials, LogLine, RunLogs, Warehouse
 from common.processors.base import Batch, Processor, StepContext, Waiting, no_google
 from common.processors.registry import processor
 from common.settings import Settings

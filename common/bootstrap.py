@@ -17,12 +17,13 @@ from common.credentials import SealedCredentials
 from common.engine import NO_ARCHIVE, Engine
 from common.estimate import Estimator
 from common.failure_limit import FailureLimit
+from common.google_port import GoogleCloud
 from common.invokers import Invokers, TokenCheck
 from common.keys import Keys
 from common.meta.archive import WarehouseArchive
 from common.notification_settings import SettingsBook
 from common.notifications import Notifications
-from common.ports import EventBus, GoogleCloud, PlanLimits, Records, RunLogs, RunStore, Warehouse
+from common.ports import EventBus, PlanLimits, Records, RunLogs, RunStore, Warehouse
 from common.sealing import NoKey, Sealer
 from common.settings import POSTGRES_DSN, SUPABASE_DSN, Settings
 

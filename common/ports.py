@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from common.domain.draft import Change, Transition
 from common.domain.model import Receipt, Run, Step, WriteSpec
@@ -17,9 +17,6 @@ from common.domain.quota import Limits, Usage
 from common.meta.ports import MetaWarehouse
 from common.schema_sync import Tables
 from common.table import Table
-
-if TYPE_CHECKING:  # a function that reads no table imports no data library
-    import pyarrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,44 +374,3 @@ class Warehouse(Protocol):
 
     def ensure_procedure(self, procedure: str, ddl: str) -> None:
         """Create or replace a stored procedure from its DDL."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceField:
-    """A column of somebody else's table, or a field within one: BigQuery's name of its type, and whether it repeats."""
-
-    kind: str
-    repeated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SourceTable:
-    """Somebody else's table. ``fields`` are by dotted path (``project.id``).
-
-    ``partition`` is the column whose days are its partitions, ``_PARTITIONDATE`` where they are those of arrival, or
-    empty where it has none (a view, for one): then a query can't avoid reading all of it.
-    """
-
-    fields: Mapping[str, SourceField]
-    partition: str = ""
-
-
-class GoogleCloud(Protocol):
-    """Google Cloud in somebody's name: that of a service account's ``key`` (its JSON), or with None our own.
-
-    Raises TransientError for outages, PermanentError for what a second try can't mend. No message holds the key.
-    """
-
-    def token(self, key: str | None, scopes: Sequence[str]) -> str:
-        """Return an access token for these scopes."""
-
-    def find_table(self, key: str | None, table_id: str) -> SourceTable | None:
-        """Describe a table ``project.dataset.name``; None if it is not there."""
-
-    def read(
-        self, key: str | None, sql: str, params: Mapping[str, Any], *, max_bytes: int
-    ) -> "Iterator[pyarrow.RecordBatch]":
-        """Run one SELECT with named parameters and yield its rows, a bounded batch at a time.
-
-        A query that would read more than ``max_bytes`` is refused before it costs anything.
-        """

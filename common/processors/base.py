@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from common.bad_rows import BadRow
 from common.domain.model import Run
 from common.errors import ConfigError, StepTimeoutError
-from common.ports import GoogleCloud, Warehouse
+from common.google_port import GoogleCloud
+from common.ports import Warehouse
 
 if TYPE_CHECKING:  # a function that writes nothing imports no data library
     import pyarrow

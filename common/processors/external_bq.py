@@ -11,8 +11,8 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, mod
 
 from common.config.yaml_source import read
 from common.errors import ConfigError, PermanentError, nearest
+from common.google_port import SourceTable
 from common.paths import configs_dir
-from common.ports import SourceTable
 from common.processors.base import Batch, Params, StepContext, TableParams
 from common.processors.computed_columns import Categorise, Computed, Product, Quotient, check_operands
 from common.processors.external_sql import Source

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from common.errors import PermanentError, nearest
-from common.ports import SourceField, SourceTable
+from common.google_port import SourceField, SourceTable
 from common.table import DATA_DATE, Column
 
 DAYS = {"DATE": "DATE", "TIMESTAMP": "TIMESTAMP", "DATETIME": "DATETIME"}

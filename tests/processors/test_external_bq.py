@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from common.errors import ConfigError, PermanentError
-from common.ports import SourceField, SourceTable
+from common.google_port import SourceField, SourceTable
 from common.processors.external_bq import ExternalBqExtractor, ExternalBqParams, check
 from common.processors.external_sql import Source
 from common.table import Column

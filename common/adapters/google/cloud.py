@@ -12,7 +12,7 @@ from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, JOB_TIMEOUT_S, patienc
 from common.adapters.bigquery.names import checked, parameters
 from common.config.providers import is_loopback
 from common.errors import PermanentError, TransientError
-from common.ports import SourceField, SourceTable
+from common.google_port import SourceField, SourceTable
 
 if TYPE_CHECKING:
     import pyarrow

@@ -1,0 +1,52 @@
+"""What processors need of Google Cloud in somebody else's name: tokens, and tables that are not ours.
+
+As in ``common/ports.py``: adapters implement it, nothing here imports one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # a function that reads no table imports no data library
+    import pyarrow
+
+
+@dataclass(frozen=True, slots=True)
+class SourceField:
+    """A column of somebody else's table, or a field within one: BigQuery's name of its type, and whether it repeats."""
+
+    kind: str
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """Somebody else's table. ``fields`` are by dotted path (``project.id``).
+
+    ``partition`` is the column whose days are its partitions, ``_PARTITIONDATE`` where they are those of arrival, or
+    empty where it has none (a view, for one): then a query can't avoid reading all of it.
+    """
+
+    fields: Mapping[str, SourceField]
+    partition: str = ""
+
+
+class GoogleCloud(Protocol):
+    """Google Cloud in somebody's name: that of a service account's ``key`` (its JSON), or with None our own.
+
+    Raises TransientError for outages, PermanentError for what a second try can't mend. No message holds the key.
+    """
+
+    def token(self, key: str | None, scopes: Sequence[str]) -> str:
+        """Return an access token for these scopes."""
+
+    def find_table(self, key: str | None, table_id: str) -> SourceTable | None:
+        """Describe a table ``project.dataset.name``; None if it is not there."""
+
+    def read(
+        self, key: str | None, sql: str, params: Mapping[str, Any], *, max_bytes: int
+    ) -> "Iterator[pyarrow.RecordBatch]":
+        """Run one SELECT with named parameters and yield its rows, a bounded batch at a time.
+
+        A query that would read more than ``max_bytes`` is refused before it costs anything.
+        """
