@@ -14,9 +14,9 @@ from common.domain.draft import Change, Transition
 from common.domain.model import Receipt, Run, Step, WriteSpec
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
-from common.meta.ports import MetaWarehouse
-from common.schema_sync import Tables
-from common.table import Table
+from common.ports.meta import MetaWarehouse
+from common.ports.warehouse import Tables
+from common.tables.contract import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import functions_framework
 from cloudevents.http import CloudEvent
 
 from common.bootstrap import engine
-from common.topics import read_completed
+from common.runs.topics import read_completed
 from functions.events import message_data
 from functions.locks import locked
 

@@ -4,9 +4,9 @@ import functions_framework
 from cloudevents.http import CloudEvent
 
 from common.bootstrap import engine
-from common.errors import NotFoundError, PermanentError
-from common.logs import logger
-from common.topics import read_dead
+from common.platform.errors import NotFoundError, PermanentError
+from common.platform.logs import logger
+from common.runs.topics import read_dead
 from functions.events import message_data, message_source
 from functions.locks import locked
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from cloudevents.http import CloudEvent
 
-from common.errors import PermanentError
-from common.topics import DEAD_LETTER_SOURCE
+from common.platform.errors import PermanentError
+from common.runs.topics import DEAD_LETTER_SOURCE
 
 MAX_DATA_BYTES = 1_000_000
 

@@ -7,7 +7,7 @@ import functions_framework
 from flask import Response, g
 from werkzeug.exceptions import BadRequest, HTTPException
 
-from common.logs import logger
+from common.platform.logs import logger
 
 
 def entered() -> None:

@@ -7,8 +7,8 @@ from cloudevents.http import CloudEvent
 from flask import abort, request
 
 from common.bootstrap import engine
-from common.errors import ForbiddenScopeError, TransientError, UnauthorizedError
-from common.logs import logger
+from common.platform.errors import ForbiddenScopeError, TransientError, UnauthorizedError
+from common.platform.logs import logger
 from functions.framework import entered
 
 TOKEN_HEADER = "X-Pipeline-Ops-Token"

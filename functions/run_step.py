@@ -11,7 +11,7 @@ from cloudevents.http import CloudEvent
 
 from common.bootstrap import engine
 from common.processors.registry import PROCESSORS
-from common.topics import read_order
+from common.runs.topics import read_order
 from functions.events import message_data
 from functions.locks import locked
 

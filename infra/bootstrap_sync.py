@@ -6,13 +6,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from common.errors import PermanentError
-from common.ports import Warehouse
-from common.schema_plan import SchemaChange
-from common.schema_sync import Tables, fit
-from common.settings import Settings
-from common.table import every_table
-from common.views import View, load_views
+from common.platform.errors import PermanentError
+from common.ports.warehouse import Warehouse
+from common.tables.schema_plan import SchemaChange
+from common.ports.warehouse import Tables
+from common.writes.schema_sync import fit
+from common.platform.settings import Settings
+from common.tables.contract import every_table
+from common.focus.views import View, load_views
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from common.config import yaml_source
 from common.config.loader import ConfigTree
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 from common.processors import registry
 from common.processors.base import Params, TableParams
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 from common.processors import registry
 from infra.local.emulator import BigQueryEmulator
 from tests.google_fixtures import google_emulators, google_project  # noqa: F401 - fixtures

@@ -22,7 +22,7 @@ from common.domain.quota import (
     to_micro_usd,
     wider,
 )
-from common.errors import QuotaExceededError
+from common.platform.errors import QuotaExceededError
 
 
 @dataclass

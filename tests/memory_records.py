@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from common.errors import StaleRecordError
-from common.ports import Record
+from common.platform.errors import StaleRecordError
+from common.ports.records import Record
 
 
 class MemoryRecords:

@@ -10,15 +10,16 @@ from decimal import Decimal
 from itertools import count
 
 from common.adapters.cursor import decode_cursor, encode_cursor
-from common.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
+from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
-from common.errors import ConflictingStateError, NotFoundError, PipelineOpsError, StaleRunError
-from common.ports import EventBus, RunPage
-from common.topics import messages
+from common.platform.errors import ConflictingStateError, NotFoundError, PipelineOpsError, StaleRunError
+from common.ports.bus import EventBus
+from common.ports.store import RunPage
+from common.runs.topics import messages
 from tests.memory_quota import MemoryQuota
 
 

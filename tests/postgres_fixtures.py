@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from common.adapters.postgres.client import Postgres
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 from tests.postgres_server import PostgresServer
 
 MIGRATIONS = sorted((PROJECT_ROOT / "infra" / "supabase" / "migrations").glob("*.sql"))

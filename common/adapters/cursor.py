@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 
 from common.domain.model import Run
-from common.errors import RequestError
-from common.request import RUN_ID
+from common.platform.errors import RequestError
+from common.runs.request import RUN_ID
 
 
 def encode_cursor(run: Run) -> str:

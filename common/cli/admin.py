@@ -14,10 +14,10 @@ from common.cli.base import cli, engine_for, friendly, json_option, me
 from common.config.check import validate_tree
 from common.config.plans import load_plans
 from common.config.providers import load_providers
-from common.errors import PipelineOpsError, nearest
-from common.online import Verdict, check_credentials
-from common.ports import CredentialInfo
-from common.settings import Settings
+from common.platform.errors import PipelineOpsError, nearest
+from common.processors.online_checks import Verdict, check_credentials
+from common.ports.secrets import CredentialInfo
+from common.platform.settings import Settings
 
 CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 

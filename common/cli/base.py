@@ -10,13 +10,14 @@ from pathlib import Path
 
 import click
 
-from common import bootstrap, logs
+from common import bootstrap
+from common.platform import logs
 from common.cli import show
 from common.cli.client import ApiError
-from common.engine import Engine
-from common.errors import PipelineOpsError
-from common.problems import in_words, problem_here
-from common.settings import Settings
+from common.runs.engine import Engine
+from common.platform.errors import PipelineOpsError
+from common.platform.problems import in_words, problem_here
+from common.platform.settings import Settings
 
 
 def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:

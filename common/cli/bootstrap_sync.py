@@ -10,8 +10,8 @@ from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.config.plans import YamlPlans, load_plans
-from common.errors import PipelineOpsError, TransientError
-from common.settings import Settings
+from common.platform.errors import PipelineOpsError, TransientError
+from common.platform.settings import Settings
 from infra.bootstrap_sync import Difference, sync
 
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from common.errors import PipelineOpsError
-from common.problems import in_words
+from common.platform.errors import PipelineOpsError
+from common.platform.problems import in_words
 
 TIMEOUT_S = 30.0
 

@@ -8,7 +8,7 @@ import click
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, my_name
 from common.cli.runs import OwnStack, reader, wait_for_end
-from common.settings import Settings
+from common.platform.settings import Settings
 
 
 def _who_and_why(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,10 +16,10 @@ from common.cli.client import ApiClient
 from common.cli.conform import TABLE, reports, show_report
 from common.cli.runs import follow
 from common.config.loader import ConfigTree
-from common.conformance import Scope
-from common.ports import Warehouse
-from common.settings import Settings
-from common.table import LINEAGE
+from common.focus.conformance import Scope
+from common.ports.warehouse import Warehouse
+from common.platform.settings import Settings
+from common.tables.contract import LINEAGE
 from infra.local.demo_data import MONTH, PLAYS, Made, Play, Scene, add_credentials, add_gcp_export
 from infra.local.sandbox.server import SandboxServer
 from infra.local.stack import EmbeddedStack

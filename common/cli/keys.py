@@ -7,9 +7,9 @@ import click
 
 from common.cli import show
 from common.cli.base import cli, engine_for, friendly, json_option, me
-from common.engine import Engine
-from common.keys import KeyInfo, NewKey, Scope
-from common.settings import Settings
+from common.runs.engine import Engine
+from common.access.api_keys import KeyInfo, NewKey, Scope
+from common.platform.settings import Settings
 
 COLUMNS = ("key_id", "name", "scope", "status", "created_at", "created_by", "expires_at", "last_used_at")
 

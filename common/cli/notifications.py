@@ -7,9 +7,9 @@ import yaml
 
 from common.cli import show
 from common.cli.base import cli, engine_for, friendly, json_option, me
-from common.errors import PipelineOpsError
-from common.notification_settings import NotificationSettings, notifications_body, settings_view
-from common.settings import Settings
+from common.platform.errors import PipelineOpsError
+from common.notify.settings import NotificationSettings, notifications_body, settings_view
+from common.platform.settings import Settings
 
 
 @cli.group()

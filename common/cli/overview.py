@@ -5,7 +5,7 @@ import click
 from common.cli import show
 from common.cli.base import cli, friendly, json_option
 from common.cli.runs import reader
-from common.settings import Settings
+from common.platform.settings import Settings
 
 
 @cli.command()

@@ -11,7 +11,7 @@ from common.cli.base import cli, friendly, json_option, my_name
 from common.cli.client import ApiClient
 from common.cli.runs import OwnStack, follow
 from common.domain.model import Run
-from common.settings import Settings
+from common.platform.settings import Settings
 
 SHOWN = 10
 IDENTITY_CHARS = 160

@@ -14,10 +14,10 @@ from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.conform import TABLE
 from common.config.plans import YamlPlans
-from common.errors import PipelineOpsError
-from common.report.data import Ask, Line, MonthReport, Part, collect
-from common.settings import Settings
-from common.views import alone, load_views
+from common.platform.errors import PipelineOpsError
+from common.focus.report.data import Ask, Line, MonthReport, Part, collect
+from common.platform.settings import Settings
+from common.focus.views import alone, load_views
 
 SHOWN = 10
 
@@ -46,7 +46,7 @@ def report(settings: Settings, org: str, wanted: datetime | None, page: Path | N
     with _asking(settings, org) as ask:
         found = collect(ask, org, wanted.date() if wanted else None)
     if page is not None:
-        from common.report.page import html
+        from common.focus.report.page import html
 
         page.write_text(html(found, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"), "utf-8")
     if as_json:
@@ -86,7 +86,7 @@ def _plain(part: Part) -> dict[str, Any]:
 
 
 def _show(found: MonthReport) -> None:
-    from common.report.page import amount, share
+    from common.focus.report.page import amount, share
 
     click.echo(f"{found.org}, {found.month:%B %Y}")
     if not found.parts:
@@ -117,14 +117,14 @@ def _show(found: MonthReport) -> None:
 
 
 def _breakdown(title: str, lines: Sequence[Line], names: tuple[str, ...]) -> None:
-    from common.report.page import amount
+    from common.focus.report.page import amount
 
     rows = [(*line.names, amount(line.effective), amount(line.billed)) for line in lines]
     show.table(title, (*names, "effective", "billed"), rows, ("effective", "billed"))
 
 
 def _tokens_and_anomalies(part: Part) -> None:
-    from common.report.page import amount
+    from common.focus.report.page import amount
 
     if part.unit_costs:
         tokens = [

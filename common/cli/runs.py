@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from common import bootstrap, logs
+from common import bootstrap
+from common.platform import logs
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.client import ApiClient
-from common.ports import SEVERITIES
-from common.settings import Settings
+from common.ports.logs import SEVERITIES
+from common.platform.settings import Settings
 
 SIGNAL_LOOK_S = 0.5
 
@@ -95,7 +96,7 @@ def run(settings: Settings, /, org: str, route: str, source: Path | None, as_jso
       main.py run acme_corp genai/payg/openai
       main.py run acme_corp aws/cost/billing --source bills/focus-2026-10.csv.gz
     """
-    from common.cli.landing import land
+    from common.runs.landing import land
 
     body = {name: value for name, value in fields.items() if value not in (None, False)}
     if source is not None:

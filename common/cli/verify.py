@@ -13,10 +13,10 @@ from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.config.plans import load_plans
-from common.errors import PipelineOpsError, TransientError
-from common.receipts import Finding
-from common.settings import Settings
-from common.verify import Report, Verifier
+from common.platform.errors import PipelineOpsError, TransientError
+from common.writes.receipts import Finding
+from common.platform.settings import Settings
+from common.writes.verify import Report, Verifier
 
 
 @cli.command()

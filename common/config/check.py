@@ -11,15 +11,15 @@ from common.config.contracts import META_FOLDER, check_contract
 from common.config.hosts import HOSTS_FILE, load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import PLANS_FILE, load_plans
-from common.config.price_rules import PRICES_FOLDER, load_price_rules
+from common.processors.genai.price_rules import PRICES_FOLDER, load_price_rules
 from common.config.problems import InvalidFileError, Problem
 from common.config.providers import PROVIDERS_FILE, load_providers
 from common.config.writes import TableMode, table_modes
 from common.config.yaml_source import Source, read
-from common.errors import ConfigError
-from common.meta.costs import PRICES_FILE, load_prices
-from common.service_categories import CATEGORIES_FILE, load_categories
-from common.subscriptions.file import load_subscriptions, subscription_files
+from common.platform.errors import ConfigError
+from common.config.bigquery_prices import PRICES_FILE, load_prices
+from common.config.service_categories import CATEGORIES_FILE, load_categories
+from common.processors.subscriptions.file import load_subscriptions, subscription_files
 
 
 @dataclass(frozen=True, slots=True)

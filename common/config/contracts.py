@@ -1,4 +1,4 @@
-"""Checks of table contracts that name line and field; ``common.table`` reads them.
+"""Checks of table contracts that name line and field; ``common.tables.contract`` reads them.
 
 Those of data tables are ``configs/schemas/*.yml``, those of tables about runs ``configs/schemas/meta/*.yml``.
 """
@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from common.config.problems import Finding, InvalidFileError, findings_of
 from common.config.yaml_source import Source, read
-from common.errors import nearest
-from common.table import LINEAGE, META_PREFIX, MetaTable, Table
+from common.platform.errors import nearest
+from common.tables.contract import LINEAGE, META_PREFIX, MetaTable, Table
 
 META_FOLDER = "meta"
 

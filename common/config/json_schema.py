@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig, WriteConfig
 from common.config.templates import ITEM, NAMES
 from common.processors import registry
-from common.table import MetaTable, Table
+from common.tables.contract import MetaTable, Table
 
 SCHEMA_FILE = "pipeline.schema.json"
 CONTRACT_SCHEMA_FILE = "contract.schema.json"

@@ -19,7 +19,7 @@ from common.config.rules import check
 from common.config.templates import ITEM, TEMPLATE, strings, substitute, unresolved
 from common.config.yaml_source import Source, read
 from common.domain.model import MapSpec, Pipeline, RetryPolicy, StepSpec, WriteSpec
-from common.errors import ConfigError, NotFoundError, nearest
+from common.platform.errors import ConfigError, NotFoundError, nearest
 from common.processors import registry
 
 NOT_PIPELINES = frozenset({"schemas", "sql", "system", "environments"})

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
 from common.domain.condition import MAX_CHARS
-from common.errors import ErrorKind, nearest
+from common.platform.errors import ErrorKind, nearest
 
 IDENTIFIER = r"^[a-z][a-z0-9_]{0,62}$"
 OUTPUT = r"^[a-z][a-z0-9_]{0,62}\.outputs\.[a-z][a-z0-9_]{0,62}$"

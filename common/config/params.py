@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from common.config.problems import Finding, Location, findings_of
 from common.config.templates import strings
 from common.domain.mapping import ITEM, item_config
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 from common.processors import registry
 from common.processors.base import Params
 

@@ -10,7 +10,7 @@ from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import read
 from common.domain.quota import Limits
-from common.errors import ConfigError, NotFoundError, nearest
+from common.platform.errors import ConfigError, NotFoundError, nearest
 
 PLANS_FILE = Path("system") / "plans.yml"
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from common.errors import ConfigError, nearest
+from common.platform.errors import ConfigError, nearest
 
 Location = tuple[str | int, ...]
 """Keys and list positions on the way from the top of a file to a value."""

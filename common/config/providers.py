@@ -16,7 +16,7 @@ from common.config.model import IDENTIFIER
 from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import Source, read
-from common.errors import ConfigError, nearest
+from common.platform.errors import ConfigError, nearest
 
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
 _PLACE = re.compile(r"\{(?:region|account)\}")

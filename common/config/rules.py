@@ -25,7 +25,7 @@ from common.config.templates import ITEM, NAMES, TEMPLATE, strings, substitute, 
 from common.config.writes import write_findings
 from common.config.yaml_source import Source
 from common.domain.condition import ConditionError, parse
-from common.errors import ConfigError, nearest
+from common.platform.errors import ConfigError, nearest
 
 PLACEHOLDERS: Mapping[str, str] = {
     "org_slug": "acme_corp",

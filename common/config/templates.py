@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from common.config.problems import Finding, Location, field_name
-from common.errors import ConfigError, nearest
+from common.platform.errors import ConfigError, nearest
 
 NAMES: tuple[str, ...] = (
     "org_slug",

@@ -11,8 +11,8 @@ from typing import Any
 from common.config.model import WriteConfig
 from common.config.problems import Finding, InvalidFileError, Location
 from common.config.yaml_source import read
-from common.errors import nearest
-from common.table import LINEAGE
+from common.platform.errors import nearest
+from common.tables.contract import LINEAGE
 
 DEFAULT_MODE: str = WriteConfig().mode
 _LINEAGE_NAMES = frozenset(name for name, _ in LINEAGE)

@@ -74,7 +74,7 @@ class RetryPolicy:
     max_backoff_seconds: float = 600.0
     jitter: float = 0.0
     retry_on: tuple[str, ...] = ()
-    """Kinds of failures that are tried again (``ErrorKind`` of ``common/errors.py``); empty: every transient one."""
+    """Kinds of failures that are tried again (``ErrorKind`` of ``common/platform/errors.py``); empty: every transient one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Receipt:
     """What a step left behind: rows in its target table, the jobs that wrote them, warnings and outputs by name.
 
     ``outputs`` are small JSON values for the conditions and maps of later steps. ``bad_rows`` are those that went to
-    the quarantine table; ``drift`` is how the rows differed from their table's contract (``common/drift.py``).
+    the quarantine table; ``drift`` is how the rows differed from their table's contract (``common/writes/drift.py``).
     ``mode`` is how the rows came in (``WriteSpec``). Without ``ingested_at`` nothing in the table was changed.
     """
 

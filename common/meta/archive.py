@@ -6,12 +6,12 @@ from functools import cached_property
 
 from common.domain.events import JobsCost
 from common.domain.model import Run
-from common.meta.costs import load_prices
-from common.meta.ports import Changes, JobStats, MetaRows, MetaWrite
+from common.config.bigquery_prices import load_prices
+from common.ports.meta import Changes, JobStats, MetaRows, MetaWrite
 from common.meta.rows import META_TABLES, RUNS, Pricing, Row, jobs_cost, jobs_of, rows_of
-from common.ports import Warehouse
-from common.settings import Settings
-from common.table import MetaTable, load_meta_table
+from common.ports.warehouse import Warehouse
+from common.platform.settings import Settings
+from common.tables.contract import MetaTable, load_meta_table
 
 ROWS_PER_JOB = 2_000
 """A request to BigQuery holds 10 MB, and a row with the longest texts some kB. Counted in rows and not in bytes, so

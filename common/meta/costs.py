@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import read
-from common.meta.ports import JobStats
+from common.ports.meta import JobStats
 
 PRICES_FILE = Path("system") / "bigquery_prices.yml"
 TIB = 2**40

@@ -10,8 +10,9 @@ from common.domain.draft import Change
 from common.domain.events import JobsCost
 from common.domain.model import MAX_JOB_IDS, Run, Step, StepStatus
 from common.domain.plan import map_of
-from common.meta.costs import BigQueryPrices, cost_usd
-from common.meta.ports import JobStats
+from common.config.bigquery_prices import BigQueryPrices
+from common.meta.costs import cost_usd
+from common.ports.meta import JobStats
 
 RUNS, STEPS = "org_meta_pipeline_runs", "org_meta_step_runs"
 TRANSITIONS, COSTS = "org_meta_transitions", "org_meta_costs"

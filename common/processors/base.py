@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.bad_rows import BadRow
+from common.writes.bad_rows import BadRow
 from common.domain.model import Run
-from common.errors import ConfigError, StepTimeoutError
-from common.google_port import GoogleCloud
-from common.ports import Warehouse
+from common.platform.errors import ConfigError, StepTimeoutError
+from common.ports.google import GoogleCloud
+from common.ports.warehouse import Warehouse
 
 if TYPE_CHECKING:  # a function that writes nothing imports no data library
     import pyarrow

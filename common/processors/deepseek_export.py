@@ -14,8 +14,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import NoReturn
 
-from common.errors import PermanentError, nearest
-from common.processors.files import Record, csv_records
+from common.platform.errors import PermanentError, nearest
+from common.processors.bills.files import Record, csv_records
 
 MAX_BYTES = 256 * 1024 * 1024
 """Unpacked, all files together; a month of a busy account has a few megabytes."""

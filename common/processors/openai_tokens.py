@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from common.processors.json_fields import Fields
+from common.processors.http.json_fields import Fields
 
 Unexplained = Callable[[str, int], None]
 """Told of tokens that a total holds and none of its parts, and of the meter they are counted on."""

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from common.errors import PermanentError
+from common.platform.errors import PermanentError
 from common.processors.base import StepContext
-from common.processors.json_fields import Fields
+from common.processors.http.json_fields import Fields
 from common.processors.openai_tokens import Meter, PartsExceedTotalError, Unexplained, token_meters
-from common.processors.prices import variant
-from common.processors.provider_http import Api, Calls, ProviderClient, ProviderNotFoundError
-from common.processors.report_pages import Days, pages
+from common.processors.genai.prices import variant
+from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
+from common.ports.http import Calls
+from common.processors.http.report_pages import Days, pages
 
 API = Api(
     key="openai",

@@ -7,24 +7,24 @@ file beside this one and one line here.
 from functools import cache
 from importlib import import_module
 
-from common.errors import ConfigError, nearest
+from common.platform.errors import ConfigError, nearest
 from common.processors.base import Processor
 
 PROCESSORS: dict[str, str] = {
-    "genai.payg_usage": "common.processors.genai_payg_usage:GenaiPaygUsage",
-    "genai.payg_cost": "common.processors.genai_payg_cost:GenaiPaygCost",
-    "generic.procedure_executor": "common.processors.procedure_executor:ProcedureExecutor",
-    "ExternalFileExtractor": "common.processors.external_file:ExternalFileExtractor",
-    "AwsExportExtractor": "common.processors.aws_export:AwsExportExtractor",
-    "AwsCostExplorer": "common.processors.aws_cost_explorer:AwsCostExplorer",
-    "AzureExportExtractor": "common.processors.azure_export:AzureExportExtractor",
-    "AzureCostQuery": "common.processors.azure_query:AzureCostQuery",
-    "ExternalBqExtractor": "common.processors.external_bq:ExternalBqExtractor",
-    "ExternalBqChangedDays": "common.processors.external_bq_days:ExternalBqChangedDays",
-    "GcpApiExtractor": "common.processors.gcp_api:GcpApiExtractor",
-    "OciReportExtractor": "common.processors.oci_report:OciReportExtractor",
-    "OciUsageApi": "common.processors.oci_usage:OciUsageApi",
-    "subscription.cost": "common.processors.subscription_cost:SubscriptionCost",
+    "genai.payg_usage": "common.processors.genai.payg_usage:GenaiPaygUsage",
+    "genai.payg_cost": "common.processors.genai.payg_cost:GenaiPaygCost",
+    "generic.procedure_executor": "common.processors.sql.procedure_executor:ProcedureExecutor",
+    "ExternalFileExtractor": "common.processors.bills.file_extractor:ExternalFileExtractor",
+    "AwsExportExtractor": "common.processors.clouds.aws.export:AwsExportExtractor",
+    "AwsCostExplorer": "common.processors.clouds.aws.cost_explorer:AwsCostExplorer",
+    "AzureExportExtractor": "common.processors.clouds.azure.export:AzureExportExtractor",
+    "AzureCostQuery": "common.processors.clouds.azure.query:AzureCostQuery",
+    "ExternalBqExtractor": "common.processors.sql.external_bq:ExternalBqExtractor",
+    "ExternalBqChangedDays": "common.processors.sql.external_bq_days:ExternalBqChangedDays",
+    "GcpApiExtractor": "common.processors.clouds.gcp.api:GcpApiExtractor",
+    "OciReportExtractor": "common.processors.clouds.oci.report:OciReportExtractor",
+    "OciUsageApi": "common.processors.clouds.oci.usage:OciUsageApi",
+    "subscription.cost": "common.processors.subscriptions.cost:SubscriptionCost",
 }
 
 

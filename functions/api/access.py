@@ -7,10 +7,10 @@ from flask import Response, g, request
 from werkzeug.exceptions import BadRequest
 
 from common.bootstrap import engine
-from common.errors import ForbiddenScopeError, NotFoundError
-from common.keys import Caller, Scope
-from common.logs import logger
-from common.request import ORG_SLUG
+from common.platform.errors import ForbiddenScopeError, NotFoundError
+from common.access.api_keys import Caller, Scope
+from common.platform.logs import logger
+from common.runs.request import ORG_SLUG
 
 READ, RUN, ADMIN = Scope.READ, Scope.RUN, Scope.ADMIN
 

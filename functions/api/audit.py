@@ -6,7 +6,7 @@ from typing import Annotated
 from flask import Response
 from pydantic import Field
 
-from common.audit import AuditRow
+from common.access.audit import AuditRow
 from common.bootstrap import engine
 from functions.api.inputs import Cursor, Input, Limit, OrgPath
 from functions.api.part import part

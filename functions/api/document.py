@@ -5,7 +5,7 @@ from typing import Any
 
 from flask_openapi.openapi import OpenAPI
 
-from common.problems import (
+from common.platform.problems import (
     CONFLICT,
     INTERNAL,
     INVALID_FIELDS,

@@ -20,12 +20,13 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from common import problems
-from common.errors import ConfigError, UnauthorizedError
-from common.logs import logger
-from common.notification_settings import NotificationsBody
-from common.problems import Kind, document
-from common.request import RUN_ID, ControlBody, InvalidFieldsError, ReplayBody, RerunBody, RunBody, problems_of
+from common.platform import problems
+from common.platform.errors import ConfigError, UnauthorizedError
+from common.platform.logs import logger
+from common.notify.settings import NotificationsBody
+from common.platform.problems import Kind, document
+from common.runs.request import RUN_ID, ControlBody, ReplayBody, RerunBody, RunBody, problems_of
+from common.platform.errors import InvalidFieldsError
 from functions.api.inputs import Input
 
 MEDIA_TYPE = "application/problem+json"

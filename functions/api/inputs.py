@@ -9,7 +9,7 @@ from flask import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
-from common.request import InvalidFieldsError
+from common.platform.errors import InvalidFieldsError
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 20

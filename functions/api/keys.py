@@ -7,7 +7,7 @@ from flask import Response
 from pydantic import Field
 
 from common.bootstrap import engine
-from common.keys import KeyInfo, NewKey, Scope
+from common.access.api_keys import KeyInfo, NewKey, Scope
 from functions.api.access import caller
 from functions.api.inputs import Input, NoQuery, OrgPath, json_integer
 from functions.api.part import part

@@ -9,9 +9,9 @@ from flask import Response, request
 from pydantic import Field
 
 from common.bootstrap import engine
-from common.follow import PLACE, Following, Place
-from common.ports import LogLine
-from common.run_log import log_lines
+from common.runs.follow import PLACE, Following, Place
+from common.ports.logs import LogLine
+from common.runs.log_lines import log_lines
 from functions.api.inputs import Headers, Input, NoQuery, RunPath, up_to, whole_number
 from functions.api.part import part
 from functions.api.runs import find_run

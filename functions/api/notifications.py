@@ -7,7 +7,7 @@ from flask import Response
 from pydantic import Field
 
 from common.bootstrap import engine
-from common.notification_settings import NotificationsBody, notifications_body, settings_view
+from common.notify.settings import NotificationsBody, notifications_body, settings_view
 from functions.api.access import caller
 from functions.api.inputs import Input, NoQuery, OrgPath
 from functions.api.part import part

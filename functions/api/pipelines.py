@@ -10,7 +10,7 @@ from pydantic import Field
 
 from common.bootstrap import engine
 from common.config.loader import PipelineFile
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 from functions.api.inputs import NoQuery, OrgPath, PipelinePath
 from functions.api.part import part
 from functions.api.views import View

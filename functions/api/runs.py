@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, JsonValue
 
 from common.bootstrap import engine
 from common.domain.model import Run, RunStatus
-from common.errors import NotFoundError
-from common.request import IDEMPOTENCY_KEY, RUN_ID, ControlBody, ReplayBody, RerunBody, RunBody, run_request
+from common.platform.errors import NotFoundError
+from common.runs.request import IDEMPOTENCY_KEY, RUN_ID, ControlBody, ReplayBody, RerunBody, RunBody, run_request
 from functions.api.inputs import Cursor, Headers, Input, Limit, NoQuery, OrgPath, PipelinePath, RunPath
 from functions.api.part import part
 from functions.api.views import AcceptedView, HistoryView, RunView, accepted_view, run_view

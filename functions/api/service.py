@@ -11,10 +11,10 @@ from typing import Literal
 from flask import Response, current_app, send_from_directory
 from werkzeug.exceptions import NotFound
 
-from common import problems
+from common.platform import problems
 from common.bootstrap import engine
-from common.errors import NotFoundError, PipelineOpsError, TransientError
-from common.logs import logger
+from common.platform.errors import NotFoundError, PipelineOpsError, TransientError
+from common.platform.logs import logger
 from functions.api.inputs import Input, NoQuery
 from functions.api.part import part
 from functions.api.views import View

@@ -4,7 +4,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator
 
-from common.errors import ErrorKind, TransientError
+from common.platform.errors import ErrorKind, TransientError
 
 PIECE_BYTES = 64 * 1024
 GZIP = 16 + zlib.MAX_WBITS

@@ -13,7 +13,7 @@ from common.domain.draft import RESEND_AFTER, Change
 from common.domain.model import PreviewEnd, Run, RunStatus, Step, StepStatus
 from common.domain.plan import blocked_by, map_of
 from common.domain.queueing import Place
-from common.ports import LogLine
+from common.ports.logs import LogLine
 
 Time = datetime | None
 Preview = Literal["open"] | PreviewEnd

@@ -12,9 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.cli.landing import place
-from common.ports import CredentialInfo, Credentials
-from common.settings import Settings
+from common.runs.landing import place
+from common.ports.secrets import CredentialInfo, Credentials
+from common.platform.settings import Settings
 from infra.local import gcp_export
 from infra.local.deepseek_export import write_deepseek_export
 from infra.local.focus_export import write_focus_export

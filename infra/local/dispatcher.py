@@ -11,9 +11,9 @@ from queue import SimpleQueue
 
 from common.adapters.sqlite.bus import Delivery, SqliteBus, Taker
 from common.adapters.sqlite.database import Batch
-from common.errors import TransientError
-from common.logs import logger
-from common.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED
+from common.platform.errors import TransientError
+from common.platform.logs import logger
+from common.runs.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED
 
 QUICK_TOPICS = (RUNS, STEP_COMPLETED, DEAD_LETTERS)
 """Topics whose functions only read configs and move runs on: they wait for nothing but the store.

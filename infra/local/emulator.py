@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common.errors import PipelineOpsError
+from common.platform.errors import PipelineOpsError
 from infra.local.watched import Watched
 
 START_WITHIN_S = 60.0

@@ -12,8 +12,8 @@ from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from common.logs import logger
-from common.settings import Settings
+from common.platform.logs import logger
+from common.platform.settings import Settings
 from infra.local.google_emulators import GoogleEmulators
 from infra.local.host import SUBSCRIPTIONS
 from infra.local.pubsub_topology import DEAD_LETTERS, PushPolicy, set_up

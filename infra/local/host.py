@@ -17,17 +17,10 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
 from common.adapters.sqlite.bus import Delivery
-from common.logs import bound
-from common.paths import PROJECT_ROOT
+from common.platform.logs import bound
+from common.platform.paths import PROJECT_ROOT
 from common.processors.registry import PROCESSORS
-from common.topics import (
-    DEAD_LETTER_SOURCE,
-    DEAD_LETTERS,
-    RUN_FINISHED,
-    RUNS,
-    STEP_COMPLETED,
-    step_topic,
-)
+from common.runs.topics import DEAD_LETTER_SOURCE, DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, step_topic
 from functions.locks import TOKEN_HEADER
 from functions.run_step import function_name
 

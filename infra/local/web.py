@@ -13,7 +13,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask
 from waitress.utilities import BadRequest
 
-from common import problems
+from common.platform import problems
 
 THREADS = 32
 """Followers and downloads of logs hold one each, sixteen at most: the rest is for everybody else."""

@@ -27,7 +27,7 @@ from typing import Any
 
 from common import bootstrap
 from common.domain.model import RunStatus
-from common.keys import Scope
+from common.access.api_keys import Scope
 from infra.local.stack import EmbeddedStack
 from tests.bench import ours
 from tests.bench.ours import ORG, ROUTE

@@ -24,11 +24,11 @@ import yaml
 
 from common import bootstrap
 from common.domain.model import RunStatus
-from common.engine import Engine
+from common.runs.engine import Engine
 from common.processors import registry
-from common.request import run_request
-from common.settings import Settings
-from common.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
+from common.runs.request import run_request
+from common.platform.settings import Settings
+from common.runs.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
 from infra.local.dispatcher import Dispatcher
 from tests.bench.measure import Result
 from tests.harness import PROVIDERS, PS_TYPE

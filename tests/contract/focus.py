@@ -9,12 +9,12 @@ from typing import Any
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import DEFAULT_WRITE
-from common.paths import configs_dir
-from common.ports import Commit, Lineage
-from common.processors.base import Batch
-from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
-from common.spool import Spool
-from common.table import Table, load_table
+from common.platform.paths import configs_dir
+from common.ports.warehouse import Commit, Lineage
+from common.writes.batch import Batch
+from common.processors.sql.procedure_executor import ProcedureExecutor, ProcedureParams
+from common.writes.spool import Spool
+from common.tables.contract import Table, load_table
 from tests.processors.context import make_context
 
 DAY = date(2026, 10, 5)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.ports import Commit
+from common.ports.warehouse import Commit
 from tests.conftest import PROJECT
 from tests.contract.writes import Target
 

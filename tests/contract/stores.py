@@ -22,7 +22,8 @@ from common.domain.events import (
 )
 from common.domain.model import Pipeline, Receipt, Run, RunRequest, StepSpec
 from common.domain.quota import Limits
-from common.ports import Message, RunStore
+from common.ports.bus import Message
+from common.ports.store import RunStore
 from tests.memory_store import MemoryRunStore
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 
 from common.adapters.sqlite.bus import ACK_DEADLINE, MAX_DELIVERIES, SqliteBus
 from common.adapters.sqlite.database import Database
-from common.ports import Message
+from common.ports.bus import Message
 
 
 class Clock:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from common.channels import CHANNELS
-from common.channels.base import Channel, LeftOut, Notice, shortened
-from common.channels.slack import Slack
-from common.channels.webhook import SIGNATURE_HEADER, Webhook
+from common.notify.channels import CHANNELS
+from common.notify.channels.base import Channel, LeftOut, Notice, shortened
+from common.notify.channels.slack import Slack
+from common.notify.channels.webhook import SIGNATURE_HEADER, Webhook
 
 AT = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 SECRET = "whsec-canary-0123456789"

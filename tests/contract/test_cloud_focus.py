@@ -14,12 +14,12 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.adapters.google.cloud import GoogleCloudAdapter
 from common.config.loader import ConfigTree
-from common.paths import configs_dir
+from common.platform.paths import configs_dir
 from common.processors.base import TableParams
-from common.processors.external_bq import ExternalBqExtractor, ExternalBqParams
-from common.processors.external_bq_days import ChangedDaysParams, ExternalBqChangedDays
-from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
-from common.processors.subscription_cost import SubscriptionCost
+from common.processors.sql.external_bq import ExternalBqExtractor, ExternalBqParams
+from common.processors.sql.external_bq_days import ChangedDaysParams, ExternalBqChangedDays
+from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
+from common.processors.subscriptions.cost import SubscriptionCost
 from infra.local.gcp_export import Row, export_rows, write_export
 from tests.conftest import PROJECT
 from tests.contract.test_focus_sql import FOCUS, Dataset, numbers
@@ -78,7 +78,7 @@ subscriptions:
     folder = tmp_path / "configs" / "system" / "subscriptions"
     folder.mkdir(parents=True)
     (folder / "acme.yml").write_text(text)
-    monkeypatch.setattr("common.processors.subscription_cost.configs_dir", lambda: tmp_path / "configs")
+    monkeypatch.setattr("common.processors.subscriptions.cost.configs_dir", lambda: tmp_path / "configs")
     days = date(2026, 4, 1), date(2026, 4, 30)
     context = make_context(org_slug="acme", start_date=days[0], end_date=days[1])
     params = TableParams(destination_table="subscription_cost")

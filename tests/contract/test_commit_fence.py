@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from common.domain.model import Receipt
-from common.errors import PermanentError, StepTimeoutError, SupersededError
-from common.ports import Commit
+from common.platform.errors import PermanentError, StepTimeoutError, SupersededError
+from common.ports.warehouse import Commit
 from tests.contract.writes import AT, D1, D2, D3, Target, numbers, row
 
 

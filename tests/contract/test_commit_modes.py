@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.domain.model import WriteSpec
-from common.errors import PermanentError, TransientError
+from common.platform.errors import PermanentError, TransientError
 from tests.contract.writes import AT, D1, D2, D3, TABLE, Target, row
 
 MERGE = WriteSpec(mode="merge", keys=("name",), on_empty="keep")

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.commitments import CHARGES, TABLE, check_commitments, commitment_checks
+from common.focus.commitments import CHARGES, TABLE, check_commitments, commitment_checks
 from common.config.loader import ConfigTree
-from common.conformance import Report, Scope
-from common.paths import configs_dir
+from common.focus.conformance import Report, Scope
+from common.platform.paths import configs_dir
 from common.processors.base import TableParams
-from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
-from common.processors.subscription_cost import SubscriptionCost
-from common.table import DATA_DATE, load_table
+from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
+from common.processors.subscriptions.cost import SubscriptionCost
+from common.tables.contract import DATA_DATE, load_table
 from tests.conftest import PROJECT
 from tests.contract.focus import FOCUS, Dataset, numbers
 from tests.focus.rows import charge
@@ -115,7 +115,7 @@ def test_a_cycle_longer_than_a_month_is_a_commitment_that_its_days_use_up_to_the
     folder = tmp_path / "configs" / "system" / "subscriptions"
     folder.mkdir(parents=True)
     (folder / "acme.yml").write_text(YEARLY)
-    monkeypatch.setattr("common.processors.subscription_cost.configs_dir", lambda: tmp_path / "configs")
+    monkeypatch.setattr("common.processors.subscriptions.cost.configs_dir", lambda: tmp_path / "configs")
     days = date(2026, 6, 1), date(2027, 5, 31)
     context = make_context(org_slug="acme", start_date=days[0], end_date=days[1])
     params = TableParams(destination_table="subscription_cost")

@@ -14,9 +14,9 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.config.loader import ConfigTree
-from common.conformance import Checks, Report, Scope, Source, sources
-from common.paths import configs_dir
-from common.table import load_table
+from common.focus.conformance import Checks, Report, Scope, Source, sources
+from common.platform.paths import configs_dir
+from common.tables.contract import load_table
 from tests.conftest import PROJECT
 from tests.focus import planted
 from tests.focus.planted import Defect

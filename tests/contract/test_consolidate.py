@@ -11,11 +11,11 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.config.loader import ConfigTree
-from common.conformance import sources
-from common.errors import PermanentError
-from common.paths import configs_dir
-from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
-from common.table import load_table
+from common.focus.conformance import sources
+from common.platform.errors import PermanentError
+from common.platform.paths import configs_dir
+from common.processors.sql.procedure_executor import ProcedureExecutor, ProcedureParams
+from common.tables.contract import load_table
 from tests.conftest import PROJECT
 from tests.contract.focus import DAY, FOCUS, Dataset, cost, export, numbers, reported
 from tests.processors.context import make_context

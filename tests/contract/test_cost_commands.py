@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.cli.main import cli
-from common.logs import logger
+from common.platform.logs import logger
 from infra.local.emulator import BigQueryEmulator
 from tests.conftest import PROJECT
 from tests.contract.test_commitments import COMMITMENTS, commitment

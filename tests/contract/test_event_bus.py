@@ -13,7 +13,7 @@ import pytest
 from common.adapters.google.pubsub import PubSubBus, topic_path
 from common.adapters.sqlite.bus import SqliteBus
 from common.adapters.sqlite.database import Database
-from common.ports import EventBus, Message
+from common.ports.bus import EventBus, Message
 
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately flag")
 

@@ -20,8 +20,8 @@ from common.domain.draft import Change, Transition
 from common.domain.events import AttemptClaimed, AttemptSucceeded, RunValidated
 from common.domain.model import Pipeline, Receipt, Run, RunRequest, RunStatus, StepSpec, StepStatus
 from common.domain.quota import Limits
-from common.errors import ConflictingStateError, NotFoundError, StaleRunError, TransientError
-from common.ports import Message
+from common.platform.errors import ConflictingStateError, NotFoundError, StaleRunError, TransientError
+from common.ports.bus import Message
 from infra.local.google_emulators import GoogleEmulators
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)

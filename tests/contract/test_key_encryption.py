@@ -11,9 +11,10 @@ from common import bootstrap
 from common.adapters.google import firestore_client
 from common.adapters.google.kms import REMEMBERED, REMEMBERED_S, CloudKms
 from common.adapters.key_file import KeyFile
-from common.errors import ConfigError, PermanentError, TransientError
-from common.sealing import KeyEncryption, Sealer, WrongKeyError
-from common.settings import Settings
+from common.platform.errors import ConfigError, PermanentError, TransientError
+from common.ports.secrets import KeyEncryption
+from common.access.sealing import Sealer, WrongKeyError
+from common.platform.settings import Settings
 from tests.kms_server import DAMAGED, KEY, KmsServer, kms
 
 DATA_KEY = b"canary-data-key-of-32-bytes-----"

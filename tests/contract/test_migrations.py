@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 from tests.postgres_fixtures import MIGRATIONS, TestDatabase, migrate
 from tests.postgres_server import PostgresServer
 

@@ -19,8 +19,15 @@ from common.domain import transitions
 from common.domain.events import AttemptClaimed, CancelRequested, RunAnnounced
 from common.domain.model import Run
 from common.domain.quota import Limits
-from common.errors import ErrorKind, NotFoundError, PermanentError, QuotaExceededError, StaleRunError, TransientError
-from common.ports import LogLine
+from common.platform.errors import (
+    ErrorKind,
+    NotFoundError,
+    PermanentError,
+    QuotaExceededError,
+    StaleRunError,
+    TransientError,
+)
+from common.ports.logs import LogLine
 from tests.contract.stores import T0, WIDE, Adapter, RecordingBus, claimed, create, end, new_run, started, succeeded
 from tests.pgbouncer import PgBouncer, is_installed
 from tests.postgres_fixtures import ROLE_PASSWORD, TestDatabase

@@ -12,10 +12,10 @@ from common import bootstrap
 from common.adapters.postgres import client
 from common.adapters.postgres.client import Postgres
 from common.adapters.postgres.plans import PostgresPlans
-from common.cached_plans import FRESH_FOR, REST, CachedPlans
+from common.access.cached_plans import FRESH_FOR, REST, CachedPlans
 from common.domain.quota import Limits
-from common.errors import NotFoundError, PermanentError, TransientError
-from common.settings import Settings
+from common.platform.errors import NotFoundError, PermanentError, TransientError
+from common.platform.settings import Settings
 from functions.api import application
 from tests.contract.test_migrations import ALL
 from tests.fakes import FakeClock

@@ -23,8 +23,8 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
 from common.adapters.google.pubsub import PubSubBus, topic_path
-from common.errors import PermanentError, TransientError
-from common.ports import Message
+from common.platform.errors import PermanentError, TransientError
+from common.ports.bus import Message
 from infra.local.google_emulators import GoogleEmulators, PubSubEmulator
 from infra.local.pubsub_topology import DEAD_LETTERS, SOURCE_ATTRIBUTE, PushPolicy, set_up, subscription_path
 from tests.google_fixtures import received

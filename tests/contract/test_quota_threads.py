@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from common.admission import Admission
+from common.runs.admit import Admission
 from common.domain import transitions
 from common.domain.draft import Transition
 from common.domain.events import RunRejected
 from common.domain.model import Estimate, Run
 from common.domain.quota import Limits
-from common.errors import QuotaExceededError, TransientError
-from common.ports import RunStore
+from common.platform.errors import QuotaExceededError, TransientError
+from common.ports.store import RunStore
 from tests.contract.stores import T0, WIDE, Adapter, new_run
 
 LIMIT = 7

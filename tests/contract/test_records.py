@@ -9,8 +9,8 @@ from common.adapters.google.firestore_records import FirestoreRecords
 from common.adapters.postgres.records import PostgresRecords
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.records import SqliteRecords
-from common.errors import StaleRecordError
-from common.ports import Records
+from common.platform.errors import StaleRecordError
+from common.ports.records import Records
 from tests.memory_records import MemoryRecords
 
 

@@ -12,8 +12,8 @@ from common.adapters.postgres.logs import PostgresLogs
 from common.adapters.sqlite import logs as sqlite_logs
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.logs import SqliteLogs
-from common.errors import RequestError
-from common.ports import LogLine, RunLogs
+from common.platform.errors import RequestError
+from common.ports.logs import LogLine, RunLogs
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from common.domain.events import (
 )
 from common.domain.model import Pipeline, RunStatus, StepSpec
 from common.domain.quota import Limits
-from common.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError, TransientError
+from common.platform.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError, TransientError
 from tests.contract.stores import (
     T0,
     WIDE,

@@ -16,7 +16,7 @@ from common.domain.events import CancelRequested, JobsCost, RunAdmitted, RunAnno
 from common.domain.model import Estimate, Run
 from common.domain.queueing import TURN, Place
 from common.domain.quota import Limits
-from common.errors import ConflictingStateError, QuotaExceededError, StaleRunError
+from common.platform.errors import ConflictingStateError, QuotaExceededError, StaleRunError
 from tests.contract.stores import T0, WIDE, Adapter, create, end, new_run
 
 ONE = replace(WIDE, concurrent=1)

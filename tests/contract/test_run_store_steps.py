@@ -13,8 +13,8 @@ from common.domain.events import (
     Swept,
 )
 from common.domain.model import Receipt, RunStatus, StepStatus
-from common.errors import StaleRunError
-from common.topics import read_order
+from common.platform.errors import StaleRunError
+from common.runs.topics import read_order
 from tests.contract.stores import SPECS, T0, WIDE, Adapter, claimed, new_run, started, succeeded
 
 

@@ -14,12 +14,12 @@ from click.testing import CliRunner, Result
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.cli.main import cli
-from common.errors import PermanentError, TransientError
-from common.logs import logger
-from common.paths import configs_dir
-from common.schema_plan import LATE, FoundColumn, FoundTable
-from common.schema_sync import fit
-from common.table import Table, every_table, load_meta_table, load_table
+from common.platform.errors import PermanentError, TransientError
+from common.platform.logs import logger
+from common.platform.paths import configs_dir
+from common.tables.schema_plan import LATE, FoundColumn, FoundTable
+from common.writes.schema_sync import fit
+from common.tables.contract import Table, every_table, load_meta_table, load_table
 from infra.local.emulator import BigQueryEmulator
 from tests.conftest import PROJECT
 

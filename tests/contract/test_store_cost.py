@@ -17,18 +17,19 @@ from common.adapters.google.firestore_logs import FirestoreLogs
 from common.adapters.google.firestore_records import FirestoreRecords
 from common.adapters.google.firestore_store import FirestoreRunStore
 from common.adapters.key_file import KeyFile
-from common.attempt import AttemptRunner, Result
-from common.audit import Audit
-from common.credentials import SealedCredentials
+from common.runs.attempt import AttemptRunner, Result
+from common.access.audit import Audit
+from common.access.credentials import SealedCredentials
 from common.domain.model import Run, RunRequest, RunStatus, Step
-from common.engine import Engine
-from common.failure_limit import FailureLimit
-from common.notification_settings import SettingsBook
-from common.notifications import Notifications
-from common.ports import CredentialInfo, Message
-from common.request import new_run_id
-from common.sealing import Sealer
-from common.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
+from common.runs.engine import Engine
+from common.notify.failure_limit import FailureLimit
+from common.notify.settings import SettingsBook
+from common.notify.notifications import Notifications
+from common.ports.secrets import CredentialInfo
+from common.ports.bus import Message
+from common.runs.request import new_run_id
+from common.access.sealing import Sealer
+from common.runs.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
 from infra.local.google_emulators import GoogleEmulators
 from tests.harness import ORG, ROUTE, SECRET, Harness, step
 

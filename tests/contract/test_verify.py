@@ -11,14 +11,15 @@ from typing import Any, ClassVar
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.attempt import AttemptRunner
+from common.runs.attempt import AttemptRunner
 from common.domain.events import AttemptSucceeded
 from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
-from common.errors import NotFoundError, PermanentError, TransientError
-from common.ports import RunPage
-from common.processors.base import Batch, Params, StepContext, TableParams
-from common.settings import Settings
-from common.verify import Report, Verifier
+from common.platform.errors import NotFoundError, PermanentError, TransientError
+from common.ports.store import RunPage
+from common.writes.batch import Batch
+from common.processors.base import Params, StepContext, TableParams
+from common.platform.settings import Settings
+from common.writes.verify import Report, Verifier
 from tests.conftest import PROJECT
 from tests.fakes import FakeClock
 
@@ -150,7 +151,7 @@ def brief(report: Report) -> list[tuple[str, str, int, int]]:
 def world(warehouse: BigQueryWarehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "costs.yml").write_text(SCHEMA)
-    monkeypatch.setattr("common.attempt.processor", lambda _ps_type: Yielding())
+    monkeypatch.setattr("common.runs.attempt.processor", lambda _ps_type: Yielding())
     return World(warehouse, tmp_path)
 
 
@@ -236,7 +237,7 @@ def test_a_run_that_there_is_not_and_a_warehouse_that_is_not_up_are_said_so(worl
 def test_rows_written_before_a_column_was_added_keep_their_hash(world: World) -> None:
     run_id = world.run(ROWS, days=(D1, D2))
     (world.folder / "schemas" / "costs.yml").write_text(SCHEMA + "  - {name: extra, type: STRING}\n")
-    from common.table import load_table
+    from common.tables.contract import load_table
 
     load_table.cache_clear()
     world.run([{"name": "x", "extra": "y", "x_pipeline_run_date": D2 + timedelta(1)}], days=(D2 + timedelta(1),) * 2)

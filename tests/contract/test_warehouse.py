@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.errors import PermanentError, SupersededError, TransientError
-from common.processors.base import Batch
-from common.spool import Spool
-from common.table import LINEAGE
+from common.platform.errors import PermanentError, SupersededError, TransientError
+from common.writes.batch import Batch
+from common.writes.spool import Spool
+from common.tables.contract import LINEAGE
 from tests.conftest import PROJECT
 from tests.contract.writes import AT, D1, D2, D3, TABLE, Target, numbers, row
 

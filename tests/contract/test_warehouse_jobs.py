@@ -5,8 +5,8 @@ from uuid import uuid4
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.errors import PermanentError
-from common.table import Table
+from common.platform.errors import PermanentError
+from common.tables.contract import Table
 from tests.conftest import PROJECT
 
 TABLE = Table.model_validate({"table": "t", "description": "d", "columns": [{"name": "n", "type": "INT64"}]})

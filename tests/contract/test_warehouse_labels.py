@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.attempt import AttemptRunner
+from common.runs.attempt import AttemptRunner
 from common.domain.events import AttemptFailed, AttemptSucceeded
 from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
-from common.processors.base import Batch, Params, StepContext, TableParams
-from common.settings import Settings
+from common.writes.batch import Batch
+from common.processors.base import Params, StepContext, TableParams
+from common.platform.settings import Settings
 from tests.conftest import PROJECT
 from tests.contract.writes import D1, NEVER, numbers
 
@@ -81,7 +82,7 @@ class World:
 
 @pytest.fixture
 def world(warehouse: BigQueryWarehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("common.attempt.processor", lambda _ps_type: Does())
+    monkeypatch.setattr("common.runs.attempt.processor", lambda _ps_type: Does())
     monkeypatch.setattr(Does, "what", "yields")
     monkeypatch.setattr(Does, "names", ["a", "b"])
     return World(warehouse, tmp_path)

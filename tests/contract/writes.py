@@ -11,10 +11,10 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import Receipt, WriteSpec
-from common.ports import Commit, Lineage
-from common.processors.base import Batch
-from common.spool import Spool
-from common.table import Table
+from common.ports.warehouse import Commit, Lineage
+from common.writes.batch import Batch
+from common.writes.spool import Spool
+from common.tables.contract import Table
 from tests.conftest import PROJECT
 
 TABLE = Table.model_validate(

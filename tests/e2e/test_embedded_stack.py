@@ -19,8 +19,8 @@ import httpx2
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.paths import PROJECT_ROOT
-from common.settings import Settings
+from common.platform.paths import PROJECT_ROOT
+from common.platform.settings import Settings
 from infra.local.focus_export import write_focus_export
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
 

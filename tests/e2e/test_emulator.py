@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 from infra.local import emulator as module
 from infra.local.emulator import BigQueryEmulator, EmulatorError
 from tests.conftest import PROJECT

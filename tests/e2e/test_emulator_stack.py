@@ -12,10 +12,10 @@ import httpx2
 import pytest
 import yaml
 
-from common.paths import configs_dir
-from common.ports import CredentialInfo
+from common.platform.paths import configs_dir
+from common.ports.secrets import CredentialInfo
 from common.processors import registry
-from common.settings import Settings
+from common.platform.settings import Settings
 from infra.local.emulator_stack import EmulatorStack
 from infra.local.google_emulators import sdk_root
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 from infra.local import google_emulators as module
 from infra.local.emulator import EmulatorError
 from infra.local.google_emulators import (

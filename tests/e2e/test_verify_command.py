@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from common.adapters.bigquery import BigQueryWarehouse
 from common.cli.client import ApiClient
 from common.cli.main import cli
-from common.logs import logger
-from common.ports import CredentialInfo
-from common.settings import Settings
+from common.platform.logs import logger
+from common.ports.secrets import CredentialInfo
+from common.platform.settings import Settings
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
 from infra.local.stack import EmbeddedStack
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.domain.model import DEFAULT_WRITE
-from common.paths import configs_dir
-from common.ports import Commit, Lineage, Warehouse
-from common.processors.base import Batch
-from common.spool import Spool
-from common.table import DATA_DATE, Table, load_table
+from common.platform.paths import configs_dir
+from common.ports.warehouse import Commit, Lineage, Warehouse
+from common.writes.batch import Batch
+from common.writes.spool import Spool
+from common.tables.contract import DATA_DATE, Table, load_table
 
 FOCUS = load_table(configs_dir(), "cost_data_standard_1_3")
 AT = datetime(2026, 10, 6, tzinfo=UTC)

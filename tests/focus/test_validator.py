@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.config.loader import ConfigTree
-from common.conformance import Checks, Report, Scope, sources
-from common.paths import configs_dir
+from common.focus.conformance import Checks, Report, Scope, sources
+from common.platform.paths import configs_dir
 from infra.local.demo_data import PLAYS
 from tests.focus.pipelines import BESIDE, ORG, OURS, PUBLISHED, Case, World, running
 from tests.focus.tables import FOCUS, export

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 
 VALIDATOR = Path(os.environ.get("FOCUS_VALIDATOR") or PROJECT_ROOT / ".venv-focus" / "bin" / "focus-validator")
 RULES = PROJECT_ROOT.parent / "shared" / "focus" / "rules"

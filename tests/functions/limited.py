@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from common.domain.model import Run
-from common.request import run_request
+from common.runs.request import run_request
 from functions.api.views import run_view
 from tests.harness import ORG, ROUTE, Harness
 

@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 
 from common import bootstrap
 from common.cli.main import cli
-from common.engine import Engine
-from common.keys import Scope
-from common.paths import configs_dir
-from common.settings import Settings
+from common.runs.engine import Engine
+from common.access.api_keys import Scope
+from common.platform.paths import configs_dir
+from common.platform.settings import Settings
 from tests.receiver import receiving
 
 ORG = "acme_corp"

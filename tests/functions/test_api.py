@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError
+from common.platform.errors import PermanentError
 from tests.harness import ORG, ROUTE, SECRET, Harness, step
 
 RUN = f"/pipelines/run/{ORG}/{ROUTE}"

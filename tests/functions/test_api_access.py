@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from common import key_check
-from common.keys import Scope
+from common.access import api_key_check as key_check
+from common.access.api_keys import Scope
 from functions.api import application
 from functions.api.access import OPERATIONS, operation
 from tests.harness import ORG, ROUTE, Harness

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from common import problems
-from common.errors import ConfigError, PermanentError, RequestError, TransientError
-from common.paths import PROJECT_ROOT
-from common.problems import KINDS, kind_of
+from common.platform import problems
+from common.platform.errors import ConfigError, PermanentError, RequestError, TransientError
+from common.platform.paths import PROJECT_ROOT
+from common.platform.problems import KINDS, kind_of
 from tests.harness import ORG, ROUTE, SECRET, Harness
 
 RUN = f"/pipelines/run/{ORG}/{ROUTE}"

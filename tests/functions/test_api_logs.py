@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from common.adapters.sqlite import logs as sqlite_logs
-from common.ports import LogLine
+from common.ports.logs import LogLine
 from functions.api import logs
 from tests.harness import ORG, Harness, step
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from common.errors import TransientError
-from common.paths import PROJECT_ROOT
+from common.platform.errors import TransientError
+from common.platform.paths import PROJECT_ROOT
 from functions.api import application
 from functions.api.access import OPERATIONS, operation
 from tests.harness import Harness, step

@@ -9,9 +9,9 @@ import pytest
 from common import bootstrap
 from common.domain.events import JobsCost
 from common.domain.model import Run, RunStatus
-from common.errors import PermanentError, PipelineOpsError, TransientError
-from common.logs import logger
-from common.meta.ports import Changes, NoArchive
+from common.platform.errors import PermanentError, PipelineOpsError, TransientError
+from common.platform.logs import logger
+from common.ports.meta import Changes, NoArchive
 from tests.harness import Harness, step
 
 

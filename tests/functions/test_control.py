@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from common.domain.model import RunStatus, StepStatus
-from common.errors import PermanentError
+from common.platform.errors import PermanentError
 from tests.harness import ORG, Harness, step
 
 WHO = {"by": "ana", "reason": "wrong dates"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 from tests.harness import ROUTE, Harness, step
 
 FILE_STEP = {

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import Client
 
-from common.errors import NotFoundError, PermanentError, TransientError
+from common.platform.errors import NotFoundError, PermanentError, TransientError
 from functions.events import message_data, message_source
 from functions.locks import TOKEN_HEADER
 from infra.local.host import SUBSCRIPTIONS

@@ -6,7 +6,7 @@ import pytest
 
 from common.adapters.sqlite.bus import MAX_DELIVERIES
 from common.domain.model import RunStatus
-from common.errors import ErrorKind, PermanentError, TransientError
+from common.platform.errors import ErrorKind, PermanentError, TransientError
 from tests.fakes import Suspending
 from tests.harness import ORG, Harness, step
 

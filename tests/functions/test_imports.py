@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 
 CLIENTS = (
     "google.cloud.bigquery",

@@ -7,8 +7,8 @@ import pytest
 
 from common import bootstrap
 from common.domain.model import Run, RunStatus
-from common.errors import ConflictingStateError, ForbiddenPlanError, QuotaExceededError, TransientError
-from common.request import InvalidFieldsError
+from common.platform.errors import ConflictingStateError, ForbiddenPlanError, QuotaExceededError, TransientError
+from common.platform.errors import InvalidFieldsError
 from tests.functions.limited import OTHER, ask, place, plan, shown, statuses, waits_for
 from tests.harness import ORG, ROUTE, Harness, step
 
@@ -280,7 +280,7 @@ def test_of_two_with_one_key_at_the_same_time_both_get_the_one_run(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ask(harness, key="k1")
-    admission = "common.admission.Admission.known"
+    admission = "common.runs.admit.Admission.known"
     real, missed = bootstrap.engine()._admission.known, list[bool]()
 
     def known(_self: object, request: Any) -> Run | None:

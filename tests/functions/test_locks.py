@@ -13,11 +13,12 @@ from common import bootstrap
 from common.adapters.google.oidc import SIGNATURE_TAKEN_OFF
 from common.adapters.sqlite.bus import Delivery
 from common.domain.events import AttemptFailed
-from common.errors import TransientError
-from common.invokers import Invokers, TokenCheck
-from common.ports import Message
-from common.settings import Settings
-from common.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, completed, read_order
+from common.platform.errors import TransientError
+from common.access.invokers import Invokers
+from common.ports.secrets import TokenCheck
+from common.ports.bus import Message
+from common.platform.settings import Settings
+from common.runs.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, completed, read_order
 from functions.locks import TOKEN_HEADER
 from infra.local.host import SUBSCRIPTIONS, cloud_event
 from tests.google_tokens import AUDIENCE, KEY_ID, checking, signer, token, unsigned

@@ -8,7 +8,7 @@ import pytest
 from common import bootstrap
 from common.domain.events import JobsCost
 from common.domain.model import Estimate
-from common.errors import QuotaExceededError
+from common.platform.errors import QuotaExceededError
 from tests.functions.limited import ask, plan, shown, statuses, waits_for
 from tests.functions.test_archive import FlakyArchive
 from tests.harness import ORG, Harness, step

@@ -10,10 +10,10 @@ import yaml
 
 from common import bootstrap
 from common.domain.model import RunStatus
-from common.errors import NotFoundError, PermanentError, TransientError
-from common.meta.ports import Changes
-from common.notification_settings import NotificationsBody, notifications_body, settings_view
-from common.request import InvalidFieldsError
+from common.platform.errors import NotFoundError, PermanentError, TransientError
+from common.ports.meta import Changes
+from common.notify.settings import NotificationsBody, notifications_body, settings_view
+from common.platform.errors import InvalidFieldsError
 from tests.harness import ORG, ROUTE, Harness, step
 from tests.receiver import Receiver, receiving
 

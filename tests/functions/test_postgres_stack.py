@@ -12,11 +12,11 @@ from common.adapters.google.pubsub import PubSubBus
 from common.adapters.postgres.client import Postgres
 from common.adapters.postgres.run_store import PostgresRunStore
 from common.adapters.sqlite.bus import SqliteBus
-from common.cached_plans import FRESH_FOR
+from common.access.cached_plans import FRESH_FOR
 from common.domain.model import RunStatus
-from common.errors import ForbiddenPlanError, QuotaExceededError, TransientError
-from common.ports import CredentialInfo
-from common.settings import Settings
+from common.platform.errors import ForbiddenPlanError, QuotaExceededError, TransientError
+from common.ports.secrets import CredentialInfo
+from common.platform.settings import Settings
 from tests.harness import INVOKER_TOKEN, OPERATOR, ORG, SECRET, Harness, step
 from tests.postgres_fixtures import TestDatabase
 

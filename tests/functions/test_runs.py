@@ -8,7 +8,7 @@ import pytest
 from common.bootstrap import build
 from common.domain import plan
 from common.domain.model import RunStatus, StepStatus
-from common.errors import PermanentError, StaleRunError, TransientError
+from common.platform.errors import PermanentError, StaleRunError, TransientError
 from functions.locks import TOKEN_HEADER
 from tests.harness import INVOKER_TOKEN, ORG, ROUTE, Harness, step
 

@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from common.config.templates import NAMES, resolve
-from common.errors import ConfigError, PermanentError, RequestError
+from common.platform.errors import ConfigError, PermanentError, RequestError
 from common.processors import registry
-from common.processors.external_file import inside
-from common.request import run_request
+from common.processors.bills.file_extractor import inside
+from common.runs.request import run_request
 from tests.fakes import FakeClock
 from tests.harness import ORG, ROUTE, Harness, step
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from common.ports import LogLine
+from common.ports.logs import LogLine
 from functions.api import logs
 from infra.local import web
 from infra.local.web import WebServer

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError
-from common.processors.external_file import ExternalFileExtractor, ExternalFileParams
+from common.platform.errors import PermanentError
+from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams
 from tests.processors.context import RecordingContext, make_context
 
 OCTOBER = (date(2026, 10, 1), date(2026, 10, 31))

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from common.ports import Warehouse
+from common.ports.warehouse import Warehouse
 from common.processors.base import StepContext
 
 NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)

@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
-from common.processors.external_file import ExternalFileExtractor, ExternalFileParams, date_span
+from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
 from tests.processors.context import make_context
 
 

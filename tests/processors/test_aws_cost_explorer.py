@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from common.errors import ErrorKind, PermanentError, TransientError
-from common.processors.aws_cost_explorer import AwsCostExplorer, CostExplorerParams, check
+from common.platform.errors import ErrorKind, PermanentError, TransientError
+from common.processors.clouds.aws.cost_explorer import AwsCostExplorer, CostExplorerParams, check
 from infra.local.sandbox import bills
 from infra.local.sandbox.aws_ce import ACCOUNT, CostExplorerSandbox
 from infra.local.sandbox.exchange import Answer, Request

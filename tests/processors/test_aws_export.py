@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError, TransientError
-from common.processors.aws_export import AwsExportExtractor, check
-from common.processors.deliveries import ExportParams
+from common.platform.errors import PermanentError, TransientError
+from common.processors.clouds.aws.export import AwsExportExtractor, check
+from common.processors.bills.deliveries import ExportParams
 from infra.local.sandbox import bills
 from infra.local.sandbox.aws_s3 import BUCKET, EXPORT, PREFIX, S3Sandbox, manifest_of
 from infra.local.sandbox.bills import gzipped

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError, TransientError
-from common.processors import azure_export, azure_query
-from common.processors.azure_export import AzureExportExtractor
-from common.processors.azure_query import AzureCostQuery, AzureQueryParams
-from common.processors.deliveries import ExportParams
+from common.platform.errors import PermanentError, TransientError
+from common.processors.clouds.azure import export as azure_export, query as azure_query
+from common.processors.clouds.azure.export import AzureExportExtractor
+from common.processors.clouds.azure.query import AzureCostQuery, AzureQueryParams
+from common.processors.bills.deliveries import ExportParams
 from infra.local.sandbox import bills
 from infra.local.sandbox.azure import FOLDER, SCOPE, SECRET, BlobSandbox, manifest_of
 from infra.local.sandbox.exchange import Answer, Request

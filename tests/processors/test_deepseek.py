@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from common.cli.landing import land
+from common.runs.landing import land
 from common.config.loader import ConfigTree
-from common.errors import PermanentError, TransientError
-from common.paths import configs_dir
+from common.platform.errors import PermanentError, TransientError
+from common.platform.paths import configs_dir
 from common.processors import deepseek_export
-from common.processors.genai_payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
-from common.settings import Settings
-from common.table import load_table
+from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.platform.settings import Settings
+from common.tables.contract import load_table
 from infra.local.deepseek_export import write_deepseek_export
 from infra.local.sandbox.deepseek import API_KEY, DeepSeekSandbox
 from infra.local.sandbox.exchange import Answer, Request

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from common.errors import ConfigError, PermanentError
-from common.google_port import SourceField, SourceTable
-from common.processors.external_bq import ExternalBqExtractor, ExternalBqParams, check
-from common.processors.external_sql import Source
-from common.table import Column
+from common.platform.errors import ConfigError, PermanentError
+from common.ports.google import SourceField, SourceTable
+from common.processors.sql.external_bq import ExternalBqExtractor, ExternalBqParams, check
+from common.processors.sql.external_sql import Source
+from common.tables.contract import Column
 from tests.processors.context import make_context
 
 KEY = {"type": "service_account", "project_id": "customer-1", "private_key": "-----SECRET-----"}

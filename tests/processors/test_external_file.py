@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError
-from common.paths import configs_dir
-from common.processors import external_file
-from common.processors.base import Batch
-from common.processors.external_file import ExternalFileExtractor, date_span
-from common.table import load_table
+from common.platform.errors import PermanentError
+from common.platform.paths import configs_dir
+from common.processors.bills import file_extractor as external_file
+from common.writes.batch import Batch
+from common.processors.bills.file_extractor import ExternalFileExtractor, date_span
+from common.tables.contract import load_table
 from infra.local.focus_export import write_focus_export
 from tests.processors.bill_files import GOOD, HEADER, OCTOBER, land, params, read, refused
 from tests.processors.context import make_context
@@ -177,7 +177,7 @@ def test_a_file_without_rows_is_refused_and_replaces_nothing(tmp_path: Path) -> 
 
 
 def test_a_record_of_many_lines_is_bounded_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.processors.files.RECORD_BYTES", 1000)
+    monkeypatch.setattr("common.processors.bills.files.RECORD_BYTES", 1000)
     assert "line 2: a record of more than 1000 bytes" in refused(tmp_path, HEADER, '"a', *['","a'] * 300)
 
 
@@ -202,7 +202,7 @@ def test_the_steps_provider_stands_on_each_row(tmp_path: Path) -> None:
 def test_a_record_without_end_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.processors.files.RECORD_BYTES", 1000)
+    monkeypatch.setattr("common.processors.bills.files.RECORD_BYTES", 1000)
     assert "line 3: a record of more than 1000 bytes" in refused(tmp_path, HEADER, GOOD, "x" * 2000)
 
 

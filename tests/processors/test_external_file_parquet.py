@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.errors import PermanentError
+from common.platform.errors import PermanentError
 from tests.processors.bill_files import GOOD, HEADER, read, refused
 from tests.processors.context import make_context
 

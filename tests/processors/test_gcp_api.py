@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from common.adapters.google.cloud import GoogleCloudAdapter
 from common.config.loader import ConfigTree
-from common.errors import PermanentError, TransientError
-from common.paths import configs_dir
-from common.processors.gcp_api import GcpApiExtractor, GcpApiParams, check
+from common.platform.errors import PermanentError, TransientError
+from common.platform.paths import configs_dir
+from common.processors.clouds.gcp.api import GcpApiExtractor, GcpApiParams, check
 from infra.local.sandbox import gcp
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.gcp import SERVICES

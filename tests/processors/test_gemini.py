@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError, TransientError
-from common.paths import configs_dir
-from common.processors.genai_payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
-from common.table import load_table
+from common.platform.errors import PermanentError, TransientError
+from common.platform.paths import configs_dir
+from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.tables.contract import load_table
 from infra.local.sandbox import gemini_data
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.gemini import EMAIL, PROJECT, GeminiSandbox

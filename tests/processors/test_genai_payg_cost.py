@@ -19,10 +19,10 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from common.processors import prices
-from common.processors.genai_payg_cost import BATCH_ROWS, GenaiPaygCost, GenaiPaygCostParams
-from common.processors.prices import Item, PriceList, variant
-from common.table import load_table
+from common.processors.genai import prices
+from common.processors.genai.payg_cost import BATCH_ROWS, GenaiPaygCost, GenaiPaygCostParams
+from common.processors.genai.prices import Item, PriceList, variant
+from common.tables.contract import load_table
 from tests.processors.context import FakeWarehouse, RecordingContext, make_context
 
 ROOT = Path(__file__).resolve().parent.parent.parent

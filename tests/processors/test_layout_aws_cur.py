@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError
-from common.processors.layout_aws_cur import AwsCur
+from common.platform.errors import PermanentError
+from common.processors.clouds.aws.cur_layout import AwsCur
 from tests.processors.layouts import check_prices, read_bill, total, write_bill
 
 PLAN = "arn:aws:savingsplans::1:savingsplan/sp-1"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError
-from common.processors.layout_azure_cost import AzureActualCost
+from common.platform.errors import PermanentError
+from common.processors.clouds.azure.cost_layout import AzureActualCost
 from tests.processors.layouts import check_prices, read_bill, total, write_bill
 
 

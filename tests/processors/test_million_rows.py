@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 from infra.local.focus_export import focus_rows
 
 DAY = date(2026, 10, 5)
@@ -32,10 +32,10 @@ import pyarrow.parquet  # part of what is idle
 import fsspec.implementations.local
 
 from common.domain.model import DEFAULT_WRITE
-from common.paths import configs_dir
-from common.processors.external_file import ExternalFileExtractor, ExternalFileParams
-from common.spool import Spool
-from common.table import load_table
+from common.platform.paths import configs_dir
+from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams
+from common.writes.spool import Spool
+from common.tables.contract import load_table
 from tests.bench.load_measure import memory_mib
 from tests.processors.context import make_context
 

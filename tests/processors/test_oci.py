@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from common.errors import PermanentError, TransientError
-from common.processors import oci_report, oci_usage
-from common.processors.oci_report import OciReportExtractor, OciReportParams
-from common.processors.oci_usage import OciUsageApi
-from common.processors.summary_rows import SummaryParams
+from common.platform.errors import PermanentError, TransientError
+from common.processors.clouds.oci import report as oci_report, usage as oci_usage
+from common.processors.clouds.oci.report import OciReportExtractor, OciReportParams
+from common.processors.clouds.oci.usage import OciUsageApi
+from common.processors.clouds.summary_rows import SummaryParams
 from infra.local.sandbox import bills, oci
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.oci import REGION, TENANCY, ReportsSandbox

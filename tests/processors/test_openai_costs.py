@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from common.errors import PermanentError, TransientError
-from common.paths import configs_dir
-from common.processors.genai_payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
-from common.processors.sources import known, source
-from common.table import load_table
+from common.platform.errors import PermanentError, TransientError
+from common.platform.paths import configs_dir
+from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.processors.genai.sources import known, source
+from common.tables.contract import load_table
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.openai import OpenAISandbox
 from infra.local.sandbox.server import SandboxServer

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from common.errors import PermanentError, TransientError
-from common.processors.genai_payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.platform.errors import PermanentError, TransientError
+from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
 from common.processors.openai_usage import ENDPOINTS
-from common.table import load_table
+from common.tables.contract import load_table
 from infra.local.sandbox import openai as documented
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer

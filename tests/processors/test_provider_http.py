@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from common.errors import ErrorKind, PermanentError, StepTimeoutError, TransientError
-from common.processors import provider_http
-from common.processors.provider_http import Api, ProviderClient, ProviderNotFoundError, retry_after_s
+from common.platform.errors import ErrorKind, PermanentError, StepTimeoutError, TransientError
+from common.processors.http import client as provider_http
+from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError, retry_after_s
 from tests.processors.context import NOW, make_context
 
 SECRET = "sk-admin-canary-77aa"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from common.ports import Message
-from common.topics import DEAD_LETTERS
+from common.ports.bus import Message
+from common.runs.topics import DEAD_LETTERS
 from tests.sim.invariants import Rules
 from tests.sim.kernel import Done, Kernel
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from common.errors import PipelineOpsError, StaleRunError, TransientError
+from common.platform.errors import PipelineOpsError, StaleRunError, TransientError
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 

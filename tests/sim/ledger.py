@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from common.domain.model import Run, Step
 from common.domain.plan import map_of
-from common.errors import StepTimeoutError, SupersededError
+from common.platform.errors import StepTimeoutError, SupersededError
 
 type Key = tuple[str, str, str, str, str]
 

@@ -3,7 +3,7 @@
 from random import Random
 
 from common.domain.model import MapSpec, RetryPolicy, StepSpec
-from common.errors import ErrorKind
+from common.platform.errors import ErrorKind
 
 MOODS = ("steady", "steady", "steady", "flaky", "slow", "waits", "broken", "mixed")
 TRANSIENT = [str(kind) for kind in ErrorKind]

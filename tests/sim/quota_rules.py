@@ -7,7 +7,7 @@ from decimal import Decimal
 from common.domain.model import Run, RunStatus
 from common.domain.queueing import Block, block
 from common.domain.quota import Limits, Usage, day_of, exceeded, month_of, to_micro_usd
-from common.errors import QuotaExceededError
+from common.platform.errors import QuotaExceededError
 
 ENDS = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 

@@ -2,24 +2,24 @@
 
 from tests.sim.sabotage import Sabotage
 
-KEYS = "common/keys.py"
-CHECK = "common/key_check.py"
-AUDIT = "common/audit.py"
-SEALING = "common/sealing.py"
+KEYS = "common/access/api_keys.py"
+CHECK = "common/access/api_key_check.py"
+AUDIT = "common/access/audit.py"
+SEALING = "common/access/sealing.py"
 KEY_FILE = "common/adapters/key_file.py"
 KMS = "common/adapters/google/kms.py"
 OIDC = "common/adapters/google/oidc.py"
-INVOKERS = "common/invokers.py"
+INVOKERS = "common/access/invokers.py"
 FUNCTION_LOCKS = "functions/locks.py"
 RECORDS = "common/adapters/sqlite/records.py"
-HIDDEN = "common/hidden.py"
-ATTEMPT = "common/attempt.py"
-LOGS = "common/logs.py"
-SENDER = "common/channels/sender.py"
+HIDDEN = "common/platform/redaction.py"
+ATTEMPT = "common/runs/attempt.py"
+LOGS = "common/platform/logs.py"
+SENDER = "common/notify/channels/sender.py"
 HOSTS = "common/config/hosts.py"
-TOLD = "common/notifications.py"
-BOOK = "common/notification_settings.py"
-LIMIT = "common/failure_limit.py"
+TOLD = "common/notify/notifications.py"
+BOOK = "common/notify/settings.py"
+LIMIT = "common/notify/failure_limit.py"
 DISPATCHER = "infra/local/dispatcher.py"
 
 OF_KEYS = ("tests/unit/test_keys.py",)
@@ -363,7 +363,7 @@ LOCKS = (
     ),
     Sabotage(
         "the archive keeps notifications back",
-        "common/engine.py",
+        "common/runs/engine.py",
         "                not_kept = error\n",
         "                raise\n",
         OF_NOTICES,

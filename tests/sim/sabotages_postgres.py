@@ -2,7 +2,7 @@
 
 from tests.sim.sabotage import Sabotage
 
-CACHED = "common/cached_plans.py"
+CACHED = "common/access/cached_plans.py"
 PG_CLIENT = "common/adapters/postgres/client.py"
 PG_DSN = "common/adapters/postgres/dsn.py"
 PG_QUOTA = "common/adapters/postgres/quota.py"

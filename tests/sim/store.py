@@ -8,8 +8,8 @@ from common.domain.draft import Transition
 from common.domain.model import Run, Step
 from common.domain.queueing import Queue
 from common.domain.quota import Limits
-from common.errors import QuotaExceededError, TransientError
-from common.ports import Message
+from common.platform.errors import QuotaExceededError, TransientError
+from common.ports.bus import Message
 from tests.memory_store import MemoryRunStore
 from tests.sim.invariants import Rules
 from tests.sim.kernel import Kernel, Killed

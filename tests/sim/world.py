@@ -11,14 +11,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
-import common.engine
+import common.runs.engine
 from common.domain.events import JobsCost
 from common.domain.model import Estimate, Pipeline, Run, RunRequest, StepSpec
 from common.domain.quota import Limits, Usage
-from common.engine import Engine
-from common.errors import ConfigError, ConflictingStateError, NotFoundError, PermanentError, PipelineOpsError
-from common.ports import CredentialInfo, Message
-from common.topics import (
+from common.runs.engine import Engine
+from common.platform.errors import ConfigError, ConflictingStateError, NotFoundError, PermanentError, PipelineOpsError
+from common.ports.secrets import CredentialInfo
+from common.ports.bus import Message
+from common.runs.topics import (
     DEAD_LETTERS,
     RUN_FINISHED,
     RUNS,
@@ -348,7 +349,7 @@ class CanaryHandler(logging.Handler):
 @contextmanager
 def patched(world: World) -> Iterator[None]:
     """Give the engine this world's time, chance and ids in the place of the machine's."""
-    log, handler = common.engine.logger, CanaryHandler()
+    log, handler = common.runs.engine.logger, CanaryHandler()
     kept = (log.handlers[:], log.level, log.propagate)
     log.handlers[:], log.propagate = [handler], False
     log.setLevel(logging.INFO)
@@ -358,9 +359,9 @@ def patched(world: World) -> Iterator[None]:
         "random": world.rng,
         "run_identity": lambda *_asked: (f"run_again_{ids.randrange(10**9)}", ""),
     }
-    needs = patch("common.validation.processor", lambda _ps_type: SimpleNamespace(needs_credential=True))
+    needs = patch("common.runs.validation.processor", lambda _ps_type: SimpleNamespace(needs_credential=True))
     try:
-        with patch.multiple(common.engine, **cast(Any, names)), needs:
+        with patch.multiple(common.runs.engine, **cast(Any, names)), needs:
             yield
     finally:
         log.handlers[:], log.propagate = kept[0], kept[2]

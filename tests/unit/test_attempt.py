@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pyarrow.parquet as pq
 import pytest
 
-from common.attempt import AttemptRunner, Result
+from common.runs.attempt import AttemptRunner, Result
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import (
     DEFAULT_WRITE,
@@ -24,10 +24,12 @@ from common.domain.model import (
     StepStatus,
     WriteSpec,
 )
-from common.errors import ErrorKind, LostLeaseError, PermanentError, SupersededError, TransientError
-from common.ports import Commit, LogLine
-from common.processors.base import Batch, Params, StepContext, TableParams, Waiting
-from common.settings import Settings
+from common.platform.errors import ErrorKind, LostLeaseError, PermanentError, SupersededError, TransientError
+from common.ports.warehouse import Commit
+from common.ports.logs import LogLine
+from common.writes.batch import Batch, Waiting
+from common.processors.base import Params, StepContext, TableParams
+from common.platform.settings import Settings
 from tests.fakes import FakeClock
 
 DAY = date(2026, 11, 20)
@@ -133,7 +135,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr("common.attempt.processor", lambda _ps_type: Yielding())
+    monkeypatch.setattr("common.runs.attempt.processor", lambda _ps_type: Yielding())
     yield World(tmp_path)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from common import logs
-from common.audit import Audit
-from common.errors import RequestError, TransientError
+from common.platform import logs
+from common.access.audit import Audit
+from common.platform.errors import RequestError, TransientError
 from tests.fakes import FakeClock
 from tests.memory_records import MemoryRecords
 

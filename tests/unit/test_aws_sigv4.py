@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from common.processors.aws_sigv4 import AwsKeys, Scope, sign
+from common.processors.clouds.aws.sigv4 import AwsKeys, Scope, sign
 
 AT = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 KEYS = AwsKeys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")

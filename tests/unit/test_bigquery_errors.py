@@ -4,7 +4,7 @@ import pytest
 from google.api_core import exceptions
 
 from common.adapters.bigquery.errors import ConflictError, translated
-from common.errors import PermanentError, PipelineOpsError, TransientError
+from common.platform.errors import PermanentError, PipelineOpsError, TransientError
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from common import cached_plans
-from common.cached_plans import FRESH_FOR, REST, UNKNOWN_FOR, CachedPlans
+from common.access import cached_plans
+from common.access.cached_plans import FRESH_FOR, REST, UNKNOWN_FOR, CachedPlans
 from common.domain.quota import Limits
-from common.errors import NotFoundError, PermanentError, TransientError
+from common.platform.errors import NotFoundError, PermanentError, TransientError
 from tests.fakes import FakeClock
 
 ACTIVE = Limits("ACTIVE", 10, 100, 2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.config.check import Result, validate_tree
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 from tests.config_world import ROUTE, VALID, ConfigWorld
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.config.check import validate_tree
 from common.config.loader import PipelineFile
 from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 from tests.config_world import ROUTE, VALID, VARIABLES, ConfigWorld, ExtractParams
 
 RICH = (

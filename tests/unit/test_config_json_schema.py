@@ -10,7 +10,7 @@ import yaml
 from common.config.json_schema import CONTRACT_SCHEMA_FILE, SCHEMA_FILE, contract_schema, pipeline_schema, schema_texts
 from common.config.loader import ConfigTree
 from common.config.templates import NAMES
-from common.paths import configs_dir
+from common.platform.paths import configs_dir
 from tests.config_world import VALID, ConfigWorld, ExtractParams
 
 HEADER = "# yaml-language-server: $schema="

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.config.providers import Provider, filled, find_provider, is_loopback, load_providers, provider_url
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 from tests.config_world import PROVIDERS, ConfigWorld
 
 

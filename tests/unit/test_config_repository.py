@@ -4,7 +4,7 @@ import pytest
 
 from common.config.check import Result, validate_tree
 from common.config.loader import ConfigTree
-from common.paths import configs_dir
+from common.platform.paths import configs_dir
 from tests.config_world import VARIABLES
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.domain.model import RetryPolicy
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 from tests.config_world import ROUTE, VALID, VARIABLES, ConfigWorld
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.config import yaml_source
-from common.errors import ConfigError, NotFoundError
+from common.platform.errors import ConfigError, NotFoundError
 from tests.config_world import ROUTE, VALID, ConfigWorld
 
 FOLDERS = ("schemas", "sql", "system", "environments")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config.templates import NAMES, TEMPLATE, resolve
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 
 VALUES = {name: f"<{name}>" for name in NAMES}
 

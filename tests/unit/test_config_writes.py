@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.codec import decode_run, encode_run
+from common.runs.codec import decode_run, encode_run
 from common.config.check import validate_tree
 from common.config.model import WriteConfig
 from common.domain.model import DEFAULT_WRITE, Run, RunRequest, WriteSpec

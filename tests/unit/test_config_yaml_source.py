@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.config import yaml_source
 from common.config.yaml_source import parse, read
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 
 
 def refusal(text: str | bytes) -> str:

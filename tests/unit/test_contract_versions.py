@@ -2,8 +2,8 @@
 
 from hashlib import sha256
 
-from common.paths import configs_dir
-from common.table import Table, every_table
+from common.platform.paths import configs_dir
+from common.tables.contract import Table, every_table
 
 VERSIONS = {
     "cloud_commitment_export": (1, "8477a2dc82880cf8"),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from common.paths import PROJECT_ROOT
+from common.platform.paths import PROJECT_ROOT
 
 NAMED = re.findall(r"`(test_\w+)`", (PROJECT_ROOT / "docs" / "pains.md").read_text("utf-8"))
 DEFINED = {

@@ -14,7 +14,7 @@ from common.config.loader import ConfigTree
 from common.config.model import KINDS, MapConfig, PipelineConfig, RetryConfig, StepConfig, WriteConfig
 from common.domain.condition import RUN_NAMES
 from common.domain.expression import ENDED
-from common.paths import configs_dir
+from common.platform.paths import configs_dir
 from common.processors import registry
 
 TEXT = (configs_dir().parent / "docs" / "pipelines.md").read_text("utf-8")

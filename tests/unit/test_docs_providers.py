@@ -19,17 +19,18 @@ import yaml
 from common import processors
 from common.config.check import validate_tree
 from common.config.loader import ConfigTree
-from common.config.price_rules import load_price_rules
+from common.processors.genai.price_rules import load_price_rules
 from common.config.providers import load_providers
 from common.domain.model import DEFAULT_WRITE
-from common.paths import PROJECT_ROOT, configs_dir
-from common.processors import providers, registry, sources
-from common.processors.base import Batch
-from common.processors.genai_payg_cost import GenaiPaygCost, GenaiPaygCostParams
-from common.processors.genai_payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
-from common.processors.layouts import LAYOUTS
-from common.spool import Spool
-from common.table import load_table
+from common.platform.paths import PROJECT_ROOT, configs_dir
+from common.processors.genai import providers, sources
+from common.processors import registry
+from common.writes.batch import Batch
+from common.processors.genai.payg_cost import GenaiPaygCost, GenaiPaygCostParams
+from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.processors.bills.layout import LAYOUTS
+from common.writes.spool import Spool
+from common.tables.contract import load_table
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer
 from tests.processors.context import FakeWarehouse, make_context
@@ -54,7 +55,7 @@ def block(name: str, text: str = TEXT) -> str:
 def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The example, put where it says: a module, a pipeline and an entry in the registry. Returns the configs."""
     (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "acme_llm.py").write_text(block("common/processors/providers/"), "utf-8")
+    (tmp_path / "modules" / "acme_llm.py").write_text(block("common/processors/genai/providers/"), "utf-8")
     monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path / "modules")])
     configs = tmp_path / "configs"
     for folder in ("schemas", "system"):
@@ -69,7 +70,7 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for function in (sources.known, sources.source):
         function.cache_clear()
     yield configs
-    sys.modules.pop("common.processors.providers.acme_llm", None)
+    sys.modules.pop("common.processors.genai.providers.acme_llm", None)
     vars(providers).pop("acme_llm", None)
     for function in (sources.known, sources.source):
         function.cache_clear()

@@ -7,8 +7,8 @@ from typing import get_args
 from pydantic_core import PydanticUndefined
 
 from common.config.contracts import check_contract
-from common.paths import configs_dir
-from common.table import Column, ColumnType, Policy, Table
+from common.platform.paths import configs_dir
+from common.tables.contract import Column, ColumnType, Policy, Table
 
 TEXT = (configs_dir().parent / "docs" / "schemas.md").read_text("utf-8")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from common.paths import configs_dir
-from common.table import load_table
+from common.platform.paths import configs_dir
+from common.tables.contract import load_table
 
 STANDARD = load_table(configs_dir(), "cost_data_standard_1_3")
 EXPORT = load_table(configs_dir(), "cloud_focus_export")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.processors.focus_units import focus_unit
+from common.processors.bills.focus_units import focus_unit
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.hidden import hide, hiding, scrubbed, scrubbed_data
+from common.platform.redaction import hide, hiding, scrubbed, scrubbed_data
 
 SECRET = 'sk-CANARY /+"x"\\ä\n=='
 WAYS = {

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from common import key_check
-from common.audit import Audit
-from common.errors import (
+from common.access import api_key_check as key_check
+from common.access.audit import Audit
+from common.platform.errors import (
     ConflictingStateError,
     ForbiddenScopeError,
     NotFoundError,
@@ -20,7 +20,7 @@ from common.errors import (
     TransientError,
     UnauthorizedError,
 )
-from common.keys import Caller, KeyInfo, Keys, Scope
+from common.access.api_keys import Caller, KeyInfo, Keys, Scope
 from tests.fakes import FakeClock
 from tests.memory_records import MemoryRecords
 

@@ -4,7 +4,7 @@ import io
 import json
 from typing import Any
 
-from common.logs import bound, configure, logger
+from common.platform.logs import bound, configure, logger
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
-from common.errors import PermanentError
-from common.processors.oci_signature import OciKey, signer, to_sign
+from common.platform.errors import PermanentError
+from common.processors.clouds.oci.signature import OciKey, signer, to_sign
 
 AT = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 GET = "https://objectstorage.us-ashburn-1.oraclecloud.com/n/bling/b/t/o?prefix=FOCUS%20Reports%2F&limit=2"

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from common.adapters.google.oidc import SIGNATURE_TAKEN_OFF, Certificates
-from common.errors import ForbiddenScopeError, TransientError, UnauthorizedError
-from common.settings import Settings
+from common.platform.errors import ForbiddenScopeError, TransientError, UnauthorizedError
+from common.platform.settings import Settings
 from tests.google_tokens import ACCOUNT, KEY_ID, checking, token, unsigned
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.config.plans import YamlPlans
 from common.domain.quota import Hit, Limits, Usage, exceeded, from_micro_usd, to_micro_usd
-from common.errors import ConfigError, NotFoundError
+from common.platform.errors import ConfigError, NotFoundError
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
 PLANS = """

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from common.adapters.postgres.dsn import connect_args
-from common.errors import ConfigError
-from common.settings import Settings
+from common.platform.errors import ConfigError
+from common.platform.settings import Settings
 
 REMOTE = "postgresql://reader.ref:canary@pooler.example.com:6543/postgres"
 

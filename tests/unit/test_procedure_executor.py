@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from common.errors import PermanentError
-from common.processors.procedure_executor import ProcedureExecutor, ProcedureParams
+from common.platform.errors import PermanentError
+from common.processors.sql.procedure_executor import ProcedureExecutor, ProcedureParams
 from tests.processors.context import NOW, make_context
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.domain.model import MapSpec, Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
-from common.receipts import Finding, Key, Ledger, Rows, compare
+from common.writes.receipts import Finding, Key, Ledger, Rows, compare
 
 D1, D2, D3 = (date(2026, 11, day) for day in (1, 2, 3))
 MORNING = datetime(2026, 11, 4, 6, tzinfo=UTC)

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from common.cli import genai
 from common.cli.main import cli
-from common.reconcile import Line, compare
+from common.focus.reconcile import Line, compare
 
 DAY, NEXT = date(2026, 11, 18), date(2026, 11, 19)
 

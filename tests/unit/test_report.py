@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from common.report import svg
-from common.report.data import Anomaly, Forecast, Line, MonthReport, Part, UnitCost, collect
-from common.report.page import ROWS, amount, html, share
+from common.focus.report import svg
+from common.focus.report.data import Anomaly, Forecast, Line, MonthReport, Part, UnitCost, collect
+from common.focus.report.page import ROWS, amount, html, share
 
 MONTH, DAY = date(2026, 10, 1), date(2026, 10, 5)
 HOSTILE = [

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from common.paths import configs_dir
-from common.schema_plan import LATE, FoundColumn, FoundTable, columns_after, schema_changes
-from common.table import LINEAGE, LINEAGE_TEXTS, MetaTable, Table, every_table
+from common.platform.paths import configs_dir
+from common.tables.schema_plan import LATE, FoundColumn, FoundTable, columns_after, schema_changes
+from common.tables.contract import LINEAGE, LINEAGE_TEXTS, MetaTable, Table, every_table
 
 CLUSTERS = ("x_org_slug", "x_pipeline_id", "x_credential_id", "x_pipeline_run_date")
 

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from common.channels import sender
-from common.channels.base import Post
-from common.channels.sender import check_url, send
+from common.notify.channels import sender
+from common.notify.channels.base import Post
+from common.notify.channels.sender import check_url, send
 from common.config.hosts import AllowedHosts, load_hosts
-from common.errors import ConfigError, PermanentError, TransientError
+from common.platform.errors import ConfigError, PermanentError, TransientError
 from tests.config_world import ConfigWorld
 from tests.receiver import receiving
 

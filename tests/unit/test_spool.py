@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import PermanentError, TransientError
-from common.processors.base import Batch
-from common.spool import Spool, SpoolResult
-from common.spool.rows import MAX_BYTES
-from common.table import DATA_DATE, Table
+from common.platform.errors import PermanentError, TransientError
+from common.writes.batch import Batch
+from common.writes.spool import Spool, SpoolResult
+from common.writes.spool.rows import MAX_BYTES
+from common.tables.contract import DATA_DATE, Table
 
 TABLE = Table.model_validate(
     {

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.errors import PermanentError
-from common.paths import PROJECT_ROOT
-from common.processors.base import Batch
-from common.spool import Spool, SpoolResult, content_hash
-from common.spool.hashing import MAX_JSON_DEPTH
-from common.table import DATA_DATE, Table
+from common.platform.errors import PermanentError
+from common.platform.paths import PROJECT_ROOT
+from common.writes.batch import Batch
+from common.writes.spool import Spool, SpoolResult, content_hash
+from common.writes.spool.hashing import MAX_JSON_DEPTH
+from common.tables.contract import DATA_DATE, Table
 from tests.unit.test_spool_hash import TABLE
 
 DAY = date(2026, 11, 20)
@@ -244,7 +244,7 @@ from datetime import date
 from pathlib import Path
 import pyarrow as pa, pyarrow.compute, pyarrow.parquet
 from common.processors.base import Batch
-from common.spool import Spool, content_hash
+from common.writes.spool import Spool, content_hash
 from tests.bench.load_measure import memory_mib
 from tests.unit.test_spool_hash import TABLE
 day = date(2026, 11, 20)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config.problems import InvalidFileError
-from common.subscriptions.amortise import PLACES, part
-from common.subscriptions.charges import charges, cycles, day_costs
-from common.subscriptions.file import load_subscriptions
-from common.subscriptions.model import FOLDER, Subscription
+from common.processors.subscriptions.amortise import PLACES, part
+from common.processors.subscriptions.charges import charges, cycles, day_costs
+from common.processors.subscriptions.file import load_subscriptions
+from common.processors.subscriptions.model import FOLDER, Subscription
 
 LONG_AGO, FAR_AWAY = date(2000, 1, 1), date(2199, 1, 1)
 

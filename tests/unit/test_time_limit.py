@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from common.errors import StepTimeoutError
-from common.time_limit import limited
+from common.platform.errors import StepTimeoutError
+from common.platform.time_limit import limited
 
 
 def spin() -> None:

@@ -10,8 +10,8 @@ import pytest
 from common.domain.commands import AnnounceRunFinished, DispatchStep, SettleReservation, StartRun
 from common.domain.events import AttemptFailed, AttemptSucceeded
 from common.domain.model import Receipt, RetryPolicy, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
-from common.errors import PermanentError
-from common.topics import completed, messages, read_completed, read_dead, read_order, read_run_id
+from common.platform.errors import PermanentError
+from common.runs.topics import completed, messages, read_completed, read_dead, read_order, read_run_id
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 DAY = date(2026, 11, 20)

@@ -14,9 +14,9 @@ import re
 from collections.abc import Sequence
 
 from common.adapters.bigquery.names import column, ledger_of, quoted
-from common.errors import PermanentError
-from common.ports import Commit
-from common.table import DATA_DATE
+from common.platform.errors import PermanentError
+from common.ports.warehouse import Commit
+from common.tables.contract import DATA_DATE
 
 KEY = "x_org_slug = @org AND x_pipeline_id = @pipeline AND x_credential_id = @credential"
 LINEAGE_COLUMNS = "x_org_slug, x_pipeline_id, x_credential_id, x_run_id, x_ingested_at, x_ingestion_date"

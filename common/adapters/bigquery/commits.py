@@ -13,8 +13,8 @@ from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import Jobs
 from common.adapters.bigquery.refusals import refusal, span
 from common.domain.model import Receipt
-from common.errors import ErrorKind, PipelineOpsError, TransientError
-from common.ports import Commit
+from common.platform.errors import ErrorKind, PipelineOpsError, TransientError
+from common.ports.warehouse import Commit
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 """Between two tries: any time up to a bound that doubles from one to the other, so that those who met once do not

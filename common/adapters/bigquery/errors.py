@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.errors import ErrorKind, PermanentError, PipelineOpsError, StepTimeoutError, TransientError
+from common.platform.errors import ErrorKind, PermanentError, PipelineOpsError, StepTimeoutError, TransientError
 
 MAX_CHARS = 300
 

@@ -14,8 +14,8 @@ from typing import Any
 from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, patience
 from common.adapters.bigquery.names import label, quoted
-from common.meta.ports import JobStats, MetaRows, MetaWrite
-from common.table import Column
+from common.ports.meta import JobStats, MetaRows, MetaWrite
+from common.tables.contract import Column
 
 JOB_TIMEOUT_S = 300.0
 

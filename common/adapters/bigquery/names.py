@@ -7,7 +7,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from common.errors import PermanentError
+from common.platform.errors import PermanentError
 
 if TYPE_CHECKING:
     from google.cloud import bigquery

@@ -5,8 +5,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from common.errors import ErrorKind, PermanentError, PipelineOpsError, StepTimeoutError, SupersededError, TransientError
-from common.ports import Commit
+from common.platform.errors import (
+    ErrorKind,
+    PermanentError,
+    PipelineOpsError,
+    StepTimeoutError,
+    SupersededError,
+    TransientError,
+)
+from common.ports.warehouse import Commit
 
 REFUSED = re.compile(r"pipeline-ops:(\d+)(\w+)(?=\{)")
 

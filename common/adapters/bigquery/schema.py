@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, patience
 from common.adapters.bigquery.names import beside, quoted
-from common.errors import PermanentError
-from common.schema_plan import FoundColumn, FoundTable
-from common.table import Table
+from common.platform.errors import PermanentError
+from common.tables.schema_plan import FoundColumn, FoundTable
+from common.tables.contract import Table
 
 if TYPE_CHECKING:
     from google.cloud import bigquery

@@ -12,9 +12,9 @@ from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, patience
 from common.adapters.bigquery.names import checked, ledger_of, safe_job_id
 from common.adapters.bigquery.schema import BigQueryTables
-from common.errors import TransientError
-from common.schema_sync import ensure
-from common.table import DATA_DATE, LINEAGE_TEXTS, Column, MetaTable, Table
+from common.platform.errors import TransientError
+from common.writes.schema_sync import ensure
+from common.tables.contract import DATA_DATE, LINEAGE_TEXTS, Column, MetaTable, Table
 
 if TYPE_CHECKING:
     from google.cloud import bigquery

@@ -14,9 +14,9 @@ from common.adapters.bigquery.meta import BigQueryMeta
 from common.adapters.bigquery.names import checked, quarantine_of, quoted
 from common.adapters.bigquery.tables import Tables, staged_fields
 from common.domain.model import Receipt
-from common.errors import PermanentError
-from common.ports import Commit
-from common.table import Table
+from common.platform.errors import PermanentError
+from common.ports.warehouse import Commit
+from common.tables.contract import Table
 
 
 class BigQueryWarehouse:

@@ -11,8 +11,8 @@ from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, JOB_TIMEOUT_S, patience
 from common.adapters.bigquery.names import checked, parameters
 from common.config.providers import is_loopback
-from common.errors import PermanentError, TransientError
-from common.google_port import SourceField, SourceTable
+from common.platform.errors import PermanentError, TransientError
+from common.ports.google import SourceField, SourceTable
 
 if TYPE_CHECKING:
     import pyarrow

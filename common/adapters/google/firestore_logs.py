@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.adapters.google.firestore_client import Firestore, Operations, standard_time, where
-from common.errors import RequestError
-from common.ports import LogLine, severities_from
+from common.platform.errors import RequestError
+from common.ports.logs import LogLine, severities_from
 
 PAGE = 500
 PLACE = re.compile(r"[0-9]{20}-[0-9a-f]{8}")

@@ -31,7 +31,7 @@ from common.domain.quota import (
     to_micro_usd,
     wider,
 )
-from common.errors import QuotaExceededError
+from common.platform.errors import QuotaExceededError
 
 KEPT_DAYS = 62
 KEPT_MONTHS = 24

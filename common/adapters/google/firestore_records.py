@@ -19,8 +19,8 @@ from common.adapters.google.firestore_client import (
     unchanged_since,
     version,
 )
-from common.errors import StaleRecordError
-from common.ports import Record
+from common.platform.errors import StaleRecordError
+from common.ports.records import Record
 
 
 class FirestoreRecords:

@@ -37,7 +37,7 @@ from common.domain.model import Run, Step
 from common.domain.plan import whole
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
-from common.errors import (
+from common.platform.errors import (
     ConflictingStateError,
     ErrorKind,
     NotFoundError,
@@ -46,9 +46,10 @@ from common.errors import (
     StaleRunError,
     TransientError,
 )
-from common.logs import logger
-from common.ports import EventBus, RunPage
-from common.topics import messages
+from common.platform.logs import logger
+from common.ports.bus import EventBus
+from common.ports.store import RunPage
+from common.runs.topics import messages
 
 MAX_IN = 30
 """How many values Firestore's ``in`` takes."""

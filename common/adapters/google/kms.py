@@ -13,8 +13,8 @@ from typing import Any
 
 from common.adapters.google.firestore_client import pauses
 from common.adapters.google.refusals import short
-from common.errors import PermanentError, PipelineOpsError, TransientError
-from common.sealing import WrongKeyError
+from common.platform.errors import PermanentError, PipelineOpsError, TransientError
+from common.access.sealing import WrongKeyError
 
 TRIES = 4
 REMEMBERED = 200

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.request import urlopen
 
-from common.errors import ForbiddenScopeError, TransientError, UnauthorizedError
-from common.logs import logger
+from common.platform.errors import ForbiddenScopeError, TransientError, UnauthorizedError
+from common.platform.logs import logger
 
 CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
 ISSUERS = frozenset({"accounts.google.com", "https://accounts.google.com"})

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from common.adapters.google.refusals import passing, short
-from common.errors import PermanentError, PipelineOpsError, TransientError
-from common.ports import Message
+from common.platform.errors import PermanentError, PipelineOpsError, TransientError
+from common.ports.bus import Message
 
 TIMEOUT_S = 10.0
 LATENCY_S = 0.001

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from common.errors import ConfigError
+from common.platform.errors import ConfigError
 
 FORM = "postgresql://USER:PASSWORD@HOST:6543/DATABASE"
 ENCRYPTED = ("require", "verify-ca", "verify-full")

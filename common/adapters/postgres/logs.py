@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.adapters.cursor import line_number
 from common.adapters.postgres.client import Postgres, utc
-from common.ports import LogLine, severities_from
+from common.ports.logs import LogLine, severities_from
 
 if TYPE_CHECKING:
     from common.adapters.postgres.client import Cursor

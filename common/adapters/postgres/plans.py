@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from common.adapters.postgres.client import Postgres
 from common.domain.quota import Limits
-from common.errors import NotFoundError
+from common.platform.errors import NotFoundError
 
 if TYPE_CHECKING:
     from common.adapters.postgres.client import Cursor

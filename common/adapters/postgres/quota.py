@@ -29,7 +29,7 @@ from common.domain.quota import (
     to_micro_usd,
     wider,
 )
-from common.errors import QuotaExceededError
+from common.platform.errors import QuotaExceededError
 
 if TYPE_CHECKING:
     from common.adapters.postgres.client import Cursor

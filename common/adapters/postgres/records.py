@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.adapters.postgres.client import Postgres
-from common.errors import StaleRecordError
-from common.ports import Record
+from common.platform.errors import StaleRecordError
+from common.ports.records import Record
 
 if TYPE_CHECKING:
     from common.adapters.postgres.client import Cursor

@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from common.adapters.sqlite.database import Batch, Database, from_micros, to_micros
-from common.ports import Message
-from common.topics import DEAD_LETTERS
+from common.ports.bus import Message
+from common.runs.topics import DEAD_LETTERS
 
 ACK_DEADLINE = timedelta(seconds=660)
 """Longer than any function may run (540 s), so that a message never comes back while its function still works."""

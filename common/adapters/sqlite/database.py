@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from common.errors import TransientError
+from common.platform.errors import TransientError
 
 SCHEMA_VERSION = 6
 BUSY_TIMEOUT_S = 30.0

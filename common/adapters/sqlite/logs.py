@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from common.adapters.cursor import line_number
 from common.adapters.sqlite.database import Database, from_micros, to_micros
-from common.ports import LogLine, severities_from
+from common.ports.logs import LogLine, severities_from
 
 PAGE = 1_000
 

@@ -23,7 +23,7 @@ from common.domain.quota import (
     to_micro_usd,
     wider,
 )
-from common.errors import QuotaExceededError
+from common.platform.errors import QuotaExceededError
 
 RESERVE = """
 UPDATE usage SET admitted = admitted + 1{take}

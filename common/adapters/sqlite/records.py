@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.adapters.sqlite.database import Database
-from common.errors import StaleRecordError
-from common.ports import Record
+from common.platform.errors import StaleRecordError
+from common.ports.records import Record
 
 ONE = "WHERE kind = ? AND org_slug = ? AND name = ?"
 

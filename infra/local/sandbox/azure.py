@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
-from common.processors.cells import timestamp
+from common.processors.bills.cells import timestamp
 from infra.local.sandbox import bills
 from infra.local.sandbox.exchange import Answer, Request
 

@@ -17,7 +17,7 @@ from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from common.processors.cells import timestamp
+from common.processors.bills.cells import timestamp
 from infra.local.sandbox import bills
 from infra.local.sandbox.exchange import Answer, Request
 

@@ -1,0 +1,52 @@
+"""Checks the second table of FOCUS 1.3, what an organisation has committed to, and what its charges say of it.
+
+The SQL is that of ``configs/sql/checks/commitments``, which BigQuery runs without us as well.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from common.focus.conformance import COLUMNS, FATAL, ROWS, UNREADABLE, Checks, Report, Scope
+from common.ports.warehouse import Warehouse
+
+TABLE = "contract_commitment_1_3"
+CHARGES = "cost_data_standard_1_3"
+APPLIED = "applied"
+NO_CHARGES = f"There is no table {CHARGES}."
+
+
+def commitment_checks(configs: Path) -> Checks:
+    """Return the checks of commitments. Raises ConfigError if they can't be read."""
+    return Checks(configs, "commitments")
+
+
+def check_commitments(checks: Checks, warehouse: Warehouse, dataset: str, scope: Scope) -> Report | None:
+    """Check all commitments of the organisation, and the charges of the scope that count for one.
+
+    None if it has no commitments. Raises as ``Checks.run`` does.
+    """
+    table_id, everything = f"{dataset}.{TABLE}", Scope(scope.org)
+    if warehouse.tables.find(table_id) is None:
+        return None
+    columns = checks.family(warehouse, COLUMNS, table_id, everything)
+    others = [family for family in checks.catalog if family != COLUMNS]
+    if any(finding.failed for finding in columns if finding.name in FATAL):
+        return Report(0, tuple(columns), dict.fromkeys(others, UNREADABLE))
+    rows = sum(row["n"] for row in warehouse.query(ROWS.format(table=table_id), asdict(everything)))
+    if not rows:
+        return None
+    missing = {} if warehouse.tables.find(f"{dataset}.{CHARGES}") else {APPLIED: NO_CHARGES}
+    found = [
+        finding
+        for family in others
+        if family not in missing
+        for finding in checks.family(warehouse, family, table_id, scope if family == APPLIED else everything)
+    ]
+    return Report(rows, (*columns, *found), missing)
+
+
+def statements(checks: Checks, dataset: str) -> Iterator[str]:
+    """Yield the statements as BigQuery takes them."""
+    for family in checks.catalog:
+        yield from (sql for sql, _ in checks.statements(family, f"{dataset}.{TABLE}", ()))

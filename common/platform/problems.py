@@ -1,0 +1,242 @@
+"""Errors as RFC 9457 problem documents: the same for the API and the command line.
+
+Each kind has a name (``type``) that stays, what it means and what to do. ``docs/errors.md`` lists them all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from common.platform.errors import (
+    ConfigError,
+    ConflictingStateError,
+    ForbiddenPlanError,
+    ForbiddenScopeError,
+    NotFoundError,
+    QuotaExceededError,
+    RequestError,
+    TransientError,
+    UnauthorizedError,
+)
+from common.platform.errors import InvalidFieldsError
+
+BASE = "/problems/"
+MAX_DETAIL_CHARS = 2_000
+SOON_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem: its name, the HTTP status it is answered with, what it means and what to do about it."""
+
+    slug: str
+    status: int
+    title: str
+    meaning: str
+    hint: str
+
+
+def _of(error: type[RequestError], slug: str, meaning: str, hint: str) -> Kind:
+    return Kind(slug, error.status, error.title, meaning, hint)
+
+
+INVALID_REQUEST = _of(
+    RequestError,
+    "invalid-request",
+    "The request can be read, but what it asks for can't be done with anybody's data.",
+    "Change the request as `detail` says, then send it again.",
+)
+INVALID_FIELDS = _of(
+    InvalidFieldsError,
+    "invalid-fields",
+    "Fields of the body, or query parameters, are unknown, missing or have a value that they can't have.",
+    "`errors` names each field and what is wrong with it. Correct them all, then send the request again.",
+)
+NOT_FOUND = _of(
+    NotFoundError,
+    "not-found",
+    "Nothing has this name in this organisation. What belongs to another organisation looks the same.",
+    "Check the names in the path; GET /pipelines/history and /pipelines/configs list what there is.",
+)
+UNAUTHENTICATED = _of(
+    UnauthorizedError,
+    "not-authenticated",
+    "The request has no API key, or one that is unknown, expired or revoked.",
+    "Send `Authorization: Bearer <key>` with a key of the organisation in the path.",
+)
+OUT_OF_SCOPE = _of(
+    ForbiddenScopeError,
+    "out-of-scope",
+    "The key is good, but its scope does not contain this. Scopes: read < run < admin.",
+    "Use a key of a wider scope; an admin of the organisation can make one.",
+)
+PLAN_INACTIVE = _of(
+    ForbiddenPlanError,
+    "subscription-inactive",
+    "The organisation's subscription is neither ACTIVE nor TRIAL, so it starts no runs. Reading goes on.",
+    "Renew the subscription, then try again.",
+)
+QUOTA = _of(
+    QuotaExceededError,
+    "quota-exceeded",
+    "A limit is used up. `limit` names it, `value` and `used` say how far.",
+    "Wait as long as the header Retry-After says, or have the plan's limit raised. GET /pipelines/usage shows it.",
+)
+CONFLICT = _of(
+    ConflictingStateError,
+    "conflicting-state",
+    "The run, step or key is in a state in which this can't be done.",
+    "Look at its status, then decide anew.",
+)
+MALFORMED = Kind(
+    "malformed-request",
+    400,
+    "The request can't be read",
+    "The request is not HTTP with a JSON body as it should be: cut off, no JSON, nested too deeply, a key twice.",
+    "Mend what `detail` says. Bodies are JSON objects in UTF-8.",
+)
+NO_PATH = Kind(
+    "no-such-path",
+    404,
+    "No such path",
+    "The API has no such path.",
+    "See /docs or /openapi.json for all paths.",
+)
+METHOD = Kind(
+    "method-not-allowed",
+    405,
+    "Method not allowed",
+    "The path does not have this method.",
+    "Use one of the methods in the header Allow; /openapi.json has them too.",
+)
+TOO_SLOW = Kind(
+    "request-timeout",
+    408,
+    "The request came too slowly",
+    "The body did not arrive in time.",
+    "Send the request again, without pauses.",
+)
+TOO_LARGE = Kind(
+    "too-large",
+    413,
+    "The request is too large",
+    "The body is longer than 64 KiB.",
+    "Send less. Files go into the landing folder, and a run names them as `source`.",
+)
+MEDIA_TYPE = Kind(
+    "unsupported-media-type",
+    415,
+    "Not JSON in UTF-8",
+    "The body's Content-Type is not application/json, has another charset than UTF-8, or is compressed.",
+    "Send `Content-Type: application/json` and UTF-8, uncompressed (curl: --json).",
+)
+UNAVAILABLE = Kind(
+    "try-again",
+    503,
+    "Try again",
+    "Something that the service needs does not answer now, or too many ask for the same at once. Nothing is lost.",
+    "Wait as long as the header Retry-After says, then send the same request again, with the same Idempotency-Key.",
+)
+MISCONFIGURED = Kind(
+    "misconfigured",
+    500,
+    "The service is misconfigured",
+    "A file under configs/ or a setting of the deployment is wrong.",
+    "Run `main.py validate`: it names file and line; the log names a setting.",
+)
+INTERNAL = Kind(
+    "internal-error",
+    500,
+    "Internal error",
+    "An error that nobody foresaw. The answer says nothing of it; the service's log does.",
+    "Report it, with the time; the service's log has the details.",
+)
+
+FAILED = Kind(
+    "command-failed",
+    422,
+    "The command failed",
+    "The command line could not do what it was asked to. The API never answers with it.",
+    "Do what `detail` says, then try again.",
+)
+
+_BY_ERROR: Mapping[type[Exception], Kind] = {
+    InvalidFieldsError: INVALID_FIELDS,
+    NotFoundError: NOT_FOUND,
+    UnauthorizedError: UNAUTHENTICATED,
+    ForbiddenScopeError: OUT_OF_SCOPE,
+    ForbiddenPlanError: PLAN_INACTIVE,
+    QuotaExceededError: QUOTA,
+    ConflictingStateError: CONFLICT,
+    RequestError: INVALID_REQUEST,
+    TransientError: UNAVAILABLE,
+    ConfigError: MISCONFIGURED,
+}
+
+KINDS: Mapping[str, Kind] = {
+    kind.slug: kind
+    for kind in (
+        *_BY_ERROR.values(),
+        MALFORMED,
+        NO_PATH,
+        METHOD,
+        TOO_SLOW,
+        TOO_LARGE,
+        MEDIA_TYPE,
+        INTERNAL,
+        FAILED,
+    )
+}
+"""Every kind by its name."""
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Return the kind of an error: that of its nearest class, or ``INTERNAL``."""
+    return next((_BY_ERROR[each] for each in type(error).__mro__ if each in _BY_ERROR), INTERNAL)
+
+
+def document(kind: Kind, detail: str, **more: Any) -> dict[str, Any]:
+    """Return a problem document; members that are None are left out."""
+    told = detail if len(detail) <= MAX_DETAIL_CHARS else detail[:MAX_DETAIL_CHARS] + "…"
+    base = {"type": BASE + kind.slug, "title": kind.title, "status": kind.status, "detail": told, "hint": kind.hint}
+    return base | {name: value for name, value in more.items() if value is not None}
+
+
+def problem(error: BaseException, *, run_id: str | None = None) -> dict[str, Any]:
+    """Return the document of an error. Only errors that are written for whoever asked show their text."""
+    kind = kind_of(error)
+    if kind in (INTERNAL, MISCONFIGURED):
+        return document(kind, kind.meaning, run_id=run_id)
+    more: dict[str, Any] = {"run_id": getattr(error, "run_id", None) or run_id}
+    match error:
+        case InvalidFieldsError():
+            more["errors"] = [{"field": name, "problem": text} for name, text in error.problems.items()]
+        case QuotaExceededError():
+            more |= {"limit": error.limit, "value": error.value, "used": error.used, "waiting": error.waiting}
+    return document(kind, str(error), **more)
+
+
+def problem_here(error: BaseException) -> dict[str, Any]:
+    """Return the document of an error for whoever works on this machine: it shows the text of each."""
+    if isinstance(error, RequestError):
+        return problem(error)
+    kind = kind_of(error)
+    return document(FAILED if kind is INTERNAL else kind, str(error))
+
+
+def in_words(problem: Mapping[str, Any]) -> str:
+    """Return a document as text for a terminal."""
+    if problem.get("type") == BASE + FAILED.slug:
+        return str(problem["detail"])
+    text = f"{problem.get('title', 'Error')} ({problem.get('status')}): {problem.get('detail', '')}"
+    return f"{text}\n{problem['hint']}" if problem.get("hint") else text
+
+
+def retry_after_s(error: BaseException) -> int | None:
+    """Return after how many seconds it is worth to ask again, if it is."""
+    match error:
+        case QuotaExceededError():
+            return error.retry_after_s
+        case TransientError():
+            return max(SOON_S, round(error.retry_after_s))
+    return None

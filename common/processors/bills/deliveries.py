@@ -1,0 +1,228 @@
+"""What a provider has delivered into a bucket: files of one export, read one after the other.
+
+One file at a time is on disk and some thousand rows are in memory, however large the export is. Only rows of the run's
+days are taken; what else the files hold belongs to other runs.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Context, Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from common.writes.bad_rows import BadRow
+from common.platform.errors import PermanentError, TransientError
+from common.platform.paths import configs_dir
+from common.writes.batch import Batch
+from common.processors.base import Params, StepContext
+from common.processors.bills.cells import UnreadableError
+from common.processors.bills.files import BATCH_ROWS, Format, records
+from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
+from common.processors.http.object_store import Stored
+from common.processors.bills.table_rows import TableRows
+from common.tables.contract import DATA_DATE, load_table
+
+EXACT = Context(prec=100)
+MOST_NAMED = 10
+FOCUS_PERIOD = ("BillingPeriodStart", "BillingPeriodEnd")
+
+Month = tuple[int, int]
+Manifests = dict[Month, Stored]
+Tell = Callable[[str], None]
+
+
+class ExportParams(Params):
+    """What the exports of all providers have in common. Their rows go into the table ``cloud_focus_export``."""
+
+    destination_table: Literal["cloud_focus_export"] = Field(description="Table in the organisation's dataset.")
+    layout: LayoutName = Field("table", description="What kind of bill it is; table: FOCUS, of any version.")
+    format: Format = Field("auto", description="csv, parquet, or auto: told by the file's first bytes.")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="Between the fields of a CSV line.")
+    null_values: tuple[str, ...] = Field(("", "NULL"), description="Texts that mean that there is no value.")
+    missing_days: Literal["fail", "accept"] = Field(
+        "fail", description="What a day without rows means that lies between days with some."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a delivery: its name, and what brings it to a place on disk. All rows belong to ``day`` if given."""
+
+    name: str
+    fetch: Callable[[Path], None]
+    day: date | None = None
+
+
+class Delivery:
+    """Reads the files of one export for one run. ``provider`` is the key of whose bill it is."""
+
+    def __init__(self, context: StepContext, params: ExportParams, provider: str) -> None:
+        self._context, self._params, self._provider = context, params, provider
+        self._table = load_table(configs_dir(), DESTINATION)
+        self._delivered: set[date] = set()
+        self._sums: dict[str, Decimal] = {}
+        self._columns: dict[str, frozenset[str]] = {}
+        self._floats: set[str] = set()
+        self._rows = 0
+
+    def batches(self, parts: Iterable[Part]) -> Iterator[Batch]:
+        """Yield the rows of the run's days, and tell at the end what was found.
+
+        Raises PermanentError for a file that can't be read, an export without rows, and a day that is missing.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            for part in parts:
+                path = Path(folder) / re.sub(r"[^\w.-]", "_", part.name.rpartition("/")[2], flags=re.ASCII)
+                part.fetch(path)
+                yield from self._file(path, part)
+                path.unlink()
+        self._check_days()
+        self._tell()
+
+    def _file(self, path: Path, part: Part) -> Iterator[Batch]:
+        convert, rows, bad = self._reader(part.name), list[Mapping[str, Any]](), list[BadRow]()
+        first, last = self._context.start_date, self._context.end_date
+        for record in records(path, file_format=self._params.format, delimiter=self._params.delimiter):
+            if record.number == 1:
+                self._columns[part.name] = frozenset(record.values)
+            try:
+                day = part.day or convert.day(record)
+                self._delivered.add(day)
+                if first <= day <= last:
+                    rows += self._counted(convert(record), day)
+            except UnreadableError as error:
+                bad.append(error.bad)
+            if len(rows) + len(bad) >= BATCH_ROWS:
+                self._context.remaining_s()
+                yield Batch(rows, bad)
+                rows, bad = [], []
+        self._floats |= convert.floats
+        self._context.remaining_s()
+        yield Batch(rows, bad)
+
+    def _reader(self, name: str) -> TableRows | LayoutRows:
+        if self._params.layout != "table":
+            return LayoutRows(name, layout(self._params.layout), self._params.null_values, by_period=True)
+        return TableRows(
+            name,
+            self._table,
+            date_column="ChargePeriodStart",
+            null_values=self._params.null_values,
+            extra_column="extra",
+            provider=self._provider,
+            period_columns=FOCUS_PERIOD,
+        )
+
+    def _counted(self, rows: list[dict[str, Any]], day: date) -> list[dict[str, Any]]:
+        for row in rows:
+            row[DATA_DATE] = day
+            self._rows += 1
+            currency, cost = str(row.get("BillingCurrency")), row.get("BilledCost")
+            if cost is not None:
+                self._sums[currency] = EXACT.add(self._sums.get(currency, Decimal(0)), cost)
+        return rows
+
+    def _check_days(self) -> None:
+        """An export that lacks a day in its middle is broken: it must not wipe out what is stored of that day."""
+        if not self._delivered:
+            raise PermanentError("The export has no rows: nothing is replaced. Look at its last delivery.")
+        context, begins, ends = self._context, min(self._delivered), max(self._delivered)
+        days = (context.end_date - context.start_date).days + 1
+        own = [context.start_date + timedelta(days=n) for n in range(days)]
+        missing = [day for day in own if begins < day < ends and day not in self._delivered]
+        if missing:
+            text = f"The export has rows from {begins} to {ends}, and none for {some(missing)}."
+            if self._params.missing_days == "fail":
+                raise PermanentError(
+                    f"{text} Nothing is replaced. If nothing was used then, set missing_days: accept; else wait for "
+                    "the next delivery."
+                )
+            context.warn(text)
+        if late := [day for day in own if day > ends]:
+            context.info(f"The export ends with {ends}: nothing yet for {some(late)}.")
+
+    def _tell(self) -> None:
+        first, *others = self._columns.items()
+        for name, columns in others:
+            if columns != first[1]:
+                gone, new = sorted(first[1] - columns), sorted(columns - first[1])
+                self._context.warn(
+                    f"The export has changed its columns: {name} is without {some(gone)} and has {some(new)}, other "
+                    f"than {first[0]}."
+                )
+        if self._floats:
+            names = ", ".join(sorted(self._floats))
+            self._context.warn(
+                f"The export holds floating-point numbers in {names}: taken as their shortest decimal form."
+            )
+        sums = {currency: f"{total:f}" for currency, total in sorted(self._sums.items())}
+        billed = ", ".join(f"{currency} {total}" for currency, total in sums.items()) or "nothing"
+        self._context.info(f"{self._rows} rows of {len(self._columns)} files, billed: {billed}.")
+        self._context.put_out("billed", sums)
+
+
+def months_of(first: date, last: date) -> list[Month]:
+    """Return the months that the days ``first`` to ``last`` are in."""
+    begins, ends = first.year * 12 + first.month - 1, last.year * 12 + last.month - 1
+    return [(number // 12, number % 12 + 1) for number in range(begins, ends + 1)]
+
+
+def shown(months: Iterable[Month]) -> str:
+    """Return months as messages have them."""
+    return ", ".join(f"{year}-{month:02}" for year, month in months)
+
+
+def newest(found: Iterable[tuple[Month, Stored]], months: Iterable[Month], tell: Tell) -> Manifests:
+    """Return the newest manifest of each month. Exports that keep their deliveries have many of one month.
+
+    Raises PermanentError for two of the same moment: which of them is right is not for a program to guess.
+    """
+    by_month: dict[Month, list[Stored]] = {}
+    for month, item in found:
+        by_month.setdefault(month, []).append(item)
+    chosen: dict[Month, Stored] = {}
+    for month in (month for month in months if month in by_month):
+        *older, last = sorted(by_month[month], key=lambda item: item.modified)
+        if older and older[-1].modified == last.modified:
+            raise PermanentError(
+                f"There are two manifests of {shown([month])} from the same second: {older[-1].key} and {last.key}. "
+                "Which one is right? Delete the other."
+            )
+        if older:
+            tell(f"{len(older) + 1} manifests of {shown([month])}: the newest is read, {last.key}.")
+        chosen[month] = last
+    return chosen
+
+
+def delivered(
+    context: StepContext,
+    params: ExportParams,
+    provider: str,
+    *,
+    find: Callable[[list[Month], Tell], Manifests],
+    parts: Callable[[Manifests], Iterable[Part]],
+    missing: str,
+) -> Iterator[Batch]:
+    """Yield the rows of an export that has manifests, a month each. ``missing`` says what it may mean if it has none.
+
+    A refresh replaces files: half of the old ones and half of the new ones would be no month at all. So the manifests
+    are looked at again in the end; if they are others by then, TransientError has all of it read anew.
+    """
+    months = months_of(context.start_date, context.end_date)
+    found = find(months, context.info)
+    if not found:
+        raise PermanentError(f"There is no manifest for {shown(months)}. {missing}")
+    yield from Delivery(context, params, provider).batches(parts(found))
+    if find(months, lambda _text: None) != found:
+        raise TransientError("The export was refreshed while it was read. It is read anew.")
+
+
+def some(names: Sequence[Any]) -> str:
+    """Return names as messages have them: at most ten of them."""
+    shown = ", ".join(map(str, names[:MOST_NAMED]))
+    return f"{shown} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else shown or "none"

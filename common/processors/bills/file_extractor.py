@@ -1,0 +1,177 @@
+"""``ExternalFileExtractor``: a bill from a file in the organisation's landing folder.
+
+Column types are those of the destination table's contract. Every value is checked before anything is written. A value
+that can't be read makes its row a bad one, told with file, line and column: it goes to quarantine as far as the step's
+``max_bad_rows`` allows, else no row of the file is written. Where the column's ``policy`` is another than ``freeze``,
+the value goes on as it is, because the spool is where policies are applied.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from common.writes.bad_rows import BadRow
+from common.platform.errors import PermanentError, nearest
+from common.platform.paths import configs_dir
+from common.writes.batch import Batch
+from common.processors.base import Params, StepContext, TableParams
+from common.processors.bills.cells import UnreadableError
+from common.processors.bills.deliveries import some
+from common.processors.bills.files import BATCH_ROWS, Format, Record, records
+from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
+from common.processors.bills.table_rows import TableRows
+from common.tables.contract import DATA_DATE, load_table
+
+
+class ExternalFileParams(TableParams):
+    """``config:`` of a file step."""
+
+    layout: LayoutName = Field("table", description="What kind of bill it is; table: its columns are the table's own.")
+    date_column: str | None = Field(
+        None, description="Column whose UTC day is the day a row belongs to, e.g. ChargePeriodStart; a layout knows it."
+    )
+    source: str | None = Field(None, description="File in the landing folder, unless the run names one (--source).")
+    format: Format = Field("auto", description="csv, parquet, or auto: told by the file's first bytes.")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="Between the fields of a CSV line.")
+    null_values: tuple[str, ...] = Field(("", "NULL"), description="Texts that mean that there is no value.")
+    provider: str | None = Field(None, description="Whose bill it is, for a table with the column `provider`.")
+    extra_column: str | None = Field(
+        None, description="JSON column for what the contract has no column for; without it such a column is an error."
+    )
+    missing_days: Literal["fail", "accept", "expected"] = Field(
+        "accept",
+        description="What it means that the file has no rows of a day of the run. accept: it is told, and what is "
+        "stored of that day goes. expected: the same, untold.",
+    )
+
+    @model_validator(mode="after")
+    def _of_a_layout(self) -> Self:
+        if self.layout == "table":
+            if self.date_column is None:
+                raise ValueError("date_column is required: only a layout knows it by itself.")
+        elif self.destination_table != DESTINATION or self.date_column or self.extra_column:
+            raise ValueError(
+                f"layout {self.layout} writes the table {DESTINATION}, and knows its date_column and extra_column."
+            )
+        return self
+
+    def reader(self, file: str) -> TableRows | LayoutRows:
+        """Return what turns the records of a file into rows."""
+        if self.layout != "table":
+            return LayoutRows(file, layout(self.layout), self.null_values)
+        assert self.date_column is not None
+        return TableRows(
+            file,
+            load_table(configs_dir(), self.destination_table),
+            date_column=self.date_column,
+            null_values=self.null_values,
+            extra_column=self.extra_column,
+            provider=self.provider,
+        )
+
+
+class ExternalFileExtractor:
+    """Reads a CSV or Parquet file, plain or gzip, a batch of records at a time."""
+
+    params_type: ClassVar[type[Params]] = ExternalFileParams
+    needs_credential: ClassVar[bool] = False
+
+    def run(self, context: StepContext, params: ExternalFileParams) -> Iterator[Batch]:
+        path = inside(context.landing, context.source or params.source)
+        convert = params.reader(path.name)
+        rows: list[Mapping[str, Any]] = []
+        bad: list[BadRow] = []
+        days = set[date]()
+        record: Record | None = None
+        for record in records(path, file_format=params.format, delimiter=params.delimiter):
+            try:
+                made = convert(record)
+            except UnreadableError as error:
+                bad.append(error.bad)
+            else:
+                for row in made:
+                    if not context.start_date <= row[DATA_DATE] <= context.end_date:
+                        raise _outside(path, params, record, row[DATA_DATE], context)
+                    days.add(row[DATA_DATE])
+                rows += made
+            if len(rows) + len(bad) >= BATCH_ROWS:
+                context.remaining_s()
+                yield Batch(rows, bad)
+                rows, bad = [], []
+        if record is None:  # an export that broke off must not wipe out the days it is for
+            raise _no_rows(path)
+        yield Batch(rows, bad)
+        _tell_missing(path, params, days, context)
+        if convert.floats:
+            names = ", ".join(sorted(convert.floats))
+            context.warn(f"{path.name} holds floating-point numbers in {names}: taken as their shortest decimal form.")
+
+
+def _tell_missing(path: Path, params: ExternalFileParams, found: set[date], context: StepContext) -> None:
+    """A day of the run that the file has no rows of loses what is stored of it."""
+    run = (context.start_date + timedelta(days=n) for n in range((context.end_date - context.start_date).days + 1))
+    missing = [day for day in run if day not in found]
+    if not missing or params.missing_days == "expected":
+        return
+    text = f"{path.name} has no rows for {some(missing)}, which the run is for."
+    if params.missing_days == "fail":
+        raise PermanentError(f"{text} Nothing is replaced. Export it again, or set missing_days: accept.")
+    context.warn(f"{text} What is stored of them goes.")
+
+
+def inside(landing: Path, source: str | None) -> Path:
+    """Return the file's path if it is in the landing folder, links followed; anything else is refused."""
+    if source is None:
+        raise PermanentError(
+            "The step names no source file: run it with --source FILE, or set `source:` in its config."
+        )
+    if _leads_out(landing, source):
+        raise PermanentError(f"{source!r} is not a file in the landing folder: name one that lies there.")
+    path = (landing / source).resolve()
+    if not path.is_file():
+        there = sorted(p.name for p in landing.iterdir() if p.is_file())[:200] if landing.is_dir() else []
+        raise PermanentError(
+            f"There is no file {source!r} in the landing folder.{nearest(source, there)} "
+            "Bring one: main.py run ORG PIPELINE --source FILE"
+        )
+    return path
+
+
+def _leads_out(landing: Path, source: str) -> bool:
+    """Tell whether the name is a URL, absolute, climbs with ``..``, or ends outside by way of a link."""
+    name = PurePath(source)
+    if "://" in source or "\0" in source or name.is_absolute() or ".." in name.parts:
+        return True
+    return not (landing / source).resolve().is_relative_to(landing.resolve())
+
+
+def date_span(path: Path, params: ExternalFileParams) -> tuple[date, date]:
+    """Return the first and the last day of the file's records, but for those whose day can't be read."""
+    days: set[date] = set()
+    unreadable: UnreadableError | None = None
+    day = params.reader(path.name).day
+    for record in records(path, file_format=params.format, delimiter=params.delimiter):
+        try:
+            days.add(day(record))
+        except UnreadableError as error:
+            unreadable = unreadable or error
+    if not days:
+        raise _no_rows(path) if unreadable is None else PermanentError(str(unreadable.bad))
+    return min(days), max(days)
+
+
+def _no_rows(path: Path) -> PermanentError:
+    return PermanentError(f"{path.name}: the file has a header and no rows: nothing is replaced. Export it again.")
+
+
+def _outside(path: Path, params: ExternalFileParams, record: Record, day: date, context: StepContext) -> PermanentError:
+    first, last = date_span(path, params)
+    column = f", column {params.date_column}" if params.date_column else ""
+    return PermanentError(
+        f"{path.name}: {record.where}{column}: {day} is outside the run's dates "
+        f"{context.start_date}..{context.end_date}. The file goes from {first} to {last}: run it with "
+        f"--start-date {first} --end-date {last}."
+    )

@@ -1,0 +1,215 @@
+"""``AwsCostExplorer``: AWS's bill from GetCostAndUsage, by day and two dimensions. The light way.
+
+AWS charges US$ 0.01 a request.
+
+Facts: botocore 1.44.5, service model ce 2017-10-25.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from common.platform.errors import TransientError
+from common.processors.clouds.aws.export import aws_keys
+from common.processors.clouds.aws.sigv4 import Scope, signer
+from common.writes.batch import Batch
+from common.processors.base import Params, StepContext
+from common.processors.bills.files import BATCH_ROWS
+from common.processors.http.json_fields import Fields
+from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
+from common.processors.http.client import Api, ProviderClient, Said
+from common.ports.http import Calls
+from common.processors.http.stored_settings import StoredSettings
+from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
+
+HELP = (
+    'Paste {"access_key_id": …, "secret_access_key": …, "account": …}: the keys of an IAM user that may call '
+    "ce:GetCostAndUsage, and the payer's account number."
+)
+CLOUD = Cloud("aws", "AWS", "Amazon Web Services, Inc.", "Payer Account", "Linked Account")
+SCOPE = Scope("us-east-1", "ce")
+SOURCE = "AWS GetCostAndUsage"
+HEADERS = {
+    "content-type": "application/x-amz-json-1.1",
+    "x-amz-target": "AWSInsightsIndexService.GetCostAndUsage",
+}
+METRICS = ("UnblendedCost", "AmortizedCost", "UsageQuantity")
+MAX_PAGES = 1_000
+FEES = ("RIFee", "SavingsPlanRecurringFee")
+"""Record types whose amortised cost is what of a commitment was not used."""
+
+
+def _json_error(body: bytes) -> Said:
+    """Read ``{"__type": "…#Code", "message": …}``."""
+    try:
+        values = json.loads(body)
+        message = values.get("message") or values.get("Message") or ""
+        return Said(str(values.get("__type", "")).rpartition("#")[2], str(message))
+    except (ValueError, RecursionError, AttributeError):
+        return Said()
+
+
+API = Api(
+    key="aws",
+    name="AWS Cost Explorer",
+    credential_help="It needs the permission ce:GetCostAndUsage.",
+    error=_json_error,
+    later=frozenset({"LimitExceededException", "ThrottlingException", "RequestLimitExceeded", "InternalFailure"}),
+)
+
+
+class CostExplorerParams(SummaryParams):
+    """``config:`` of the step."""
+
+    dimensions: tuple[str, ...] = Field(
+        ("SERVICE", "RECORD_TYPE"), min_length=1, max_length=2, description="What is told apart, at most two."
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.dimensions)) < len(self.dimensions):
+            raise ValueError("dimensions: name each once.")
+        return self
+
+
+class AwsCostExplorer:
+    """Reads the days of the run. Raises what ProviderClient raises, TransientError for answers of another shape."""
+
+    params_type: ClassVar[type[Params]] = CostExplorerParams
+    needs_credential: ClassVar[bool] = True
+
+    def run(self, context: StepContext, params: CostExplorerParams) -> Iterator[Batch]:
+        stored = StoredSettings(context.credential_id, context.secret(), HELP)
+        account = stored.text("account", r"[0-9]{12}")
+        rows: list[dict[str, Any]] = []
+        with _client(context, stored) as client:
+            reader = _Reader(client, params.dimensions, account, context.start_date, context.end_date)
+            for number, summary in enumerate(reader.summaries(), 1):
+                rows.append(focus_row(CLOUD, SOURCE, number, summary))
+                if len(rows) == BATCH_ROWS:
+                    context.remaining_s()
+                    yield Batch(rows)
+                    rows = []
+        yield Batch(rows)
+        context.info(f"{reader.requests} requests, for which AWS charges about US$ {reader.requests / 100:.2f}.")
+        if reader.estimated:
+            context.info(f"AWS's figures since {min(reader.estimated)} are estimates: the month is not closed.")
+
+
+def check(calls: Calls, secret: str) -> str:
+    """Ask for yesterday's cost, which costs US$ 0.01; return what was found. Raises as ``run`` does."""
+    stored = StoredSettings(calls.credential_id, secret, HELP)
+    account, day = stored.text("account", r"[0-9]{12}"), calls.now().date() - timedelta(days=1)
+    with _client(calls, stored) as client:
+        found = list(_Reader(client, ("SERVICE",), account, day, day).summaries())
+    return f"{account}: {len(found)} services had costs on {day}"
+
+
+def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
+    keys = aws_keys(stored)
+    sign = signer(keys, SCOPE, calls.now, HEADERS)
+    base = calls.provider_url("aws.ce")
+    return ProviderClient(calls, API, secret=keys.secret_access_key, headers={}, base=base, sign=sign)
+
+
+class _Reader:
+    """One query and its pages. A page's token goes with the same parameters."""
+
+    def __init__(
+        self, client: ProviderClient, dimensions: Sequence[str], account: str, first: date, last: date
+    ) -> None:
+        self._client, self._dimensions, self._account = client, dimensions, account
+        self._first, self._last = first, last
+        self.requests = 0
+        self.estimated: set[date] = set()
+
+    def summaries(self) -> Iterator[Summary]:
+        """Yield the sums of all days."""
+        for result in self._results():
+            day = self._day(result.object("TimePeriod"))
+            if result.flag("Estimated"):
+                self.estimated.add(day)
+            for group in result.objects("Groups"):
+                yield from self._of_group(day, group)
+
+    def _results(self) -> Iterator[Fields]:
+        body: dict[str, Any] = {
+            "TimePeriod": {"Start": str(self._first), "End": str(self._last + timedelta(days=1))},
+            "Granularity": "DAILY",
+            "Metrics": list(METRICS),
+            "GroupBy": [{"Type": "DIMENSION", "Key": name} for name in self._dimensions],
+        }
+        token: str | None = None
+        for _ in range(MAX_PAGES):
+            sent = body if token is None else body | {"NextPageToken": token}
+            self.requests += 1
+            answer = Fields.of(self._client.post_json("/", sent, headers=HEADERS).body, API.name)
+            yield from answer.objects("ResultsByTime")
+            following = answer.values.get("NextPageToken")
+            if not following:
+                return
+            if following == token:
+                break
+            token = str(following)
+        raise TransientError("AWS Cost Explorer: the answers' NextPageToken leads round in a circle.")
+
+    def _day(self, period: Fields) -> date:
+        text = period.text("Start") or ""
+        try:
+            day = date.fromisoformat(text)
+        except ValueError:
+            period.wrong("Start", "a day such as 2026-10-01")
+        if not self._first <= day <= self._last:
+            period.wrong("Start", f"a day from {self._first} to {self._last}")
+        return day
+
+    def _of_group(self, day: date, group: Fields) -> Iterator[Summary]:
+        keys = group.values.get("Keys")
+        if not isinstance(keys, list) or len(keys) != len(self._dimensions):
+            group.wrong("Keys", f"{len(self._dimensions)} texts")
+        named = dict(zip(self._dimensions, map(str, keys), strict=True))
+        metrics = group.object("Metrics")
+        billed, amortised = metrics.object("UnblendedCost"), metrics.object("AmortizedCost").amount("Amount")
+        usage = metrics.object("UsageQuantity")
+        record = named.get("RECORD_TYPE", "Usage")
+        kind = KINDS.get(record, DISCOUNT)
+        unit = usage.text("Unit")
+        its = Summary(
+            day=day,
+            currency=billed.required("Unit"),
+            billed=billed.amount("Amount"),
+            effective=Decimal(0) if kind.category == "Purchase" else amortised,
+            account=self._account,
+            service=named.get("SERVICE") or "AWS",
+            category=kind.category,
+            frequency=kind.frequency,
+            sub_account=named.get("LINKED_ACCOUNT"),
+            region=named.get("REGION"),
+            quantity=usage.amount("Amount"),
+            unit=None if unit in (None, "", "N/A") else unit,  # N/A: usage of several units was added up
+            description=named.get("USAGE_TYPE"),
+            dimensions=named,
+        )
+        yield its
+        if record in FEES and amortised:
+            yield _unused(its, amortised)
+
+
+def _unused(fee: Summary, amortised: Decimal) -> Summary:
+    """What of a commitment nobody used is billed with its fee: a row of its own, with that as effective cost."""
+    return Summary(
+        day=fee.day,
+        currency=fee.currency,
+        billed=Decimal(0),
+        effective=amortised,
+        account=fee.account,
+        service=fee.service,
+        sub_account=fee.sub_account,
+        region=fee.region,
+        description="Unused part of commitments",
+        dimensions=fee.dimensions,
+    )

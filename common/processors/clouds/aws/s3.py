@@ -1,0 +1,58 @@
+"""Objects of one S3 bucket. Path-style addresses, so that one URL serves every bucket."""
+
+from collections.abc import Iterator
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from common.config.providers import filled
+from common.processors.clouds.aws.sigv4 import AwsKeys, Scope, signer
+from common.processors.bills.cells import timestamp
+from common.processors.http.object_store import ObjectStore, Stored, xml_error
+from common.processors.http.client import Api, ProviderClient
+from common.ports.http import Calls
+
+API = Api(
+    key="aws",
+    name="Amazon S3",
+    credential_help="It needs s3:ListBucket and s3:GetObject on the export's prefix, and kms:Decrypt if a KMS key "
+    "encrypts the bucket.",
+    error=xml_error,
+    later=frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"}),
+)
+
+
+class Bucket(ObjectStore):
+    """One bucket, with one access key."""
+
+    provider = API.name
+
+    def __init__(self, calls: Calls, keys: AwsKeys, *, region: str, bucket: str) -> None:
+        client = ProviderClient(
+            calls,
+            API,
+            secret=keys.secret_access_key,
+            headers={"accept": "*/*"},
+            base=filled(calls.provider_url("aws.s3"), region=region),
+            sign=signer(keys, Scope(region, "s3"), calls.now),
+        )
+        missing = f"There is no bucket {bucket!r} in that region: check bucket and region in the credential."
+        super().__init__(client, f"/{quote(bucket)}", missing)
+
+    def objects(self, prefix: str) -> Iterator[Stored]:
+        token: str | None = None
+        while True:
+            params = [("list-type", "2"), ("max-keys", "1000"), ("prefix", prefix)]
+            page = self._xml(params if token is None else [*params, ("continuation-token", token)])
+            yield from map(self._stored, page.iterfind("{*}Contents"))
+            if page.findtext("{*}IsTruncated") != "true":
+                return
+            token = self._next(page.findtext("{*}NextContinuationToken"), token)
+
+    def _stored(self, entry: ElementTree.Element) -> Stored:
+        def of(name: str) -> str:
+            return entry.findtext(f"{{*}}{name}") or ""
+
+        try:
+            return Stored(of("Key"), of("ETag").strip('"'), int(of("Size")), timestamp(of("LastModified")))
+        except ValueError:
+            raise self._odd() from None

@@ -1,0 +1,62 @@
+"""Blobs of one Azure Storage container."""
+
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from common.config.providers import filled
+from common.processors.http.object_store import ObjectStore, Stored, xml_error
+from common.processors.http.client import Api, ProviderClient
+from common.ports.http import Calls
+
+VERSION = "2023-11-03"
+"""Of the Blob service's REST API: one that takes tokens of Entra."""
+
+API = Api(
+    key="azure",
+    name="Azure Storage",
+    credential_help="The app registration needs the role Storage Blob Data Reader on the container.",
+    error=xml_error,
+    later=frozenset({"ServerBusy", "OperationTimedOut", "InternalError"}),
+)
+
+
+class Container(ObjectStore):
+    """One container, with one token."""
+
+    provider = API.name
+
+    def __init__(self, calls: Calls, bearer: str, *, account: str, container: str) -> None:
+        client = ProviderClient(
+            calls,
+            API,
+            secret=bearer,
+            headers={"accept": "*/*", "authorization": f"Bearer {bearer}", "x-ms-version": VERSION},
+            base=filled(calls.provider_url("azure.blob"), account=account),
+        )
+        missing = (
+            f"There is no container {container!r} in the storage account {account!r}: check both in the credential."
+        )
+        super().__init__(client, f"/{quote(container)}", missing)
+
+    def objects(self, prefix: str) -> Iterator[Stored]:
+        marker: str | None = None
+        while True:
+            params = [("restype", "container"), ("comp", "list"), ("prefix", prefix), ("maxresults", "5000")]
+            page = self._xml(params if marker is None else [*params, ("marker", marker)])
+            yield from map(self._stored, page.iterfind("Blobs/Blob"))
+            following = page.findtext("NextMarker")
+            if not following:
+                return
+            marker = self._next(following, marker)
+
+    def _stored(self, blob: ElementTree.Element) -> Stored:
+        def of(name: str) -> str:
+            return blob.findtext(f"Properties/{name}") or ""
+
+        try:
+            modified = parsedate_to_datetime(of("Last-Modified"))
+            return Stored(blob.findtext("Name") or "", of("Etag").strip('"'), int(of("Content-Length")), modified)
+        except ValueError:
+            raise self._odd() from None

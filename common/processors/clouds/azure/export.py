@@ -1,0 +1,113 @@
+"""``AzureExportExtractor``: Cost Management exports (FocusCost, ActualCost, AmortizedCost) from their container.
+
+An export is delivered a month at a time, with a ``manifest.json`` beside its files; each delivery holds the month as
+Azure knows it by then. What is read is exactly what the newest manifest of each month lists.
+
+Facts: microsoft/finops-toolkit, docs-mslearn/toolkit/hubs/data-processing.md, and azure-mgmt-costmanagement 5.0.0.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from typing import ClassVar
+
+from common.platform.errors import PermanentError
+from common.processors.clouds.azure.blobs import Container
+from common.processors.clouds.azure.login import HELP, STORAGE, azure_client, token
+from common.writes.batch import Batch
+from common.processors.base import Params, StepContext
+from common.processors.bills.deliveries import (
+    ExportParams,
+    Manifests,
+    Month,
+    Part,
+    delivered,
+    months_of,
+    newest,
+    shown,
+)
+from common.processors.bills.layout import LayoutName
+from common.processors.http.object_store import Stored
+from common.ports.http import Calls
+from common.processors.http.stored_settings import StoredSettings
+
+LAYOUTS: dict[str, LayoutName] = {
+    "FocusCost": "table",
+    "ActualCost": "azure_actual_cost",
+    "AmortizedCost": "azure_amortised_cost",
+}
+"""How the files of each type of export are laid out."""
+
+_RANGE = re.compile(r"/(\d{4})(\d{2})\d{2}-\d{8}/")
+
+
+class AzureExportExtractor:
+    """Reads the months of the run. Rows of a charge outside its billing period belong to the period's nearest day."""
+
+    params_type: ClassVar[type[Params]] = ExportParams
+    needs_credential: ClassVar[bool] = True
+
+    def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch]:
+        opened, folder = _opened(context, context.secret())
+        with opened as container:
+            yield from delivered(
+                context,
+                params,
+                "azure",
+                find=lambda months, tell: newest(_listed(container, folder), months, tell),
+                parts=lambda found: _parts(container, folder, found, params),
+                missing=f"An export delivers one below {folder} within a day after it was made; else check the folder "
+                "in the credential.",
+            )
+
+
+def check(calls: Calls, secret: str) -> str:
+    """Ask for a token and list the export's manifests; return what was found. Raises as ``run`` does."""
+    opened, folder = _opened(calls, secret)
+    today = calls.now().date()
+    with opened as container:
+        found = newest(_listed(container, folder), months_of(today - timedelta(days=31), today), lambda _text: None)
+    return f"{folder}: " + (f"manifests of {shown(found)}" if found else "no manifest of this month or the last")
+
+
+def _opened(calls: Calls, secret: str) -> tuple[Container, str]:
+    """Return the container, and the folder of the export within it."""
+    stored = StoredSettings(calls.credential_id, secret, HELP)
+    account = stored.text("account", r"[a-z0-9]{3,24}")
+    name = stored.text("container", r"[a-z0-9](-?[a-z0-9]){2,62}")
+    folder = stored.text("folder", r"[ -~]{1,900}").strip("/")
+    bearer = token(calls, azure_client(stored), STORAGE)
+    return Container(calls, bearer, account=account, container=name), folder
+
+
+def _listed(container: Container, folder: str) -> Iterator[tuple[Month, Stored]]:
+    for item in container.objects(f"{folder}/"):
+        match = _RANGE.search(item.key)
+        if match is not None and item.key.endswith("/manifest.json"):
+            yield (int(match[1]), int(match[2])), item
+
+
+def _parts(container: Container, folder: str, found: Manifests, params: ExportParams) -> Iterator[Part]:
+    """Yield the files that the manifests list, each once."""
+    for manifest in found.values():
+        for name in dict.fromkeys(_blobs(container.read(manifest.key), manifest.key, folder, params)):
+            yield Part(name, partial(container.download, name))
+
+
+def _blobs(text: bytes, name: str, folder: str, params: ExportParams) -> list[str]:
+    try:
+        manifest = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
+        kind = manifest["exportConfig"]["type"]
+        blobs: list[str] = [str(blob["blobName"]) for blob in manifest["blobs"]]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        raise PermanentError(f"{name} is no manifest of an export: it lacks exportConfig.type or blobs.") from None
+    if LAYOUTS.get(kind) != params.layout:
+        fitting = f"set layout: {LAYOUTS[kind]}" if kind in LAYOUTS else f"export one of {', '.join(LAYOUTS)}"
+        raise PermanentError(f"{name} is of an export of type {kind!r}, not what the step's layout is for: {fitting}.")
+    for blob in blobs:
+        # The token may open more than the export: what a manifest says must not lead elsewhere.
+        if not blob.startswith(f"{folder}/") or ".." in blob.split("/"):
+            raise PermanentError(f"{name} lists {blob[:200]!r}, which is not below {folder}/.")
+    return blobs

@@ -1,0 +1,64 @@
+"""A token of Microsoft Entra for an application with a client secret (OAuth 2.0 client credentials)."""
+
+import json
+from dataclasses import dataclass, field
+
+from common.platform.errors import TransientError
+from common.processors.http.client import Api, ProviderClient, Said, json_error
+from common.ports.http import Calls
+from common.processors.http.stored_settings import StoredSettings
+
+UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+
+HELP = (
+    'Paste {"tenant_id": …, "client_id": …, "client_secret": …} of an app registration, with "account", "container" '
+    'and "folder" of an export\'s storage, or "scope" (/subscriptions/… or /providers/Microsoft.Billing/…) for queries.'
+)
+
+MANAGEMENT, STORAGE = "https://management.azure.com/.default", "https://storage.azure.com/.default"
+"""What a token is for."""
+
+
+def _oauth_error(body: bytes) -> Said:
+    """Read ``{"error": "invalid_client", "error_description": …}``, or what Azure's other APIs say."""
+    try:
+        values = json.loads(body)
+        return Said(str(values["error"]), str(values["error_description"]))
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return json_error(body)
+
+
+LOGIN = Api(key="azure", name="Microsoft Entra", credential_help=HELP, error=_oauth_error)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An app registration. Its secret does not show itself."""
+
+    tenant_id: str
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+def azure_client(stored: StoredSettings) -> Client:
+    """Return the app registration of a credential."""
+    return Client(
+        stored.text("tenant_id", UUID), stored.text("client_id", UUID), stored.text("client_secret", r"[!-~]{1,200}")
+    )
+
+
+def token(calls: Calls, client: Client, purpose: str) -> str:
+    """Return an access token, good for about an hour. Raises what ProviderClient raises."""
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": client.client_id,
+        "client_secret": client.client_secret,
+        "scope": purpose,
+    }
+    base = calls.provider_url("azure.login")
+    with ProviderClient(calls, LOGIN, secret=client.client_secret, headers={}, base=base) as login:
+        answer = login.post_form(f"/{client.tenant_id}/oauth2/v2.0/token", form)
+    found = answer.body.get("access_token") if isinstance(answer.body, dict) else None
+    if not isinstance(found, str) or not found:
+        raise TransientError("Microsoft Entra answered without an access_token. It is asked again.")
+    return found

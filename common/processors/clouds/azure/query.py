@@ -1,0 +1,215 @@
+"""``AzureCostQuery``: Azure's bill from Cost Management's query API, by day and two dimensions. The light way.
+
+Actual and amortised cost are two queries: BilledCost is that of the one, EffectiveCost that of the other. Taxes,
+credits and support charges are in neither, as Microsoft says.
+
+Facts: azure-mgmt-costmanagement 5.0.0, api-version 2025-03-01; limits (31 days of daily data, two dimensions) as in
+docs/providers-cloud.md.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar, Self
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import Field, model_validator
+
+from common.platform.errors import PermanentError, TransientError
+from common.processors.clouds.azure.login import HELP, MANAGEMENT, azure_client, token
+from common.writes.batch import Batch
+from common.processors.base import Params, StepContext
+from common.processors.bills.files import BATCH_ROWS
+from common.processors.http.client import Api, ProviderClient
+from common.ports.http import Calls
+from common.processors.http.stored_settings import StoredSettings
+from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
+
+API = Api(
+    key="azure",
+    name="Azure Cost Management",
+    credential_help="The app registration needs the role Cost Management Reader on the scope.",
+)
+CLOUD = Cloud("azure", "Microsoft", "Microsoft", "Billing Account", "Subscription")
+VERSION = "2025-03-01"
+MAX_DAYS = 31
+MAX_PAGES = 1_000
+SOURCE = "Azure Cost Management query"
+SCOPE = r"/(subscriptions|providers)/[0-9A-Za-z/._:-]{1,400}"
+
+CATEGORIES = {"Usage": "Usage", "Purchase": "Purchase", "Refund": "Purchase", "Tax": "Tax", "Credit": "Credit"}
+
+Key = tuple[int, str, tuple[str, ...]]
+"""Day as yyyymmdd, currency and the dimensions' values."""
+
+
+class AzureQueryParams(SummaryParams):
+    """``config:`` of the step."""
+
+    dimensions: tuple[str, ...] = Field(
+        ("ServiceName", "ChargeType"), min_length=1, max_length=2, description="What is told apart, at most two."
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.dimensions)) < len(self.dimensions):
+            raise ValueError("dimensions: name each once.")
+        return self
+
+
+@dataclass(slots=True)
+class _Costs:
+    """Both costs of one day, currency and set of dimensions."""
+
+    billed: Decimal = field(default_factory=Decimal)
+    effective: Decimal = field(default_factory=Decimal)
+
+
+class AzureCostQuery:
+    """Asks for 31 days at a time. Raises what ProviderClient raises, TransientError for answers of another shape."""
+
+    params_type: ClassVar[type[Params]] = AzureQueryParams
+    needs_credential: ClassVar[bool] = True
+
+    def run(self, context: StepContext, params: AzureQueryParams) -> Iterator[Batch]:
+        stored = StoredSettings(context.credential_id, context.secret(), HELP)
+        scope = stored.text("scope", SCOPE).rstrip("/")
+        rows: list[dict[str, Any]] = []
+        number = 0
+        with _client(context, stored) as client:
+            for first, last in _spans(context.start_date, context.end_date):
+                query = _Query(client, scope, params.dimensions, first, last)
+                found: dict[Key, _Costs] = defaultdict(_Costs)
+                for key, amount in query.costs("ActualCost"):
+                    found[key].billed += amount
+                for key, amount in query.costs("AmortizedCost"):
+                    found[key].effective += amount
+                for key, costs in sorted(found.items()):
+                    number += 1
+                    rows.append(focus_row(CLOUD, SOURCE, number, _summary(scope, params.dimensions, key, costs)))
+                    if len(rows) == BATCH_ROWS:
+                        yield Batch(rows)
+                        rows = []
+                context.remaining_s()
+        yield Batch(rows)
+
+
+def check(calls: Calls, secret: str) -> str:
+    """Ask for a token and for yesterday's cost; return what was found. Raises as ``run`` does."""
+    stored = StoredSettings(calls.credential_id, secret, HELP)
+    scope = stored.text("scope", SCOPE).rstrip("/")
+    day = calls.now().date() - timedelta(days=1)
+    with _client(calls, stored) as client:
+        found = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
+    return f"{scope}: {len(found)} services had costs on {day}"
+
+
+def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
+    bearer = token(calls, azure_client(stored), MANAGEMENT)
+    base = calls.provider_url("azure.management")
+    return ProviderClient(calls, API, secret=bearer, headers={"authorization": f"Bearer {bearer}"}, base=base)
+
+
+def _spans(first: date, last: date) -> Iterator[tuple[date, date]]:
+    while first <= last:
+        until = min(last, first + timedelta(days=MAX_DAYS - 1))
+        yield first, until
+        first = until + timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """The same question for each kind of cost."""
+
+    client: ProviderClient
+    scope: str
+    dimensions: Sequence[str]
+    first: date
+    last: date
+
+    def costs(self, kind: str) -> Iterator[tuple[Key, Decimal]]:
+        """Yield the amounts of all pages."""
+        path = f"{self.scope}/providers/Microsoft.CostManagement/query"
+        body = {
+            "type": kind,
+            "timeframe": "Custom",
+            "timePeriod": {"from": f"{self.first}T00:00:00Z", "to": f"{self.last}T23:59:59Z"},
+            "dataset": {
+                "granularity": "Daily",
+                "aggregation": {"Cost": {"name": "Cost", "function": "Sum"}},
+                "grouping": [{"type": "Dimension", "name": name} for name in self.dimensions],
+            },
+        }
+        skip: str | None = None
+        for _ in range(MAX_PAGES):
+            params = [("api-version", VERSION), *([("$skiptoken", skip)] if skip else [])]
+            answer = self.client.post_json(path, body, params)
+            if answer.body is None:  # 204: no costs
+                return
+            page = _page(answer.body)
+            yield from self._rows(page)
+            following = _skip_token(page.get("nextLink"))
+            if following is None:
+                return
+            if following == skip:
+                break
+            skip = following
+        raise TransientError("Azure Cost Management: the answers' nextLink leads round in a circle.")
+
+    def _rows(self, page: dict[str, Any]) -> Iterator[tuple[Key, Decimal]]:
+        """The order of columns is not fixed: they are found by their names."""
+        names = [column.get("name") for column in page["columns"]]
+        try:
+            cost, day, currency, *others = (names.index(n) for n in ("Cost", "UsageDate", "Currency", *self.dimensions))
+            for row in page["rows"]:
+                amount = row[cost]
+                if isinstance(amount, bool) or not isinstance(amount, int | Decimal):
+                    raise ValueError(amount)
+                yield (int(row[day]), str(row[currency]), tuple(str(row[n] or "") for n in others)), Decimal(amount)
+        except (ValueError, LookupError, TypeError):
+            raise TransientError(
+                "Azure Cost Management: a row without Cost, UsageDate, Currency or a dimension. It is asked again; if "
+                "that stays so, the API has changed."
+            ) from None
+
+
+def _page(body: Any) -> dict[str, Any]:
+    page = body.get("properties") if isinstance(body, dict) else None
+    if not isinstance(page, dict) or not all(isinstance(page.get(name), list) for name in ("columns", "rows")):
+        raise TransientError("Azure Cost Management: an answer without columns and rows. It is asked again.")
+    return page
+
+
+def _skip_token(link: Any) -> str | None:
+    """Take of the next page's address its token alone: where requests go is the registry's to say."""
+    if not link:
+        return None
+    found = parse_qs(urlsplit(str(link)).query).get("$skiptoken")
+    if not found:
+        raise TransientError("Azure Cost Management: a nextLink without a $skiptoken. It is asked again.")
+    return found[0]
+
+
+def _summary(scope: str, dimensions: Sequence[str], key: Key, costs: _Costs) -> Summary:
+    day, currency, values = key
+    named = dict(zip(dimensions, values, strict=True))
+    try:
+        at = datetime.strptime(str(day), "%Y%m%d").date()  # noqa: DTZ007 - a day of UTC
+    except ValueError:
+        raise PermanentError(f"Azure Cost Management: {day} is not a day such as 20261001.") from None
+    category = CATEGORIES.get(named.get("ChargeType", "Usage"), "Usage" if "ChargeType" not in named else "Adjustment")
+    subscription = named.get("SubscriptionId") or (scope.split("/")[2] if scope.startswith("/subscriptions/") else None)
+    return Summary(
+        day=at,
+        currency=currency,
+        billed=costs.billed,
+        effective=Decimal(0) if category == "Purchase" else costs.effective,
+        account=scope,
+        service=named.get("ServiceName") or named.get("MeterCategory") or "Azure",
+        category=category,
+        sub_account=subscription,
+        region=named.get("ResourceLocation") or None,
+        dimensions={name: value for name, value in named.items() if value},
+    )

@@ -1,0 +1,209 @@
+"""``GcpApiExtractor``: what any paged REST API of Google Cloud lists, as its step's config says.
+
+An answer is a JSON object with a list of items and a token of the next page. Where the API is comes from the registry
+(``urls`` of the provider ``gcp``), never from a config; a config says path, parameters and which field of an item goes
+into which column.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from common.writes.bad_rows import BadRow, row_text, shown
+from common.platform.errors import PermanentError, TransientError, nearest
+from common.platform.paths import configs_dir
+from common.writes.batch import Batch, Row
+from common.processors.base import Params, StepContext, TableParams
+from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, timestamp
+from common.processors.clouds.gcp.credential import google_credential
+from common.processors.http.client import Api, ProviderClient, Said, json_error
+from common.ports.http import Calls
+from common.tables.contract import DATA_DATE, Column, Table, load_table
+
+READ_ONLY = "https://www.googleapis.com/auth/cloud-platform.read-only"
+MAX_PAGES = 100_000
+NANOS = Decimal(10) ** 9
+
+Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_@][A-Za-z0-9_@-]*(\.[A-Za-z_@][A-Za-z0-9_@-]*){0,14}$")]
+Scope = Annotated[str, StringConstraints(pattern=r"^https://www\.googleapis\.com/auth/[a-z0-9._-]+$")]
+
+_SEGMENT = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
+
+
+def _google_error(body: bytes) -> Said:
+    """Google's older APIs tell a rate limit by the reason of a 403."""
+    said = json_error(body)
+    try:
+        reasons = [str(error["reason"]) for error in json.loads(body)["error"]["errors"]]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return said
+    return Said(reasons[0] if reasons else said.code, said.message)
+
+
+class GcpApiParams(TableParams):
+    """``config:`` of the step."""
+
+    api: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Which API: a name in `urls` of the provider gcp.")
+    path: str = Field(min_length=2, max_length=500, description="What is asked for, e.g. /v1/services.")
+    parameters: Mapping[str, str | tuple[str, ...]] = Field(
+        default_factory=dict, description="Parameters of each request, besides the token of a page."
+    )
+    items: Path = Field(description="Where the list is in an answer, by dotted path, e.g. services.")
+    page_parameter: str = Field("pageToken", description="Parameter that takes the token of the next page.")
+    next_page: Path = Field("nextPageToken", description="Where an answer has the token of the next page.")
+    columns: Mapping[str, Path] = Field(
+        min_length=1, description="Columns of the destination, and the item's field for each by dotted path."
+    )
+    day_column: Path | None = Field(
+        None, description="Field whose UTC day is the day an item belongs to; the run's last day if left out."
+    )
+    scopes: tuple[Scope, ...] = Field((READ_ONLY,), min_length=1, description="What the token has to be good for.")
+
+    @model_validator(mode="after")
+    def _plain_path(self) -> Self:
+        if not _SEGMENT.fullmatch(self.path) or ".." in self.path.split("/"):
+            raise ValueError("path: must be /parts/of/a/path, without a query, a host or '..'.")
+        return self
+
+
+class GcpApiExtractor:
+    """Reads all pages. Raises what ProviderClient raises, TransientError for answers of another shape."""
+
+    params_type: ClassVar[type[Params]] = GcpApiParams
+    needs_credential: ClassVar[bool] = True
+
+    def run(self, context: StepContext, params: GcpApiParams) -> Iterator[Batch]:
+        token = _token(context, context.secret(), params)
+        rows = _Rows(params, load_table(configs_dir(), params.destination_table), context)
+        with _client(context, params, token) as client:
+            for items in _pages(client, params):
+                yield rows.batch(items)
+        if rows.outside:
+            context.info(f"{rows.outside} items are of days outside the run's, and left out.")
+
+
+def check(context: StepContext, params: GcpApiParams) -> str:
+    """Ask for one page; return what was found. Raises as ``run`` does."""
+    token = _token(context, context.secret(), params)
+    with _client(context, params, token) as client:
+        found = next(_pages(client, params), [])
+    return f"{params.api}{params.path}: {len(found)} items in the first page"
+
+
+def _token(context: StepContext, secret: str, params: GcpApiParams) -> str:
+    credential = google_credential(context.credential_id, secret)
+    return context.google().token(credential.key, params.scopes)
+
+
+def _client(calls: Calls, params: GcpApiParams, token: str) -> ProviderClient:
+    api = Api(
+        key="gcp",
+        name=f"Google's {params.api}",
+        credential_help="Has the service account a role that may read this, and is the API enabled in its project?",
+        error=_google_error,
+        later=frozenset({"rateLimitExceeded", "userRateLimitExceeded"}),
+    )
+    base = calls.provider_url(f"gcp.{params.api}")
+    return ProviderClient(calls, api, secret=token, headers={"authorization": f"Bearer {token}"}, base=base)
+
+
+def _pages(client: ProviderClient, params: GcpApiParams) -> Iterator[list[Any]]:
+    fixed = [
+        (name, value)
+        for name, values in params.parameters.items()
+        for value in ((values,) if isinstance(values, str) else values)
+    ]
+    token: str | None = None
+    seen: set[str] = set()
+    for _ in range(MAX_PAGES):
+        asked = fixed if token is None else [*fixed, (params.page_parameter, token)]
+        body = client.get_json(params.path, asked).body
+        items = _at(body, params.items)
+        if items is not None and not isinstance(items, list):
+            raise TransientError(f"Google's {params.api}{params.path}: {params.items} is no list. It is read anew.")
+        yield items or []  # Google leaves out a list without items
+        token = _at(body, params.next_page)
+        if not token:
+            return
+        if not isinstance(token, str) or token in seen:
+            break
+        seen.add(token)
+    raise TransientError(f"Google's {params.api}{params.path}: the pages lead round in a circle.")
+
+
+def _at(value: Any, path: str) -> Any:
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+class _Rows:
+    """Items as rows of the contract's types."""
+
+    def __init__(self, params: GcpApiParams, table: Table, context: StepContext) -> None:
+        known = {column.name: column for column in table.columns}
+        for name in params.columns:
+            if name not in known:
+                raise PermanentError(f"columns.{name}: table {table.table} has no such column.{nearest(name, known)}")
+        self._columns = [(known[name], path) for name, path in params.columns.items()]
+        self._params, self._first, self._last = params, context.start_date, context.end_date
+        self._read = 0
+        self.outside = 0
+
+    def batch(self, items: list[Any]) -> Batch:
+        """Return a page's rows; an item that can't be read is a bad one."""
+        rows: list[Row] = []
+        bad: list[BadRow] = []
+        for item in items:
+            self._read += 1
+            try:
+                day = self._day(item)
+                if self._first <= day <= self._last:
+                    rows.append({DATA_DATE: day, **{c.name: self._value(item, c, path) for c, path in self._columns}})
+                else:
+                    self.outside += 1
+            except _UnreadableError as error:
+                text = row_text(item if isinstance(item, Mapping) else {"item": item})
+                bad.append(BadRow(error.reason, f"{self._params.path}: item {self._read}", text, error.column))
+        return Batch(rows, bad)
+
+    def _day(self, item: Any) -> date:
+        path = self._params.day_column
+        if path is None:
+            return self._last
+        value = _at(item, path)
+        try:
+            return timestamp(value).date()
+        except UNREADABLE:
+            raise _UnreadableError(path, value, WANTED["TIMESTAMP"]) from None
+
+    def _value(self, item: Any, column: Column, path: str) -> Any:
+        value = _at(item, path)
+        if value is None:
+            return None
+        try:
+            if column.type == "BIGNUMERIC" and isinstance(value, Mapping):
+                return _money(value)
+            return CONVERT[column.type](value)
+        except UNREADABLE:
+            raise _UnreadableError(path, value, WANTED[column.type]) from None
+
+
+class _UnreadableError(Exception):
+    """A field of an item can't be read."""
+
+    def __init__(self, column: str, value: Any, wanted: str) -> None:
+        super().__init__(column)
+        self.column, self.reason = column, f"{shown(value)} is not {wanted}"
+
+
+def _money(value: Mapping[str, Any]) -> Decimal:
+    """Read Google's Money, exactly: whole ``units`` as text, and ``nanos``."""
+    if not {"units", "nanos"} & set(value):
+        raise ValueError(value)
+    return Decimal(str(value.get("units") or 0)) + Decimal(int(value.get("nanos") or 0)) / NANOS

@@ -1,0 +1,83 @@
+"""Objects of one bucket of OCI's Object Storage, such as that of Oracle's own cost reports."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from common.config.providers import filled
+from common.platform.errors import PermanentError
+from common.processors.bills.cells import timestamp
+from common.processors.http.object_store import ObjectStore, Stored
+from common.processors.clouds.oci.signature import OciKey, signer
+from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError, Said
+from common.ports.http import Calls
+
+REPORTS = "bling"
+"""Oracle's namespace of all tenancies' reports; the bucket is named by the tenancy."""
+
+
+def oci_error(body: bytes) -> Said:
+    """Read ``{"code": …, "message": …}``."""
+    try:
+        values = json.loads(body)
+        return Said(str(values["code"]), str(values["message"]))
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return Said()
+
+
+API = Api(
+    key="oci",
+    name="OCI Object Storage",
+    credential_help="The user's group needs: endorse group … to read objects in tenancy usage-report.",
+    error=oci_error,
+    later=frozenset({"TooManyRequests", "IncorrectState"}),
+)
+
+
+class OciBucket(ObjectStore):
+    """One bucket, with one user's key. The time of an object is that of its creation."""
+
+    provider = API.name
+
+    def __init__(self, calls: Calls, key: OciKey, *, region: str, namespace: str, bucket: str) -> None:
+        client = ProviderClient(
+            calls,
+            API,
+            secret=key.fingerprint,
+            headers={"accept": "*/*"},
+            base=filled(calls.provider_url("oci.objectstorage"), region=region),
+            sign=signer(key, calls.now),
+        )
+        # OCI answers 404 for what there is not and for what may not be seen.
+        missing = (
+            f"There is no bucket {bucket!r} of cost reports in {region}, or it may not be read. Is that the tenancy's "
+            f"home region? {API.credential_help}"
+        )
+        super().__init__(client, f"/n/{quote(namespace)}/b/{quote(bucket, safe='')}/o", missing)
+
+    def objects(self, prefix: str) -> Iterator[Stored]:
+        start: str | None = None
+        while True:
+            params = [("prefix", prefix), ("fields", "name,size,etag,timeCreated"), ("limit", "1000")]
+            page = self._page(params if start is None else [*params, ("start", start)])
+            yield from map(self._stored, page["objects"])
+            following = page.get("nextStartWith")
+            if following is None:
+                return
+            start = self._next(following, start)
+
+    def _page(self, params: list[tuple[str, str]]) -> dict[str, Any]:
+        try:
+            page = self._client.get_json(self._base, params).body
+        except ProviderNotFoundError:
+            raise PermanentError(self._missing) from None
+        if not isinstance(page, dict) or not isinstance(page.get("objects"), list):
+            raise self._odd()
+        return page
+
+    def _stored(self, item: Any) -> Stored:
+        try:
+            return Stored(item["name"], item["etag"], int(item["size"]), timestamp(item["timeCreated"]))
+        except (LookupError, TypeError, ValueError):
+            raise self._odd() from None

@@ -1,0 +1,87 @@
+"""Oracle's FOCUS reports, whose columns have names of older drafts of FOCUS, as rows of FOCUS.
+
+Reports of different ages have different columns; each is taken by its name, in whichever of its spellings it is there.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal, localcontext
+from typing import Any
+
+from common.platform.paths import configs_dir
+from common.processors.bills.cells import Cells
+from common.processors.bills.focus_prices import PLACES, unpriced
+from common.processors.bills.focus_units import focus_unit
+from common.processors.bills.layout import DESTINATION
+from common.processors.bills.table_rows import OWN_COLUMNS
+from common.tables.contract import load_table
+
+Row = dict[str, Any]
+START = "ChargePeriodStart"
+
+DRAFTS: Mapping[str, str] = {
+    "ProviderName": "Provider",
+    "PublisherName": "Publisher",
+    "InvoiceIssuerName": "InvoiceIssuer",
+    "RegionId": "Region",
+    "ConsumedQuantity": "UsageQuantity",
+    "ConsumedUnit": "UsageUnit",
+    "ServiceSubcategory": "ServiceSubCategory",
+}
+"""What the drafts called columns of FOCUS 1.0 and later."""
+
+PRICING = {"On-Demand": "Standard", "Commitment-Based": "Committed"}
+"""What the drafts called values of PricingCategory."""
+
+
+class OciFocus:
+    """One line is one row."""
+
+    provider = "oci"
+    needed = ((START,), ("BilledCost",), ("BillingCurrency",), ("BillingPeriodStart",), ("BillingPeriodEnd",))
+
+    @staticmethod
+    def plain_name(own: str) -> str:
+        """Names are FOCUS's, or a draft's."""
+        return own
+
+    def day(self, cells: Cells) -> date:
+        """The day on which the charge began."""
+        return cells.needed(cells.time(START), START).date()
+
+    def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
+        """The billing period as the line has it."""
+        return cells.time("BillingPeriodStart"), cells.time("BillingPeriodEnd")
+
+    def rows(self, cells: Cells) -> Iterator[Row]:
+        """Yield the line, with what drafts lack and FOCUS wants."""
+        row: Row = {}
+        for column in load_table(configs_dir(), DESTINATION).columns:
+            if column.name in (*OWN_COLUMNS, "extra"):
+                continue
+            names = (column.name, *([DRAFTS[column.name]] if column.name in DRAFTS else []))
+            row[column.name] = cells.value(column.type, *names)
+        cost = cells.needed(row["BilledCost"], "BilledCost")
+        row["PricingCategory"] = PRICING.get(row["PricingCategory"] or "", row["PricingCategory"])
+        for name in ("PricingUnit", "ConsumedUnit"):
+            row[name] = row[name] and focus_unit(row[name])
+        row["RegionName"] = row["RegionName"] or row["RegionId"]
+        row["EffectiveCost"] = cost if row["EffectiveCost"] is None else row["EffectiveCost"]
+        yield row | _prices(row, cost)
+
+
+def _prices(row: Row, cost: Decimal) -> Row:
+    """A draft has no contracted price: without one the list price holds. Costs are prices times quantities, exactly."""
+    if row["ChargeCategory"] not in ("Usage", "Purchase"):
+        return {name: row[name] if row[name] is not None else cost for name in unpriced(cost)}
+    listed, quantity = row["ListUnitPrice"], row["PricingQuantity"]
+    found: Row = {"SkuPriceId": row["SkuPriceId"] or row["SkuId"]}
+    if listed is None or quantity is None:
+        return found
+    contracted = listed if row["ContractedUnitPrice"] is None else row["ContractedUnitPrice"]
+    with localcontext(prec=76):
+        return found | {
+            "ContractedUnitPrice": contracted,
+            "ListCost": round(listed * quantity, PLACES),
+            "ContractedCost": round(contracted * quantity, PLACES),
+        }

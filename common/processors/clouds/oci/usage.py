@@ -1,0 +1,130 @@
+"""``OciUsageApi``: Oracle's bill from its usage API, by day, service, SKU and region. The light way.
+
+Facts: oci 2.189.0, ``usage_api`` (RequestSummarizedUsages); pages are told by the header ``opc-next-page``.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from common.config.providers import filled
+from common.platform.errors import TransientError
+from common.writes.batch import Batch
+from common.processors.base import Params, StepContext
+from common.processors.bills.files import BATCH_ROWS
+from common.processors.http.json_fields import Fields
+from common.processors.clouds.oci.bucket import oci_error
+from common.processors.clouds.oci.signature import HELP, OciKey, oci_key, signer
+from common.processors.http.client import Api, ProviderClient
+from common.ports.http import Calls
+from common.processors.http.stored_settings import StoredSettings
+from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
+
+API = Api(
+    key="oci",
+    name="OCI usage API",
+    credential_help="The user's group needs: allow group … to read usage-report in tenancy.",
+    error=oci_error,
+    later=frozenset({"TooManyRequests"}),
+)
+CLOUD = Cloud("oci", "Oracle", "Oracle", "Tenancy", "Compartment")
+GROUP_BY = ("service", "skuPartNumber", "skuName", "unit", "region")
+SOURCE = "OCI RequestSummarizedUsages"
+PAGE = 500
+MAX_PAGES = 10_000
+
+
+class OciUsageApi:
+    """Reads the days of the run. Raises what ProviderClient raises, TransientError for answers of another shape."""
+
+    params_type: ClassVar[type[Params]] = SummaryParams
+    needs_credential: ClassVar[bool] = True
+
+    def run(self, context: StepContext, params: SummaryParams) -> Iterator[Batch]:
+        rows: list[dict[str, Any]] = []
+        client, key = _opened(context, context.secret())
+        with client:
+            items = _items(client, key, context.start_date, context.end_date)
+            for number, summary in enumerate(items, 1):
+                rows.append(focus_row(CLOUD, SOURCE, number, summary))
+                if len(rows) == BATCH_ROWS:
+                    context.remaining_s()
+                    yield Batch(rows)
+                    rows = []
+        yield Batch(rows)
+
+
+def check(calls: Calls, secret: str) -> str:
+    """Ask for yesterday's costs; return what was found. Raises as ``run`` does."""
+    day = calls.now().date() - timedelta(days=1)
+    client, key = _opened(calls, secret)
+    with client:
+        found = list(_items(client, key, day, day))
+    return f"{len(found)} costs of {day}"
+
+
+def _opened(calls: Calls, secret: str) -> tuple[ProviderClient, OciKey]:
+    stored = StoredSettings(calls.credential_id, secret, HELP)
+    key, region = oci_key(stored), stored.text("region", r"[a-z0-9-]{1,40}")
+    base = filled(calls.provider_url("oci.usage"), region=region)
+    sign = signer(key, calls.now)
+    return ProviderClient(calls, API, secret=key.fingerprint, headers={}, base=base, sign=sign), key
+
+
+def _items(client: ProviderClient, key: OciKey, first: date, last: date) -> Iterator[Summary]:
+    body = {
+        "tenantId": key.tenancy,
+        "timeUsageStarted": _midnight(first),
+        "timeUsageEnded": _midnight(last + timedelta(days=1)),
+        "granularity": "DAILY",
+        "queryType": "COST",
+        "groupBy": list(GROUP_BY),
+    }
+    page: str | None = None
+    for _ in range(MAX_PAGES):
+        params = [("limit", str(PAGE)), *([("page", page)] if page else [])]
+        answer = client.post_json("/20200107/usage", body, params)
+        for item in Fields.of(answer.body, API.name).objects("items"):
+            summary = _summary(item, key, first, last)
+            if summary is not None:
+                yield summary
+        following = answer.headers.get("opc-next-page")
+        if not following:
+            return
+        if following == page:
+            break
+        page = following
+    raise TransientError("OCI usage API: the answers' opc-next-page leads round in a circle.")
+
+
+def _midnight(day: date) -> str:
+    return datetime.combine(day, time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _summary(item: Fields, key: OciKey, first: date, last: date) -> Summary | None:
+    """The sum of one line; None for a forecast, and for what costs nothing and is of no currency."""
+    if item.flag("isForecast"):
+        return None
+    amount = Decimal(0) if item.values.get("computedAmount") is None else item.amount("computedAmount")
+    currency = (item.text("currency") or "").strip()
+    if not currency and not amount:
+        return None
+    day = item.time("timeUsageStarted").date()
+    if not first <= day <= last:
+        item.wrong("timeUsageStarted", f"a day from {first} to {last}")
+    quantity = None if item.values.get("computedQuantity") is None else item.amount("computedQuantity")
+    named = {name: value for name in GROUP_BY if (value := item.text(name))}
+    return Summary(
+        day=day,
+        currency=currency or item.wrong("currency", "a currency"),
+        billed=amount,
+        effective=amount,
+        account=key.tenancy,
+        service=named.get("service", "OCI"),
+        region=named.get("region"),
+        sku=named.get("skuPartNumber"),
+        description=named.get("skuName"),
+        quantity=quantity,
+        unit=named.get("unit"),
+    )

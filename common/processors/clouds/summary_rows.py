@@ -1,0 +1,109 @@
+"""Rows of FOCUS from what a provider's API has summed up: a day, a few dimensions, an amount.
+
+Such a sum has no price and often no unit, so its row is priced as one charge (``focus_prices.py``). They go into the
+table ``cloud_focus_export``, as the rows of exports do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import Field
+
+from common.platform.paths import configs_dir
+from common.processors.base import Params
+from common.processors.bills.focus_prices import price_columns, unpriced
+from common.processors.bills.focus_units import focus_unit
+from common.config.service_categories import service_categories
+from common.tables.contract import DATA_DATE
+
+
+class SummaryParams(Params):
+    """What the light ways of all providers have in common."""
+
+    destination_table: Literal["cloud_focus_export"] = Field(description="Table in the organisation's dataset.")
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """Whose bill it is: the provider's key, its name, who sends its invoices, and what its accounts are called."""
+
+    key: str
+    name: str
+    issuer: str
+    account_type: str
+    sub_account_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One sum. ``category`` is FOCUS's; ``dimensions`` are all that it was summed by, in the provider's words."""
+
+    day: date
+    currency: str
+    billed: Decimal
+    effective: Decimal
+    account: str
+    service: str
+    category: str = "Usage"
+    frequency: str = ""
+    sub_account: str | None = None
+    region: str | None = None
+    sku: str | None = None
+    description: str | None = None
+    quantity: Decimal | None = None
+    unit: str | None = None
+    dimensions: Mapping[str, str] | None = None
+
+
+def focus_row(cloud: Cloud, source: str, number: int, its: Summary) -> dict[str, Any]:
+    """Return the sum's row. ``source`` and ``number`` say which answer it was in, and where."""
+    start = datetime(its.day.year, its.day.month, its.day.day, tzinfo=UTC)
+    month = start.replace(day=1)
+    category, subcategory = service_categories(configs_dir(), cloud.key).of(its.service)
+    sku = its.sku or its.service
+    row: dict[str, Any] = {
+        DATA_DATE: its.day,
+        "source_file": source,
+        "source_row": number,
+        "provider": cloud.key,
+        "ProviderName": cloud.name,
+        "PublisherName": cloud.name,
+        "HostProviderName": cloud.name,
+        "InvoiceIssuerName": cloud.issuer,
+        "BillingAccountId": its.account,
+        "BillingAccountType": cloud.account_type,
+        "SubAccountId": its.sub_account,
+        "SubAccountType": None if its.sub_account is None else cloud.sub_account_type,
+        "BillingCurrency": its.currency,
+        "BillingPeriodStart": month,
+        "BillingPeriodEnd": (month + timedelta(days=32)).replace(day=1),
+        "ChargePeriodStart": start,
+        "ChargePeriodEnd": start + timedelta(days=1),
+        "ChargeCategory": its.category,
+        "ChargeFrequency": its.frequency or ("Usage-Based" if its.category == "Usage" else "One-Time"),
+        "ChargeDescription": its.description or its.service,
+        "ServiceName": its.service,
+        "ServiceCategory": category,
+        "ServiceSubcategory": subcategory,
+        "RegionId": its.region,
+        "RegionName": its.region,
+        "BilledCost": its.billed,
+        "EffectiveCost": its.effective,
+        "extra": dict(its.dimensions) if its.dimensions else None,
+    }
+    if its.category not in ("Usage", "Purchase"):
+        return row | unpriced(its.billed)
+    row |= {"SkuId": sku, "SkuMeter": its.description or sku, "PricingCategory": "Standard"}
+    row |= price_columns(
+        cost=its.billed, quantity=None, unit=None, list_price=None, contracted_price=None, price_id=sku
+    )
+    if its.category == "Usage":
+        known = its.quantity is not None and its.unit is not None
+        row |= {
+            "ConsumedQuantity": its.quantity if known else Decimal(1),
+            "ConsumedUnit": focus_unit(its.unit) if its.unit and known else "Charges",
+        }
+    return row

@@ -1,0 +1,262 @@
+"""Gemini: tokens from Cloud Monitoring, with a service account. Google has no usage or cost API for it.
+
+What Google really offers: Cloud Monitoring counts tokens, without money, and keeps them for about six weeks; Cloud
+Billing exports money to BigQuery (the pipeline cloud/gcp/cost/billing). The metrics are those of Google's list and of
+public code that reads them. Neither tells cached or thinking tokens apart, so the cost here is an estimate.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from common.platform.errors import PermanentError, TransientError
+from common.processors.base import StepContext
+from common.processors.clouds.gcp.google_token import ServiceAccount, access_token
+from common.processors.http.json_fields import Fields
+from common.processors.genai.prices import BATCH, FREE, STANDARD
+from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
+from common.ports.http import Calls
+from common.processors.http.report_pages import DAY, midnight
+from common.processors.genai.sources import Names, Source
+
+API = Api(
+    key="gemini",
+    name="Google Cloud Monitoring",
+    credential_help="It has to be the JSON key of a service account with the role Monitoring Viewer in the project "
+    "that uses Gemini.",
+)
+SCOPE = "https://www.googleapis.com/auth/monitoring.read"
+KEPT_DAYS = 41
+"""Cloud Monitoring keeps metrics for six weeks; what is gone must not come out as a day without usage."""
+PAGE_SIZE = 1_000
+
+DEVELOPER, VERTEX = "generative_language", "vertex_ai"
+TIERS = ("free_tier", "paid_tier", "paid_tier_2", "paid_tier_3")
+_INPUT = "generativelanguage.googleapis.com/quota/generate_content_{}_input_token_count/usage"
+_OUTPUT = "generativelanguage.googleapis.com/generate_content_usage_output_token_count"
+_TOKENS = "aiplatform.googleapis.com/publisher/online_serving/token_count"
+_PROJECT = re.compile(r"[a-z][a-z0-9.:-]{1,62}", re.ASCII)
+_MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image"}
+_DIRECTIONS = ("input", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """So many tokens of one day of one series."""
+
+    day: date
+    metric: Fields
+    resource: Fields
+    tokens: int
+
+
+def usage(context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Yield each endpoint's tokens. Raises PermanentError for days that Google has no longer, and as the client."""
+    oldest = context.now().date() - timedelta(days=KEPT_DAYS)
+    if context.start_date < oldest:
+        raise PermanentError(
+            f"Cloud Monitoring keeps metrics for six weeks: {context.start_date} is gone, the oldest day is {oldest}. "
+            "What was read then stays as it is; its cost is in the Cloud Billing export."
+        )
+    account = ServiceAccount.of(context.secret(), context.credential_id)
+    with _client(context, account) as client:
+        reader = _Reader(context, client, _project(account))
+        for endpoint in endpoints:
+            yield reader.developer_rows() if endpoint == DEVELOPER else reader.vertex_rows()
+    if not reader.found:
+        context.warn(
+            f"Cloud Monitoring of project {account.project_id} has no metric of Gemini at all. Is Gemini used there?"
+        )
+
+
+def check(calls: Calls, secret: str) -> str:
+    """Get a token and ask for one metric's description."""
+    account = ServiceAccount.of(secret, calls.credential_id)
+    query = [("filter", f'metric.type = "{_TOKENS}"'), ("pageSize", "1")]
+    with _client(calls, account) as client:
+        Fields.of(client.get_json(f"/v3/projects/{_project(account)}/metricDescriptors", query).body, API.name)
+    return f"service account {account.email} of project {account.project_id}"
+
+
+def _client(calls: Calls, account: ServiceAccount) -> ProviderClient:
+    token = access_token(calls, account, SCOPE)
+    return ProviderClient(calls, API, secret=token, headers={"authorization": f"Bearer {token}"})
+
+
+def _project(account: ServiceAccount) -> str:
+    if not _PROJECT.fullmatch(account.project_id):
+        raise PermanentError(f"The key file's project_id is no id of a project. {API.credential_help}")
+    return account.project_id
+
+
+@dataclass(slots=True)
+class _Tiers:
+    """By which tiers a model's input came in on a day; the output does not tell it."""
+
+    tiers: set[str] = field(default_factory=set)
+
+    @property
+    def variant(self) -> str:
+        """Output is free where all input was; where any was paid for, it is taken as paid for."""
+        return FREE if self.tiers == {"free_tier"} else STANDARD
+
+
+class _Reader:
+    """The metrics of one project and the days of one run."""
+
+    def __init__(self, context: StepContext, client: ProviderClient, project: str) -> None:
+        self._context, self._client, self._project = context, client, project
+        self._start, self._end = midnight(context.start_date), midnight(context.end_date + DAY)
+        self.found = False
+
+    def developer_rows(self) -> list[dict[str, Any]]:
+        """Return what the Gemini API counted: input by tier, output without."""
+        rows: list[dict[str, Any]] = []
+        by_model: dict[tuple[date, str | None, str], _Tiers] = {}
+        for tier in TIERS:
+            for point in self._points(_INPUT.format(tier)):
+                row = self._row(DEVELOPER, point, point.metric.text("model"))
+                by_model.setdefault(_model_day(row), _Tiers()).tiers.add(tier)
+                how = {"service_tier": tier, "price_variant": FREE if tier == "free_tier" else STANDARD}
+                rows.append(row | how | {"meter": "input_text"})
+        for point in self._points(_OUTPUT):
+            row = self._row(DEVELOPER, point, point.metric.text("model"), "thinking_enabled")
+            tiers = by_model.get(_model_day(row), _Tiers())
+            if len(tiers.tiers) > 1 and "free_tier" in tiers.tiers:
+                self._context.warn(
+                    f"{row['model']} was used by free and paid tiers on {point.day}, and its output is counted without "
+                    "the tier: it is priced as paid for, which may be too much."
+                )
+            rows.append(row | {"price_variant": tiers.variant, "meter": "output_text"})
+        return rows
+
+    def vertex_rows(self) -> list[dict[str, Any]]:
+        """Return what Vertex AI counted for models of publishers, Google and others."""
+        rows = []
+        for point in self._points(_TOKENS):
+            direction, modality = point.metric.text("type"), point.metric.text("modality")
+            if direction not in _DIRECTIONS:
+                point.metric.wrong("type", " or ".join(_DIRECTIONS))
+            row = self._row(
+                VERTEX, point, point.resource.text("model_user_id"), "request_type", "explicit_caching", "source"
+            )
+            publisher, location = point.resource.text("publisher"), point.resource.text("location")
+            rows.append(
+                row
+                | {
+                    "meter": f"{direction}_{_MODALITIES.get((modality or 'TEXT').upper(), (modality or '').lower())}",
+                    "region": None if location in (None, "global") else location,
+                    "publisher": None if publisher in (None, "google") else publisher,
+                    "price_variant": _vertex_variant(point.metric),
+                }
+            )
+        return rows
+
+    def _row(self, endpoint: str, point: Point, model: str | None, *labels: str) -> dict[str, Any]:
+        told = {name: value for name in labels if (value := point.metric.text(name)) is not None}
+        project = (
+            point.resource.text("project_id") or (point.resource.text("resource_container") or "").rpartition("/")[2]
+        )
+        return {
+            "provider": API.key,
+            "account_id": self._project,
+            "endpoint": endpoint,
+            "bucket_start": midnight(point.day),
+            "bucket_end": midnight(point.day + DAY),
+            "project_id": project or self._project,
+            "model": model,
+            "attributes": json.dumps(told, sort_keys=True) if told else None,
+            "quantity": Decimal(point.tokens),
+            "unit": "Tokens",
+            "x_pipeline_run_date": point.day,
+        }
+
+    def _points(self, metric: str) -> Iterator[Point]:
+        """Yield the daily sums of a metric; none where the project does not have it."""
+        query = [
+            ("filter", f'metric.type="{metric}"'),
+            ("interval.startTime", _stamp(self._start)),
+            ("interval.endTime", _stamp(self._end)),
+            ("aggregation.alignmentPeriod", "86400s"),  # counted back from the end, so that a period is a UTC day
+            ("aggregation.perSeriesAligner", "ALIGN_SUM"),
+            ("pageSize", str(PAGE_SIZE)),
+        ]
+        try:
+            for body in self._pages(query):
+                self.found = True
+                for series in body.objects("timeSeries") if "timeSeries" in body.values else []:
+                    yield from self._series(series)
+        except ProviderNotFoundError:
+            self._context.info(f"Project {self._project} has no metric {metric}: left out.")
+
+    def _pages(self, query: Sequence[tuple[str, str]]) -> Iterator[Fields]:
+        token: str | None = None
+        seen: set[str] = set()
+        while True:
+            params = query if token is None else [*query, ("pageToken", token)]
+            answer = self._client.get_json(f"/v3/projects/{self._project}/timeSeries", params)
+            body = Fields.of(answer.body, API.name)
+            yield body
+            token = body.text("nextPageToken") or None
+            if token is None:
+                return
+            if token in seen:
+                raise TransientError(f"{API.name}: the answers' nextPageToken leads round in a circle.")
+            seen.add(token)
+
+    def _series(self, series: Fields) -> Iterator[Point]:
+        metric, resource = series.object("metric").optional_object("labels"), series.object("resource").object("labels")
+        nothing = Fields.of({}, series.source, series.path)
+        days: set[date] = set()
+        for point in series.objects("points"):
+            ends = point.object("interval").time("endTime")
+            day = (ends - DAY).date()
+            if not self._start < ends <= self._end or ends != midnight(ends.date()):
+                point.wrong("interval", f"a day from {self._start:%Y-%m-%d} to before {self._end:%Y-%m-%d}")
+            if day in days:
+                point.wrong("interval", "a day that the series has not had yet")
+            days.add(day)
+            tokens = _count(point.object("value"))
+            if tokens:
+                yield Point(day, metric or nothing, resource, tokens)
+
+
+def _count(value: Fields) -> int:
+    """Return an ``int64Value``, which Google writes as text."""
+    text = value.text("int64Value") or ""
+    if not (text.isascii() and text.isdigit() and len(text) <= 30):
+        value.wrong("int64Value", "a whole number in quotes that is not negative")
+    return int(text)
+
+
+def _model_day(row: dict[str, Any]) -> tuple[date, str | None, str]:
+    return row["x_pipeline_run_date"], row["model"], row["project_id"]
+
+
+def _vertex_variant(metric: Fields) -> str:
+    """Provisioned throughput is paid by the month: such tokens have no price of their own."""
+    if metric.text("request_type") == "dedicated":
+        return "dedicated"
+    return BATCH if (metric.text("source") or "").startswith("batch_") else STANDARD
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+SOURCE = Source(
+    names=Names(provider="Google", service="Gemini API", account="Project", services={VERTEX: "Vertex AI"}),
+    price_key="google",
+    reports={
+        "usage": usage,
+        "cost": "Google has no cost API for Gemini: its cost is in the Cloud Billing export, which the pipeline "
+        "cloud/gcp/cost/billing reads.",
+        "balance": "Google has no balance API for Gemini: prepaid credits are on aistudio.google.com alone.",
+    },
+    endpoints=(DEVELOPER, VERTEX),
+    check=check,
+)

@@ -1,0 +1,90 @@
+"""What a module of ``common/processors/genai/providers/`` declares: what can be read of a provider, and its names."""
+
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+from common.platform.errors import ConfigError, nearest
+from common.processors.genai import providers
+from common.writes.batch import Row
+from common.processors.base import StepContext
+from common.ports.http import Calls
+
+ReportName = Literal["usage", "cost", "balance"]
+"""``usage``: quantities. ``cost``: money as the provider reports it. ``balance``: prepaid money that is left."""
+
+Report = Callable[[StepContext, Sequence[str]], Iterator[Sequence[Row]]]
+"""Yields bounded lists of rows, of the run's days alone. The endpoints are those to read, of ``usage`` only."""
+
+Check = Callable[[Calls, str], str]
+"""Makes the cheapest call that proves a secret, and returns in a few words whose it is. Raises as ProviderClient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What FOCUS calls the parties and parts of a charge. ``account`` and ``project`` are the provider's own words.
+
+    ``services`` are names of other services, by the endpoint that their usage is read from.
+    """
+
+    provider: str
+    service: str
+    account: str = "Organization"
+    project: str = "Project"
+    services: Mapping[str, str] = field(default_factory=dict)
+
+    def columns(self, endpoint: str = "") -> dict[str, str]:
+        """Return them as the columns that rows about money have."""
+        return {
+            "provider_name": self.provider,
+            "service_name": self.services.get(endpoint, self.service),
+            "account_type": self.account,
+            "project_type": self.project,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One provider. ``price_key`` is what the price library calls it.
+
+    ``reports`` holds a report, or the sentence that says why the provider has none. ``endpoints`` names everything
+    that usage is read from, in order. ``page_days`` are the days that one call answers for; ``file_days``, of a
+    provider whose usage comes in files, is a file's days.
+    """
+
+    names: Names
+    price_key: str
+    reports: Mapping[ReportName, Report | str]
+    check: Check
+    endpoints: Sequence[str] = field(default=())
+    page_days: int | None = None
+    file_days: Callable[[Path], tuple[date, date]] | None = None
+
+    def report(self, name: ReportName) -> Report:
+        """Return a report, or raise ConfigError with the reason why there is none."""
+        found = self.reports.get(name, f"{self.names.provider} has no {name} report.")
+        if isinstance(found, str):
+            raise ConfigError(found)
+        return found
+
+
+@cache
+def known() -> tuple[str, ...]:
+    """Return the keys of all providers that have a module."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(providers.__path__)))
+
+
+@cache
+def source(key: str) -> Source:
+    """Return a provider's source, or raise ConfigError that names the nearest one."""
+    if key not in known():
+        raise ConfigError(
+            f"no GenAI provider is named {key[:80]!r}.{nearest(key, known())} Known: {', '.join(known())}."
+        )
+    found: Source = import_module(f"common.processors.genai.providers.{key}").SOURCE
+    return found

@@ -1,0 +1,98 @@
+"""What S3 buckets, Azure containers and OCI buckets have in common: objects that are listed, read and downloaded."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from common.platform.errors import PermanentError, TransientError
+from common.processors.http.client import ProviderClient, ProviderNotFoundError, Said
+
+MAX_OBJECT_BYTES = 8 * 2**30
+"""Larger files would fill the disk; exports are split long before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One object of a bucket or container, as it is listed."""
+
+    key: str
+    etag: str
+    size: int
+    modified: datetime
+
+
+class ObjectStore(ABC):
+    """One bucket or container, for one attempt. Use it as a context manager.
+
+    Raises what ProviderClient raises; a bucket that is not there is a PermanentError in words.
+    """
+
+    provider = "The provider"
+
+    def __init__(self, client: ProviderClient, path: str, missing: str) -> None:
+        self._client, self._base, self._missing = client, path, missing
+
+    def __enter__(self) -> Self:
+        self._client.__enter__()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._client.__exit__(None, None, None)
+
+    @abstractmethod
+    def objects(self, prefix: str) -> Iterator[Stored]:
+        """Yield the objects whose keys begin so, in order of their keys."""
+
+    def read(self, key: str) -> bytes:
+        """Return a small object's content."""
+        try:
+            return self._client.get_bytes(self._path(key))
+        except ProviderNotFoundError:
+            raise self._gone(key) from None
+
+    def download(self, key: str, target: Path) -> None:
+        """Write an object to a file."""
+        try:
+            self._client.download(self._path(key), target, limit=MAX_OBJECT_BYTES)
+        except ProviderNotFoundError:
+            raise self._gone(key) from None
+
+    def _path(self, key: str) -> str:
+        return f"{self._base}/{quote(key, safe='/-_.~')}"
+
+    def _gone(self, key: str) -> TransientError:
+        # An export that is just being refreshed replaces its files: its next manifest names others.
+        return TransientError(f"{self.provider}: {key} is listed and not there. It is read anew.")
+
+    def _xml(self, params: list[tuple[str, str]]) -> ElementTree.Element:
+        """Return one page of a listing."""
+        try:
+            body = self._client.get_bytes(self._base, params)
+            return ElementTree.fromstring(body.removeprefix(b"\xef\xbb\xbf"))
+        except ProviderNotFoundError:
+            raise PermanentError(self._missing) from None
+        except ElementTree.ParseError:
+            raise TransientError(f"{self.provider}: a listing is not valid XML. It is read anew.") from None
+
+    def _next(self, following: str | None, before: str | None) -> str:
+        """Return the token of the next page, or raise TransientError for one that leads nowhere."""
+        if not following or following == before:
+            raise TransientError(f"{self.provider}: a listing says that it goes on, and not where.")
+        return following
+
+    def _odd(self) -> TransientError:
+        return TransientError(f"{self.provider}: a listing has an entry without a size or time.")
+
+
+def xml_error(body: bytes) -> Said:
+    """Read ``<Error><Code>…</Code><Message>…</Message></Error>``, of S3 and Azure Storage."""
+    try:
+        root = ElementTree.fromstring(body.removeprefix(b"\xef\xbb\xbf"))
+    except ElementTree.ParseError:
+        return Said()
+    return Said(root.findtext("Code") or "", root.findtext("Message") or "")

@@ -1,0 +1,73 @@
+"""Reports in pages of buckets, as OpenAI and Anthropic give them: followed to the end, each day once and in order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+
+from common.platform.errors import TransientError
+from common.processors.http.json_fields import Fields
+from common.processors.http.client import ProviderClient
+
+DAY = timedelta(days=1)
+
+
+def pages(
+    client: ProviderClient, path: str, query: Sequence[tuple[str, str]], title: str
+) -> Iterator[tuple[Fields, Mapping[str, str]]]:
+    """Yield the body and the headers of each page.
+
+    A page's token is bound to its query, so all parameters stay the same from page to page. Raises TransientError for
+    pages that lead round in a circle or leave out what says whether there are more, besides what the client raises.
+    """
+    page: str | None = None
+    seen: set[str] = set()
+    while True:
+        answer = client.get_json(path, query if page is None else [*query, ("page", page)])
+        body = Fields.of(answer.body, title)
+        yield body, answer.headers
+        page = _next(body)
+        if page is None:
+            return
+        if page in seen:
+            raise TransientError(f"{title}: the answers' next_page leads round in a circle.")
+        seen.add(page)
+
+
+def _next(body: Fields) -> str | None:
+    more = body.flag("has_more")
+    if more is None:
+        body.wrong("has_more", "true or false")
+    if not more:
+        return None
+    return body.text("next_page") or body.wrong("next_page", "the next page's token, because has_more is true")
+
+
+def midnight(day: date) -> datetime:
+    """Return the moment at which a day begins, in UTC."""
+    return datetime.combine(day, time(), UTC)
+
+
+class Days:
+    """The days of a run, as buckets take them: each once, in order. Of ``start`` and ``end``, end is exclusive."""
+
+    def __init__(self, first: date, last: date) -> None:
+        self.start, self.end = midnight(first), midnight(last + DAY)
+        self._read_to = self.start
+        self._seen: set[date] = set()
+
+    def take(self, bucket: Fields, begins: datetime, ends: datetime, *, start: str, end: str) -> None:
+        """Note a bucket; ``start`` and ``end`` are its fields. Raises TransientError if it comes twice or from outside.
+
+        A bucket that comes twice would be counted twice; one from outside belongs to another run.
+        """
+        if not self._read_to <= begins < self.end:
+            bucket.wrong(start, f"a time from {self._read_to:%Y-%m-%d %H:%M} to before {self.end:%Y-%m-%d}, ascending")
+        if not begins < ends <= begins + DAY:
+            bucket.wrong(end, f"at most a day after {start}")
+        self._read_to = ends
+        self._seen.add(begins.date())
+
+    def missing(self, before: date) -> list[date]:
+        """Return the days before ``before`` that had no bucket."""
+        days = (self.end - self.start).days
+        every = (self.start.date() + timedelta(days=n) for n in range(days))
+        return [day for day in every if day < before and day not in self._seen]

@@ -1,0 +1,114 @@
+"""``subscription.cost``: what an organisation's subscriptions are charged, and what each day bears of it.
+
+Two kinds of rows: one for each charge, on its day, as it is billed; and one for each day of each subscription, with the
+day's part of what its cycle is charged. Over a cycle, ``billed_cost`` of the former and ``effective_cost`` of the
+latter are the same sum, to the last digit. So are the ``commitment_cost`` of both, of a cycle that is a commitment.
+"""
+
+from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from common.platform.paths import configs_dir
+from common.writes.batch import Batch, Row
+from common.processors.base import Params, StepContext, TableParams
+from common.processors.bills.files import BATCH_ROWS
+from common.processors.subscriptions.charges import Charge, DayCost, cycles, day_costs
+from common.processors.subscriptions.file import load_subscriptions
+from common.processors.subscriptions.model import Subscription
+
+
+class SubscriptionCost:
+    """Reads ``configs/system/subscriptions/<org>.yml``. Raises InvalidFileError if it is missing or wrong."""
+
+    params_type: ClassVar[type[Params]] = TableParams
+    needs_credential: ClassVar[bool] = False
+
+    def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
+        rows: list[Row] = []
+        for its in load_subscriptions(configs_dir(), context.org_slug):
+            for row in _rows(its, context.start_date, context.end_date):
+                rows.append(row)
+                if len(rows) == BATCH_ROWS:
+                    context.remaining_s()
+                    yield Batch(rows)
+                    rows = []
+        yield Batch(rows)
+
+
+def _rows(its: Subscription, first: date, last: date) -> Iterator[dict[str, Any]]:
+    common = {
+        "subscription_id": its.subscription_id,
+        "vendor": its.vendor,
+        "service": its.service,
+        "category": its.category,
+        "subcategory": its.subcategory or f"Other ({its.category})",
+        "account_id": its.account or its.subscription_id,
+        "billing_cycle": its.billing_cycle,
+        "currency": its.currency,
+        "tags": dict(its.tags),
+    }
+    for cycle in cycles(its, first, last):
+        for charge in cycle.charges():
+            if first <= charge.day <= last:
+                committed = cycle.committed if charge.kind == "cycle" else Decimal(0)
+                yield common | _charge(charge) | _commitment(its, cycle.start, committed)
+    for cost in day_costs(its, first, last):
+        yield common | _day(cost) | _commitment(its, cost.cycle, cost.committed)
+
+
+def _commitment(its: Subscription, start: date, amount: Decimal) -> dict[str, Any]:
+    """What a row makes or uses up of the commitment of the cycle that began on ``start``; nothing without an amount."""
+    if not amount:
+        return {}
+    return {
+        "commitment_id": f"{its.subscription_id}/{start}",
+        "commitment_cost": amount,
+        "contract_first_day": its.first_day,
+        "contract_last_day": its.last_day,
+    }
+
+
+def _charge(charge: Charge) -> dict[str, Any]:
+    """A whole cycle is seats at their price. A change or refund is priced as one, because its price is a fraction."""
+    term, amount = charge.term, charge.amount
+    if charge.kind == "cycle":
+        quantity, unit, price = Decimal(term.seats), "Seats", term.price
+    else:
+        quantity, unit, price = _lump(amount, "Charges")
+    return {
+        "x_pipeline_run_date": charge.day,
+        "kind": charge.kind,
+        "plan": term.plan,
+        "seats": term.seats,
+        "covers_until": charge.until,
+        "quantity": quantity,
+        "unit": unit,
+        "unit_price": price,
+        "list_cost": quantity * price,
+        "billed_cost": amount,
+        "effective_cost": Decimal(0),
+        "invoice_id": charge.invoice_id,
+    }
+
+
+def _day(cost: DayCost) -> dict[str, Any]:
+    quantity, unit, price = _lump(cost.cost, "Days")
+    return {
+        "x_pipeline_run_date": cost.day,
+        "kind": "day",
+        "plan": cost.term.plan,
+        "seats": cost.term.seats,
+        "quantity": quantity,
+        "unit": unit,
+        "unit_price": price,
+        "list_cost": cost.cost,
+        "billed_cost": Decimal(0),
+        "effective_cost": cost.cost,
+    }
+
+
+def _lump(amount: Decimal, unit: str) -> tuple[Decimal, str, Decimal]:
+    """One unit at the price of the whole. FOCUS allows no negative price, so a credit is minus one unit."""
+    return Decimal(-1 if amount < 0 else 1), unit, abs(amount)

@@ -1,0 +1,247 @@
+"""One attempt of one step: what its processor does, and what its writer makes of that.
+
+Nothing here touches the run's state. The engine claims the attempt before and reports its result after.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
+from common.domain.model import MAX_JOB_IDS, Receipt, Run, Step
+from common.platform.errors import (
+    ConfigError,
+    ErrorKind,
+    LostLeaseError,
+    PermanentError,
+    PipelineOpsError,
+    RequestError,
+    TransientError,
+)
+from common.ports.google import GoogleCloud
+from common.platform.redaction import hide, hiding, scrubbed, scrubbed_data
+from common.platform.logs import logger
+from common.ports.secrets import Credentials
+from common.ports.logs import LogLine, RunLogs
+from common.ports.warehouse import Warehouse
+from common.writes.batch import Batch, Waiting
+from common.processors.base import Processor, StepContext, no_google
+from common.processors.registry import processor
+from common.platform.settings import Settings
+from common.tables.contract import Table, load_table, preview_name
+from common.platform.time_limit import limited
+from common.writes.writer import Suspended, Writer
+
+PREVIEW_LIFETIME = timedelta(days=7)
+"""How long a preview waits for somebody's decision."""
+
+MAX_ERROR_CHARS = 2_000
+MAX_OUTPUT_CHARS = 100_000
+
+Result = AttemptSucceeded | AttemptFailed | AttemptSuspended
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRunner:
+    """Runs attempts with what it was given. ``warehouse`` is called on first use: most functions need none."""
+
+    settings: Settings
+    warehouse: Callable[[], Warehouse]
+    credentials: Credentials
+    logs: RunLogs
+    now: Callable[[], datetime]
+    provider_url: Callable[[str], str]
+    sleep: Callable[[float], None] = time.sleep
+    google: Callable[[], GoogleCloud] = no_google
+
+    def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
+        """Do the attempt and return how it ended. Raises LostLeaseError if it no longer owns its step."""
+        with hiding():
+            return self._run(run, step, still_ours)
+
+    def _run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
+        spec, attempt = step.spec, step.attempt
+        try:
+            work = _Attempt(self, run, step, still_ours)
+            receipt = limited(work.receipt, spec.timeout_seconds, spec.step_id)
+        except LostLeaseError:
+            raise
+        except Suspended as suspended:
+            return AttemptSuspended(spec.step_id, attempt, suspended.waiting.job, suspended.waiting.look_at)
+        except TransientError as error:
+            return AttemptFailed(spec.step_id, attempt, _text(error), error.kind, error.retry_after_s)
+        except (PermanentError, ConfigError, RequestError) as error:
+            return AttemptFailed(spec.step_id, attempt, _text(error))
+        except Exception as error:
+            logger.exception("The processor %s raised an error that it does not declare", spec.ps_type)
+            return AttemptFailed(spec.step_id, attempt, _unexpected(error), ErrorKind.UNEXPECTED)
+        return AttemptSucceeded(spec.step_id, attempt, receipt)
+
+
+class _Attempt:
+    """The parts of one attempt, in the order they happen."""
+
+    def __init__(self, runner: AttemptRunner, run: Run, step: Step, still_ours: Callable[[], bool]) -> None:
+        self._runner, self._run, self._step, self._still_ours = runner, run, step, still_ours
+        self._warnings: list[str] = []
+        self._outputs: dict[str, Any] = {}
+        self._jobs: dict[str, None] = {}
+        org = run.request.org_slug
+        self._dataset = f"{runner.settings.project_id}.{runner.settings.dataset(org)}"
+        self._deadline = runner.now() + timedelta(seconds=step.spec.timeout_seconds)
+
+    @cached_property
+    def _warehouse(self) -> Warehouse:
+        """The warehouse of this attempt: all jobs have its labels, and their ids are kept for the receipt."""
+        run = self._run
+        labels = {
+            "org": run.request.org_slug,
+            "pipeline": run.pipeline_id,
+            "run": run.run_id,
+            "step": self._step.step_id,
+        }
+        return self._runner.warehouse().labelled(labels, lambda job_id: self._jobs.setdefault(job_id))
+
+    def receipt(self) -> Receipt:
+        work = processor(self._step.spec.ps_type)
+        params = work.params_type.model_validate(dict(self._step.spec.config))
+        name: str | None = getattr(params, "destination_table", None)
+        if name is None:
+            for batch in self._batches(work, self._context(""), params):
+                if batch.count:
+                    raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
+            return self._told(Receipt())
+        table = load_table(self._runner.settings.configs, name)
+        request = self._run.request
+        target = f"{self._dataset}.{preview_name(name, request.run_id) if request.preview else name}"
+        written = self._write(work, params, table, target)
+        if request.preview:
+            self._warehouse.tables.expire(target, self._runner.now() + PREVIEW_LIFETIME)
+        return self._told(written)
+
+    def _table(self, name: str) -> str:
+        """Return the full id of a table to read: in a preview the shadow of it, if a step before has written one."""
+        request = self._run.request
+        if request.preview:
+            shadow = f"{self._dataset}.{preview_name(name, request.run_id)}"
+            if self._warehouse.tables.find(shadow) is not None:
+                return shadow
+        return f"{self._dataset}.{name}"
+
+    def _told(self, receipt: Receipt) -> Receipt:
+        """Return the receipt with all that the attempt has told on the way."""
+        jobs = list(self._jobs)
+        if len(jobs) > MAX_JOB_IDS:
+            self._warn(f"{len(jobs) - MAX_JOB_IDS} more jobs than the {MAX_JOB_IDS} of the receipt were run.")
+        return replace(
+            receipt, job_ids=tuple(jobs[:MAX_JOB_IDS]), warnings=tuple(self._warnings), outputs=self._outputs
+        )
+
+    @staticmethod
+    def _batches(work: Processor, context: StepContext, params: Any) -> Iterator[Batch]:
+        rows = 0
+        for batch in work.run(context, params):
+            if isinstance(batch, Waiting):
+                if rows:
+                    raise PermanentError("The processor waits for a job after it gave rows: they would be lost.")
+                raise Suspended(batch)
+            context.remaining_s()
+            rows += batch.count
+            yield batch
+
+    def _write(self, work: Processor, params: Any, table: Table, target: str) -> Receipt:
+        settings, run_id = self._runner.settings, self._run.run_id
+        writer = Writer(
+            run=self._run,
+            step=self._step,
+            warehouse=self._warehouse,
+            target=target,
+            table=table,
+            diff_file=settings.run_logs / run_id / "schema_diff.json",
+            now=self._runner.now,
+            warn=self._warn,
+            info=lambda text: self._log("INFO", text),
+        )
+        return writer.write(lambda staging: self._batches(work, self._context(staging), params), self._seconds_left)
+
+    def _seconds_left(self) -> float:
+        left = self._context("").remaining_s()
+        if not self._still_ours():
+            raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
+        return left
+
+    def _context(self, staging: str) -> StepContext:
+        runner, run, request = self._runner, self._run, self._run.request
+        return StepContext(
+            org_slug=request.org_slug,
+            pipeline_id=run.pipeline_id,
+            credential_id=run.credential_id,
+            run_id=run.run_id,
+            step_id=self._step.spec.step_id,
+            attempt=self._step.attempt,
+            start_date=request.start_date,
+            end_date=request.end_date,
+            source=request.source,
+            project_id=runner.settings.project_id,
+            dataset=self._dataset,
+            table=self._table,
+            preview=request.preview,
+            staging_table=staging,
+            landing=runner.settings.landing / request.org_slug,
+            deadline=self._deadline,
+            warehouse=self._warehouse,
+            provider_url=runner.provider_url,
+            secret=self._secret,
+            info=lambda text: self._log("INFO", text),
+            warn=self._warn,
+            put_out=self._put_out,
+            sleep=runner.sleep,
+            now=runner.now,
+            waiting_on=self._step.waits_on,
+            google=runner.google,
+        )
+
+    def _secret(self) -> str:
+        """Open the run's credential, and keep it out of everything that the attempt says from then on."""
+        secret = self._runner.credentials.secret(self._run.request.org_slug, self._run.credential_id)
+        hide(secret)
+        return secret
+
+    def _put_out(self, name: str, value: Any) -> None:
+        outputs = {**self._outputs, name: value}
+        try:
+            text = json.dumps(outputs, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PermanentError(f"Output {name!r} is no JSON value: {type(error).__name__}.") from error
+        if len(text) > MAX_OUTPUT_CHARS:
+            raise PermanentError(
+                f"The step's outputs have {len(text)} characters, at most {MAX_OUTPUT_CHARS} are kept."
+            )
+        self._outputs = scrubbed_data(json.loads(text))
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(scrubbed(text))
+        self._log("WARNING", text)
+
+    def _log(self, severity: str, text: str) -> None:
+        text = scrubbed(text)
+        logger.log({"INFO": 20, "WARNING": 30}[severity], text)
+        line = LogLine(self._runner.now(), severity, text, self._step.spec.step_id, self._step.attempt)
+        self._runner.logs.append(self._run.run_id, line)
+
+
+def _text(error: PipelineOpsError) -> str:
+    text = scrubbed(str(error))
+    return text if len(text) <= MAX_ERROR_CHARS else text[:MAX_ERROR_CHARS] + " …"
+
+
+def _unexpected(error: Exception) -> str:
+    """Name an undeclared error by its type alone: its text may hold anything, a secret too."""
+    return (
+        f"The processor ended with an unexpected {type(error).__name__}. "
+        "Its stack trace is in the function's log; please report it."
+    )

@@ -1,0 +1,392 @@
+"""The engine: load the run, apply the event, commit what changed. Functions call it; it knows no HTTP and no cloud.
+
+Every method may be called any number of times with the same arguments, in any order, by any number of processes:
+what no longer concerns the run changes nothing.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Collection
+from copy import replace
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+
+from common.runs.admit import Admission
+from common.runs.attempt import AttemptRunner
+from common.access.audit import Audit
+from common.config.loader import ConfigTree
+from common.domain import transitions
+from common.domain.commands import SettleReservation
+from common.domain.draft import Transition
+from common.domain.events import (
+    AttemptClaimed,
+    AttemptFailed,
+    AttemptSucceeded,
+    AttemptSuspended,
+    CancelRequested,
+    Event,
+    JobsCost,
+    MessageDied,
+    OwnerLost,
+    PreviewSettled,
+    RunAnnounced,
+    RunRejected,
+    SkipRequested,
+    StepsEnded,
+    Swept,
+)
+from common.domain.model import Estimate, Run, RunRequest, RunStatus, Step, StepStatus
+from common.domain.plan import map_of, spec_of, unlocked_by
+from common.platform.errors import (
+    ConfigError,
+    ConflictingStateError,
+    LostLeaseError,
+    NotFoundError,
+    PipelineOpsError,
+    RequestError,
+    StaleRunError,
+    TransientError,
+    nearest,
+)
+from common.runs.estimate import NO_COST, by_last_cost
+from common.access.invokers import Invokers
+from common.access.api_keys import Keys
+from common.platform.logs import bound, logger
+from common.ports.meta import NoArchive, RunArchive
+from common.notify.notifications import Notifications
+from common.ports.secrets import Credentials
+from common.ports.bus import EventBus
+from common.ports.store import PlanLimits, RunStore
+from common.ports.records import Records
+from common.ports.logs import RunLogs
+from common.runs.request import run_identity
+from common.runs.log_lines import change_line
+from common.platform.settings import Settings
+from common.runs.topics import completed, finished, messages
+from common.runs.validation import Validation
+
+COMMIT_TRIES = 20
+SWEEP_LIMIT = 500
+NO_ARCHIVE = NoArchive()
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """All use cases of a run. ``owner`` names this process on the leases it takes.
+
+    ``estimates`` says what a run will cost, from its resolved steps and what its pipeline's last run has cost.
+    """
+
+    settings: Settings
+    store: RunStore
+    bus: EventBus
+    logs: RunLogs
+    plans: PlanLimits
+    records: Records
+    credentials: Credentials
+    audit: Audit
+    invokers: Invokers
+    keys: Keys
+    notifications: Notifications
+    configs: ConfigTree
+    attempts: AttemptRunner
+    now: Callable[[], datetime]
+    owner: str
+    archive: RunArchive = NO_ARCHIVE
+    estimates: Callable[[Run, Decimal | None], Estimate] = by_last_cost
+
+    def request_run(self, request: RunRequest) -> Run:
+        """Hold quota and store a new pending run, all in one transaction; return it.
+
+        It may be one that waits in the queue (``RunRequest.queue``), or the run that this very request has made before
+        (``RunRequest.fingerprint``). Raises NotFoundError (organisation, pipeline or credential), ForbiddenPlanError,
+        QuotaExceededError, ConflictingStateError.
+        """
+        admission = self._admission
+        known = admission.known(request)
+        if known is not None:
+            return known
+        self.configs.find(request.route)
+        limits = admission.limits(request.org_slug, request.route)
+        if request.credential_id is not None:
+            self._validation.named_credential(request)
+        return admission.admit(transitions.create(request), limits)
+
+    def default_days(self, route: str, today: date) -> tuple[date, date]:
+        """Return the days of a run that nobody has dated (see ``Validation.days``)."""
+        return self._validation.days(route, today)
+
+    @property
+    def _validation(self) -> Validation:
+        return Validation(self.settings, self.configs, self.credentials)
+
+    @property
+    def _admission(self) -> Admission:
+        return Admission(self.store, self.plans, self.configs, self.now, self._estimated, self._tell)
+
+    def _estimated(self, run: Run) -> Estimate:
+        """Return what the steps that the run has before it are expected to cost."""
+        try:
+            validated = self._validation.validated(run)
+        except (ConfigError, RequestError):
+            return NO_COST  # it will be rejected before it costs anything
+        pipeline = validated.pipeline
+        ahead = tuple(spec for spec in pipeline.steps if spec.step_id not in run.steps)
+        last_usd = self.store.last_cost(run.request.org_slug, run.request.route)
+        planned = replace(run, specs=ahead, pipeline_id=pipeline.pipeline_id, credential_id=validated.credential_id)
+        return self.estimates(planned, last_usd)
+
+    def rerun(
+        self,
+        old: Run,
+        *,
+        only: str | None,
+        who: str,
+        why: str,
+        preview: bool = False,
+        queue: bool = False,
+        backfill: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Store a new pending run of an ended one that keeps what succeeded; return it. Holds quota like any run.
+
+        ``only`` names the single step to run. A ``preview`` runs everything, and writes beside the tables. The others
+        are as in a run's request. Raises what ``request_run`` does.
+        """
+        asked = ["rerun", old.run_id, only, preview, queue, backfill]
+        run_id, fingerprint = run_identity(old.request.org_slug, idempotency_key, asked)
+        request = replace(
+            old.request,
+            run_id=run_id,
+            requested_at=self.now(),
+            trigger="preview" if preview else "rerun",
+            rerun_of=old.run_id,
+            preview=preview,
+            queue=queue,
+            backfill=backfill,
+            fingerprint=fingerprint,
+        )
+        known = self._admission.known(request)
+        if known is not None:
+            return known
+        if old.request.preview:
+            raise ConflictingStateError(f"Run {old.run_id} is a preview: run {old.request.rerun_of} again instead.")
+        if not old.status.is_terminal:
+            raise ConflictingStateError(f"Run {old.run_id} is {old.status}: cancel it, or wait for its end.")
+        if not old.specs:
+            raise ConflictingStateError(f"Run {old.run_id} never had a valid config: start a new run.")
+        if only is not None:
+            self._known_step(old, only)
+        new = transitions.rerun(old, request, only, who=who, why=why)
+        if not any(spec.step_id not in new.run.steps for spec in old.specs):
+            raise ConflictingStateError(f"Every step of {old.run_id} succeeded: name one to run again, or start a run.")
+        return self._admission.admit(new, self._admission.limits(request.org_slug, request.route))
+
+    def settle_preview(self, run: Run, settled: PreviewSettled) -> Run:
+        """Record what became of a preview; return it. Raises ConflictingStateError if that was decided before."""
+        changed = self._apply(run.run_id, settled)
+        if changed is None:
+            raise ConflictingStateError(f"Run {run.run_id} is no preview that still waits for a decision.")
+        return changed
+
+    def cancel(self, run: Run, *, who: str, why: str) -> Run:
+        """End the run now, whatever is at work; return it. An ended run stays as it is: ConflictingStateError."""
+        cancelled = self._apply(run.run_id, CancelRequested(who, why))
+        if cancelled is None:
+            raise ConflictingStateError(f"Run {run.run_id} has ended already: there is nothing to cancel.")
+        return cancelled
+
+    def skip(self, run: Run, step_id: str, *, who: str, why: str) -> Run:
+        """Let the run go on without a step whose turn has come; return it. Raises ConflictingStateError."""
+        step = self._known_step(run, step_id)
+        skipped = self._apply(run.run_id, SkipRequested(step_id, who, why))
+        if skipped is None:
+            raise ConflictingStateError(
+                f"Step {step_id} is {step.status} ({step.reason}) and can't be skipped: only one that is queued, "
+                "running, retrying or suspended can."
+            )
+        return skipped
+
+    @staticmethod
+    def _known_step(run: Run, step_id: str) -> Step:
+        step = run.step(step_id)
+        if step is None:
+            raise NotFoundError(f"Run {run.run_id} has no step {step_id!r}.{nearest(step_id, run.steps)}")
+        return step
+
+    def start_run(self, run_id: str) -> None:
+        """Validate a pending run and queue its first steps, or end it with what is wrong."""
+        run = self.store.load(run_id, ())
+        if run.status is not RunStatus.PENDING:
+            return
+        if run.specs:
+            run = self.store.load(run_id)  # a rerun: some of its steps are kept
+        try:
+            event: Event = self._validation.validated(run)
+        except (ConfigError, RequestError) as error:
+            event = RunRejected(str(error))
+        self._apply(run_id, event, view=run)
+
+    def run_step(self, order: Run, step: Step) -> None:
+        """Make or resume the attempt that ``step`` is at: claim its lease, do the work, publish the result.
+
+        ``order`` is the run as this one step needs it. Returns at once when the attempt is not (or no longer) there
+        to be taken. Raises TransientError when it is not due yet, so that the message comes back.
+        """
+        run_id, step_id, attempt = order.run_id, step.step_id, step.attempt
+        if step.not_before and self.now() < step.not_before:
+            raise TransientError(f"Attempt {attempt} of {step_id} is due at {step.not_before.isoformat()}.")
+        with bound(run=run_id, org=order.request.org_slug, step=step_id, attempt=attempt):
+            claim = AttemptClaimed(step_id, attempt, self.owner)
+            claimed = self._apply(run_id, claim, _parts(step_id), view=order.with_step(step))
+            if claimed is None:
+                logger.info("Not taken: the attempt is already at work or over")
+                return
+            ours = claimed.steps[step_id]
+            if ours.spec is not step.spec:  # it was loaded again, and has the spec without its item
+                ours = replace(ours, spec=step.spec)
+            try:
+                result = self.attempts.run(order, ours, lambda: self.store.holds(run_id, ours))
+            except LostLeaseError as error:
+                logger.warning("%s Its result is dropped.", error)
+                return
+            if isinstance(result, AttemptSuspended):
+                self._apply(run_id, result, _parts(step_id))
+                return
+            if isinstance(result, AttemptFailed):
+                logger.error(result.error)
+            try:
+                self.bus.publish([completed(run_id, ours, result)])
+            except TransientError as error:
+                # The work is done, and its message would not come back: the claim is taken. So it is applied here.
+                logger.warning("The result could not be published, it is applied at once: %s", error)
+                self.advance(run_id, ours, result)
+
+    def advance(self, run_id: str, step: Step, result: AttemptSucceeded | AttemptFailed) -> None:
+        """Apply an attempt's result: unlock dependents, retry, or end the run."""
+        base = map_of(step.step_id)
+        run = self.store.load(run_id, (base[0],) if base else ())
+        spec = spec_of(run, step.step_id)
+        if spec is None or run.status.is_terminal:
+            return
+        view = run.with_step(replace(step, spec=spec))
+        if self._apply(run_id, result, _parts(step.step_id), view=view) is None:
+            # Applied before, by a delivery that may have died before it told the steps that wait for this one.
+            self._apply(run_id, StepsEnded(unlocked_by(run, step.step_id)))
+
+    def message_died(self, run_id: str, step_id: str, attempt: int, error: str) -> None:
+        """End the step (or the run that never started) whose message the bus has given up."""
+        self._apply(run_id, MessageDied(step_id, attempt, error))
+
+    def run_finished(self, run_id: str) -> None:
+        """Tell that a run has ended: one structured line that alerting can be built on, the archive, notifications.
+
+        Raises what the archive and the notifications raise, who do not wait for one another: the message comes back
+        until all is done.
+        """
+        run = self.store.load(run_id, self.archive.parts)
+        with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
+            failed = run.status is RunStatus.FAILED
+            logger.log(40 if failed else 20, "Run %s%s", run.status, f": {run.error}" if failed else "")
+            jobs: JobsCost | None = None
+            not_kept: PipelineOpsError | None = None
+            try:
+                jobs = self.archive.keep(run, lambda: self.store.changes(run_id))
+            except PipelineOpsError as error:
+                not_kept = error
+            self.notifications.tell(run, comes_back=not_kept is not None)
+        if not_kept is not None:
+            raise not_kept
+        self._apply(run_id, RunAnnounced(jobs), (), view=run)
+
+    def sweep(self) -> int:
+        """Re-drive or end every run that is past a deadline, then let in whoever waits and has room; return how many
+        were past one. Safe to run twice at once."""
+        swept = 0
+        for run_id in self.store.due(self.now(), SWEEP_LIMIT):
+            try:
+                self._apply(run_id, Swept())
+                swept += 1
+            except PipelineOpsError as error:
+                # One run that can't be mended now must not keep the sweep from the others.
+                logger.error("Run %s could not be swept: %s", run_id, error)
+        for record, run_id in self.notifications.due():
+            if run_id:
+                self.bus.publish([finished(run_id)])
+            self.notifications.seen(record)
+        self._admission.release()
+        return swept
+
+    def recover(self) -> int:
+        """Give up the leases of processes that are known to be dead: all but this one. Returns the runs touched.
+
+        Only for a stack that knows it is alone on its store, as the embedded one does when it starts.
+        """
+        touched = 0
+        for run_id in self.store.active():
+            run = self.store.load(run_id)
+            at_work = (s for s in run.steps.values() if s.status is StepStatus.RUNNING)
+            owners = {s.owner for s in at_work if s.owner} - {self.owner}
+            for owner in sorted(owners):
+                self._apply(run_id, OwnerLost(owner))
+            touched += bool(owners)
+        return touched
+
+    def _apply(
+        self, run_id: str, event: Event, parts: Collection[str] | None = None, *, view: Run | None = None
+    ) -> Run | None:
+        """Apply the event; return the run if that changed it, None if it no longer concerns it.
+
+        ``parts`` are the steps that the event needs (None: all). ``view`` is what the caller knows already: it is
+        tried first, and what the store says instead if that turns out to be old.
+        """
+        for tried in range(COMMIT_TRIES):
+            run = view if view is not None and tried == 0 else self._reload(run_id, parts, view)
+            transition = transitions.apply(run, event, self.now())
+            if not transition.writes:
+                self.bus.publish(messages(transition.run, transition.commands))
+                self._ask(run_id, transition)
+                return None
+            try:
+                stored = self.store.commit(transition)
+            except StaleRunError:
+                time.sleep(random.uniform(0, 0.002 * 2 ** min(tried, 7)))
+                continue
+            self._tell(transition)
+            self._ask(run_id, transition)
+            if any(isinstance(command, SettleReservation) for command in transition.commands):
+                self._admission.release(stored)
+            return stored
+        raise TransientError(f"Run {run_id} was changed by others {COMMIT_TRIES} times in a row.")
+
+    def _reload(self, run_id: str, parts: Collection[str] | None, view: Run | None) -> Run:
+        """Load what the event needs. A step without a record is as the caller knows it, who knew of none either."""
+        run = self.store.load(run_id, parts)
+        for step in view.steps.values() if view is not None and parts is not None else ():
+            if step.version == 0 and step.step_id not in run.steps:
+                run = run.with_step(step)
+        return run
+
+    def _ask(self, run_id: str, transition: Transition) -> None:
+        """Find out what the loaded part of the run could not tell; whoever ends the last of several steps gets yes."""
+        for ask in transition.asks:
+            if self.store.all_ended(run_id, ask.needs):
+                self._apply(run_id, StepsEnded((ask.target,)))
+
+    def _tell(self, transition: Transition) -> None:
+        """Log what a committed transition changed."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        run = transition.run
+        with bound(run=run.run_id, org=run.request.org_slug):
+            for change in transition.changes:
+                line = change_line(change)
+                logger.log(40 if line.severity == "ERROR" else 20, line.message)
+
+
+def _parts(step_id: str) -> tuple[str, ...]:
+    """What an event of this step needs: itself, and its map if it is an item's."""
+    base = map_of(step_id)
+    return (step_id, base[0]) if base else (step_id,)

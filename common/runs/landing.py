@@ -1,0 +1,58 @@
+"""Puts a bill where its organisation's pipelines may read it, under a name that is its content's."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from common.config.loader import ConfigTree
+from common.config.model import StepConfig
+from common.platform.errors import PipelineOpsError
+from common.processors.bills.file_extractor import ExternalFileParams, date_span
+from common.processors.genai.sources import source as source_of
+from common.platform.settings import Settings
+
+FILE_STEP, GENAI_STEP = "ExternalFileExtractor", "genai.payg_usage"
+
+
+def land(settings: Settings, org: str, route: str, source: Path, *, dated: bool) -> dict[str, Any]:
+    """Copy the file into the landing folder; return the request's ``source`` and, unless dated, its dates.
+
+    The name is the content's hash, so the file a run started with is the one it ends with, and landing the same
+    bill twice keeps one copy.
+    """
+    steps = ConfigTree(settings.configs).load(route).config.steps
+    days = next((found for step in steps if (found := _days_of(step)) is not None), None)
+    if days is None:
+        raise PipelineOpsError(f"--source: {route} reads no file: none of its steps does.")
+    body: dict[str, Any] = {"source": place(settings.landing / org, source)}
+    if not dated:
+        first, last = days(settings.landing / org / body["source"])
+        body |= {"start_date": first.isoformat(), "end_date": last.isoformat()}
+    return body
+
+
+def _days_of(step: StepConfig) -> Callable[[Path], tuple[date, date]] | None:
+    """Return what tells the days of a file that the step reads; None if it reads none."""
+    if step.ps_type == FILE_STEP:
+        return lambda path: date_span(path, ExternalFileParams.model_validate(dict(step.config)))
+    return source_of(str(step.config["provider"])).file_days if step.ps_type == GENAI_STEP else None
+
+
+def place(folder: Path, source: Path) -> str:
+    """Copy a file into the folder whole or not at all; return its name there."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in source.name)[-120:]
+    target = folder / f"{digest}-{stem.lstrip('.')}"
+    if not target.exists():
+        handle, partial = tempfile.mkstemp(dir=folder)
+        os.close(handle)
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    return target.name

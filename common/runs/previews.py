@@ -1,0 +1,166 @@
+"""Previews: what a replay would change is looked at first, and then made real or thrown away, as a whole.
+
+A preview is a run of its own that writes into shadow tables beside its targets (``common.tables.contract.preview_name``), with
+the same processors, checks and modes; a step that reads a table which the preview has written reads the shadow.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from common.domain.events import PreviewSettled
+from common.domain.model import PreviewEnd, Receipt, Run, RunStatus, Step
+from common.domain.plan import work_order
+from common.runs.engine import Engine
+from common.platform.errors import ConflictingStateError, PermanentError, SupersededError
+from common.platform.logs import logger
+from common.ports.warehouse import Commit, Lineage, Warehouse
+from common.writes.preview_diff import Scope, TableDiff, table_diff
+from common.writes.receipts import PROMOTE_WITHIN
+from common.tables.contract import PREVIEW, Table, load_table
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """What one step of a preview has written: into ``shadow``, for ``target``."""
+
+    step: Step
+    order: Run
+    table: Table
+    target: str
+    shadow: str
+
+    @property
+    def days(self) -> Iterator[date]:
+        first, last = self.order.request.start_date, self.order.request.end_date
+        return (first + timedelta(days=n) for n in range((last - first).days + 1))
+
+
+class Previews:
+    """What people do with previews, on one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def diffs(self, run: Run) -> tuple[TableDiff, ...]:
+        """Compare each shadow with its table. Raises ConflictingStateError for what is no preview, or none any more."""
+        self._check(run)
+        by_table: dict[str, list[_Write]] = {}
+        for write in self._writes(run):
+            by_table.setdefault(write.target, []).append(write)
+        with _in_words(run):
+            return tuple(self._diff(run, writes) for writes in by_table.values())
+
+    def promote(self, run: Run, *, who: str, why: str) -> Run:
+        """Make the preview's rows those of its tables, in one transaction; return the run.
+
+        Raises ConflictingStateError for what is no completed preview that waits for a decision, and if one of the
+        tables was written since the preview looked at it. Nothing is changed then.
+        """
+        self._check(run)
+        if run.status is not RunStatus.COMPLETED:
+            raise ConflictingStateError(f"Preview {run.run_id} is {run.status}: only a completed one can be promoted.")
+        writes = list(self._writes(run))
+        warehouse = self._warehouse(run)
+        with _in_words(run):  # a preview may have written nothing
+            commits = [self._commit(run, write) for write in writes]
+            receipts = warehouse.commit_all(commits, logger.info) if commits else ()
+        promoted = {w.step.step_id: _promoted(w.step.receipt, r) for w, r in zip(writes, receipts, strict=True)}
+        promoted |= _maps(run, promoted)
+        settled = self._engine.settle_preview(run, PreviewSettled(PreviewEnd.PROMOTED, promoted, who, why))
+        self._drop(warehouse, writes)
+        return settled
+
+    def discard(self, run: Run, *, who: str, why: str) -> Run:
+        """Drop the preview's rows; return the run. Raises ConflictingStateError like ``promote``."""
+        self._check(run)
+        writes = list(self._writes(run))
+        nothing = {write.step.step_id: replace(write.step.receipt, rows=0, ingested_at=None) for write in writes}
+        settled = self._engine.settle_preview(run, PreviewSettled(PreviewEnd.DISCARDED, nothing, who, why))
+        self._drop(self._warehouse(run), writes)
+        return settled
+
+    @staticmethod
+    def _check(run: Run) -> None:
+        if not run.request.preview:
+            raise ConflictingStateError(f"Run {run.run_id} is no preview: start one with main.py replay --preview.")
+        if not run.status.is_terminal:
+            raise ConflictingStateError(f"Preview {run.run_id} is still {run.status}: wait for its end.")
+        if run.preview_end is not None:
+            raise ConflictingStateError(f"Preview {run.run_id} was {run.preview_end} already.")
+
+    def _warehouse(self, run: Run) -> Warehouse:
+        labels = {"org": run.request.org_slug, "pipeline": run.pipeline_id, "run": run.run_id, "step": "preview"}
+        return self._engine.attempts.warehouse().labelled(labels, lambda _: None)
+
+    def _writes(self, run: Run) -> Iterator[_Write]:
+        """Yield the writes of the run's steps; a map's are those of its items."""
+        configs = self._engine.settings.configs
+        for step in run.steps.values():
+            receipt = step.receipt
+            if receipt.ingested_at and PREVIEW in receipt.table and not step.items:
+                order = work_order(run, step)
+                dataset, _, shadow = receipt.table.rpartition(".")
+                name = shadow.partition(PREVIEW)[0]
+                yield _Write(step, order, load_table(configs, name), f"{dataset}.{name}", receipt.table)
+
+    def _diff(self, run: Run, writes: Sequence[_Write]) -> TableDiff:
+        first = writes[0]
+        days = tuple(sorted({day for write in writes for day in write.days}))
+        scope = Scope(run.request.org_slug, run.pipeline_id, run.credential_id, days)
+        warehouse = self._warehouse(run)
+        warehouse.ensure_table(first.target, first.table)
+        return table_diff(warehouse.query, first.target, first.shadow, first.table, first.step.spec.write, scope)
+
+    def _commit(self, run: Run, write: _Write) -> Commit:
+        """Return the commit of a shadow's rows. Its fence is the preview's: what was written since is not replaced."""
+        now, step, request = self._engine.now(), write.step, write.order.request
+        return Commit(
+            target=write.target,
+            table=write.table,
+            staging=write.shadow,
+            lineage=Lineage(request.org_slug, run.pipeline_id, run.credential_id, run.run_id, now),
+            first_day=request.start_date,
+            last_day=request.end_date,
+            write=step.spec.write,
+            step_id=step.step_id,
+            attempt=step.attempt,
+            fence=step.fence,
+            not_after=now + PROMOTE_WITHIN,
+            job_id=f"{run.run_id}_promote",
+            rows=step.receipt.rows,
+            content_hash=step.receipt.content_hash,
+            wait_s=PROMOTE_WITHIN.total_seconds() / 2,
+            of_days=True,
+        )
+
+    @staticmethod
+    def _drop(warehouse: Warehouse, writes: Sequence[_Write]) -> None:
+        for shadow in dict.fromkeys(write.shadow for write in writes):
+            warehouse.tables.remove(shadow)
+
+
+@contextmanager
+def _in_words(run: Run) -> Iterator[None]:
+    """Raise what the warehouse refuses for good as an answer to whoever asked."""
+    try:
+        yield
+    except SupersededError as error:
+        raise ConflictingStateError(
+            f"{error} Preview {run.request.rerun_of} again to see what would change."
+        ) from error
+    except PermanentError as error:
+        raise ConflictingStateError(
+            f"{error} If the preview has expired, preview {run.request.rerun_of} again."
+        ) from error
+
+
+def _promoted(preview: Receipt, real: Receipt) -> Receipt:
+    return replace(preview, table=real.table, rows=real.rows, ingested_at=real.ingested_at)
+
+
+def _maps(run: Run, promoted: Mapping[str, Receipt]) -> dict[str, Receipt]:
+    """Return the receipts of the maps whose items have been promoted: their table is the real one, too."""
+    tables = {step_id.partition("[")[0]: r.table for step_id, r in promoted.items() if "[" in step_id}
+    return {step_id: replace(run.steps[step_id].receipt, table=table) for step_id, table in tables.items()}

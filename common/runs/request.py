@@ -1,0 +1,224 @@
+"""What a caller may ask of a run, checked. The same for HTTP, CLI and cron."""
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
+from hashlib import sha256
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from common.domain.model import RunRequest
+from common.platform.errors import NotFoundError, RequestError, nearest
+
+ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
+RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+ROUTE_PART = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+ONE_LINE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+"""Text without control characters that is not blank."""
+
+MAX_DAYS = 366
+EARLIEST = date(2000, 1, 1)
+
+
+def _written_as_a_day(value: Any) -> Any:
+    """Take YYYY-MM-DD alone: pydantic would take seconds since 1970 and times at midnight as well."""
+    if value is not None and not (isinstance(value, str) and DAY.fullmatch(value)):
+        raise ValueError("must be a day like 2026-11-20")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written_as_a_day)]
+
+
+class InvalidFieldsError(RequestError):
+    """Fields of a request are wrong; ``problems`` maps each field to what is wrong with it."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
+        self.problems = dict(problems)
+
+
+QUEUE = Field(False, strict=True, description="Wait for a slot if there is none, in the place of a 429.")
+BACKFILL = Field(False, strict=True, description="This is a backfill: where runs wait, live work goes first.")
+
+
+class RunBody(BaseModel):
+    """Body of a run request. Dates are UTC days, both inclusive.
+
+    Without any it is yesterday, and the days before it that the pipeline's provider may still correct; with a source it
+    is yesterday.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    start_date: Day | None = Field(
+        None,
+        description="First data date, e.g. 2026-11-20. Default: end_date; without it, what may still be corrected.",
+    )
+    end_date: Day | None = Field(None, description="Last data date, inclusive. Default: start_date.")
+    credential_id: str | None = Field(None, pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    source: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$", description="Name of a file in the landing folder."
+    )
+    queue: bool = QUEUE
+    backfill: bool = BACKFILL
+
+
+class ControlBody(BaseModel):
+    """Body of a request that changes a run: who wants it and why. Both are logged with what it changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str = Field(max_length=100, pattern=ONE_LINE, description="Who asks, e.g. a mail address.")
+    reason: str = Field(max_length=500, pattern=ONE_LINE, description="Why, for whoever reads the run's transitions.")
+
+
+class ReplayBody(ControlBody):
+    """Body of a request that starts a run of one that has ended."""
+
+    queue: bool = QUEUE
+    backfill: bool = BACKFILL
+
+
+class RerunBody(ReplayBody):
+    """Body of a request that runs a run again."""
+
+    step: str | None = Field(None, max_length=80, description="The only step to run again.")
+    preview: bool = Field(
+        False, strict=True, description="Run everything and write beside the tables, to look at first."
+    )
+
+    @field_validator("preview")
+    @classmethod
+    def _is_of_all_steps(cls, preview: bool, seen: ValidationInfo) -> bool:
+        if preview and seen.data.get("step") is not None:
+            raise ValueError("a preview runs the whole pipeline again: leave out step")
+        return preview
+
+
+def new_run_id() -> str:
+    """Return an id that no other run has."""
+    return f"run_{uuid.uuid4().hex}"
+
+
+def run_identity(org_slug: str, idempotency_key: str | None, asked: Any) -> tuple[str, str]:
+    """Return the id of the run to be made and the fingerprint of what is asked for, as plain JSON data.
+
+    The caller's key makes both: the same key of an organisation is the same run, which the store makes once, and the
+    fingerprint tells whether it is asked for the same thing again. Without a key it is a run of its own. The key is
+    what the HTTP header ``Idempotency-Key`` says, None if there is none; raises InvalidFieldsError for one that is not
+    1 to 255 visible ASCII characters.
+    """
+    if idempotency_key is None:
+        return new_run_id(), ""
+    if not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise InvalidFieldsError({"Idempotency-Key": "must be 1 to 255 visible ASCII characters, without spaces."})
+    run_id = f"run_{_digest([org_slug, idempotency_key])[:32]}"
+    return run_id, _digest(asked)
+
+
+def _digest(asked: Any) -> str:
+    return sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def run_request(
+    org_slug: str,
+    route: str,
+    body: Any,
+    *,
+    now: datetime,
+    trigger: str,
+    idempotency_key: str | None = None,
+    default_days: Callable[[str, date], tuple[date, date]] | None = None,
+) -> RunRequest:
+    """Return the checked request, or raise InvalidFieldsError that names each bad field.
+
+    Its run id is fresh, or that of ``idempotency_key`` (see ``run_identity``). ``default_days`` returns the days of a
+    run of this route, today, that names neither dates nor a source; without it that is yesterday.
+    """
+    if not ORG_SLUG.match(org_slug):
+        raise NotFoundError(f"There is no organisation {org_slug!r}.")
+    if not isinstance(body, dict):
+        raise InvalidFieldsError({"body": 'must be a JSON object, e.g. {} or {"start_date": "2026-11-20"}'})
+    try:
+        # JSON has no dates, so strings are read as such; a number or a time of day is refused.
+        checked = RunBody.model_validate(body)
+    except ValidationError as error:
+        raise InvalidFieldsError(problems_of(error, RunBody)) from error
+    today = now.date()
+    start = checked.start_date or checked.end_date or today - timedelta(days=1)
+    end = checked.end_date or start
+    if default_days is not None and not (checked.start_date or checked.end_date or checked.source):
+        start, end = default_days(route, today)
+    _check_dates(start, end, today)
+    # As it was asked for: "yesterday" is the same request tomorrow.
+    asked = [route, checked.model_dump(mode="json", exclude_defaults=True)]
+    run_id, fingerprint = run_identity(org_slug, idempotency_key, asked)
+    return RunRequest(
+        run_id=run_id,
+        org_slug=org_slug,
+        route=route,
+        start_date=start,
+        end_date=end,
+        requested_at=now,
+        trigger=trigger,
+        credential_id=checked.credential_id,
+        source=checked.source,
+        queue=checked.queue,
+        backfill=checked.backfill,
+        fingerprint=fingerprint,
+    )
+
+
+def _check_dates(start: date, end: date, today: date) -> None:
+    problems: dict[str, str] = {}
+    if start < EARLIEST:
+        problems["start_date"] = f"{start} is before {EARLIEST}"
+    if end > today:
+        problems["end_date"] = f"{end} is in the future (today is {today} UTC)"
+    if end < start:
+        problems["end_date"] = f"{end} is before start_date {start}"
+    elif (end - start).days >= MAX_DAYS:
+        problems["end_date"] = f"a run covers at most {MAX_DAYS} days; split {start} to {end} into several runs"
+    if problems:
+        raise InvalidFieldsError(problems)
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], *, shown: bool = True) -> dict[str, str]:
+    """Return what is wrong by field, with the nearest name or value; values are repeated only if they may be ``shown``.
+
+    Those of secrets never are.
+    """
+    known = {field.alias or name: field for name, field in model.model_fields.items()}
+    found: dict[str, str] = {}
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]) or "body"
+        field = known.get(str(item["loc"][0])) if item["loc"] else None
+        got = f" (got {str(item['input'])[:80]!r})"
+        if not shown or (field is not None and field.annotation is SecretStr):
+            got = ""
+        if item["type"] == "extra_forbidden":
+            found[name[:80]] = f"unknown field.{nearest(name, known)} Known: {', '.join(known) or 'none'}"
+        elif item["type"] == "missing":
+            found[name] = "is missing"
+        elif item["type"] in ("enum", "literal_error"):
+            values = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+            close = nearest(str(item["input"])[:80], values) if got else ""
+            found[name] = f"must be one of {', '.join(values)}{got}.{close}"
+        else:
+            found[name] = f"{item['msg'].removeprefix('Value error, ')}{got}"
+    return found

@@ -1,0 +1,158 @@
+"""What has to change in a table so that it fits its contract. Pure: a contract and what was found, into changes.
+
+Columns are only ever added and relaxed. Nothing is dropped, retyped or narrowed: rows that are there stay readable.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from common.tables.contract import Column, Table
+
+Action = Literal["create", "replace", "add", "relax", "describe", "note", "refused"]
+
+LATE = "Required of new rows; rows from before the column was added hold NULL."
+"""Ends the description of a REQUIRED column that was added to a table with rows: BigQuery keeps it NULLABLE."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundColumn:
+    """A column as BigQuery has it; ``type`` by its name in SQL."""
+
+    name: str
+    type: str
+    mode: str = "NULLABLE"
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTable:
+    """A table as BigQuery has it. ``state`` changes with every change of it."""
+
+    columns: tuple[FoundColumn, ...]
+    description: str = ""
+    partitioned_by: str = ""
+    clustered_by: tuple[str, ...] = ()
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """One difference between contract and table, and what becomes of it; ``column`` is empty for the table itself."""
+
+    action: Action
+    column: str
+    text: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it changes the table: notes and refusals do not."""
+        return self.action not in ("note", "refused")
+
+
+def schema_changes(table: Table, found: FoundTable | None) -> list[SchemaChange]:
+    """Return what differs, in the contract's order; columns that the contract does not know come last."""
+    if found is None:
+        columns = f"{len(table.all_columns)} columns, partitioned by {table.partitioned_by}"
+        return [SchemaChange("create", "", columns)]
+    there = _by_name(found.columns)
+    known = {column.name.lower() for column in table.all_columns}
+    listed = [change for column in table.all_columns for change in _of_column(column, there.get(column.name.lower()))]
+    strangers = [_stranger(column) for column in found.columns if column.name.lower() not in known]
+    changes = [*_of_layout(table, found), *listed, *strangers]
+    return [_held(change) for change in changes] if any(c.action == "refused" for c in changes) else changes
+
+
+def _held(change: SchemaChange) -> SchemaChange:
+    """A table of which anything is refused stays as it is, so that nobody finds it half changed."""
+    if not change.is_done:
+        return change
+    return SchemaChange("note", change.column, f"is left undone ({change.action}: {change.text})")
+
+
+def _stranger(column: FoundColumn) -> SchemaChange:
+    if column.mode == "REQUIRED":  # it may be that of a newer contract: relaxing it could never be taken back
+        text = (
+            "is REQUIRED in the table and not in the contract, so no row can be written. Say it in the contract, as "
+            "NULLABLE: then it is relaxed and can be taken out."
+        )
+        return SchemaChange("refused", column.name, text)
+    return SchemaChange("note", column.name, "is not in the contract; it stays, and new rows have NULL in it.")
+
+
+def columns_after(table: Table, found: FoundTable) -> tuple[FoundColumn, ...]:
+    """Return the table's columns once the changes are made; those that were there keep their place."""
+    contract = {column.name.lower(): column for column in table.all_columns}
+    there = _by_name(found.columns)
+    kept = [
+        _after(contract[column.name.lower()], column) if column.name.lower() in contract else column
+        for column in found.columns
+    ]
+    added = [
+        FoundColumn(column.name, column.type, "NULLABLE", _description(column, None))
+        for column in table.all_columns
+        if column.name.lower() not in there
+    ]
+    return (*kept, *added)
+
+
+def _by_name(columns: Sequence[FoundColumn]) -> Mapping[str, FoundColumn]:
+    return {column.name.lower(): column for column in columns}  # BigQuery's names differ by more than case
+
+
+def _after(column: Column, there: FoundColumn) -> FoundColumn:
+    mode = "NULLABLE" if (column.mode, there.mode) == ("NULLABLE", "REQUIRED") else there.mode
+    return replace(there, mode=mode, description=_description(column, there))
+
+
+def _description(column: Column, there: FoundColumn | None) -> str:
+    """Return what the column is to be described as; a contract that says nothing leaves what is there."""
+    late = column.mode == "REQUIRED" and (there is None or there.description.endswith(LATE))
+    if not column.description and there is not None and not late:
+        return there.description
+    return f"{column.description} {LATE}".strip() if late else column.description
+
+
+def _of_column(column: Column, there: FoundColumn | None) -> Iterator[SchemaChange]:
+    if there is None:
+        yield SchemaChange("add", column.name, f"{column.type} NULLABLE")
+        if column.mode == "REQUIRED":
+            text = "is REQUIRED in the contract. BigQuery adds only NULLABLE columns: rows that are there have NULL."
+            yield SchemaChange("note", column.name, text)
+        return
+    if there.mode == "REPEATED" or there.type != column.type:
+        has = f"REPEATED {there.type}" if there.mode == "REPEATED" else there.type
+        yield SchemaChange(
+            "refused",
+            column.name,
+            f"is {has} in the table, {column.type} in the contract. A column keeps its type: change the contract back, "
+            "or give the new column another name.",
+        )
+        return
+    if (column.mode, there.mode) == ("REQUIRED", "NULLABLE") and not there.description.endswith(LATE):
+        yield SchemaChange(
+            "refused",
+            column.name,
+            "is NULLABLE in the table, REQUIRED in the contract. BigQuery never narrows a column: say NULLABLE in the "
+            "contract, or copy the rows into a new table.",
+        )
+        return
+    if (column.mode, there.mode) == ("NULLABLE", "REQUIRED"):
+        yield SchemaChange("relax", column.name, "REQUIRED becomes NULLABLE")
+    if _description(column, there) != there.description:
+        yield SchemaChange("describe", column.name, column.description)
+
+
+def _of_layout(table: Table, found: FoundTable) -> Iterator[SchemaChange]:
+    if found.partitioned_by != table.partitioned_by:
+        yield SchemaChange(
+            "refused",
+            "",
+            f"is partitioned by {found.partitioned_by or 'nothing'}, the contract says {table.partitioned_by}. That "
+            "can't be changed: copy the rows into a new table.",
+        )
+    if found.clustered_by != table.clustered_by:
+        has, wanted = ", ".join(found.clustered_by) or "nothing", ", ".join(table.clustered_by)
+        yield SchemaChange("note", "", f"is clustered by {has}, the contract says {wanted}. It works, but reads more.")
+    if table.description.strip() != found.description.strip():
+        yield SchemaChange("describe", "", " ".join(table.description.split()))

@@ -1,0 +1,133 @@
+"""The spool's two Parquet files: good rows, and beside them the bad ones. Bounded in memory, in row groups."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.writes.bad_rows import BadRow
+from common.platform.errors import TransientError
+
+ROWS_PER_GROUP = 50_000
+BYTES_PER_GROUP = 16 * 2**20
+"""Rows, and bytes of them, held in memory at a time: more become a row group of the file."""
+
+BAD_PER_GROUP = 1_000
+BAD_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("reason", "column", "source", "row")])
+
+
+class RowFile:
+    """Good rows. A column that is added later is NULL in the rows before it."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._schema = path, schema
+        self._older: list[Path] = []
+        self._pending: list[pa.Table] = []
+        self._rows = self._bytes = self._groups = 0
+        self._writer = self._opened()
+
+    def write(self, table: pa.Table) -> None:
+        """Keep these rows, which have the columns that the file has by now."""
+        self._pending.append(table)
+        self._rows += table.num_rows
+        self._bytes += table.nbytes
+        if self._rows >= ROWS_PER_GROUP or self._bytes >= BYTES_PER_GROUP:
+            self._flush()
+
+    def extend(self, column: pa.Field) -> None:
+        """Add a column. A Parquet file's columns are fixed from its start, so what is there becomes an older part."""
+        self._end_part()
+        self._schema = self._schema.append(column)
+        self._writer = self._opened()
+
+    def close(self) -> int:
+        """Finish the file, in one rewrite if it is in parts; return its bytes."""
+        if self._older:
+            self._end_part()
+            self._writer = self._opened()
+            for part in self._older:
+                self._copy(part)
+        self._flush()
+        with writing(self._path):
+            self._writer.close()
+        return self._path.stat().st_size
+
+    def _opened(self) -> pq.ParquetWriter:
+        with writing(self._path):
+            return pq.ParquetWriter(self._path, self._schema, compression="zstd", write_statistics=False)
+
+    def _end_part(self) -> None:
+        self._flush()
+        with writing(self._path):
+            self._writer.close()
+            if self._groups:
+                self._older.append(self._path.rename(self._path.with_suffix(f".{len(self._older)}.part")))
+        self._groups = 0
+
+    def _copy(self, part: Path) -> None:
+        with writing(self._path), pq.ParquetFile(part) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                for column in self._schema:
+                    if column.name not in table.column_names:
+                        table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+                self._writer.write_table(table)
+        part.unlink()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        table = pa.concat_tables(self._pending)
+        self._pending.clear()
+        self._rows = self._bytes = 0
+        self._groups += 1
+        with writing(self._path):
+            self._writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+
+
+class BadFile:
+    """Bad rows: ``reason``, ``column``, ``source`` and ``row``, all STRING. There is no file where there are none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: list[BadRow] = []
+        self._writer: pq.ParquetWriter | None = None
+        self.rows = 0
+
+    def write(self, bad: BadRow) -> None:
+        """Keep one row."""
+        self.rows += 1
+        self._pending.append(bad)
+        if len(self._pending) >= BAD_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._flush()
+        if self._writer is not None:
+            with writing(self._path):
+                self._writer.close()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        columns = {name: [getattr(bad, name) or None for bad in self._pending] for name in BAD_SCHEMA.names}
+        self._pending.clear()
+        with writing(self._path):
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._path, BAD_SCHEMA, compression="zstd")
+            self._writer.write_table(pa.Table.from_pydict(columns, BAD_SCHEMA))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what a disk says into a TransientError."""
+    try:
+        yield
+    except OSError as error:
+        raise TransientError(
+            f"The rows could not be spooled to {path.parent}: {error}. Is the disk full? "
+            "Free some space (or set TMPDIR to another disk); the step is tried again."
+        ) from error

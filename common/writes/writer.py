@@ -1,0 +1,200 @@
+"""The one writer: batches → spool → load job → staging table → one fenced commit → receipt (docs/decisions/0009).
+
+Two jobs a write, whatever its mode: the load and the commit. A third loads rows that were left out into the quarantine.
+"""
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from common.domain.model import Receipt, Run, Step
+from common.writes.drift import in_words
+from common.platform.errors import DriftError, PipelineOpsError, TransientError
+from common.platform.logs import logger
+from common.ports.warehouse import Commit, Lineage, Warehouse
+from common.writes.batch import Batch, Waiting
+from common.writes.spool import Spool, SpoolResult
+from common.tables.contract import Table
+
+COMMIT_MARGIN_S = 10.0
+"""Of the attempt's time, kept for the commit itself: no waiting for other writers begins in it."""
+
+_diff_files = threading.Lock()
+
+
+class Suspended(Exception):
+    """The processor waits for a job, which may fill the staging table: it stays as it is."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        super().__init__()
+        self.waiting = waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes what one attempt brings into one table.
+
+    ``diff_file`` is told how rows differ from the contract, ``warn`` and ``info`` what somebody should read.
+    """
+
+    run: Run
+    step: Step
+    warehouse: Warehouse
+    target: str
+    table: Table
+    diff_file: Path
+    now: Callable[[], datetime]
+    warn: Callable[[str], None]
+    info: Callable[[str], None]
+
+    @property
+    def name(self) -> str:
+        """What the attempt's jobs and its staging table are called after."""
+        return f"{self.run.run_id}_{self.step.step_id}_{self.step.attempt}"
+
+    def write(self, batches: Callable[[str], Iterator[Batch]], seconds_left: Callable[[], float]) -> Receipt:
+        """Write the batches for a staging table, or what SQL has put there; return the receipt.
+
+        ``seconds_left`` is asked right before the commit; it raises when the attempt must not commit any more.
+        """
+        self.warehouse.ensure_table(self.target, self.table)
+        staging = self.warehouse.create_staging(self.target, self.table, self.name, keep=bool(self.step.waits_on))
+        keep = False
+        try:
+            with tempfile.TemporaryDirectory(prefix="pipeline-ops-") as folder:
+                path = Path(folder) / "rows.parquet"
+                spooled = self._spool(batches(staging), path)
+                lineage = self._lineage()
+                table = self._load(staging, spooled, path)
+                if spooled.bad_rows:
+                    self._quarantine(path.with_suffix(".bad.parquet"), lineage)
+            commit = self._commit(table, staging, spooled, lineage, seconds_left())
+            receipt = self.warehouse.commit(commit, self.info)
+            for text in receipt.warnings:
+                self.warn(text)
+            return replace(receipt, bad_rows=spooled.bad_rows, drift=spooled.drift)
+        except Suspended:
+            keep = True
+            raise
+        finally:
+            if not keep:
+                self._drop(staging)
+
+    def _spool(self, batches: Iterator[Batch], path: Path) -> SpoolResult:
+        request, digits = self.run.request, self.warehouse.decimal_digits
+        spool = Spool(
+            path,
+            self.table,
+            request.start_date,
+            request.end_date,
+            digits,
+            write=self.step.spec.write,
+            org_slug=request.org_slug,
+        )
+        try:
+            for batch in batches:
+                spool.write(batch)
+            result = spool.close()
+        except DriftError as error:
+            self._keep_drift(error.drift)  # that of rows which fail the step is what somebody has to look at
+            raise
+        self._keep_drift(result.drift)
+        for column, count in result.rounded.items():
+            self.warn(f"{count} values of {column} were rounded half-even to {digits[1]} decimals.")
+        for column, count in result.discarded.items():
+            self.warn(f"{count} values of {column} were left out: they are not of its type.")
+        if result.bad_rows:
+            self.warn(f"{result.bad_rows} rows were left out: {self.target}__quarantine has them, with the reasons.")
+        if result.drift:
+            self.warn(f"The rows differ from the contract of {self.table.table}: {in_words(result.drift)}.")
+        return result
+
+    def _load(self, staging: str, spooled: SpoolResult, path: Path) -> Table:
+        """Load what was spooled; return the contract with the columns that came up new."""
+        table = self.table
+        if spooled.added:
+            table = table.model_copy(update={"columns": (*table.columns, *spooled.added)})
+            self.warehouse.ensure_table(self.target, table)
+            self.warehouse.create_staging(self.target, table, self.name)
+        if spooled.rows:
+            self.warehouse.load(staging, table, path, job_id=f"{self.name}_load")
+        return table
+
+    def _quarantine(self, path: Path, lineage: Lineage) -> None:
+        """Load the rows that were left out, with where they came from. There are ``max_bad_rows`` at most."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows, at = pq.read_table(path), lineage.ingested_at.astimezone(UTC)
+        stamps: Mapping[str, tuple[Any, Any]] = {
+            "x_org_slug": (lineage.org_slug, pa.string()),
+            "x_pipeline_id": (lineage.pipeline_id, pa.string()),
+            "x_credential_id": (lineage.credential_id, pa.string()),
+            "x_run_id": (lineage.run_id, pa.string()),
+            "step_id": (self.step.step_id, pa.string()),
+            "attempt": (self.step.attempt, pa.int64()),
+            "x_ingested_at": (at, pa.timestamp("us", tz="UTC")),
+            "x_ingestion_date": (at.date(), pa.date32()),
+        }
+        for name, (value, kind) in stamps.items():
+            rows = rows.append_column(name, pa.repeat(pa.scalar(value, kind), rows.num_rows))
+        stamped = path.with_name("quarantine.parquet")
+        try:
+            pq.write_table(rows, stamped)
+        except OSError as error:
+            raise TransientError(
+                f"The rows that were left out could not be written to {path.parent}: {error}"
+            ) from error
+        self.warehouse.quarantine(self.target, stamped, job_id=f"{self.name}_quarantine")
+
+    def _lineage(self) -> Lineage:
+        run = self.run
+        return Lineage(run.request.org_slug, run.pipeline_id, run.credential_id, run.run_id, ingested_at=self.now())
+
+    def _commit(
+        self, table: Table, staging: str, spooled: SpoolResult, lineage: Lineage, seconds_left: float
+    ) -> Commit:
+        step, request = self.step, self.run.request
+        assert step.deadline is not None, "a step at work has a lease"
+        return Commit(
+            target=self.target,
+            table=table,
+            staging=staging,
+            lineage=lineage,
+            first_day=request.start_date,
+            last_day=request.end_date,
+            write=step.spec.write,
+            step_id=step.step_id,
+            attempt=step.attempt,
+            fence=step.fence,
+            not_after=step.deadline,
+            job_id=f"{self.name}_commit",
+            rows=spooled.rows or None,
+            content_hash=spooled.content_hash if spooled.rows else "",
+            wait_s=max(0.0, seconds_left - COMMIT_MARGIN_S),
+        )
+
+    def _keep_drift(self, drift: Mapping[str, Any]) -> None:
+        if not drift:
+            return
+        try:
+            with _diff_files:
+                self.diff_file.parent.mkdir(parents=True, exist_ok=True)
+                known = json.loads(self.diff_file.read_text("utf-8")) if self.diff_file.exists() else {}
+                part = self.diff_file.with_suffix(".part")
+                part.write_text(json.dumps({**known, self.step.step_id: drift}, indent=2, default=str), "utf-8")
+                os.replace(part, self.diff_file)
+        except (OSError, ValueError) as error:
+            logger.warning("%s was not written: %s", self.diff_file, error)
+
+    def _drop(self, staging: str) -> None:
+        try:
+            self.warehouse.drop(staging)
+        except PipelineOpsError as error:
+            logger.warning("Staging table not dropped, it expires by itself: %s", error)
