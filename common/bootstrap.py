@@ -6,31 +6,31 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 
-from common.runs.attempt import AttemptRunner
+from common.access.api_keys import Keys
 from common.access.audit import Audit
 from common.access.cached_plans import CachedPlans
+from common.access.credentials import SealedCredentials
+from common.access.invokers import Invokers
+from common.access.sealing import NoKey, Sealer
 from common.config.hosts import load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.config.providers import load_providers, provider_url
-from common.access.credentials import SealedCredentials
+from common.meta.archive import WarehouseArchive
+from common.notify.failure_limit import FailureLimit
+from common.notify.notifications import Notifications
+from common.notify.settings import SettingsBook
+from common.platform.settings import POSTGRES_DSN, SUPABASE_DSN, Settings
+from common.ports.bus import EventBus
+from common.ports.google import GoogleCloud
+from common.ports.logs import RunLogs
+from common.ports.records import Records
+from common.ports.secrets import TokenCheck
+from common.ports.store import PlanLimits, RunStore
+from common.ports.warehouse import Warehouse
+from common.runs.attempt import AttemptRunner
 from common.runs.engine import NO_ARCHIVE, Engine
 from common.runs.estimate import Estimator
-from common.notify.failure_limit import FailureLimit
-from common.ports.google import GoogleCloud
-from common.access.invokers import Invokers
-from common.ports.secrets import TokenCheck
-from common.access.api_keys import Keys
-from common.meta.archive import WarehouseArchive
-from common.notify.settings import SettingsBook
-from common.notify.notifications import Notifications
-from common.ports.bus import EventBus
-from common.ports.store import PlanLimits, RunStore
-from common.ports.records import Records
-from common.ports.logs import RunLogs
-from common.ports.warehouse import Warehouse
-from common.access.sealing import NoKey, Sealer
-from common.platform.settings import POSTGRES_DSN, SUPABASE_DSN, Settings
 
 STORE_FILE = "pipeline-ops.db"
 KEY_FILE = "credentials.key"

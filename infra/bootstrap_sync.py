@@ -6,14 +6,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from common.platform.errors import PermanentError
-from common.ports.warehouse import Warehouse
-from common.tables.schema_plan import SchemaChange
-from common.ports.warehouse import Tables
-from common.writes.schema_sync import fit
-from common.platform.settings import Settings
-from common.tables.contract import every_table
 from common.focus.views import View, load_views
+from common.platform.errors import PermanentError
+from common.platform.settings import Settings
+from common.ports.warehouse import Tables, Warehouse
+from common.tables.contract import every_table
+from common.tables.schema_plan import SchemaChange
+from common.writes.schema_sync import fit
 
 
 @dataclass(frozen=True, slots=True)

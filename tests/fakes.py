@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from common.writes.batch import Batch, Waiting
 from common.processors.base import Params, StepContext
+from common.writes.batch import Batch, Waiting
 
 
 class FakeClock:

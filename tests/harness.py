@@ -12,12 +12,12 @@ import yaml
 from werkzeug.test import Client, TestResponse
 
 from common import bootstrap
+from common.access.api_keys import Scope
 from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.domain.model import Run
-from common.access.api_keys import Scope
+from common.platform.settings import Settings
 from common.ports.secrets import CredentialInfo
 from common.processors import registry
-from common.platform.settings import Settings
 from infra.local.host import SUBSCRIPTIONS, cloud_event, wsgi_app
 from tests.fakes import FakeClock, Scripted
 

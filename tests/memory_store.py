@@ -10,7 +10,6 @@ from decimal import Decimal
 from itertools import count
 
 from common.adapters.cursor import decode_cursor, encode_cursor
-from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
@@ -19,6 +18,7 @@ from common.domain.quota import Limits, Usage
 from common.platform.errors import ConflictingStateError, NotFoundError, PipelineOpsError, StaleRunError
 from common.ports.bus import EventBus
 from common.ports.store import RunPage
+from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.runs.topics import messages
 from tests.memory_quota import MemoryQuota
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from common.access.api_key_check import KeyCheck, hashed
 from common.access.audit import Audit
 from common.platform.errors import (
     ConflictingStateError,
@@ -22,7 +23,6 @@ from common.platform.errors import (
     UnauthorizedError,
     nearest,
 )
-from common.access.api_key_check import KeyCheck, hashed
 from common.platform.logs import logger
 from common.ports.records import Record, Records
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from common.platform.errors import NotFoundError, PermanentError, nearest
-from common.ports.secrets import CredentialInfo
-from common.ports.records import Record, Records
 from common.access.sealing import Sealer, WrongKeyError
+from common.platform.errors import NotFoundError, PermanentError, nearest
+from common.ports.records import Record, Records
+from common.ports.secrets import CredentialInfo
 
 KIND = "credentials"
 

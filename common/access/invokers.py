@@ -5,20 +5,9 @@ Where neither is configured, nobody may: a function that was deployed without it
 
 import hmac
 from collections.abc import Callable
-from typing import Protocol
 
 from common.platform.errors import UnauthorizedError
-
-
-class TokenCheck(Protocol):
-    """Checks OIDC tokens."""
-
-    def email(self, token: str) -> str:
-        """Return the account that the token was made for.
-
-        Raises UnauthorizedError for a token that proves nothing, ForbiddenScopeError for an account that may not call,
-        TransientError if that can't be found out now.
-        """
+from common.ports.secrets import TokenCheck
 
 
 class Invokers:

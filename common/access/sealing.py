@@ -8,26 +8,14 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from common.platform.errors import ConfigError, PermanentError
+from common.ports.secrets import KeyEncryption
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
 FORMAT = 1
-
-
-class KeyEncryption(Protocol):
-    """A key-encryption key: Cloud KMS, or a local file."""
-
-    def wrap(self, key: bytes, bound_to: bytes) -> bytes:
-        """Return the data key encrypted, together with what it is bound to. Raises TransientError, PermanentError."""
-
-    def unwrap(self, wrapped: bytes, bound_to: bytes) -> bytes:
-        """Return the data key that ``wrap`` was given with the same ``bound_to``.
-
-        Raises WrongKeyError if it was wrapped by another key or bound to something else, or is damaged.
-        """
 
 
 class WrongKeyError(PermanentError):

@@ -8,8 +8,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from common.platform.errors import PermanentError
 from common.access.sealing import KEY_BYTES, NONCE_BYTES, WrongKeyError
+from common.platform.errors import PermanentError
 
 
 class KeyFile:

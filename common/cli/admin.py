@@ -15,9 +15,9 @@ from common.config.check import validate_tree
 from common.config.plans import load_plans
 from common.config.providers import load_providers
 from common.platform.errors import PipelineOpsError, nearest
-from common.processors.online_checks import Verdict, check_credentials
-from common.ports.secrets import CredentialInfo
 from common.platform.settings import Settings
+from common.ports.secrets import CredentialInfo
+from common.processors.online_checks import Verdict, check_credentials
 
 CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 
 from common import bootstrap
-from common.platform import logs
 from common.cli import show
 from common.cli.client import ApiError
-from common.runs.engine import Engine
+from common.platform import logs
 from common.platform.errors import PipelineOpsError
 from common.platform.problems import in_words, problem_here
 from common.platform.settings import Settings
+from common.runs.engine import Engine
 
 
 def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:

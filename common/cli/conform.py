@@ -11,14 +11,14 @@ import click
 from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
-from common.focus.commitments import TABLE as COMMITMENTS
-from common.focus.commitments import check_commitments, commitment_checks, statements
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
+from common.focus.commitments import TABLE as COMMITMENTS
+from common.focus.commitments import check_commitments, commitment_checks, statements
 from common.focus.conformance import Checks, Finding, Report, Scope, sources
 from common.platform.errors import PipelineOpsError, nearest
-from common.ports.warehouse import Warehouse
 from common.platform.settings import Settings
+from common.ports.warehouse import Warehouse
 
 TABLE = "cost_data_standard_1_3"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,200}")

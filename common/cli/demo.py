@@ -17,8 +17,8 @@ from common.cli.conform import TABLE, reports, show_report
 from common.cli.runs import follow
 from common.config.loader import ConfigTree
 from common.focus.conformance import Scope
-from common.ports.warehouse import Warehouse
 from common.platform.settings import Settings
+from common.ports.warehouse import Warehouse
 from common.tables.contract import LINEAGE
 from infra.local.demo_data import MONTH, PLAYS, Made, Play, Scene, add_credentials, add_gcp_export
 from infra.local.sandbox.server import SandboxServer

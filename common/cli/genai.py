@@ -12,12 +12,12 @@ import click
 from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
+from common.focus.missing_prices import Missing, missing_prices
+from common.focus.reconcile import OURS, REPORTED, Line, reconcile
 from common.platform.errors import PipelineOpsError, TransientError
 from common.platform.logs import logger
-from common.focus.missing_prices import Missing, missing_prices
-from common.ports.warehouse import Warehouse
-from common.focus.reconcile import OURS, REPORTED, Line, reconcile
 from common.platform.settings import Settings
+from common.ports.warehouse import Warehouse
 
 DAYS = 31
 _DAY = click.DateTime(["%Y-%m-%d"])

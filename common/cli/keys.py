@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
+from common.access.api_keys import KeyInfo, NewKey, Scope
 from common.cli import show
 from common.cli.base import cli, engine_for, friendly, json_option, me
-from common.runs.engine import Engine
-from common.access.api_keys import KeyInfo, NewKey, Scope
 from common.platform.settings import Settings
+from common.runs.engine import Engine
 
 COLUMNS = ("key_id", "name", "scope", "status", "created_at", "created_by", "expires_at", "last_used_at")
 

@@ -7,8 +7,8 @@ import yaml
 
 from common.cli import show
 from common.cli.base import cli, engine_for, friendly, json_option, me
-from common.platform.errors import PipelineOpsError
 from common.notify.settings import NotificationSettings, notifications_body, settings_view
+from common.platform.errors import PipelineOpsError
 from common.platform.settings import Settings
 
 

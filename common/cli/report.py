@@ -14,10 +14,10 @@ from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.conform import TABLE
 from common.config.plans import YamlPlans
-from common.platform.errors import PipelineOpsError
 from common.focus.report.data import Ask, Line, MonthReport, Part, collect
-from common.platform.settings import Settings
 from common.focus.views import alone, load_views
+from common.platform.errors import PipelineOpsError
+from common.platform.settings import Settings
 
 SHOWN = 10
 

@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from common import bootstrap
-from common.platform import logs
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.client import ApiClient
-from common.ports.logs import SEVERITIES
+from common.platform import logs
 from common.platform.settings import Settings
+from common.ports.logs import SEVERITIES
 
 SIGNAL_LOOK_S = 0.5
 

@@ -14,8 +14,8 @@ from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.config.plans import load_plans
 from common.platform.errors import PipelineOpsError, TransientError
-from common.writes.receipts import Finding
 from common.platform.settings import Settings
+from common.writes.receipts import Finding
 from common.writes.verify import Report, Verifier
 
 

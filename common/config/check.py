@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from common.config.bigquery_prices import PRICES_FILE, load_prices
 from common.config.contracts import META_FOLDER, check_contract
 from common.config.hosts import HOSTS_FILE, load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import PLANS_FILE, load_plans
-from common.processors.genai.price_rules import PRICES_FOLDER, load_price_rules
 from common.config.problems import InvalidFileError, Problem
 from common.config.providers import PROVIDERS_FILE, load_providers
+from common.config.service_categories import CATEGORIES_FILE, load_categories
 from common.config.writes import TableMode, table_modes
 from common.config.yaml_source import Source, read
 from common.platform.errors import ConfigError
-from common.config.bigquery_prices import PRICES_FILE, load_prices
-from common.config.service_categories import CATEGORIES_FILE, load_categories
+from common.processors.genai.price_rules import PRICES_FOLDER, load_price_rules
 from common.processors.subscriptions.file import load_subscriptions, subscription_files
 
 

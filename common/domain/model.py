@@ -74,7 +74,7 @@ class RetryPolicy:
     max_backoff_seconds: float = 600.0
     jitter: float = 0.0
     retry_on: tuple[str, ...] = ()
-    """Kinds of failures that are tried again (``ErrorKind`` of ``common/platform/errors.py``); empty: every transient one."""
+    """The ``ErrorKind``s that are tried again; empty: every transient one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from common.ports.warehouse import Warehouse
 from common.focus.reconcile import OURS
+from common.ports.warehouse import Warehouse
 
 _MISSING = """
 SELECT

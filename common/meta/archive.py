@@ -4,13 +4,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
+from common.config.bigquery_prices import load_prices
 from common.domain.events import JobsCost
 from common.domain.model import Run
-from common.config.bigquery_prices import load_prices
-from common.ports.meta import Changes, JobStats, MetaRows, MetaWrite
 from common.meta.rows import META_TABLES, RUNS, Pricing, Row, jobs_cost, jobs_of, rows_of
-from common.ports.warehouse import Warehouse
 from common.platform.settings import Settings
+from common.ports.meta import Changes, JobStats, MetaRows, MetaWrite
+from common.ports.warehouse import Warehouse
 from common.tables.contract import MetaTable, load_meta_table
 
 ROWS_PER_JOB = 2_000

@@ -6,11 +6,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+from common.config.bigquery_prices import BigQueryPrices
 from common.domain.draft import Change
 from common.domain.events import JobsCost
 from common.domain.model import MAX_JOB_IDS, Run, Step, StepStatus
 from common.domain.plan import map_of
-from common.config.bigquery_prices import BigQueryPrices
 from common.meta.costs import cost_usd
 from common.ports.meta import JobStats
 

@@ -8,15 +8,15 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from common.config.hosts import AllowedHosts
+from common.domain.model import Run, RunStatus
 from common.notify.channels import CHANNELS
 from common.notify.channels.base import LeftOut, Notice, Post
 from common.notify.channels.sender import send
-from common.config.hosts import AllowedHosts
-from common.domain.model import Run, RunStatus
-from common.platform.errors import NotFoundError, PermanentError, PipelineOpsError, TransientError, nearest
 from common.notify.failure_limit import FailureLimit
-from common.platform.logs import logger
 from common.notify.settings import ChannelSettings, NotificationSettings, SettingsBook
+from common.platform.errors import NotFoundError, PermanentError, PipelineOpsError, TransientError, nearest
+from common.platform.logs import logger
 from common.ports.logs import LogLine, RunLogs
 from common.ports.records import Record, Records
 

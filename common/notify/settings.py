@@ -13,14 +13,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.access.audit import Audit
+from common.access.sealing import Sealer
+from common.config.hosts import AllowedHosts
 from common.notify.channels import CHANNELS
 from common.notify.channels.sender import MAX_URL_CHARS, check_url
-from common.config.hosts import AllowedHosts
-from common.platform.errors import NotFoundError, PermanentError
+from common.platform.errors import InvalidFieldsError, NotFoundError, PermanentError
 from common.ports.records import Records
-from common.platform.errors import InvalidFieldsError
 from common.runs.request import problems_of
-from common.access.sealing import Sealer
 
 KIND, NAME = "notifications", "settings"
 MAX_CHANNELS = 5

@@ -185,3 +185,11 @@ class StaleRunError(PipelineOpsError):
 
 class StaleRecordError(PipelineOpsError):
     """A stored document is no longer at the version that it was read with: read it again, decide again."""
+
+
+class InvalidFieldsError(RequestError):
+    """Fields of a request are wrong; ``problems`` maps each field to what is wrong with it."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
+        self.problems = dict(problems)

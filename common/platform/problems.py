@@ -12,13 +12,13 @@ from common.platform.errors import (
     ConflictingStateError,
     ForbiddenPlanError,
     ForbiddenScopeError,
+    InvalidFieldsError,
     NotFoundError,
     QuotaExceededError,
     RequestError,
     TransientError,
     UnauthorizedError,
 )
-from common.platform.errors import InvalidFieldsError
 
 BASE = "/problems/"
 MAX_DETAIL_CHARS = 2_000

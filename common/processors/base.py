@@ -19,47 +19,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.writes.bad_rows import BadRow
 from common.domain.model import Run
 from common.platform.errors import ConfigError, StepTimeoutError
 from common.ports.google import GoogleCloud
 from common.ports.warehouse import Warehouse
+from common.writes.batch import Batch, Waiting
 
 if TYPE_CHECKING:  # a function that writes nothing imports no data library
-    import pyarrow
-
-Row = Mapping[str, Any]
-"""A row by column name. Money and quantities are Decimal, times aware datetimes, JSON text, dict or list."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Some rows of a step's output. Batches are bounded (a page, some thousand rows), so memory stays flat.
-
-    Rows are mappings, or an Arrow table or record batch, whose columns are taken as they are where their types are
-    those of the contract. ``bad`` are rows that the processor could not read itself: they go to quarantine, and more
-    of them than the step's ``max_bad_rows`` fail it.
-    """
-
-    rows: "Sequence[Row] | pyarrow.Table | pyarrow.RecordBatch"
-    bad: Sequence[BadRow] = ()
-
-    @property
-    def count(self) -> int:
-        """How many rows it has, good and bad."""
-        return len(self.rows) + len(self.bad)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Yielded in the place of a batch: the work goes on in job ``job``, and nobody needs to be there for it.
-
-    The attempt ends here without an outcome, and its function with it. At ``look_at`` the processor is run again, in
-    the same attempt, with ``context.waiting_on`` naming the job. A staging table stays as it is until then.
-    """
-
-    job: str
-    look_at: datetime
+    pass
 
 
 class Params(BaseModel):

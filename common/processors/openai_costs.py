@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from common.processors.base import StepContext
-from common.processors.http.json_fields import Fields
-from common.processors.openai_usage import account, client, span
 from common.processors.genai.prices import variant
+from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import Days, pages
+from common.processors.openai_usage import account, client, span
 
 TITLE = "OpenAI costs"
 PATH = "/organization/costs"

@@ -11,13 +11,13 @@ from datetime import date
 from typing import Any
 
 from common.platform.errors import PermanentError
+from common.ports.http import Calls
 from common.processors.base import StepContext
-from common.processors.http.json_fields import Fields
-from common.processors.openai_tokens import Meter, PartsExceedTotalError, Unexplained, token_meters
 from common.processors.genai.prices import variant
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
-from common.ports.http import Calls
+from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import Days, pages
+from common.processors.openai_tokens import Meter, PartsExceedTotalError, Unexplained, token_meters
 
 API = Api(
     key="openai",

@@ -22,18 +22,18 @@ from common.platform.errors import (
     RequestError,
     TransientError,
 )
-from common.ports.google import GoogleCloud
-from common.platform.redaction import hide, hiding, scrubbed, scrubbed_data
 from common.platform.logs import logger
-from common.ports.secrets import Credentials
+from common.platform.redaction import hide, hiding, scrubbed, scrubbed_data
+from common.platform.settings import Settings
+from common.platform.time_limit import limited
+from common.ports.google import GoogleCloud
 from common.ports.logs import LogLine, RunLogs
+from common.ports.secrets import Credentials
 from common.ports.warehouse import Warehouse
-from common.writes.batch import Batch, Waiting
 from common.processors.base import Processor, StepContext, no_google
 from common.processors.registry import processor
-from common.platform.settings import Settings
 from common.tables.contract import Table, load_table, preview_name
-from common.platform.time_limit import limited
+from common.writes.batch import Batch, Waiting
 from common.writes.writer import Suspended, Writer
 
 PREVIEW_LIFETIME = timedelta(days=7)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from common.runs.admit import Admission
-from common.runs.attempt import AttemptRunner
+from common.access.api_keys import Keys
 from common.access.audit import Audit
+from common.access.invokers import Invokers
 from common.config.loader import ConfigTree
 from common.domain import transitions
 from common.domain.commands import SettleReservation
@@ -39,6 +39,7 @@ from common.domain.events import (
 )
 from common.domain.model import Estimate, Run, RunRequest, RunStatus, Step, StepStatus
 from common.domain.plan import map_of, spec_of, unlocked_by
+from common.notify.notifications import Notifications
 from common.platform.errors import (
     ConfigError,
     ConflictingStateError,
@@ -50,20 +51,19 @@ from common.platform.errors import (
     TransientError,
     nearest,
 )
-from common.runs.estimate import NO_COST, by_last_cost
-from common.access.invokers import Invokers
-from common.access.api_keys import Keys
 from common.platform.logs import bound, logger
-from common.ports.meta import NoArchive, RunArchive
-from common.notify.notifications import Notifications
-from common.ports.secrets import Credentials
-from common.ports.bus import EventBus
-from common.ports.store import PlanLimits, RunStore
-from common.ports.records import Records
-from common.ports.logs import RunLogs
-from common.runs.request import run_identity
-from common.runs.log_lines import change_line
 from common.platform.settings import Settings
+from common.ports.bus import EventBus
+from common.ports.logs import RunLogs
+from common.ports.meta import NoArchive, RunArchive
+from common.ports.records import Records
+from common.ports.secrets import Credentials
+from common.ports.store import PlanLimits, RunStore
+from common.runs.admit import Admission
+from common.runs.attempt import AttemptRunner
+from common.runs.estimate import NO_COST, by_last_cost
+from common.runs.log_lines import change_line
+from common.runs.request import run_identity
 from common.runs.topics import completed, finished, messages
 from common.runs.validation import Validation
 

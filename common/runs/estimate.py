@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
+from common.config.bigquery_prices import load_prices
 from common.config.providers import load_providers
 from common.domain.model import Estimate, Run, StepSpec
+from common.meta.costs import TIB
 from common.platform.errors import PipelineOpsError
 from common.platform.logs import logger
-from common.meta.costs import TIB
-from common.config.bigquery_prices import load_prices
+from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
 from common.processors.base import CallsProcedure, CountsCalls
 from common.processors.registry import processor
-from common.platform.settings import Settings
 
 MICRO_USD = Decimal("0.000001")
 NO_COST = Estimate(Decimal(0), Decimal(0), "it can't start")

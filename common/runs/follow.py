@@ -8,9 +8,9 @@ from heapq import merge
 from itertools import takewhile
 from typing import Self
 
-from common.runs.engine import Engine
 from common.platform.errors import RequestError
 from common.ports.logs import LogLine, severities_from
+from common.runs.engine import Engine
 from common.runs.log_lines import change_line
 
 PLACE = re.compile(r"(0|[1-9][0-9]{0,8})\.([0-9a-f-]{0,40})", re.ASCII)

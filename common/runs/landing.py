@@ -12,9 +12,9 @@ from typing import Any
 from common.config.loader import ConfigTree
 from common.config.model import StepConfig
 from common.platform.errors import PipelineOpsError
+from common.platform.settings import Settings
 from common.processors.bills.file_extractor import ExternalFileParams, date_span
 from common.processors.genai.sources import source as source_of
-from common.platform.settings import Settings
 
 FILE_STEP, GENAI_STEP = "ExternalFileExtractor", "genai.payg_usage"
 

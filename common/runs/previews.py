@@ -1,7 +1,8 @@
 """Previews: what a replay would change is looked at first, and then made real or thrown away, as a whole.
 
-A preview is a run of its own that writes into shadow tables beside its targets (``common.tables.contract.preview_name``), with
-the same processors, checks and modes; a step that reads a table which the preview has written reads the shadow.
+A preview is a run of its own that writes into shadow tables beside its targets
+(``common.tables.contract.preview_name``), with the same processors, checks and modes; a step that reads a table which
+the preview has written reads the shadow.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,13 @@ from datetime import date, timedelta
 from common.domain.events import PreviewSettled
 from common.domain.model import PreviewEnd, Receipt, Run, RunStatus, Step
 from common.domain.plan import work_order
-from common.runs.engine import Engine
 from common.platform.errors import ConflictingStateError, PermanentError, SupersededError
 from common.platform.logs import logger
 from common.ports.warehouse import Commit, Lineage, Warehouse
+from common.runs.engine import Engine
+from common.tables.contract import PREVIEW, Table, load_table
 from common.writes.preview_diff import Scope, TableDiff, table_diff
 from common.writes.receipts import PROMOTE_WITHIN
-from common.tables.contract import PREVIEW, Table, load_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from common.domain.model import RunRequest
-from common.platform.errors import NotFoundError, RequestError, nearest
+from common.platform.errors import InvalidFieldsError, NotFoundError, nearest
 
 ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
 RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
@@ -42,14 +42,6 @@ def _written_as_a_day(value: Any) -> Any:
 
 
 Day = Annotated[date, BeforeValidator(_written_as_a_day)]
-
-
-class InvalidFieldsError(RequestError):
-    """Fields of a request are wrong; ``problems`` maps each field to what is wrong with it."""
-
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
-        self.problems = dict(problems)
 
 
 QUEUE = Field(False, strict=True, description="Wait for a slot if there is none, in the place of a 429.")

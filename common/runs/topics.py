@@ -21,13 +21,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from common.runs.codec import plain_receipt, plain_run, plain_step
 from common.domain.commands import AnnounceRunFinished, Command, DispatchStep, StartRun
 from common.domain.events import AttemptFailed, AttemptSucceeded
 from common.domain.model import Receipt, Run, Step
 from common.domain.plan import work_order
 from common.platform.errors import PermanentError
 from common.ports.bus import Message
+from common.runs.codec import plain_receipt, plain_run, plain_step
 
 RUNS = "runs"
 STEP_COMPLETED = "step-completed"

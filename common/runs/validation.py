@@ -9,9 +9,9 @@ from common.config.providers import find_provider, load_providers
 from common.domain.events import RunValidated
 from common.domain.model import NO_CREDENTIAL, Pipeline, Run, RunRequest
 from common.platform.errors import ConfigError, NotFoundError, nearest
+from common.platform.settings import Settings
 from common.ports.secrets import Credentials
 from common.processors.registry import processor
-from common.platform.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

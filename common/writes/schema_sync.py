@@ -2,53 +2,14 @@
 
 import random
 import time
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Protocol
 
 from common.platform.errors import PermanentError, TransientError
-from common.tables.schema_plan import FoundColumn, FoundTable, SchemaChange, columns_after, schema_changes
+from common.ports.warehouse import Tables
 from common.tables.contract import Table
+from common.tables.schema_plan import SchemaChange, columns_after, schema_changes
 
 TRIES = 10
 """Each loses only against somebody else's change of the same table, which leaves less to do."""
-
-
-class Tables(Protocol):
-    """Tables and datasets as such, without their rows. Ids are ``project.dataset.table``."""
-
-    def has_dataset(self, dataset: str) -> bool:
-        """Return whether the dataset (``project.dataset``) is there."""
-
-    def make_dataset(self, dataset: str) -> None:
-        """Make the dataset unless it is there."""
-
-    def find(self, target: str) -> FoundTable | None:
-        """Return the table as it is, or None if it, or its dataset, is not there."""
-
-    def create(self, target: str, table: Table) -> None:
-        """Make the table, and its dataset, unless they are there, or somebody else is making them now."""
-
-    def change(self, target: str, found: FoundTable, columns: Sequence[FoundColumn], description: str) -> bool:
-        """Give the table these columns and this description; return False if it has changed since it was found."""
-
-    def find_view(self, target: str) -> str | None:
-        """Return the ``state`` that the view was made with ("" if it was not), None if nothing has that name.
-
-        Raises PermanentError if it is the name of a table.
-        """
-
-    def make_view(self, target: str, sql: str, *, description: str, state: str) -> None:
-        """Make the view, or put it in the place of the one that is there.
-
-        Raises PermanentError if what it reads is not there, or if it is the name of a table.
-        """
-
-    def expire(self, target: str, at: datetime) -> None:
-        """Have BigQuery delete the table, and what was made beside it, at that time."""
-
-    def remove(self, target: str) -> None:
-        """Delete the table, and what was made beside it, as far as they are there."""
 
 
 def fit(tables: Tables, target: str, table: Table, *, apply: bool = True) -> list[SchemaChange]:

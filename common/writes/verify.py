@@ -10,9 +10,9 @@ from common.domain.model import Run
 from common.platform.errors import NotFoundError, PermanentError
 from common.ports.store import RunStore
 from common.ports.warehouse import Warehouse
+from common.tables.contract import DATA_DATE
 from common.writes.receipts import NEVER, Finding, Key, Ledger, Rows, Write, compare
 from common.writes.spool import content_hash
-from common.tables.contract import DATA_DATE
 
 PAGE = 100
 

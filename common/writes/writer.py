@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from common.domain.model import Receipt, Run, Step
-from common.writes.drift import in_words
 from common.platform.errors import DriftError, PipelineOpsError, TransientError
 from common.platform.logs import logger
 from common.ports.warehouse import Commit, Lineage, Warehouse
-from common.writes.batch import Batch, Waiting
-from common.writes.spool import Spool, SpoolResult
 from common.tables.contract import Table
+from common.writes.batch import Batch, Waiting
+from common.writes.drift import in_words
+from common.writes.spool import Spool, SpoolResult
 
 COMMIT_MARGIN_S = 10.0
 """Of the attempt's time, kept for the commit itself: no waiting for other writers begins in it."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from flask import Response, g, request
 from werkzeug.exceptions import BadRequest
 
+from common.access.api_keys import Caller, Scope
 from common.bootstrap import engine
 from common.platform.errors import ForbiddenScopeError, NotFoundError
-from common.access.api_keys import Caller, Scope
 from common.platform.logs import logger
 from common.runs.request import ORG_SLUG
 

@@ -7,9 +7,8 @@ from pydantic import Field, SecretStr
 
 from common.bootstrap import engine
 from common.config.providers import load_providers
-from common.platform.errors import nearest
+from common.platform.errors import InvalidFieldsError, nearest
 from common.ports.secrets import CredentialInfo
-from common.platform.errors import InvalidFieldsError
 from functions.api.inputs import Input, NoQuery, OrgPath
 from functions.api.part import part
 from functions.api.views import View

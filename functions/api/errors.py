@@ -20,13 +20,12 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from common.platform import problems
-from common.platform.errors import ConfigError, UnauthorizedError
-from common.platform.logs import logger
 from common.notify.settings import NotificationsBody
+from common.platform import problems
+from common.platform.errors import ConfigError, InvalidFieldsError, UnauthorizedError
+from common.platform.logs import logger
 from common.platform.problems import Kind, document
 from common.runs.request import RUN_ID, ControlBody, ReplayBody, RerunBody, RunBody, problems_of
-from common.platform.errors import InvalidFieldsError
 from functions.api.inputs import Input
 
 MEDIA_TYPE = "application/problem+json"

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from flask import Response
 from pydantic import Field
 
-from common.bootstrap import engine
 from common.access.api_keys import KeyInfo, NewKey, Scope
+from common.bootstrap import engine
 from functions.api.access import caller
 from functions.api.inputs import Input, NoQuery, OrgPath, json_integer
 from functions.api.part import part

@@ -9,8 +9,8 @@ from flask import Response, request
 from pydantic import Field
 
 from common.bootstrap import engine
-from common.runs.follow import PLACE, Following, Place
 from common.ports.logs import LogLine
+from common.runs.follow import PLACE, Following, Place
 from common.runs.log_lines import log_lines
 from functions.api.inputs import Headers, Input, NoQuery, RunPath, up_to, whole_number
 from functions.api.part import part

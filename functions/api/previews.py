@@ -8,9 +8,9 @@ from typing import Any, Literal
 from flask import Response
 
 from common.bootstrap import engine
-from common.writes.preview_diff import RowDiff, TableDiff
 from common.runs.previews import Previews
 from common.runs.request import ControlBody
+from common.writes.preview_diff import RowDiff, TableDiff
 from functions.api.inputs import NoQuery, RunPath
 from functions.api.part import part
 from functions.api.runs import decided, find_run

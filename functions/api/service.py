@@ -11,8 +11,8 @@ from typing import Literal
 from flask import Response, current_app, send_from_directory
 from werkzeug.exceptions import NotFound
 
-from common.platform import problems
 from common.bootstrap import engine
+from common.platform import problems
 from common.platform.errors import NotFoundError, PipelineOpsError, TransientError
 from common.platform.logs import logger
 from functions.api.inputs import Input, NoQuery

@@ -12,9 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.runs.landing import place
-from common.ports.secrets import CredentialInfo, Credentials
 from common.platform.settings import Settings
+from common.ports.secrets import CredentialInfo, Credentials
+from common.runs.landing import place
 from infra.local import gcp_export
 from infra.local.deepseek_export import write_deepseek_export
 from infra.local.focus_export import write_focus_export

@@ -19,10 +19,10 @@ from typing import Any, Protocol, Self
 
 from common import bootstrap
 from common.adapters.sqlite.bus import SqliteBus
-from common.runs.engine import Engine
 from common.platform.errors import PipelineOpsError
 from common.platform.logs import logger
 from common.platform.settings import Settings
+from common.runs.engine import Engine
 from infra.local.dispatcher import Dispatcher
 from infra.local.emulator import BigQueryEmulator
 from infra.local.host import poster, wsgi_app

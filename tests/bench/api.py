@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from common import bootstrap
-from common.domain.model import RunStatus
 from common.access.api_keys import Scope
+from common.domain.model import RunStatus
 from infra.local.stack import EmbeddedStack
 from tests.bench import ours
 from tests.bench.ours import ORG, ROUTE

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from common.writes.batch import Batch
 from common.processors.base import Params, TableParams
+from common.writes.batch import Batch
 from tests.bench import load_measure, load_rows
 
 PROJECT = "local-project"
@@ -59,11 +59,11 @@ def prepared(url: str, folder: Path, jobs: load_measure.Jobs) -> Callable[[], tu
     import pyarrow.compute
     import pyarrow.parquet  # noqa: F401 - part of what is idle
 
-    from common.runs import attempt as attempts
     from common.adapters.bigquery import BigQueryWarehouse
     from common.domain.events import AttemptSucceeded
     from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
     from common.platform.settings import Settings
+    from common.runs import attempt as attempts
 
     _contract(folder)
     jobs.watch()

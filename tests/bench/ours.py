@@ -24,10 +24,10 @@ import yaml
 
 from common import bootstrap
 from common.domain.model import RunStatus
-from common.runs.engine import Engine
-from common.processors import registry
-from common.runs.request import run_request
 from common.platform.settings import Settings
+from common.processors import registry
+from common.runs.engine import Engine
+from common.runs.request import run_request
 from common.runs.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
 from infra.local.dispatcher import Dispatcher
 from tests.bench.measure import Result

@@ -11,10 +11,10 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import DEFAULT_WRITE
 from common.platform.paths import configs_dir
 from common.ports.warehouse import Commit, Lineage
-from common.writes.batch import Batch
 from common.processors.sql.procedure_executor import ProcedureExecutor, ProcedureParams
-from common.writes.spool import Spool
 from common.tables.contract import Table, load_table
+from common.writes.batch import Batch
+from common.writes.spool import Spool
 from tests.processors.context import make_context
 
 DAY = date(2026, 10, 5)

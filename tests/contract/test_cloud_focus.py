@@ -16,9 +16,9 @@ from common.adapters.google.cloud import GoogleCloudAdapter
 from common.config.loader import ConfigTree
 from common.platform.paths import configs_dir
 from common.processors.base import TableParams
+from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
 from common.processors.sql.external_bq import ExternalBqExtractor, ExternalBqParams
 from common.processors.sql.external_bq_days import ChangedDaysParams, ExternalBqChangedDays
-from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
 from common.processors.subscriptions.cost import SubscriptionCost
 from infra.local.gcp_export import Row, export_rows, write_export
 from tests.conftest import PROJECT

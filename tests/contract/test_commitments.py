@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.focus.commitments import CHARGES, TABLE, check_commitments, commitment_checks
 from common.config.loader import ConfigTree
+from common.focus.commitments import CHARGES, TABLE, check_commitments, commitment_checks
 from common.focus.conformance import Report, Scope
 from common.platform.paths import configs_dir
 from common.processors.base import TableParams

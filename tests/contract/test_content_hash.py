@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
+from common.tables.contract import DATA_DATE
 from common.writes.batch import Batch
 from common.writes.spool import Spool, content_hash
-from common.tables.contract import DATA_DATE
 from tests.conftest import PROJECT
 from tests.unit.test_spool_hash import COLUMNS, TABLE
 

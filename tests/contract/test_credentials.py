@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 
 import pytest
 
+from common.access.credentials import SealedCredentials
+from common.access.sealing import Sealer
 from common.adapters.google.firestore_records import FirestoreRecords
 from common.adapters.key_file import KeyFile
 from common.adapters.postgres.records import PostgresRecords
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.records import SqliteRecords
-from common.access.credentials import SealedCredentials
 from common.platform.errors import NotFoundError, PermanentError
-from common.ports.secrets import CredentialInfo
 from common.ports.records import Records
-from common.access.sealing import Sealer
+from common.ports.secrets import CredentialInfo
 
 CANARY = "sk-admin-canary-7f3a"
 INFO = CredentialInfo("acme", "cred_openai", "openai", datetime(2026, 11, 21, tzinfo=UTC))

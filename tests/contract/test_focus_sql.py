@@ -11,8 +11,8 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.focus.missing_prices import missing_prices
-from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
 from common.focus.reconcile import reconcile
+from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
 from infra.local.focus_export import write_focus_export
 from tests.conftest import PROJECT
 from tests.contract.focus import DAY, FOCUS, Dataset, cost, export, numbers, reported

@@ -8,13 +8,13 @@ import grpc
 import pytest
 
 from common import bootstrap
+from common.access.sealing import Sealer, WrongKeyError
 from common.adapters.google import firestore_client
 from common.adapters.google.kms import REMEMBERED, REMEMBERED_S, CloudKms
 from common.adapters.key_file import KeyFile
 from common.platform.errors import ConfigError, PermanentError, TransientError
-from common.ports.secrets import KeyEncryption
-from common.access.sealing import Sealer, WrongKeyError
 from common.platform.settings import Settings
+from common.ports.secrets import KeyEncryption
 from tests.kms_server import DAMAGED, KEY, KmsServer, kms
 
 DATA_KEY = b"canary-data-key-of-32-bytes-----"

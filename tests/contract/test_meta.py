@@ -16,13 +16,13 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.draft import Change
 from common.domain.model import Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
-from common.platform.errors import PipelineOpsError
 from common.meta import archive as archive_module
 from common.meta.archive import WarehouseArchive
-from common.ports.meta import JobStats
 from common.meta.rows import META_TABLES, RUNS
+from common.platform.errors import PipelineOpsError
 from common.platform.paths import configs_dir
 from common.platform.settings import Settings
+from common.ports.meta import JobStats
 from infra.local.emulator import BigQueryEmulator
 from tests.conftest import PROJECT
 

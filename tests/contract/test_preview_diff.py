@@ -9,8 +9,8 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import WriteSpec
-from common.writes.preview_diff import DayDiff, MoneyDiff, Scope, TableDiff, table_diff
 from common.tables.contract import Table
+from common.writes.preview_diff import DayDiff, MoneyDiff, Scope, TableDiff, table_diff
 from tests.conftest import PROJECT
 
 TABLE = Table.model_validate(

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from common.runs.admit import Admission
 from common.domain import transitions
 from common.domain.draft import Transition
 from common.domain.events import RunRejected
@@ -23,6 +22,7 @@ from common.domain.model import Estimate, Run
 from common.domain.quota import Limits
 from common.platform.errors import QuotaExceededError, TransientError
 from common.ports.store import RunStore
+from common.runs.admit import Admission
 from tests.contract.stores import T0, WIDE, Adapter, new_run
 
 LIMIT = 7

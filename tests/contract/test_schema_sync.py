@@ -17,9 +17,9 @@ from common.cli.main import cli
 from common.platform.errors import PermanentError, TransientError
 from common.platform.logs import logger
 from common.platform.paths import configs_dir
+from common.tables.contract import Table, every_table, load_meta_table, load_table
 from common.tables.schema_plan import LATE, FoundColumn, FoundTable
 from common.writes.schema_sync import fit
-from common.tables.contract import Table, every_table, load_meta_table, load_table
 from infra.local.emulator import BigQueryEmulator
 from tests.conftest import PROJECT
 

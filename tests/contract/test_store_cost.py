@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 import yaml
 
+from common.access.audit import Audit
+from common.access.credentials import SealedCredentials
+from common.access.sealing import Sealer
 from common.adapters.google.firestore_client import Operations
 from common.adapters.google.firestore_logs import FirestoreLogs
 from common.adapters.google.firestore_records import FirestoreRecords
 from common.adapters.google.firestore_store import FirestoreRunStore
 from common.adapters.key_file import KeyFile
-from common.runs.attempt import AttemptRunner, Result
-from common.access.audit import Audit
-from common.access.credentials import SealedCredentials
 from common.domain.model import Run, RunRequest, RunStatus, Step
-from common.runs.engine import Engine
 from common.notify.failure_limit import FailureLimit
-from common.notify.settings import SettingsBook
 from common.notify.notifications import Notifications
-from common.ports.secrets import CredentialInfo
+from common.notify.settings import SettingsBook
 from common.ports.bus import Message
+from common.ports.secrets import CredentialInfo
+from common.runs.attempt import AttemptRunner, Result
+from common.runs.engine import Engine
 from common.runs.request import new_run_id
-from common.access.sealing import Sealer
 from common.runs.topics import RUN_FINISHED, RUNS, STEP_COMPLETED, read_completed, read_order, read_run_id
 from infra.local.google_emulators import GoogleEmulators
 from tests.harness import ORG, ROUTE, SECRET, Harness, step

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.runs.attempt import AttemptRunner
 from common.domain.events import AttemptSucceeded
 from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
 from common.platform.errors import NotFoundError, PermanentError, TransientError
-from common.ports.store import RunPage
-from common.writes.batch import Batch
-from common.processors.base import Params, StepContext, TableParams
 from common.platform.settings import Settings
+from common.ports.store import RunPage
+from common.processors.base import Params, StepContext, TableParams
+from common.runs.attempt import AttemptRunner
+from common.writes.batch import Batch
 from common.writes.verify import Report, Verifier
 from tests.conftest import PROJECT
 from tests.fakes import FakeClock

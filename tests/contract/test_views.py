@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
+from common.focus.views import View, alone, load_views
 from common.platform.errors import ConfigError, PermanentError
 from common.platform.paths import configs_dir
 from common.platform.settings import Settings
-from common.focus.views import View, alone, load_views
 from infra.bootstrap_sync import sync
 from tests.conftest import PROJECT
 from tests.focus.rows import Row, charge, clean_rows, consumed, priced, usage

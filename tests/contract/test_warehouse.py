@@ -13,9 +13,9 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.platform.errors import PermanentError, SupersededError, TransientError
+from common.tables.contract import LINEAGE
 from common.writes.batch import Batch
 from common.writes.spool import Spool
-from common.tables.contract import LINEAGE
 from tests.conftest import PROJECT
 from tests.contract.writes import AT, D1, D2, D3, TABLE, Target, numbers, row
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.runs.attempt import AttemptRunner
 from common.domain.events import AttemptFailed, AttemptSucceeded
 from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
-from common.writes.batch import Batch
-from common.processors.base import Params, StepContext, TableParams
 from common.platform.settings import Settings
+from common.processors.base import Params, StepContext, TableParams
+from common.runs.attempt import AttemptRunner
+from common.writes.batch import Batch
 from tests.conftest import PROJECT
 from tests.contract.writes import D1, NEVER, numbers
 

@@ -12,9 +12,9 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import Receipt, WriteSpec
 from common.ports.warehouse import Commit, Lineage
+from common.tables.contract import Table
 from common.writes.batch import Batch
 from common.writes.spool import Spool
-from common.tables.contract import Table
 from tests.conftest import PROJECT
 
 TABLE = Table.model_validate(

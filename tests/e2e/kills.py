@@ -28,10 +28,10 @@ import yaml
 
 from common import bootstrap
 from common.bootstrap import STORE_FILE
-from common.runs.engine import Engine
 from common.platform.paths import PROJECT_ROOT
-from common.ports.secrets import CredentialInfo
 from common.platform.settings import Settings
+from common.ports.secrets import CredentialInfo
+from common.runs.engine import Engine
 from infra.local.emulator import BigQueryEmulator
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY
 

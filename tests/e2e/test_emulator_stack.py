@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from common.platform.paths import configs_dir
+from common.platform.settings import Settings
 from common.ports.secrets import CredentialInfo
 from common.processors import registry
-from common.platform.settings import Settings
 from infra.local.emulator_stack import EmulatorStack
 from infra.local.google_emulators import sdk_root
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from common.adapters.sqlite.bus import SqliteBus
-from common.runs.landing import place as land
 from common.domain.draft import Change
 from common.domain.model import Run, RunStatus, StepStatus
-from common.runs.engine import Engine
 from common.platform.errors import PipelineOpsError
+from common.runs.engine import Engine
+from common.runs.landing import place as land
 from infra.local.focus_export import write_focus_export
 from infra.local.sandbox.server import SandboxServer
 from tests.e2e.kills import Asked, Campaign, Emulator, Place, Served, wait_for_all

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from common import bootstrap
-from common.runs.engine import Engine
 from common.ports.secrets import CredentialInfo
+from common.runs.engine import Engine
 from infra.local.google_emulators import GoogleEmulators
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
 from tests.e2e.kills import Asked, Emulator, Place, Served, until, wait_for_all

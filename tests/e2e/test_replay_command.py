@@ -14,8 +14,8 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.cli.client import ApiClient
 from common.cli.main import cli
 from common.platform.logs import logger
-from common.ports.secrets import CredentialInfo
 from common.platform.settings import Settings
+from common.ports.secrets import CredentialInfo
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
 from infra.local.stack import EmbeddedStack
 

@@ -11,11 +11,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from common.runs.landing import land
 from common.domain.model import Run
-from common.ports.warehouse import Warehouse
-from common.runs.request import run_request
 from common.platform.settings import Settings
+from common.ports.warehouse import Warehouse
+from common.runs.landing import land
+from common.runs.request import run_request
 from infra.local.demo_data import PLAYS, Play, Scene, add_credentials, add_gcp_export, secret_of
 from infra.local.sandbox.server import SandboxServer
 from infra.local.stack import EmbeddedStack

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from common.domain.model import DEFAULT_WRITE
 from common.platform.paths import configs_dir
 from common.ports.warehouse import Commit, Lineage, Warehouse
+from common.tables.contract import DATA_DATE, Table, load_table
 from common.writes.batch import Batch
 from common.writes.spool import Spool
-from common.tables.contract import DATA_DATE, Table, load_table
 
 FOCUS = load_table(configs_dir(), "cost_data_standard_1_3")
 AT = datetime(2026, 10, 6, tzinfo=UTC)

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common import bootstrap
-from common.cli.main import cli
-from common.runs.engine import Engine
 from common.access.api_keys import Scope
+from common.cli.main import cli
 from common.platform.paths import configs_dir
 from common.platform.settings import Settings
+from common.runs.engine import Engine
 from tests.receiver import receiving
 
 ORG = "acme_corp"

@@ -21,15 +21,15 @@ import yaml
 from click.testing import CliRunner
 
 from common import bootstrap
-from common.platform import logs
+from common.access.api_keys import Scope
 from common.adapters.postgres import client
 from common.cli.main import cli
-from common.platform.errors import PermanentError, PipelineOpsError, TransientError
-from common.access.api_keys import Scope
 from common.notify.settings import notifications_body, settings_view
+from common.platform import logs
+from common.platform.errors import PermanentError, PipelineOpsError, TransientError
+from common.platform.settings import SUPABASE_DSN
 from common.ports.secrets import CredentialInfo
 from common.processors.http.client import Api, ProviderClient
-from common.platform.settings import SUPABASE_DSN
 from tests.harness import INVOKER_TOKEN, ORG, ROUTE, Harness, step
 from tests.receiver import Receiver, receiving
 

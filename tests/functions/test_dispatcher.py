@@ -16,9 +16,9 @@ from common.adapters.sqlite.bus import MAX_DELIVERIES, Delivery, SqliteBus, Take
 from common.adapters.sqlite.database import Database
 from common.bootstrap import STORE_FILE
 from common.domain.model import Run, RunStatus
-from common.runs.engine import Engine
-from common.ports.meta import Changes
 from common.ports.bus import Message
+from common.ports.meta import Changes
+from common.runs.engine import Engine
 from infra.local.dispatcher import Dispatcher
 from infra.local.host import poster
 from tests.harness import INVOKER_TOKEN, Harness, step

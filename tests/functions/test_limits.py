@@ -7,8 +7,13 @@ import pytest
 
 from common import bootstrap
 from common.domain.model import Run, RunStatus
-from common.platform.errors import ConflictingStateError, ForbiddenPlanError, QuotaExceededError, TransientError
-from common.platform.errors import InvalidFieldsError
+from common.platform.errors import (
+    ConflictingStateError,
+    ForbiddenPlanError,
+    InvalidFieldsError,
+    QuotaExceededError,
+    TransientError,
+)
 from tests.functions.limited import OTHER, ask, place, plan, shown, statuses, waits_for
 from tests.harness import ORG, ROUTE, Harness, step
 

@@ -10,14 +10,14 @@ import pytest
 from werkzeug.test import Client
 
 from common import bootstrap
+from common.access.invokers import Invokers
 from common.adapters.google.oidc import SIGNATURE_TAKEN_OFF
 from common.adapters.sqlite.bus import Delivery
 from common.domain.events import AttemptFailed
 from common.platform.errors import TransientError
-from common.access.invokers import Invokers
-from common.ports.secrets import TokenCheck
-from common.ports.bus import Message
 from common.platform.settings import Settings
+from common.ports.bus import Message
+from common.ports.secrets import TokenCheck
 from common.runs.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, completed, read_order
 from functions.locks import TOKEN_HEADER
 from infra.local.host import SUBSCRIPTIONS, cloud_event

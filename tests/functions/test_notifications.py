@@ -10,10 +10,9 @@ import yaml
 
 from common import bootstrap
 from common.domain.model import RunStatus
-from common.platform.errors import NotFoundError, PermanentError, TransientError
-from common.ports.meta import Changes
 from common.notify.settings import NotificationsBody, notifications_body, settings_view
-from common.platform.errors import InvalidFieldsError
+from common.platform.errors import InvalidFieldsError, NotFoundError, PermanentError, TransientError
+from common.ports.meta import Changes
 from tests.harness import ORG, ROUTE, Harness, step
 from tests.receiver import Receiver, receiving
 

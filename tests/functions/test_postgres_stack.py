@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from common import bootstrap
+from common.access.cached_plans import FRESH_FOR
 from common.adapters.google.pubsub import PubSubBus
 from common.adapters.postgres.client import Postgres
 from common.adapters.postgres.run_store import PostgresRunStore
 from common.adapters.sqlite.bus import SqliteBus
-from common.access.cached_plans import FRESH_FOR
 from common.domain.model import RunStatus
 from common.platform.errors import ForbiddenPlanError, QuotaExceededError, TransientError
-from common.ports.secrets import CredentialInfo
 from common.platform.settings import Settings
+from common.ports.secrets import CredentialInfo
 from tests.harness import INVOKER_TOKEN, OPERATOR, ORG, SECRET, Harness, step
 from tests.postgres_fixtures import TestDatabase
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from common.platform.errors import PermanentError, TransientError
-from common.processors.clouds.aws.export import AwsExportExtractor, check
 from common.processors.bills.deliveries import ExportParams
+from common.processors.clouds.aws.export import AwsExportExtractor, check
 from infra.local.sandbox import bills
 from infra.local.sandbox.aws_s3 import BUCKET, EXPORT, PREFIX, S3Sandbox, manifest_of
 from infra.local.sandbox.bills import gzipped

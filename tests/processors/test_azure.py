@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from common.platform.errors import PermanentError, TransientError
-from common.processors.clouds.azure import export as azure_export, query as azure_query
+from common.processors.bills.deliveries import ExportParams
+from common.processors.clouds.azure import export as azure_export
+from common.processors.clouds.azure import query as azure_query
 from common.processors.clouds.azure.export import AzureExportExtractor
 from common.processors.clouds.azure.query import AzureCostQuery, AzureQueryParams
-from common.processors.bills.deliveries import ExportParams
 from infra.local.sandbox import bills
 from infra.local.sandbox.azure import FOLDER, SCOPE, SECRET, BlobSandbox, manifest_of
 from infra.local.sandbox.exchange import Answer, Request

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from common.runs.landing import land
 from common.config.loader import ConfigTree
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import configs_dir
+from common.platform.settings import Settings
 from common.processors import deepseek_export
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
-from common.platform.settings import Settings
+from common.runs.landing import land
 from common.tables.contract import load_table
 from infra.local.deepseek_export import write_deepseek_export
 from infra.local.sandbox.deepseek import API_KEY, DeepSeekSandbox

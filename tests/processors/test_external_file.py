@@ -13,9 +13,9 @@ import pytest
 from common.platform.errors import PermanentError
 from common.platform.paths import configs_dir
 from common.processors.bills import file_extractor as external_file
-from common.writes.batch import Batch
 from common.processors.bills.file_extractor import ExternalFileExtractor, date_span
 from common.tables.contract import load_table
+from common.writes.batch import Batch
 from infra.local.focus_export import write_focus_export
 from tests.processors.bill_files import GOOD, HEADER, OCTOBER, land, params, read, refused
 from tests.processors.context import make_context

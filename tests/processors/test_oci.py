@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from common.platform.errors import PermanentError, TransientError
-from common.processors.clouds.oci import report as oci_report, usage as oci_usage
+from common.processors.clouds.oci import report as oci_report
+from common.processors.clouds.oci import usage as oci_usage
 from common.processors.clouds.oci.report import OciReportExtractor, OciReportParams
 from common.processors.clouds.oci.usage import OciUsageApi
 from common.processors.clouds.summary_rows import SummaryParams

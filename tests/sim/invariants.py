@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from common.runs.attempt import Result
 from common.domain.draft import RESEND_AFTER, Transition
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.mapping import item_config
@@ -18,6 +17,7 @@ from common.domain.model import Run, RunStatus, Step, StepSpec, StepStatus
 from common.domain.plan import RUN_END, map_of, spec_of, unlocked_by, whole
 from common.domain.quota import Limits, Usage
 from common.ports.bus import Message
+from common.runs.attempt import Result
 from common.runs.topics import read_dead
 from tests.sim.ledger import Key as Place
 from tests.sim.ledger import keys

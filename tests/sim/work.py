@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from common.runs.attempt import Result, _unexpected
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import Receipt, Run, Step
 from common.platform.errors import ErrorKind, LostLeaseError, StepTimeoutError, SupersededError
+from common.runs.attempt import Result, _unexpected
 from tests.sim.invariants import CANARY, Rules
 from tests.sim.kernel import Kernel, Killed
 from tests.sim.ledger import SimLedger

@@ -15,10 +15,10 @@ import common.runs.engine
 from common.domain.events import JobsCost
 from common.domain.model import Estimate, Pipeline, Run, RunRequest, StepSpec
 from common.domain.quota import Limits, Usage
-from common.runs.engine import Engine
 from common.platform.errors import ConfigError, ConflictingStateError, NotFoundError, PermanentError, PipelineOpsError
-from common.ports.secrets import CredentialInfo
 from common.ports.bus import Message
+from common.ports.secrets import CredentialInfo
+from common.runs.engine import Engine
 from common.runs.topics import (
     DEAD_LETTERS,
     RUN_FINISHED,

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import pyarrow.parquet as pq
 import pytest
 
-from common.runs.attempt import AttemptRunner, Result
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import (
     DEFAULT_WRITE,
@@ -25,11 +24,12 @@ from common.domain.model import (
     WriteSpec,
 )
 from common.platform.errors import ErrorKind, LostLeaseError, PermanentError, SupersededError, TransientError
-from common.ports.warehouse import Commit
-from common.ports.logs import LogLine
-from common.writes.batch import Batch, Waiting
-from common.processors.base import Params, StepContext, TableParams
 from common.platform.settings import Settings
+from common.ports.logs import LogLine
+from common.ports.warehouse import Commit
+from common.processors.base import Params, StepContext, TableParams
+from common.runs.attempt import AttemptRunner, Result
+from common.writes.batch import Batch, Waiting
 from tests.fakes import FakeClock
 
 DAY = date(2026, 11, 20)

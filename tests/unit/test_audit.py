@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from common.platform import logs
 from common.access.audit import Audit
+from common.platform import logs
 from common.platform.errors import RequestError, TransientError
 from tests.fakes import FakeClock
 from tests.memory_records import MemoryRecords

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from common.runs.codec import decode_run, encode_run
 from common.config.check import validate_tree
 from common.config.model import WriteConfig
 from common.domain.model import DEFAULT_WRITE, Run, RunRequest, WriteSpec
+from common.runs.codec import decode_run, encode_run
 from tests.config_world import ROUTE, VALID, VARIABLES, ConfigWorld
 from tests.fakes import FakeClock
 

@@ -10,8 +10,8 @@ import pytest
 from common.cli.demo import ORG, show_proof
 from common.config.loader import ConfigTree
 from common.platform.paths import configs_dir
-from common.ports.warehouse import Warehouse
 from common.platform.settings import Settings
+from common.ports.warehouse import Warehouse
 from infra.local.demo_data import PLAYS, Scene
 from infra.local.sandbox.server import SandboxServer
 from tests.focus.tables import FOCUS

@@ -19,18 +19,18 @@ import yaml
 from common import processors
 from common.config.check import validate_tree
 from common.config.loader import ConfigTree
-from common.processors.genai.price_rules import load_price_rules
 from common.config.providers import load_providers
 from common.domain.model import DEFAULT_WRITE
 from common.platform.paths import PROJECT_ROOT, configs_dir
-from common.processors.genai import providers, sources
 from common.processors import registry
-from common.writes.batch import Batch
+from common.processors.bills.layout import LAYOUTS
+from common.processors.genai import providers, sources
 from common.processors.genai.payg_cost import GenaiPaygCost, GenaiPaygCostParams
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
-from common.processors.bills.layout import LAYOUTS
-from common.writes.spool import Spool
+from common.processors.genai.price_rules import load_price_rules
 from common.tables.contract import load_table
+from common.writes.batch import Batch
+from common.writes.spool import Spool
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer
 from tests.processors.context import FakeWarehouse, make_context

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from common.domain.model import MapSpec, Run, RunRequest, StepSpec
-from common.platform.errors import PermanentError
-from common.runs.estimate import Estimator
 from common.meta.costs import TIB
+from common.platform.errors import PermanentError
 from common.platform.settings import Settings
+from common.runs.estimate import Estimator
 
 PRICES = """
 source: a page

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from common.platform.errors import TransientError
 from common.notify.failure_limit import MAX_COUNTED, Admitted, FailureLimit
+from common.platform.errors import TransientError
 from tests.fakes import FakeClock
 from tests.memory_records import MemoryRecords
 

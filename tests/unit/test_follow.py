@@ -10,10 +10,10 @@ import pytest
 
 from common.domain.draft import Change
 from common.domain.model import Run, RunStatus
-from common.runs.engine import Engine
 from common.platform.errors import RequestError
-from common.runs.follow import Following, Place
 from common.ports.logs import LogLine
+from common.runs.engine import Engine
+from common.runs.follow import Following, Place
 from tests.contract.stores import T0, new_run
 
 SETTLES_S = 3.0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from common.access import api_key_check as key_check
+from common.access.api_keys import Caller, KeyInfo, Keys, Scope
 from common.access.audit import Audit
 from common.platform.errors import (
     ConflictingStateError,
@@ -20,7 +21,6 @@ from common.platform.errors import (
     TransientError,
     UnauthorizedError,
 )
-from common.access.api_keys import Caller, KeyInfo, Keys, Scope
 from tests.fakes import FakeClock
 from tests.memory_records import MemoryRecords
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
+from common.config.bigquery_prices import PRICES_FILE, BigQueryPrices, load_prices
 from common.config.check import validate_tree
 from common.config.problems import InvalidFileError
 from common.domain.draft import Change
 from common.domain.events import JobsCost
 from common.domain.model import Receipt, RetryPolicy, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
 from common.meta.archive import ROWS_PER_JOB, WarehouseArchive
-from common.config.bigquery_prices import PRICES_FILE, BigQueryPrices, load_prices
 from common.meta.costs import TIB, cost_usd
-from common.ports.meta import JobStats, MetaWrite
 from common.meta.rows import COSTS, META_TABLES, RUNS, STEPS, TRANSITIONS, Pricing, jobs_cost, jobs_of, rows_of
 from common.platform.paths import configs_dir
 from common.platform.settings import Settings
+from common.ports.meta import JobStats, MetaWrite
 from common.tables.contract import load_meta_table
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)

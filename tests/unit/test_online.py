@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from common import bootstrap
 from common.cli.main import cli
-from common.ports.secrets import CredentialInfo
 from common.platform.settings import Settings
+from common.ports.secrets import CredentialInfo
 from infra.local.sandbox.server import SandboxServer
 
 SECRET = "sk-canary-55de"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from common.config.check import validate_tree
-from common.processors.genai.price_rules import PriceRules, load_price_rules
 from common.platform.errors import ConfigError
 from common.platform.paths import configs_dir
 from common.processors.genai.payg_cost import GenaiPaygCost
+from common.processors.genai.price_rules import PriceRules, load_price_rules
 from tests.processors.context import FakeWarehouse, RecordingContext, make_context
 from tests.processors.test_genai_payg_cost import PARAMS, usage
 

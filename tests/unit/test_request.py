@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from common.domain.model import RunRequest
-from common.platform.errors import NotFoundError
+from common.platform.errors import InvalidFieldsError, NotFoundError
 from common.runs.request import RUN_ID, run_request
-from common.platform.errors import InvalidFieldsError
 
 NOW = datetime(2026, 11, 21, 0, 30, tzinfo=UTC)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from common.platform.paths import configs_dir
-from common.tables.schema_plan import LATE, FoundColumn, FoundTable, columns_after, schema_changes
 from common.tables.contract import LINEAGE, LINEAGE_TEXTS, MetaTable, Table, every_table
+from common.tables.schema_plan import LATE, FoundColumn, FoundTable, columns_after, schema_changes
 
 CLUSTERS = ("x_org_slug", "x_pipeline_id", "x_credential_id", "x_pipeline_run_date")
 

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
+from common.config.hosts import AllowedHosts, load_hosts
 from common.notify.channels import sender
 from common.notify.channels.base import Post
 from common.notify.channels.sender import check_url, send
-from common.config.hosts import AllowedHosts, load_hosts
 from common.platform.errors import ConfigError, PermanentError, TransientError
 from tests.config_world import ConfigWorld
 from tests.receiver import receiving

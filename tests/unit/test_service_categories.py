@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.config.problems import InvalidFileError
-from common.platform.paths import configs_dir
 from common.config.service_categories import CATEGORIES, CATEGORIES_FILE, ServiceCategories, load_categories
+from common.platform.paths import configs_dir
 
 
 def test_the_longest_name_that_a_service_begins_with_decides() -> None:

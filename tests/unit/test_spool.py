@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.platform.errors import PermanentError, TransientError
+from common.tables.contract import DATA_DATE, Table
 from common.writes.batch import Batch
 from common.writes.spool import Spool, SpoolResult
 from common.writes.spool.rows import MAX_BYTES
-from common.tables.contract import DATA_DATE, Table
 
 TABLE = Table.model_validate(
     {

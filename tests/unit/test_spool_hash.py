@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.tables.contract import DATA_DATE, Table
 from common.writes.batch import Batch
 from common.writes.spool import Spool, content_hash, fast_hash
 from common.writes.spool.hashing import HASH_MODULUS, canonical_row
-from common.tables.contract import DATA_DATE, Table
 
 COLUMNS = {
     "text": "STRING",

@@ -16,10 +16,10 @@ import pytest
 
 from common.platform.errors import PermanentError
 from common.platform.paths import PROJECT_ROOT
+from common.tables.contract import DATA_DATE, Table
 from common.writes.batch import Batch
 from common.writes.spool import Spool, SpoolResult, content_hash
 from common.writes.spool.hashing import MAX_JSON_DEPTH
-from common.tables.contract import DATA_DATE, Table
 from tests.unit.test_spool_hash import TABLE
 
 DAY = date(2026, 11, 20)

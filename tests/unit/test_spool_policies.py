@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.writes.bad_rows import ROW_CHARS, BadRow, row_text
 from common.domain.model import WriteSpec
 from common.platform.errors import DriftError, PermanentError
+from common.tables.contract import DATA_DATE, Table
+from common.writes.bad_rows import ROW_CHARS, BadRow, row_text
 from common.writes.batch import Batch
 from common.writes.spool import Spool, SpoolResult, content_hash
 from common.writes.spool import unknown as unknown_columns
-from common.tables.contract import DATA_DATE, Table
 
 DAY = date(2026, 11, 20)
 Make = Callable[[list[dict[str, Any]]], Any]

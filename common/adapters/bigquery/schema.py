@@ -11,8 +11,8 @@ from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, patience
 from common.adapters.bigquery.names import beside, quoted
 from common.platform.errors import PermanentError
-from common.tables.schema_plan import FoundColumn, FoundTable
 from common.tables.contract import Table
+from common.tables.schema_plan import FoundColumn, FoundTable
 
 if TYPE_CHECKING:
     from google.cloud import bigquery

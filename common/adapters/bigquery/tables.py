@@ -13,8 +13,8 @@ from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, pati
 from common.adapters.bigquery.names import checked, ledger_of, safe_job_id
 from common.adapters.bigquery.schema import BigQueryTables
 from common.platform.errors import TransientError
-from common.writes.schema_sync import ensure
 from common.tables.contract import DATA_DATE, LINEAGE_TEXTS, Column, MetaTable, Table
+from common.writes.schema_sync import ensure
 
 if TYPE_CHECKING:
     from google.cloud import bigquery

@@ -15,10 +15,10 @@ from heapq import merge
 from typing import Any
 
 from common.adapters.google.firestore_client import version
-from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import spec_of
+from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 
 SEQUENCE_DIGITS = 20
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from common.access.sealing import WrongKeyError
 from common.adapters.google.firestore_client import pauses
 from common.adapters.google.refusals import short
 from common.platform.errors import PermanentError, PipelineOpsError, TransientError
-from common.access.sealing import WrongKeyError
 
 TRIES = 4
 REMEMBERED = 200

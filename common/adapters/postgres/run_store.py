@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from common.adapters.cursor import decode_cursor, encode_cursor
 from common.adapters.postgres import quota
 from common.adapters.postgres.client import Postgres
-from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
@@ -29,6 +28,7 @@ from common.platform.errors import (
 from common.platform.logs import logger
 from common.ports.bus import EventBus
 from common.ports.store import RunPage
+from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.runs.topics import messages
 
 if TYPE_CHECKING:

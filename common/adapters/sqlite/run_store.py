@@ -13,7 +13,6 @@ from common.adapters.sqlite import quota
 from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.adapters.sqlite.database import Database, to_micros
 from common.adapters.sqlite.history import page_query, page_values
-from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.plan import spec_of, whole
@@ -21,6 +20,7 @@ from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
 from common.platform.errors import ConflictingStateError, NotFoundError, StaleRunError
 from common.ports.store import RunPage
+from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.runs.topics import messages
 
 HEADER = "SELECT CASE version WHEN ? THEN NULL ELSE body END, version FROM runs WHERE run_id = ?"

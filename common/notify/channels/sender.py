@@ -6,8 +6,8 @@ No redirect is followed, the answer's body is not read, and no error text has mo
 import re
 from urllib.parse import urlsplit
 
-from common.notify.channels.base import Post
 from common.config.hosts import AllowedHosts
+from common.notify.channels.base import Post
 from common.platform.errors import PermanentError, StepTimeoutError, TransientError
 from common.platform.time_limit import limited
 

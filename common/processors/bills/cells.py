@@ -7,9 +7,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from common.writes.bad_rows import BadRow, row_text, shown
 from common.processors.bills.files import Record
 from common.tables.contract import ColumnType
+from common.writes.bad_rows import BadRow, row_text, shown
 
 WHOLE_DIGITS = 38
 """More of them before the point hold neither BigQuery's BIGNUMERIC nor any bill."""

@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from common.writes.bad_rows import BadRow
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import configs_dir
-from common.writes.batch import Batch
 from common.processors.base import Params, StepContext
 from common.processors.bills.cells import UnreadableError
 from common.processors.bills.files import BATCH_ROWS, Format, records
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
-from common.processors.http.object_store import Stored
 from common.processors.bills.table_rows import TableRows
+from common.processors.http.object_store import Stored
 from common.tables.contract import DATA_DATE, load_table
+from common.writes.bad_rows import BadRow
+from common.writes.batch import Batch
 
 EXACT = Context(prec=100)
 MOST_NAMED = 10

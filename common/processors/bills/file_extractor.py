@@ -13,10 +13,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.writes.bad_rows import BadRow
 from common.platform.errors import PermanentError, nearest
 from common.platform.paths import configs_dir
-from common.writes.batch import Batch
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import UnreadableError
 from common.processors.bills.deliveries import some
@@ -24,6 +22,8 @@ from common.processors.bills.files import BATCH_ROWS, Format, Record, records
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
 from common.processors.bills.table_rows import TableRows
 from common.tables.contract import DATA_DATE, load_table
+from common.writes.bad_rows import BadRow
+from common.writes.batch import Batch
 
 
 class ExternalFileParams(TableParams):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from importlib import import_module
 
+from common.ports.http import Calls
 from common.processors.clouds.gcp.credential import google_credential
 from common.processors.clouds.gcp.google_token import ServiceAccount, access_token
-from common.ports.http import Calls
 from common.processors.genai.sources import Check
 from common.processors.http.stored_settings import StoredSettings
 

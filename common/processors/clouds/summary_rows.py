@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from common.config.service_categories import service_categories
 from common.platform.paths import configs_dir
 from common.processors.base import Params
 from common.processors.bills.focus_prices import price_columns, unpriced
 from common.processors.bills.focus_units import focus_unit
-from common.config.service_categories import service_categories
 from common.tables.contract import DATA_DATE
 
 

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from common.processors.genai.price_rules import PriceRules, load_price_rules
 from common.platform.paths import configs_dir
-from common.writes.batch import Batch
 from common.processors.base import Params, StepContext, TableParams
+from common.processors.genai.price_rules import PriceRules, load_price_rules
 from common.processors.genai.prices import CURRENCY, Item, Price, PriceList
 from common.processors.genai.sources import Source, source
+from common.writes.batch import Batch
 
 BATCH_ROWS = 2_000
 _EXACT = Context(prec=200)

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from common.platform.errors import ConfigError, nearest
-from common.writes.batch import Batch
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.genai.sources import ReportName, known, source
+from common.writes.batch import Batch
 
 
 def _known_provider(key: str) -> str:

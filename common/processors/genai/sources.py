@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from common.platform.errors import ConfigError, nearest
+from common.ports.http import Calls
+from common.processors.base import StepContext
 from common.processors.genai import providers
 from common.writes.batch import Row
-from common.processors.base import StepContext
-from common.ports.http import Calls
 
 ReportName = Literal["usage", "cost", "balance"]
 """``usage``: quantities. ``cost``: money as the provider reports it. ``balance``: prepaid money that is left."""

@@ -15,10 +15,11 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
 from common.platform.errors import ErrorKind, PermanentError, TransientError
+from common.ports.http import Calls
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_TRIES = 4
@@ -42,33 +43,6 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 class ProviderNotFoundError(PermanentError):
     """The provider answered 404: it has no such address."""
-
-
-class Calls(Protocol):
-    """What a client needs to know of who calls: a step's context, or a check of credentials."""
-
-    @property
-    def credential_id(self) -> str:
-        """Which credential is used, for messages."""
-
-    @property
-    def provider_url(self) -> Callable[[str], str]:
-        """Base URL of a provider: from the registry, never from a request."""
-
-    @property
-    def info(self) -> Callable[[str], None]:
-        """Told of retries."""
-
-    @property
-    def sleep(self) -> Callable[[float], None]:
-        """Waits between tries."""
-
-    @property
-    def now(self) -> Callable[[], datetime]:
-        """The time, in UTC."""
-
-    def remaining_s(self) -> float:
-        """Seconds that are left; raises StepTimeoutError when none are."""
 
 
 @dataclass(frozen=True, slots=True)

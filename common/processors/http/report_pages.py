@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
 from common.platform.errors import TransientError
-from common.processors.http.json_fields import Fields
 from common.processors.http.client import ProviderClient
+from common.processors.http.json_fields import Fields
 
 DAY = timedelta(days=1)
 

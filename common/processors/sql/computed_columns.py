@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from common.config.service_categories import UNKNOWN, service_categories
 from common.platform.paths import configs_dir
 from common.processors.base import Params
 from common.processors.bills.focus_units import focus_unit
-from common.config.service_categories import UNKNOWN, service_categories
 
 if TYPE_CHECKING:
     import pyarrow

@@ -11,14 +11,14 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, mod
 
 from common.config.yaml_source import read
 from common.platform.errors import ConfigError, PermanentError, nearest
-from common.ports.google import SourceTable
 from common.platform.paths import configs_dir
-from common.writes.batch import Batch
+from common.ports.google import SourceTable
 from common.processors.base import Params, StepContext, TableParams
+from common.processors.clouds.gcp.credential import PLACES, GoogleCredential, google_credential, table_id
 from common.processors.sql.computed_columns import Categorise, Computed, Product, Quotient, check_operands
 from common.processors.sql.external_sql import Source
-from common.processors.clouds.gcp.credential import PLACES, GoogleCredential, google_credential, table_id
 from common.tables.contract import Column, Table, load_table
+from common.writes.batch import Batch
 
 GIB = 2**30
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from common.writes.batch import Batch
 from common.processors.base import Params, StepContext
-from common.processors.sql.external_bq import GIB, ExternalTableParams, Path
 from common.processors.clouds.gcp.credential import google_credential
+from common.processors.sql.external_bq import GIB, ExternalTableParams, Path
+from common.writes.batch import Batch
 
 
 class ChangedDaysParams(ExternalTableParams):

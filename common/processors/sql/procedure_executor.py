@@ -14,8 +14,8 @@ from pydantic import Field, StringConstraints
 from common.domain.model import Run
 from common.platform.errors import PermanentError, PipelineOpsError, nearest
 from common.platform.paths import configs_dir
-from common.writes.batch import Batch, Waiting
 from common.processors.base import Params, StepContext
+from common.writes.batch import Batch, Waiting
 
 HOLD_S = 20.0
 """How long a function is held for a job that may be done soon."""

@@ -11,12 +11,12 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from common.platform.paths import configs_dir
-from common.writes.batch import Batch, Row
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.files import BATCH_ROWS
 from common.processors.subscriptions.charges import Charge, DayCost, cycles, day_costs
 from common.processors.subscriptions.file import load_subscriptions
 from common.processors.subscriptions.model import Subscription
+from common.writes.batch import Batch, Row
 
 
 class SubscriptionCost:

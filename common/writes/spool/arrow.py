@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
+from common.tables.contract import Column, ColumnType
 from common.writes.spool.columns import Converted, Converter, within
 from common.writes.spool.hashing import EPOCH_DAY
-from common.tables.contract import Column, ColumnType
 
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from common.tables.contract import Column, ColumnType
 from common.writes.spool.fast_hash import JsonTexts
 from common.writes.spool.hashing import EPOCH, MICROSECOND
 from common.writes.spool.values import RefusedError, checks
-from common.tables.contract import Column, ColumnType
 
 USUAL: dict[ColumnType, tuple[set[type], ...]] = {
     "STRING": ({str},),

@@ -10,8 +10,8 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from common.writes.spool.hashing import canonical_json
 from common.tables.contract import ColumnType
+from common.writes.spool.hashing import canonical_json
 
 WIDE_ROW_BYTES = 2**16
 """Rows that are longer on average are hashed piece by piece, so that a text of 100 MB is not copied."""

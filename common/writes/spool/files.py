@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.writes.bad_rows import BadRow
 from common.platform.errors import TransientError
+from common.writes.bad_rows import BadRow
 
 ROWS_PER_GROUP = 50_000
 BYTES_PER_GROUP = 16 * 2**20

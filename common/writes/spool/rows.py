@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from common.platform.errors import PermanentError
+from common.tables.contract import Column
 from common.writes.spool import arrow
 from common.writes.spool.columns import Converted, Converter
-from common.tables.contract import Column
 
 MAX_ROWS = 10_000
 MAX_BYTES = 16 * 2**20

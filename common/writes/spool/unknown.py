@@ -6,10 +6,10 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from common.writes.bad_rows import shown
 from common.platform.errors import nearest
-from common.writes.spool.values import type_name
 from common.tables.contract import LINEAGE, Column, ColumnType
+from common.writes.bad_rows import shown
+from common.writes.spool.values import type_name
 
 MAX_ADDED = 100
 """Columns that one step may add to a table."""

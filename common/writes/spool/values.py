@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Any
 
+from common.tables.contract import ColumnType
 from common.writes.bad_rows import SHOWN_CHARS
 from common.writes.spool.hashing import canonical_json
-from common.tables.contract import ColumnType
 
 Check = Callable[[Any], Any]
 

@@ -24,14 +24,14 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.writes.bad_rows import BadRow, row_text, shown
 from common.domain.model import DEFAULT_WRITE, WriteSpec
-from common.writes.drift import Drift
 from common.platform.errors import DriftError, PermanentError
+from common.tables.contract import DATA_DATE, Column, Table
+from common.writes.bad_rows import BadRow, row_text, shown
+from common.writes.drift import Drift
 from common.writes.spool.hashing import hash_text
 from common.writes.spool.unknown import LINEAGE_NAMES, inferred, refusal, told_type, why_not_added
 from common.writes.spool.values import type_name
-from common.tables.contract import DATA_DATE, Column, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,7 +52,7 @@ class SpoolResult:
     ``rows`` are the good ones and ``content_hash`` is theirs (``hashing.py``); ``bad_rows`` are all in the file of bad
     rows. By column, ``rounded`` counts values that did not fit and were rounded half-even, ``discarded`` those that
     became NULL or were left out with their column. ``added`` are columns that the file has and the contract has not.
-    ``drift`` is how rows and contract differed (``common/writes/drift.py``); ``bytes`` is the size of the good rows' file.
+    ``drift`` is how rows and contract differed (``drift.py``); ``bytes`` is the size of the good rows' file.
     """
 
     rows: int

@@ -14,17 +14,17 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from common.platform.errors import TransientError
-from common.processors.clouds.aws.export import aws_keys
-from common.processors.clouds.aws.sigv4 import Scope, signer
-from common.writes.batch import Batch
+from common.ports.http import Calls
 from common.processors.base import Params, StepContext
 from common.processors.bills.files import BATCH_ROWS
-from common.processors.http.json_fields import Fields
 from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
-from common.processors.http.client import Api, ProviderClient, Said
-from common.ports.http import Calls
-from common.processors.http.stored_settings import StoredSettings
+from common.processors.clouds.aws.export import aws_keys
+from common.processors.clouds.aws.sigv4 import Scope, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
+from common.processors.http.client import Api, ProviderClient, Said
+from common.processors.http.json_fields import Fields
+from common.processors.http.stored_settings import StoredSettings
+from common.writes.batch import Batch
 
 HELP = (
     'Paste {"access_key_id": …, "secret_access_key": …, "account": …}: the keys of an IAM user that may call '

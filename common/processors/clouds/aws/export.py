@@ -17,8 +17,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from common.platform.errors import PermanentError, TransientError
-from common.processors.clouds.aws.sigv4 import AwsKeys
-from common.writes.batch import Batch
+from common.ports.http import Calls
 from common.processors.base import Params, StepContext
 from common.processors.bills.deliveries import (
     ExportParams,
@@ -30,10 +29,11 @@ from common.processors.bills.deliveries import (
     newest,
     shown,
 )
-from common.processors.http.object_store import Stored
-from common.ports.http import Calls
 from common.processors.clouds.aws.s3 import Bucket
+from common.processors.clouds.aws.sigv4 import AwsKeys
+from common.processors.http.object_store import Stored
 from common.processors.http.stored_settings import StoredSettings
+from common.writes.batch import Batch
 
 HELP = (
     'Paste {"access_key_id": …, "secret_access_key": …, "region": …, "bucket": …, "prefix": …, "export": …}: the keys '

@@ -5,11 +5,11 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from common.config.providers import filled
-from common.processors.clouds.aws.sigv4 import AwsKeys, Scope, signer
-from common.processors.bills.cells import timestamp
-from common.processors.http.object_store import ObjectStore, Stored, xml_error
-from common.processors.http.client import Api, ProviderClient
 from common.ports.http import Calls
+from common.processors.bills.cells import timestamp
+from common.processors.clouds.aws.sigv4 import AwsKeys, Scope, signer
+from common.processors.http.client import Api, ProviderClient
+from common.processors.http.object_store import ObjectStore, Stored, xml_error
 
 API = Api(
     key="aws",

@@ -6,9 +6,9 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from common.config.providers import filled
-from common.processors.http.object_store import ObjectStore, Stored, xml_error
-from common.processors.http.client import Api, ProviderClient
 from common.ports.http import Calls
+from common.processors.http.client import Api, ProviderClient
+from common.processors.http.object_store import ObjectStore, Stored, xml_error
 
 VERSION = "2023-11-03"
 """Of the Blob service's REST API: one that takes tokens of Entra."""

@@ -11,11 +11,11 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from common.config.service_categories import service_categories
 from common.platform.paths import configs_dir
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns, unpriced
 from common.processors.bills.focus_units import focus_unit
-from common.config.service_categories import service_categories
 
 Row = dict[str, Any]
 

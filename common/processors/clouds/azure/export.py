@@ -14,9 +14,7 @@ from functools import partial
 from typing import ClassVar
 
 from common.platform.errors import PermanentError
-from common.processors.clouds.azure.blobs import Container
-from common.processors.clouds.azure.login import HELP, STORAGE, azure_client, token
-from common.writes.batch import Batch
+from common.ports.http import Calls
 from common.processors.base import Params, StepContext
 from common.processors.bills.deliveries import (
     ExportParams,
@@ -29,9 +27,11 @@ from common.processors.bills.deliveries import (
     shown,
 )
 from common.processors.bills.layout import LayoutName
+from common.processors.clouds.azure.blobs import Container
+from common.processors.clouds.azure.login import HELP, STORAGE, azure_client, token
 from common.processors.http.object_store import Stored
-from common.ports.http import Calls
 from common.processors.http.stored_settings import StoredSettings
+from common.writes.batch import Batch
 
 LAYOUTS: dict[str, LayoutName] = {
     "FocusCost": "table",

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass, field
 
 from common.platform.errors import TransientError
-from common.processors.http.client import Api, ProviderClient, Said, json_error
 from common.ports.http import Calls
+from common.processors.http.client import Api, ProviderClient, Said, json_error
 from common.processors.http.stored_settings import StoredSettings
 
 UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"

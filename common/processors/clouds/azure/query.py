@@ -18,14 +18,14 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import Field, model_validator
 
 from common.platform.errors import PermanentError, TransientError
-from common.processors.clouds.azure.login import HELP, MANAGEMENT, azure_client, token
-from common.writes.batch import Batch
+from common.ports.http import Calls
 from common.processors.base import Params, StepContext
 from common.processors.bills.files import BATCH_ROWS
-from common.processors.http.client import Api, ProviderClient
-from common.ports.http import Calls
-from common.processors.http.stored_settings import StoredSettings
+from common.processors.clouds.azure.login import HELP, MANAGEMENT, azure_client, token
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
+from common.processors.http.client import Api, ProviderClient
+from common.processors.http.stored_settings import StoredSettings
+from common.writes.batch import Batch
 
 API = Api(
     key="azure",

@@ -14,16 +14,16 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from common.writes.bad_rows import BadRow, row_text, shown
 from common.platform.errors import PermanentError, TransientError, nearest
 from common.platform.paths import configs_dir
-from common.writes.batch import Batch, Row
+from common.ports.http import Calls
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, timestamp
 from common.processors.clouds.gcp.credential import google_credential
 from common.processors.http.client import Api, ProviderClient, Said, json_error
-from common.ports.http import Calls
 from common.tables.contract import DATA_DATE, Column, Table, load_table
+from common.writes.bad_rows import BadRow, row_text, shown
+from common.writes.batch import Batch, Row
 
 READ_ONLY = "https://www.googleapis.com/auth/cloud-platform.read-only"
 MAX_PAGES = 100_000

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.platform.errors import PermanentError
-from common.processors.http.json_fields import Fields
-from common.processors.http.client import Api, ProviderClient
 from common.ports.http import Calls
+from common.processors.http.client import Api, ProviderClient
+from common.processors.http.json_fields import Fields
 
 API = Api(
     key="google_oauth",

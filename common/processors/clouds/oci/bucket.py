@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 from common.config.providers import filled
 from common.platform.errors import PermanentError
+from common.ports.http import Calls
 from common.processors.bills.cells import timestamp
-from common.processors.http.object_store import ObjectStore, Stored
 from common.processors.clouds.oci.signature import OciKey, signer
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError, Said
-from common.ports.http import Calls
+from common.processors.http.object_store import ObjectStore, Stored
 
 REPORTS = "bling"
 """Oracle's namespace of all tenancies' reports; the bucket is named by the tenancy."""

@@ -9,11 +9,11 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
+from common.config.service_categories import service_categories
 from common.platform.paths import configs_dir
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns
 from common.processors.bills.focus_units import focus_unit
-from common.config.service_categories import service_categories
 
 Row = dict[str, Any]
 START, COST = "lineItem/intervalUsageStart", "cost/myCost"

@@ -16,14 +16,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from common.platform.errors import PermanentError
-from common.writes.batch import Batch
+from common.ports.http import Calls
 from common.processors.base import Params, StepContext
 from common.processors.bills.deliveries import Delivery, ExportParams, Part
-from common.processors.http.object_store import Stored
 from common.processors.clouds.oci.bucket import REPORTS, OciBucket
 from common.processors.clouds.oci.signature import HELP, oci_key
-from common.ports.http import Calls
+from common.processors.http.object_store import Stored
 from common.processors.http.stored_settings import StoredSettings
+from common.writes.batch import Batch
 
 FOCUS_FOLDER, COST_FOLDER = "FOCUS Reports", "reports/cost-csv"
 _DATED = re.compile(r"/(\d{4})/(\d{2})/(\d{2})/")

@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 
 from common.config.providers import filled
 from common.platform.errors import TransientError
-from common.writes.batch import Batch
+from common.ports.http import Calls
 from common.processors.base import Params, StepContext
 from common.processors.bills.files import BATCH_ROWS
-from common.processors.http.json_fields import Fields
 from common.processors.clouds.oci.bucket import oci_error
 from common.processors.clouds.oci.signature import HELP, OciKey, oci_key, signer
-from common.processors.http.client import Api, ProviderClient
-from common.ports.http import Calls
-from common.processors.http.stored_settings import StoredSettings
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
+from common.processors.http.client import Api, ProviderClient
+from common.processors.http.json_fields import Fields
+from common.processors.http.stored_settings import StoredSettings
+from common.writes.batch import Batch
 
 API = Api(
     key="oci",

@@ -11,13 +11,13 @@ from decimal import Decimal
 from typing import Any
 
 from common.platform.errors import TransientError
-from common.processors.base import StepContext
-from common.processors.http.json_fields import Fields
-from common.processors.genai.prices import US, variant
-from common.processors.http.client import Api, ProviderClient
 from common.ports.http import Calls
-from common.processors.http.report_pages import DAY, Days, pages
+from common.processors.base import StepContext
+from common.processors.genai.prices import US, variant
 from common.processors.genai.sources import Names, Source
+from common.processors.http.client import Api, ProviderClient
+from common.processors.http.json_fields import Fields
+from common.processors.http.report_pages import DAY, Days, pages
 
 API = Api(
     key="anthropic",

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from common.platform.errors import PermanentError
-from common.processors.base import StepContext
-from common.processors.deepseek_export import Amount, Cost, Export, read_export
-from common.processors.bills.file_extractor import inside
-from common.processors.http.json_fields import Fields
-from common.processors.genai.prices import STANDARD
-from common.processors.http.client import Api, ProviderClient
 from common.ports.http import Calls
-from common.processors.http.report_pages import DAY, midnight
+from common.processors.base import StepContext
+from common.processors.bills.file_extractor import inside
+from common.processors.deepseek_export import Amount, Cost, Export, read_export
+from common.processors.genai.prices import STANDARD
 from common.processors.genai.sources import Names, Source
+from common.processors.http.client import Api, ProviderClient
+from common.processors.http.json_fields import Fields
+from common.processors.http.report_pages import DAY, midnight
 
 API = Api(
     key="deepseek",

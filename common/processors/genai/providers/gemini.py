@@ -14,14 +14,14 @@ from decimal import Decimal
 from typing import Any
 
 from common.platform.errors import PermanentError, TransientError
+from common.ports.http import Calls
 from common.processors.base import StepContext
 from common.processors.clouds.gcp.google_token import ServiceAccount, access_token
-from common.processors.http.json_fields import Fields
 from common.processors.genai.prices import BATCH, FREE, STANDARD
-from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
-from common.ports.http import Calls
-from common.processors.http.report_pages import DAY, midnight
 from common.processors.genai.sources import Names, Source
+from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
+from common.processors.http.json_fields import Fields
+from common.processors.http.report_pages import DAY, midnight
 
 API = Api(
     key="gemini",

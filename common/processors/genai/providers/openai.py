@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+from common.ports.http import Calls
+from common.processors.genai.sources import Names, Source
 from common.processors.http.json_fields import Fields
 from common.processors.openai_costs import costs
 from common.processors.openai_usage import ENDPOINTS, PAGE_DAYS, client, usage
-from common.ports.http import Calls
-from common.processors.genai.sources import Names, Source
 
 
 def check(calls: Calls, secret: str) -> str:

@@ -1,0 +1,114 @@
+"""Where runs and their quota live. ``tests/contract`` holds every adapter to these promises."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+
+from common.domain.draft import Change, Transition
+from common.domain.model import Run, Step
+from common.domain.queueing import Place, Queue
+from common.domain.quota import Limits, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """Some runs, newest first, and the cursor of the next page (None on the last)."""
+
+    runs: tuple[Run, ...]
+    next_cursor: str | None
+
+
+class RunStore(Protocol):
+    """Where runs, their steps, their transitions and their reservations live.
+
+    A run and each of its steps are records of their own, so that steps at work side by side never wait for one
+    another. What a transition leaves alone is not written and not compared.
+    """
+
+    def create(self, new: Transition, limits: Limits) -> None:
+        """Hold quota and store the new run, its kept steps, its changes and its messages: all of it or nothing.
+
+        Checks every limit and takes what it checks in one step: counts the run in its day and month, reserves its
+        estimate in the month's money, and a slot of its pipeline, its organisation and the deployment (``global_slot``)
+        until the run's ``expires_at``, which ``commit`` keeps in step with the run. Stale reservations go first. A run
+        that waits (``waits_for``) takes nothing but its place in the queue, as long as less than ``QUEUE_LIMIT`` wait.
+
+        Raises ConflictingStateError if there is a run of that id, whatever is left of the quota; QuotaExceededError.
+        """
+
+    def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
+        """Return the whole run, or with ``step_ids`` the run and the records of these steps, as far as they exist.
+
+        Raises NotFoundError if there is no such run.
+        """
+
+    def commit(self, transition: Transition) -> Run:
+        """Store what the transition changed, and its messages, together or nothing; return it with new versions.
+
+        Settles reservation and money, and moves the run in the queue, when the transition commands it. The messages
+        reach the bus at least once, even if the process dies right after, or the sweep derives them from what was
+        stored. Raises StaleRunError if a record that the transition changes is no longer at the version it was read
+        with (0: it must not exist).
+        """
+
+    def admit(self, transition: Transition, limits: Limits) -> Run:
+        """Commit the transition that admits a waiting run, and hold its quota from ``admitted_at`` on, as one step.
+
+        Moves the organisation's turn on. Those that wait beside it don't count against it. Raises StaleRunError,
+        QuotaExceededError.
+        """
+
+    def queues(self, ended: Run | None = None) -> Sequence[Queue]:
+        """Return the queues that have runs in them: all, or those that may get what the end of this run has freed.
+
+        The caller has just committed that end.
+        """
+
+    def place(self, run: Run) -> Place | None:
+        """Return where the run stands in its organisation's queue, None if it does not wait."""
+
+    def last_cost(self, org_slug: str, route: str) -> Decimal | None:
+        """Return what the organisation's last run of the pipeline whose cost became known has cost, in US dollars."""
+
+    def holds(self, run_id: str, step: Step) -> bool:
+        """Return whether the step's record is still at the version of ``step``."""
+
+    def all_ended(self, run_id: str, step_ids: Collection[str]) -> bool:
+        """Return whether each of these steps has a record that has ended, without reading the records one by one."""
+
+    def due(self, now: datetime, limit: int) -> Sequence[str]:
+        """Return ids of runs that the sweep has to look at: their ``wake_at`` or the deadline of a step has come."""
+
+    def active(self) -> Sequence[str]:
+        """Return ids of the runs that the sweep still looks at, oldest first; all that have not ended are."""
+
+    def history(
+        self,
+        org_slug: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        route: str | None = None,
+        status: str | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
+    ) -> RunPage:
+        """Return one page of the organisation's runs, of those asked for from ``since`` on and earlier than ``before``.
+
+        A page never shifts when new runs come in, and takes no longer when there are many.
+        """
+
+    def changes(self, run_id: str) -> Sequence[Change]:
+        """Return the run's transitions in the order they were committed."""
+
+    def usage(self, org_slug: str, now: datetime) -> Usage:
+        """Return what counts against the organisation's limits at ``now``."""
+
+
+class PlanLimits(Protocol):
+    """Where an organisation's plan is known."""
+
+    def limits(self, org_slug: str) -> Limits:
+        """Return the organisation's limits; raise NotFoundError, or TransientError if they can't be known now."""

@@ -1,0 +1,170 @@
+"""BigQuery, or the local emulator of it. ``tests/contract`` holds every adapter to these promises."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.domain.model import Receipt, WriteSpec
+from common.ports.meta import MetaWarehouse
+from common.tables.contract import Table
+from common.tables.schema_plan import FoundColumn, FoundTable
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Six of the seven x_* fields of FR-PIP-007; the seventh, ``x_pipeline_run_date``, is each row's own day."""
+
+    org_slug: str
+    pipeline_id: str
+    credential_id: str
+    run_id: str
+    ingested_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A staged write on its way into its target: of the days ``first_day``..``last_day`` of its key.
+
+    ``fence`` orders attempts, ``not_after`` ends them: see docs/decisions/0009. ``rows`` is how many were spooled, None
+    if SQL filled the staging table. ``wait_s`` is how many seconds there are to wait for other writers. With
+    ``of_days`` the staging table has lineage of its own, and only its rows of the key and days are taken.
+    """
+
+    target: str
+    table: Table
+    staging: str
+    lineage: Lineage
+    first_day: date
+    last_day: date
+    write: WriteSpec
+    step_id: str
+    attempt: int
+    fence: int
+    not_after: datetime
+    job_id: str
+    rows: int | None = None
+    content_hash: str = ""
+    wait_s: float = 60.0
+    of_days: bool = False
+
+
+class Tables(Protocol):
+    """Tables and datasets as such, without their rows. Ids are ``project.dataset.table``."""
+
+    def has_dataset(self, dataset: str) -> bool:
+        """Return whether the dataset (``project.dataset``) is there."""
+
+    def make_dataset(self, dataset: str) -> None:
+        """Make the dataset unless it is there."""
+
+    def find(self, target: str) -> FoundTable | None:
+        """Return the table as it is, or None if it, or its dataset, is not there."""
+
+    def create(self, target: str, table: Table) -> None:
+        """Make the table, and its dataset, unless they are there, or somebody else is making them now."""
+
+    def change(self, target: str, found: FoundTable, columns: Sequence[FoundColumn], description: str) -> bool:
+        """Give the table these columns and this description; return False if it has changed since it was found."""
+
+    def find_view(self, target: str) -> str | None:
+        """Return the ``state`` that the view was made with ("" if it was not), None if nothing has that name.
+
+        Raises PermanentError if it is the name of a table.
+        """
+
+    def make_view(self, target: str, sql: str, *, description: str, state: str) -> None:
+        """Make the view, or put it in the place of the one that is there.
+
+        Raises PermanentError if what it reads is not there, or if it is the name of a table.
+        """
+
+    def expire(self, target: str, at: datetime) -> None:
+        """Have BigQuery delete the table, and what was made beside it, at that time."""
+
+    def remove(self, target: str) -> None:
+        """Delete the table, and what was made beside it, as far as they are there."""
+
+
+class Warehouse(Protocol):
+    """BigQuery, or the local emulator of it. Table ids are ``project.dataset.table``.
+
+    Raises TransientError for conflicts and outages, PermanentError for what a second try can't mend.
+    """
+
+    decimal_digits: tuple[int, int]
+    """(precision, scale) that a BIGNUMERIC keeps exactly: (76, 38) in BigQuery, (38, 18) in the emulator."""
+
+    @property
+    def tables(self) -> Tables:
+        """Tables as such, for whoever plans what has to change in them."""
+
+    @property
+    def meta(self) -> MetaWarehouse:
+        """The tables about runs, and what is known of jobs."""
+
+    def labelled(self, labels: Mapping[str, str], seen: Callable[[str], None]) -> "Warehouse":
+        """Return a view of this warehouse whose jobs all have these labels, and whose job ids ``seen`` is told.
+
+        It shares all else. ``seen`` may hear of a job more than once.
+        """
+
+    def ensure_table(self, target: str, table: Table) -> None:
+        """Create dataset and table if they are missing, or bring the table to its contract (``schema_plan.py``).
+
+        Raises PermanentError if the contract asks for what a table can't become.
+        """
+
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
+        """Make an empty, expiring table beside the target with the contract's columns; return its id.
+
+        It also has ``x_org_slug``, which SQL that fills it may set: a row of another organisation is refused. With
+        ``keep``, one that is there already stays as it is: a job that somebody waits for fills it.
+        """
+
+    def load(self, staging: str, table: Table, spool: Path, *, job_id: str) -> None:
+        """Load a Parquet file into the staging table. A repeat of the same job changes nothing."""
+
+    def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
+        """Load a Parquet file of rows that were left out into ``<target>__quarantine``, which is made if need be.
+
+        A repeat of the same job changes nothing.
+        """
+
+    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
+        """In one transaction: check the staged rows, bring them in as ``write.write`` says, with their lineage.
+
+        All or nothing, and only rows of that (org, pipeline, credential) are touched. A repeat of an attempt that has
+        committed changes nothing and returns the receipt of then. Raises SupersededError if a later attempt has
+        committed any of the days, StepTimeoutError after ``not_after``, PermanentError for rows, days or a mode that
+        must not be, TransientError of kind CONFLICT when other writers leave no turn for ``wait_s``; ``waiting`` is
+        told that it waits for them, and when that is over.
+        """
+
+    def commit_all(self, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
+        """Do what ``commit`` does for each of these, in one transaction: all of them, or nothing of any."""
+
+    def drop(self, table_id: str) -> None:
+        """Delete a table if it is there."""
+
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Run one SELECT with named parameters; yield rows as dicts (BIGNUMERIC as Decimal)."""
+
+    def start_call(self, procedure: str, args: Sequence[Any], *, job_id: str) -> None:
+        """CALL a stored procedure (``project.dataset.name``) with positional arguments as query parameters.
+
+        Returns once the job is there; it goes on by itself. A repeat with the same ``job_id`` starts no second one.
+        """
+
+    def dry_run_bytes(self, procedure: str, args: Sequence[Any]) -> int | None:
+        """Return the bytes that this CALL would read at most, without making it; None if that can't be told before."""
+
+    def job_done(self, job_id: str, wait_s: float) -> bool | None:
+        """Wait for a job, at most so long; return whether it has succeeded by then, None if there is no such job.
+
+        Raises what a job that failed has to say.
+        """
+
+    def ensure_procedure(self, procedure: str, ddl: str) -> None:
+        """Create or replace a stored procedure from its DDL."""
