@@ -1,6 +1,6 @@
 """What processors need of Google Cloud in somebody else's name: tokens, and tables that are not ours.
 
-As in ``common/ports.py``: adapters implement it, nothing here imports one.
+As in the other ports: adapters implement it, nothing here imports one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -346,7 +346,7 @@ def test_a_fee_per_request_is_not_part_of_a_tokens_price() -> None:
     assert unit_price("input_text", "sonar", provider="perplexity") == Decimal("0.000001")
 
 
-@pytest.mark.parametrize("module", ["genai_payg_cost", "genai_payg_usage", "provider_http"])
+@pytest.mark.parametrize("module", ["genai.payg_cost", "genai.payg_usage", "http.client"])
 def test_importing_a_processor_imports_nothing_heavy(module: str) -> None:
     heavy = ("genai_prices", "httpx2", "pyarrow", "google.cloud.bigquery", "fsspec")
     code = f"import sys, common.processors.{module}; print([n for n in {heavy} if n in sys.modules])"
