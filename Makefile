@@ -38,10 +38,11 @@ bench-api: $(VENV)/.dev  ## requests per second and p99 of the API at 1, 8 and 6
 bench-load: $(VENV)/.dev  ## rows per second and memory of a write, beside dlt: make bench-load ROWS=10000000
 	@$(BIN)/python -m tests.bench.load --rows $(or $(ROWS),1000000)
 
-check: $(VENV)/.dev  ## linter, formatter and type checker
+check: $(VENV)/.dev  ## linter, formatter, type checker, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 test-slow: $(VENV)/.dev  ## the tests that take long
 	@$(BIN)/python -m pytest -m slow

@@ -28,6 +28,7 @@ from common.ports.records import Records
 from common.ports.secrets import TokenCheck
 from common.ports.store import PlanLimits, RunStore
 from common.ports.warehouse import Warehouse
+from common.processors.registry import REGISTRY
 from common.runs.attempt import AttemptRunner
 from common.runs.engine import NO_ARCHIVE, Engine
 from common.runs.estimate import Estimator
@@ -65,7 +66,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     clock = now or _utc_now
     its_warehouse = cache(lambda: warehouse(settings))
     store, bus, logs, records = STACKS[settings.store](settings, clock)
-    sealer, audit, configs = _sealer(settings), Audit(records, clock), ConfigTree(settings.configs)
+    sealer, audit, configs = _sealer(settings), Audit(records, clock), ConfigTree(settings.configs, REGISTRY)
     credentials = SealedCredentials(records, sealer)
     book = SettingsBook(records, sealer, audit, clock, lambda: load_hosts(settings.configs), configs.find)
     return Engine(

@@ -4,15 +4,11 @@ Its own words repeat all of a request that is no event, keys and all; and it oft
 """
 
 import functions_framework
-from flask import Response, g
+from flask import Response
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from common.platform.logs import logger
-
-
-def entered() -> None:
-    """Note that the request has reached its function: what is raised from now on is the function's own."""
-    g.entered = True
+from functions.entry import has_entered
 
 
 def answer_refusals() -> None:
@@ -24,7 +20,7 @@ def _answer(error: Exception) -> Response:
     from functions.api.errors import answer_error
 
     if not isinstance(error, HTTPException):
-        if g.get("entered"):
+        if has_entered():
             raise error
         logger.warning("A request was no event: %s", type(error).__name__)
         error = BadRequest()

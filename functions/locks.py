@@ -9,7 +9,7 @@ from flask import abort, request
 from common.bootstrap import engine
 from common.platform.errors import ForbiddenScopeError, TransientError, UnauthorizedError
 from common.platform.logs import logger
-from functions.framework import entered
+from functions.entry import entered
 
 TOKEN_HEADER = "X-Pipeline-Ops-Token"
 TOKEN_QUERY = "token"

@@ -13,6 +13,7 @@ from common.config.loader import ConfigTree
 from common.platform.errors import ConfigError
 from common.processors import registry
 from common.processors.base import Params, TableParams
+from common.processors.registry import REGISTRY
 
 ROUTE = "genai/payg/openai"
 
@@ -155,7 +156,7 @@ class ConfigWorld:
         }
         monkeypatch.setattr(registry, "PROCESSORS", fakes)
         self.root = root
-        self.tree = ConfigTree(root)
+        self.tree = ConfigTree(root, REGISTRY)
         for table in ("usage", "cost"):
             self.write(
                 f"schemas/{table}.yml", f"table: {table}\ndescription: t\ncolumns:\n  - {{name: a, type: STRING}}\n"

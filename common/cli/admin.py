@@ -1,6 +1,5 @@
 """Commands that look after configs and credentials."""
 
-import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -10,14 +9,16 @@ import click
 
 from common import bootstrap
 from common.cli import show
-from common.cli.base import cli, engine_for, friendly, json_option, me
+from common.cli.base import cli, friendly, json_option, me
+from common.cli.stack import attached, engine_for
 from common.config.check import validate_tree
 from common.config.plans import load_plans
 from common.config.providers import load_providers
 from common.platform.errors import PipelineOpsError, nearest
-from common.platform.settings import Settings
+from common.platform.settings import Settings, environment_variable
 from common.ports.secrets import CredentialInfo
 from common.processors.online_checks import Verdict, check_credentials
+from common.processors.registry import REGISTRY
 
 CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 
@@ -39,7 +40,7 @@ def validate(settings: Settings, path: Path | None, online: bool, org: str | Non
     """
     if org and not online:
         raise click.UsageError("--org goes with --online.")
-    results = validate_tree(settings.configs, path)
+    results = validate_tree(settings.configs, REGISTRY, path)
     wrong = [r for r in results if not r.ok]
     verdicts = _online(settings, org) if online and not wrong else []
     refused = [verdict for verdict in verdicts if verdict.is_good is False]
@@ -67,8 +68,6 @@ def validate(settings: Settings, path: Path | None, online: bool, org: str | Non
 
 def _online(settings: Settings, org: str | None) -> list[Verdict]:
     """Try the credentials of one organisation, or of every one that has a plan."""
-    from infra.local.stack import attached
-
     engine = bootstrap.build(attached(settings))
     if org:
         engine.plans.limits(org)
@@ -89,7 +88,7 @@ def schema(settings: Settings) -> None:
     """Write the JSON Schemas in configs/, from which editors complete and check pipelines and contracts."""
     from common.config.json_schema import schema_texts
 
-    for name, text in schema_texts().items():
+    for name, text in schema_texts(REGISTRY).items():
         path = settings.configs / name
         path.write_text(text, "utf-8")
         click.echo(f"wrote {path}")
@@ -156,7 +155,7 @@ def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
 @friendly
 def remove_credential(settings: Settings, org: str, credential_id: str) -> None:
     """Delete a credential. Rows it brought in keep its name."""
-    engine = engine_for(settings, org, gone=True)
+    engine = engine_for(settings, org, without_plan=True)
     engine.credentials.remove(org, credential_id)
     engine.audit.record(org, who=me(), action="credential.remove", target=credential_id)
     click.echo(f"removed {credential_id} of {org}")
@@ -164,7 +163,7 @@ def remove_credential(settings: Settings, org: str, credential_id: str) -> None:
 
 def _read_secret(hint: str, from_env: str | None) -> str:
     if from_env is not None:
-        secret = os.environ.get(from_env, "")
+        secret = environment_variable(from_env)
     elif sys.stdin.isatty():
         secret = click.prompt(hint or "Secret", hide_input=True)
     else:

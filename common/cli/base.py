@@ -10,14 +10,12 @@ from pathlib import Path
 
 import click
 
-from common import bootstrap
 from common.cli import show
 from common.cli.client import ApiError
 from common.platform import logs
 from common.platform.errors import PipelineOpsError
 from common.platform.problems import in_words, problem_here
 from common.platform.settings import Settings
-from common.runs.engine import Engine
 
 
 def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:
@@ -83,17 +81,3 @@ def quiet(settings: Settings) -> None:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs.configure(settings.project_id, (settings.state_dir / "pipeline-ops.log").open("a"))
     logging.captureWarnings(True)
-
-
-def engine_for(settings: Settings, org: str, *, gone: bool = False) -> Engine:
-    """Return an engine on what a running stack uses, if one runs.
-
-    Raises NotFoundError for an organisation without a plan, unless it may be ``gone``: what takes something away.
-    """
-    from infra.local.stack import attached
-
-    quiet(settings)
-    engine = bootstrap.build(attached(settings))
-    if not gone:
-        engine.plans.limits(org)
-    return engine

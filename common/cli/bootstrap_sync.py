@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
+from common.cli.stack import warehouse_of
 from common.config.plans import YamlPlans, load_plans
 from common.platform.errors import PipelineOpsError, TransientError
 from common.platform.settings import Settings
@@ -38,13 +38,11 @@ def bootstrap_sync(settings: Settings, orgs: tuple[str, ...], apply: bool, as_js
     plans = YamlPlans(settings.configs)
     for org in orgs:
         plans.limits(org)  # a name that is none makes no dataset
-    from infra.local.stack import reading
-
     quiet(settings)
     chosen = list(dict.fromkeys(orgs)) or sorted(load_plans(settings.configs).organisations)
-    with reading(settings) as reached:
+    with warehouse_of(settings) as warehouse:
         try:
-            found = list(sync(bootstrap.warehouse(reached), settings, chosen, apply=apply))
+            found = list(sync(warehouse, settings, chosen, apply=apply))
         except TransientError as error:
             raise PipelineOpsError(f"{error} What is done stays done: run it again.") from error
     refused = sum(one.change.action == "refused" for one in found)

@@ -1,4 +1,4 @@
-"""Talks to the API: over HTTP when a stack runs, else to the function in this very process."""
+"""Talks to the API: over HTTP when a stack runs, else to the function in this process."""
 
 import json
 import time
@@ -23,19 +23,17 @@ class ApiError(PipelineOpsError):
 
 
 class ApiClient:
-    """One method an endpoint. ``url`` None reads the store through the API function without any server.
+    """One method an endpoint. Without a ``url`` it calls ``application``, the API function as WSGI, without any server.
 
     ``token`` is the operator's of that stack: it opens every organisation.
     """
 
-    def __init__(self, url: str | None, token: str | None) -> None:
+    def __init__(self, url: str | None, token: str | None, *, application: Any = None) -> None:
         import httpx2
 
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if url is None:
-            from functions.api import application
-
-            transport = httpx2.WSGITransport(app=application())
+            transport = httpx2.WSGITransport(app=application)
             self._http = httpx2.Client(transport=transport, base_url="http://in-process", headers=headers)
         else:
             self._http = httpx2.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False, headers=headers)

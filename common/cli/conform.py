@@ -8,9 +8,9 @@ from datetime import datetime
 
 import click
 
-from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
+from common.cli.stack import warehouse_of
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.focus.commitments import TABLE as COMMITMENTS
@@ -19,6 +19,7 @@ from common.focus.conformance import Checks, Finding, Report, Scope, sources
 from common.platform.errors import PipelineOpsError, nearest
 from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
+from common.processors.registry import REGISTRY
 
 TABLE = "cost_data_standard_1_3"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,200}")
@@ -74,7 +75,7 @@ def conform(
 
 def _statements(settings: Settings, org: str, name: str) -> Iterator[str]:
     dataset = f"{settings.project_id}.{settings.dataset(org)}"
-    checks, origins = Checks(settings.configs), sources(ConfigTree(settings.configs), TABLE)
+    checks, origins = Checks(settings.configs), sources(ConfigTree(settings.configs, REGISTRY), TABLE)
     for family in checks.catalog:
         yield from (sql for sql, _ in checks.statements(family, f"{dataset}.{name}", origins))
     yield from statements(commitment_checks(settings.configs), dataset)
@@ -83,19 +84,16 @@ def _statements(settings: Settings, org: str, name: str) -> Iterator[str]:
 def reports(warehouse: Warehouse, settings: Settings, scope: Scope, name: str = TABLE) -> dict[str, Report]:
     """Check a table of FOCUS rows, and what the organisation has committed to, if anything; return reports by table."""
     dataset = f"{settings.project_id}.{settings.dataset(scope.org)}"
-    origins = sources(ConfigTree(settings.configs), TABLE)
+    origins = sources(ConfigTree(settings.configs, REGISTRY), TABLE)
     found = {f"{dataset}.{name}": Checks(settings.configs).run(warehouse, f"{dataset}.{name}", scope, origins)}
     committed = check_commitments(commitment_checks(settings.configs), warehouse, dataset, scope)
     return found | ({f"{dataset}.{COMMITMENTS}": committed} if committed else {})
 
 
 def _checked(settings: Settings, scope: Scope, name: str) -> dict[str, Report]:
-    from infra.local.stack import reading
-
     table_id = f"{settings.project_id}.{settings.dataset(scope.org)}.{name}"
     quiet(settings)
-    with reading(settings) as reached:
-        warehouse = bootstrap.warehouse(reached)
+    with warehouse_of(settings) as warehouse:
         if warehouse.tables.find(table_id) is None:
             raise PipelineOpsError(f"There is no table {table_id}. Run a pipeline, or: main.py bootstrap-sync --apply")
         return reports(warehouse, settings, scope, name)

@@ -7,7 +7,7 @@ import click
 
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, my_name
-from common.cli.runs import OwnStack, reader, wait_for_end
+from common.cli.stack import OwnStack, reader, wait_for_end
 from common.platform.settings import Settings
 
 

@@ -14,11 +14,12 @@ from common import bootstrap
 from common.cli import show
 from common.cli.client import ApiClient
 from common.cli.conform import TABLE, reports, show_report
-from common.cli.runs import follow
+from common.cli.stack import follow
 from common.config.loader import ConfigTree
 from common.focus.conformance import Scope
 from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
+from common.processors.registry import REGISTRY
 from common.tables.contract import LINEAGE
 from infra.local.demo_data import MONTH, PLAYS, Made, Play, Scene, add_credentials, add_gcp_export
 from infra.local.sandbox.server import SandboxServer
@@ -94,7 +95,7 @@ def _show_all(warehouse: Warehouse, scene: Scene, made: dict[Play, Made]) -> boo
     """Show rows, proof and conformance; return whether all of it is good."""
     dataset = f"{scene.settings.project_id}.{scene.settings.dataset(ORG)}"
     _show_rows(warehouse, f"{dataset}.{TABLE}")
-    tree = ConfigTree(scene.settings.configs)
+    tree = ConfigTree(scene.settings.configs, REGISTRY)
     bills = {tree.load(play.route).config.pipeline_id: its.billed for play, its in made.items()}
     proved = show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
     click.echo("\nIs it FOCUS 1.3? The checks of configs/sql/checks on every row:")

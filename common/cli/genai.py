@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from common import bootstrap
 from common.cli import show
-from common.cli.base import cli, friendly, json_option, quiet
+from common.cli.base import cli, friendly, json_option
+from common.cli.stack import engine_for, warehouse_of
 from common.focus.missing_prices import Missing, missing_prices
 from common.focus.reconcile import OURS, REPORTED, Line, reconcile
 from common.platform.errors import PipelineOpsError, TransientError
@@ -126,12 +126,8 @@ def _span(first: datetime | None, last: datetime | None) -> tuple[date, date]:
 @contextmanager
 def _reading(settings: Settings, org: str, needed: tuple[str, ...]) -> Iterator[tuple[Warehouse, Tables]]:
     """Give the organisation's tables to read, or say in words why they can't be."""
-    from infra.local.stack import attached, reading
-
-    quiet(settings)
-    bootstrap.build(attached(settings)).plans.limits(org)
-    with reading(settings) as reached:
-        warehouse = bootstrap.warehouse(reached)
+    engine_for(settings, org)
+    with warehouse_of(settings) as warehouse:
 
         def table(name: str) -> str:
             return f"{settings.project_id}.{settings.dataset(org)}.{name}"

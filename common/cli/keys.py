@@ -7,7 +7,8 @@ import click
 
 from common.access.api_keys import KeyInfo, NewKey, Scope
 from common.cli import show
-from common.cli.base import cli, engine_for, friendly, json_option, me
+from common.cli.base import cli, friendly, json_option, me
+from common.cli.stack import engine_for
 from common.platform.settings import Settings
 from common.runs.engine import Engine
 
@@ -68,7 +69,7 @@ def rotate(settings: Settings, org: str, name: str, grace_hours: float | None, a
 @friendly
 def revoke(settings: Settings, org: str, key_id: str) -> None:
     """End a key. The next request with it is refused."""
-    found = engine_for(settings, org, gone=True).keys.revoke(org, key_id, who=me())
+    found = engine_for(settings, org, without_plan=True).keys.revoke(org, key_id, who=me())
     click.echo(f"revoked {found.key_id} ({found.name}) of {org}")
 
 

@@ -6,7 +6,8 @@ import click
 import yaml
 
 from common.cli import show
-from common.cli.base import cli, engine_for, friendly, json_option, me
+from common.cli.base import cli, friendly, json_option, me
+from common.cli.stack import engine_for
 from common.notify.settings import NotificationSettings, notifications_body, settings_view
 from common.platform.errors import PipelineOpsError
 from common.platform.settings import Settings

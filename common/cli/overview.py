@@ -4,7 +4,7 @@ import click
 
 from common.cli import show
 from common.cli.base import cli, friendly, json_option
-from common.cli.runs import reader
+from common.cli.stack import reader
 from common.platform.settings import Settings
 
 

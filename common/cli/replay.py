@@ -9,7 +9,7 @@ from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, my_name
 from common.cli.client import ApiClient
-from common.cli.runs import OwnStack, follow
+from common.cli.stack import OwnStack, attached, follow
 from common.domain.model import Run
 from common.platform.settings import Settings
 
@@ -63,8 +63,6 @@ def replay(settings: Settings, run_id: str, action: Action | None, reason: str, 
 
 
 def _run(settings: Settings, run_id: str) -> Run:
-    from infra.local.stack import attached
-
     return bootstrap.build(attached(settings)).store.load(run_id)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.conform import TABLE
+from common.cli.stack import warehouse_of
 from common.config.plans import YamlPlans
 from common.focus.report.data import Ask, Line, MonthReport, Part, collect
 from common.focus.views import alone, load_views
@@ -60,13 +60,10 @@ def report(settings: Settings, org: str, wanted: datetime | None, page: Path | N
 @contextmanager
 def _asking(settings: Settings, org: str) -> Iterator[Ask]:
     """Give what asks the organisation's views."""
-    from infra.local.stack import reading
-
     quiet(settings)
     views = load_views(settings.configs)
     dataset = f"{settings.project_id}.{settings.dataset(org)}"
-    with reading(settings) as reached:
-        warehouse = bootstrap.warehouse(reached)
+    with warehouse_of(settings) as warehouse:
         if warehouse.tables.find(f"{dataset}.{TABLE}") is None:
             raise PipelineOpsError(f"There is no table {dataset}.{TABLE}: nothing has been brought in. Run a pipeline.")
 

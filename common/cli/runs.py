@@ -2,16 +2,14 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
-from common.cli.client import ApiClient
+from common.cli.stack import OwnStack, reader, stack_to_serve, wait_for_end
 from common.platform import logs
 from common.platform.settings import Settings
 from common.ports.logs import SEVERITIES
@@ -43,15 +41,11 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
     import signal
     import threading
 
-    from infra.local.emulator_stack import EmulatorStack
-    from infra.local.stack import EmbeddedStack
-
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     logs.configure(settings.project_id, sys.stderr)
-    chosen = EmulatorStack if kind == "emulators" else EmbeddedStack
-    with chosen(settings, host=host, port=port) as stack:
+    with stack_to_serve(kind, settings, host=host, port=port) as stack:
         click.echo(f"Serving on {stack.url} (state in {settings.state_dir}). Ctrl-C ends it.")
         click.echo(f"BigQuery emulator: BIGQUERY_EMULATOR_HOST={stack.engine.settings.bigquery_url}")
         if stack.engine.settings.firestore_host:
@@ -233,56 +227,3 @@ def demo(settings: Settings) -> None:
 
     quiet(settings)
     sys.exit(run_demo(settings))
-
-
-def follow(client: ApiClient, org: str, run_id: str, title: str) -> dict[str, Any]:
-    """Show a run's progress until it has ended; return it."""
-    progress = show.RunProgress(title)
-    try:
-        return client.watch(org, run_id, progress.see)
-    finally:
-        progress.close()
-
-
-def wait_for_end(client: ApiClient, org: str, run_id: str, title: str, as_json: bool) -> None:
-    """Follow a run, show how it ended and leave the program with 0 if it completed, else 1."""
-    if as_json:
-        ended = client.watch(org, run_id, lambda _: None)
-        show.as_json(ended)
-    else:
-        ended = follow(client, org, run_id, title)
-        show.run_table(ended)
-    sys.exit(0 if ended["status"] == "completed" else 1)
-
-
-class OwnStack:
-    """The running stack's client, or that of an own stack for the time of the block."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._own: Any = None
-
-    def __enter__(self) -> ApiClient:
-        from infra.local.stack import EmbeddedStack, attached, running
-
-        url = running(self._settings.state_dir)
-        if url is not None:
-            return ApiClient(url, attached(self._settings).operator_token)
-        quiet(self._settings)
-        self._own = EmbeddedStack(self._settings)
-        self._own.start()
-        return ApiClient(self._own.url, self._own.token)
-
-    def __exit__(self, *_: object) -> None:
-        if self._own is not None:
-            self._own.stop()
-
-
-def reader(settings: Settings) -> ApiClient:
-    """Return a client of the store in this process: no stack is needed to look, or to end a run."""
-    from infra.local.stack import attached, new_token
-
-    quiet(settings)
-    token = new_token()
-    bootstrap.use(bootstrap.build(replace(attached(settings), operator_token=token)))
-    return ApiClient(None, token)

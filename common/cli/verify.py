@@ -12,6 +12,7 @@ from rich.status import Status
 from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
+from common.cli.stack import attached, warehouse_of
 from common.config.plans import load_plans
 from common.platform.errors import PipelineOpsError, TransientError
 from common.platform.settings import Settings
@@ -38,8 +39,6 @@ def verify(settings: Settings, run_id: str | None, every: bool, org: str | None,
         raise click.UsageError("Say which run, or --all.")
     if org and not every:
         raise click.UsageError("--org goes with --all; a run knows its organisation.")
-    from infra.local.stack import attached, reading
-
     quiet(settings)
     engine = bootstrap.build(attached(settings))
     if org:
@@ -48,8 +47,7 @@ def verify(settings: Settings, run_id: str | None, every: bool, org: str | None,
         engine.store.load(run_id)  # what there is not needs no emulator to be said so
     orgs = [org] if org else sorted(load_plans(settings.configs).organisations)
     project = f"{settings.project_id}."
-    with reading(settings) as reached:
-        warehouse = bootstrap.warehouse(reached)
+    with warehouse_of(settings) as warehouse:
         verifier = Verifier(engine.store, warehouse, lambda of, name: f"{project}{settings.dataset(of)}.{name}")
         try:
             report = verifier.run(run_id) if run_id is not None else _all(verifier, orgs)

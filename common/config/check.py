@@ -14,12 +14,11 @@ from common.config.loader import ConfigTree
 from common.config.plans import PLANS_FILE, load_plans
 from common.config.problems import InvalidFileError, Problem
 from common.config.providers import PROVIDERS_FILE, load_providers
+from common.config.registry import Registry
 from common.config.service_categories import CATEGORIES_FILE, load_categories
 from common.config.writes import TableMode, table_modes
 from common.config.yaml_source import Source, read
 from common.platform.errors import ConfigError
-from common.processors.genai.price_rules import PRICES_FOLDER, load_price_rules
-from common.processors.subscriptions.file import load_subscriptions, subscription_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +35,13 @@ class Result:
         return not self.problems
 
 
-def validate_tree(root: Path, only: Path | None = None) -> list[Result]:
+def validate_tree(root: Path, registry: Registry, only: Path | None = None) -> list[Result]:
     """Check all pipelines, table contracts, the provider registry and the plans below ``root``, in this order.
 
     ``only`` (a file or a folder) limits what is reported, not what it is compared with. Nothing wrong in a file raises;
     ConfigError is raised if ``only`` is no part of the tree.
     """
-    tree = ConfigTree(root)
+    tree = ConfigTree(root, registry)
     chosen = [(route, path, check) for route, path, check in _checks(tree) if only is None or _is_in(path, only)]
     if not chosen:
         raise ConfigError(
@@ -77,14 +76,12 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
     yield "", tree.root / PLANS_FILE, partial(load_plans, tree.root)
     if (tree.root / HOSTS_FILE).exists():
         yield "", tree.root / HOSTS_FILE, partial(load_hosts, tree.root)
-    for path in sorted((tree.root / PRICES_FOLDER).glob("*.y*ml")):
-        yield "", path, partial(_check_prices, tree, path)
     if (tree.root / PRICES_FILE).exists():
         yield "", tree.root / PRICES_FILE, partial(load_prices, tree.root)
     if (tree.root / CATEGORIES_FILE).exists():
         yield "", tree.root / CATEGORIES_FILE, partial(load_categories, tree.root)
-    for path in subscription_files(tree.root):
-        yield "", path, partial(load_subscriptions, tree.root, path.stem)
+    for path, check in tree.registry.file_checks(tree.root):
+        yield "", path, check
 
 
 def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, Source]:
@@ -132,12 +129,6 @@ def _check_contract(tree: ConfigTree, path: Path) -> None:
     if path.suffix != ".yml":
         _refuse(Problem(tree.shown(path), 1, "(path)", "a contract is found only as <table>.yml. Rename it."))
     check_contract(path, tree.shown(path))
-
-
-def _check_prices(tree: ConfigTree, path: Path) -> None:
-    if path.suffix != ".yml":
-        _refuse(Problem(tree.shown(path), 1, "(path)", "prices are found only as <organisation>.yml. Rename it."))
-    load_price_rules(tree.root, path.stem)
 
 
 def _refuse(problem: Problem) -> None:

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig, WriteConfig
+from common.config.registry import Registry
 from common.config.templates import ITEM, NAMES
-from common.processors import registry
 from common.tables.contract import MetaTable, Table
 
 SCHEMA_FILE = "pipeline.schema.json"
@@ -25,12 +25,12 @@ _SCALARS = frozenset({"string", "integer", "number", "boolean"})
 _ANNOTATIONS = ("title", "description", "default")
 
 
-def pipeline_schema() -> dict[str, Any]:
+def pipeline_schema(registry: Registry) -> dict[str, Any]:
     """Return the schema (draft 2020-12), with the ``config:`` of every registered ``ps_type``.
 
     Raises ConfigError or ImportError if a processor can't be loaded.
     """
-    params = {ps_type: registry.processor(ps_type).params_type for ps_type in sorted(registry.PROCESSORS)}
+    params = {ps_type: registry.params_type(ps_type) for ps_type in sorted(registry.ps_types)}
     own = (PipelineConfig, StepConfig, RetryConfig, MapConfig, WriteConfig)
     name_of, defs = _definitions([*own, *params.values()])
     of_params = defs.keys() - {name_of[model] for model in own}
@@ -84,7 +84,7 @@ def contract_schema() -> dict[str, Any]:
     }
 
 
-def schema_texts() -> dict[str, str]:
+def schema_texts(registry: Registry) -> dict[str, str]:
     """Return the text of each schema's file, by its name below ``configs/``."""
-    schemas = {SCHEMA_FILE: pipeline_schema(), CONTRACT_SCHEMA_FILE: contract_schema()}
+    schemas = {SCHEMA_FILE: pipeline_schema(registry), CONTRACT_SCHEMA_FILE: contract_schema()}
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}

@@ -15,12 +15,12 @@ from common.config.memo import Memo
 from common.config.model import PipelineConfig, StepConfig
 from common.config.params import dump_params, mapped_findings
 from common.config.problems import Finding, InvalidFileError, Location, Problem, findings_of
+from common.config.registry import Registry
 from common.config.rules import check
 from common.config.templates import ITEM, TEMPLATE, strings, substitute, unresolved
 from common.config.yaml_source import Source, read
 from common.domain.model import MapSpec, Pipeline, RetryPolicy, StepSpec, WriteSpec
 from common.platform.errors import ConfigError, NotFoundError, nearest
-from common.processors import registry
 
 NOT_PIPELINES = frozenset({"schemas", "sql", "system", "environments"})
 """Folders below the root that hold other things."""
@@ -55,8 +55,8 @@ class Scan:
 class ConfigTree:
     """Pipelines by route. Reads the disk at every call, so that a mended file is seen; unchanged files are cheap."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, registry: Registry) -> None:
+        self.root, self.registry = root, registry
         self._folders: list[str] = []
         self._scanned = Memo[Scan]()
         self._beside = Memo[list[Path]]()
@@ -147,7 +147,7 @@ class ConfigTree:
 
     def _read(self, path: Path, route: str) -> PipelineFile:
         source = read(path, self.shown(path))
-        return PipelineFile(path, route, source.sha256, check(source, self.root), source)
+        return PipelineFile(path, route, source.sha256, check(source, self.root, self.registry), source)
 
     def resolve(self, file: PipelineFile, variables: Mapping[str, str]) -> Pipeline:
         """Return the pipeline with its templates replaced and its steps' configs validated once more.
@@ -165,7 +165,7 @@ class ConfigTree:
                 specs.append(file.constant[step.step_id])
                 continue
             try:
-                specs.append(_spec(step, known, ("steps", i, "config")))
+                specs.append(self._spec(step, known, ("steps", i, "config")))
             except _StepError as error:
                 problems.extend(file.source.problem(*finding) for finding in error.findings)
             else:
@@ -174,6 +174,44 @@ class ConfigTree:
         if problems:
             raise InvalidFileError(problems)
         return Pipeline(file.config.pipeline_id, file.config.provider, tuple(specs), file.text_hash)
+
+    def _spec(self, step: StepConfig, variables: Mapping[str, str], place: Location) -> StepSpec:
+        known = (*variables, ITEM) if step.map else tuple(variables)
+        findings = [((*place, *inner), message) for inner, message in unresolved(step.config, known)]
+        if findings:
+            raise _StepError(findings)
+        return StepSpec(
+            step.step_id,
+            step.ps_type,
+            step.depends_on,
+            step.timeout_seconds,
+            RetryPolicy(**step.retry.model_dump()),
+            step.max_wait_seconds,
+            condition=step.condition or "",
+            map=MapSpec(**step.map.model_dump()) if step.map else None,
+            allow_failure=step.allow_failure,
+            always=step.run_if == "always",
+            write=WriteSpec(**step.write.model_dump()),
+            config=self._plain_config(step, substitute(step.config, variables), place),
+        )
+
+    def _plain_config(self, step: StepConfig, config: dict[str, Any], place: Location) -> dict[str, Any]:
+        """Return a valid config as JSON data: with its params' defaults, or, of a step with ``map:``, as it is.
+
+        What ``{item}`` becomes is known only item by item, and the params can't be dumped with the template in them.
+        """
+        params_type = self.registry.params_type(step.ps_type)
+        if step.map:
+            findings = list(mapped_findings(params_type, config, place, configs=self.root, dates=step.map.dates))
+            if findings:
+                raise _StepError(findings)
+            return config
+        try:
+            return dump_params(params_type, config, self.root)
+        except ValidationError as error:
+            raise _StepError(list(findings_of(error, params_type, place))) from None
+        except ConfigError as error:
+            raise _StepError([(place, str(error))]) from None
 
 
 def _concurrency(source: Source) -> int | None:
@@ -187,43 +225,3 @@ class _StepError(Exception):
     def __init__(self, findings: list[Finding]) -> None:
         super().__init__()
         self.findings = findings
-
-
-def _spec(step: StepConfig, variables: Mapping[str, str], place: Location) -> StepSpec:
-    known = (*variables, ITEM) if step.map else tuple(variables)
-    findings = [((*place, *inner), message) for inner, message in unresolved(step.config, known)]
-    if findings:
-        raise _StepError(findings)
-    return StepSpec(
-        step.step_id,
-        step.ps_type,
-        step.depends_on,
-        step.timeout_seconds,
-        RetryPolicy(**step.retry.model_dump()),
-        step.max_wait_seconds,
-        condition=step.condition or "",
-        map=MapSpec(**step.map.model_dump()) if step.map else None,
-        allow_failure=step.allow_failure,
-        always=step.run_if == "always",
-        write=WriteSpec(**step.write.model_dump()),
-        config=_plain_config(step, substitute(step.config, variables), place),
-    )
-
-
-def _plain_config(step: StepConfig, config: dict[str, Any], place: Location) -> dict[str, Any]:
-    """Return a valid config as JSON data: with its params' defaults, or, of a step with ``map:``, as it is.
-
-    What ``{item}`` becomes is known only item by item, and the params can't be dumped with the template in them.
-    """
-    params_type = registry.processor(step.ps_type).params_type
-    if step.map:
-        findings = list(mapped_findings(params_type, config, place, dates=step.map.dates))
-        if findings:
-            raise _StepError(findings)
-        return config
-    try:
-        return dump_params(params_type, config)
-    except ValidationError as error:
-        raise _StepError(list(findings_of(error, params_type, place))) from None
-    except ConfigError as error:
-        raise _StepError([(place, str(error))]) from None

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from common.config.contracts import check_contract
 from common.config.model import OUTPUT, PipelineConfig
-from common.config.params import mapped_findings, params_findings, params_type_of
+from common.config.params import mapped_findings, params_findings
 from common.config.problems import MAX_PROBLEMS, Finding, InvalidFileError, Location, findings_of
 from common.config.providers import load_providers, unknown_provider
+from common.config.registry import Registry
 from common.config.templates import ITEM, NAMES, TEMPLATE, strings, substitute, unresolved
 from common.config.writes import write_findings
 from common.config.yaml_source import Source
@@ -48,6 +49,7 @@ class Draft:
 
     source: Source
     root: Path
+    registry: Registry
 
     @cached_property
     def steps(self) -> list[tuple[Location, dict[str, Any]]]:
@@ -60,9 +62,9 @@ class Draft:
         return [step["step_id"] for _, step in self.steps if isinstance(step.get("step_id"), str)]
 
 
-def check(source: Source, root: Path) -> PipelineConfig:
+def check(source: Source, root: Path, registry: Registry) -> PipelineConfig:
     """Return the pipeline, or raise InvalidFileError with all its problems, in the order of their lines."""
-    draft = Draft(source, root)
+    draft = Draft(source, root, registry)
     found: dict[Location, str] = {}
     for location, message in islice(_findings(draft), MAX_PROBLEMS):
         found.setdefault(location, message)  # the first rule that objects to a place says it best
@@ -209,7 +211,7 @@ def _step_configs(draft: Draft) -> Iterator[Finding]:
         if not isinstance(ps_type, str) or TEMPLATE.search(ps_type):
             continue
         try:
-            params_type = params_type_of(ps_type)
+            params_type = draft.registry.params_type(ps_type)
         except ConfigError as error:
             yield (*location, "ps_type"), str(error)
             continue
@@ -218,9 +220,11 @@ def _step_configs(draft: Draft) -> Iterator[Finding]:
             yield (*place, *inner), message
         config = substitute(config, PLACEHOLDERS)
         if isinstance(config, dict) and isinstance(mapping, dict):
-            yield from mapped_findings(params_type, config, place, dates=mapping.get("dates") is True)
+            yield from mapped_findings(
+                params_type, config, place, configs=draft.root, dates=mapping.get("dates") is True
+            )
         else:
-            yield from params_findings(params_type, config, place)
+            yield from params_findings(params_type, config, place, configs=draft.root)
 
 
 def _tables(draft: Draft) -> Iterator[Finding]:

@@ -231,7 +231,7 @@ class Step:
 class RunRequest:
     """What somebody asked for. ``route`` is ``provider/domain/pipeline``; both dates are inclusive.
 
-    A ``preview`` writes beside its tables (``common/runs/previews.py``), so that what it would change can be looked at first.
+    A ``preview`` writes beside its tables (``common/runs/previews.py``), so that its changes can be reviewed first.
     With ``queue`` it waits for a slot if there is none, a ``backfill`` behind live work. ``fingerprint`` is the hash of
     what was asked for, of a request with an Idempotency-Key, whose run id is made of that key.
     """

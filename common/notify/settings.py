@@ -18,8 +18,8 @@ from common.config.hosts import AllowedHosts
 from common.notify.channels import CHANNELS
 from common.notify.channels.sender import MAX_URL_CHARS, check_url
 from common.platform.errors import InvalidFieldsError, NotFoundError, PermanentError
+from common.platform.problems import problems_of
 from common.ports.records import Records
-from common.runs.request import problems_of
 
 KIND, NAME = "notifications", "settings"
 MAX_CHANNELS = 5

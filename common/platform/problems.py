@@ -3,9 +3,12 @@
 Each kind has a name (``type``) that stays, what it means and what to do. ``docs/errors.md`` lists them all.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from common.platform.errors import (
     ConfigError,
@@ -18,6 +21,7 @@ from common.platform.errors import (
     RequestError,
     TransientError,
     UnauthorizedError,
+    nearest,
 )
 
 BASE = "/problems/"
@@ -240,3 +244,29 @@ def retry_after_s(error: BaseException) -> int | None:
         case TransientError():
             return max(SOON_S, round(error.retry_after_s))
     return None
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], *, shown: bool = True) -> dict[str, str]:
+    """Return what is wrong by field, with the nearest name or value; values are repeated only if they may be ``shown``.
+
+    Those of secrets never are.
+    """
+    known = {field.alias or name: field for name, field in model.model_fields.items()}
+    found: dict[str, str] = {}
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]) or "body"
+        field = known.get(str(item["loc"][0])) if item["loc"] else None
+        got = f" (got {str(item['input'])[:80]!r})"
+        if not shown or (field is not None and field.annotation is SecretStr):
+            got = ""
+        if item["type"] == "extra_forbidden":
+            found[name[:80]] = f"unknown field.{nearest(name, known)} Known: {', '.join(known) or 'none'}"
+        elif item["type"] == "missing":
+            found[name] = "is missing"
+        elif item["type"] in ("enum", "literal_error"):
+            values = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+            close = nearest(str(item["input"])[:80], values) if got else ""
+            found[name] = f"must be one of {', '.join(values)}{got}.{close}"
+        else:
+            found[name] = f"{item['msg'].removeprefix('Value error, ')}{got}"
+    return found

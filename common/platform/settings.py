@@ -1,4 +1,4 @@
-"""What differs from one machine to the next, read from the environment. Nothing else reads ``os.environ``."""
+"""What differs from one machine to the next. Nothing else reads ``os.environ`` (tests/unit/test_rooms.py)."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.platform.errors import ConfigError, nearest
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 
 PROVIDER_URL = re.compile(r"^PIPELINE_OPS_PROVIDER_URL_([A-Z0-9_]+)$")
 PROJECT = re.compile(r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
@@ -38,7 +38,7 @@ class Settings:
     """
 
     state_dir: Path = Path(".pipeline-ops")
-    configs: Path = field(default_factory=configs_dir)
+    configs: Path = CONFIGS
     project_id: str = "pipeline-ops-local"
     environment: str = "local"
     location: str = "US"
@@ -62,7 +62,7 @@ class Settings:
         """Read ``PIPELINE_OPS_*`` and ``BIGQUERY_EMULATOR_HOST``; raise ConfigError for a value that can't be one."""
         settings = cls(
             state_dir=Path(environ.get("PIPELINE_OPS_STATE_DIR", ".pipeline-ops")).absolute(),
-            configs=Path(environ.get("PIPELINE_OPS_CONFIGS") or configs_dir()).absolute(),
+            configs=Path(environ.get("PIPELINE_OPS_CONFIGS") or CONFIGS).absolute(),
             project_id=environ.get("PIPELINE_OPS_PROJECT", "pipeline-ops-local"),
             environment=environ.get("PIPELINE_OPS_ENV", "local"),
             location=environ.get("PIPELINE_OPS_LOCATION", "US"),
@@ -129,6 +129,11 @@ class Settings:
     def dataset(self, org_slug: str) -> str:
         """Return the name of an organisation's dataset, e.g. ``acme_corp_prod``."""
         return f"{org_slug}_{self.environment}"
+
+
+def environment_variable(name: str) -> str:
+    """Return a variable that is no setting of a stack: a secret to store, or where Java is. "" if it is not set."""
+    return os.environ.get(name, "")
 
 
 def _switch(environ: Mapping[str, str], name: str, default: str) -> bool:

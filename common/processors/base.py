@@ -53,6 +53,8 @@ def no_google() -> GoogleCloud:
 class StepContext:
     """All an attempt may know and use. ``dataset`` is ``project.dataset`` of the organisation.
 
+    ``configs`` is the folder that the run was validated against: nothing reads another one.
+
     ``table(name)`` is the full id of a table to read: of a ``preview``, the shadow that a step before has written.
     ``put_out(name, value)`` gives a small JSON value to the conditions and maps of later steps.
     """
@@ -68,6 +70,7 @@ class StepContext:
     source: str | None
     project_id: str
     dataset: str
+    configs: Path
     table: Callable[[str], str]
     staging_table: str
     landing: Path

@@ -4,9 +4,14 @@ Values are import paths, so that a step function imports its own processor and n
 file beside this one and one line here.
 """
 
-from functools import cache
+from collections.abc import Collection, Iterator
+from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 
+from pydantic import BaseModel
+
+from common.config.registry import FileCheck
 from common.platform.errors import ConfigError, nearest
 from common.processors.base import Processor
 
@@ -40,3 +45,37 @@ def processor(ps_type: str) -> Processor:
     module, _, name = path.partition(":")
     built: Processor = getattr(import_module(module), name)()
     return built
+
+
+class ProcessorRegistry:
+    """What the configuration asks of processors: the ``Registry`` that ``ConfigTree`` is given."""
+
+    @property
+    def ps_types(self) -> Collection[str]:
+        """Every registered name."""
+        return PROCESSORS
+
+    def params_type(self, ps_type: str) -> type[BaseModel]:
+        """Return the params of a ``ps_type``, or raise ConfigError if nothing registers it, or its module is broken."""
+        try:
+            return processor(ps_type).params_type
+        except ConfigError:
+            raise
+        except Exception as error:
+            # A processor's module is code of its own: whatever fails in it must name the step. The error's own text
+            # may show paths of this machine, so only the module's name is repeated.
+            module = f" of {error.name}" if isinstance(error, ImportError) and error.name else ""
+            raise ConfigError(f"the processor {ps_type!r} can't be loaded ({type(error).__name__}{module}).") from error
+
+    def file_checks(self, configs: Path) -> Iterator[FileCheck]:
+        """Yield the files that belong to processors alone: organisations' own prices, and their subscriptions."""
+        from common.processors.genai.price_rules import check_price_file, price_files
+        from common.processors.subscriptions.file import load_subscriptions, subscription_files
+
+        for path in price_files(configs):
+            yield path, partial(check_price_file, configs, path)
+        for path in subscription_files(configs):
+            yield path, partial(load_subscriptions, configs, path.stem)
+
+
+REGISTRY = ProcessorRegistry()

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from common.config.params import read_params
 from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import MAX_JOB_IDS, Receipt, Run, Step
 from common.platform.errors import (
@@ -108,7 +109,7 @@ class _Attempt:
 
     def receipt(self) -> Receipt:
         work = processor(self._step.spec.ps_type)
-        params = work.params_type.model_validate(dict(self._step.spec.config))
+        params = read_params(work.params_type, self._step.spec.config, self._runner.settings.configs)
         name: str | None = getattr(params, "destination_table", None)
         if name is None:
             for batch in self._batches(work, self._context(""), params):
@@ -188,6 +189,7 @@ class _Attempt:
             source=request.source,
             project_id=runner.settings.project_id,
             dataset=self._dataset,
+            configs=runner.settings.configs,
             table=self._table,
             preview=request.preview,
             staging_table=staging,

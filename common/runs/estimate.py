@@ -8,8 +8,10 @@ nobody knows before. Then it is what the pipeline's last run has cost, and of it
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from pathlib import Path
 
 from common.config.bigquery_prices import load_prices
+from common.config.params import read_params
 from common.config.providers import load_providers
 from common.domain.model import Estimate, Run, StepSpec
 from common.meta.costs import TIB
@@ -56,7 +58,9 @@ class Estimator:
         for spec, its in calling:
             if spec.map is not None:
                 return None
-            procedure, args = its.procedure_call(run, its.params_type(**spec.config), dataset)
+            procedure, args = its.procedure_call(
+                run, read_params(its.params_type, spec.config, self.settings.configs), dataset
+            )
             try:
                 found = self.warehouse().dry_run_bytes(procedure, args)
             except PipelineOpsError as error:
@@ -69,18 +73,18 @@ class Estimator:
 
     def _calls_usd(self, run: Run) -> Decimal:
         """Return what the providers' APIs take for their answers, as far as the number of calls is known."""
-        calls = [count for spec in run.specs for count in _calls(run, spec).items()]
+        calls = [count for spec in run.specs for count in _calls(run, spec, self.settings.configs).items()]
         if not calls:
             return Decimal(0)
         providers = load_providers(self.settings.configs)
         return sum((providers[name].usd_per_call * count for name, count in calls if name in providers), Decimal(0))
 
 
-def _calls(run: Run, spec: StepSpec) -> Mapping[str, int]:
+def _calls(run: Run, spec: StepSpec, configs: Path) -> Mapping[str, int]:
     its, days = processor(spec.ps_type), (run.request.end_date - run.request.start_date).days + 1
     if spec.map is not None or not isinstance(its, CountsCalls):
         return {}
-    return its.calls(its.params_type(**spec.config), days)
+    return its.calls(read_params(its.params_type, spec.config, configs), days)
 
 
 def _rounded(queries_usd: Decimal, calls_usd: Decimal, source: str) -> Estimate:

@@ -11,10 +11,12 @@ from typing import Any
 
 from common.config.loader import ConfigTree
 from common.config.model import StepConfig
+from common.config.params import read_params
 from common.platform.errors import PipelineOpsError
 from common.platform.settings import Settings
 from common.processors.bills.file_extractor import ExternalFileParams, date_span
 from common.processors.genai.sources import source as source_of
+from common.processors.registry import REGISTRY
 
 FILE_STEP, GENAI_STEP = "ExternalFileExtractor", "genai.payg_usage"
 
@@ -25,8 +27,8 @@ def land(settings: Settings, org: str, route: str, source: Path, *, dated: bool)
     The name is the content's hash, so the file a run started with is the one it ends with, and landing the same
     bill twice keeps one copy.
     """
-    steps = ConfigTree(settings.configs).load(route).config.steps
-    days = next((found for step in steps if (found := _days_of(step)) is not None), None)
+    steps = ConfigTree(settings.configs, REGISTRY).load(route).config.steps
+    days = next((found for step in steps if (found := _days_of(step, settings.configs)) is not None), None)
     if days is None:
         raise PipelineOpsError(f"--source: {route} reads no file: none of its steps does.")
     body: dict[str, Any] = {"source": place(settings.landing / org, source)}
@@ -36,10 +38,10 @@ def land(settings: Settings, org: str, route: str, source: Path, *, dated: bool)
     return body
 
 
-def _days_of(step: StepConfig) -> Callable[[Path], tuple[date, date]] | None:
+def _days_of(step: StepConfig, configs: Path) -> Callable[[Path], tuple[date, date]] | None:
     """Return what tells the days of a file that the step reads; None if it reads none."""
     if step.ps_type == FILE_STEP:
-        return lambda path: date_span(path, ExternalFileParams.model_validate(dict(step.config)))
+        return lambda path: date_span(path, read_params(ExternalFileParams, step.config, configs), configs)
     return source_of(str(step.config["provider"])).file_days if step.ps_type == GENAI_STEP else None
 
 

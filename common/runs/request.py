@@ -13,14 +13,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
 from common.domain.model import RunRequest
-from common.platform.errors import InvalidFieldsError, NotFoundError, nearest
+from common.platform.errors import InvalidFieldsError, NotFoundError
+from common.platform.problems import problems_of
 
 ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
 RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
@@ -188,29 +188,3 @@ def _check_dates(start: date, end: date, today: date) -> None:
         problems["end_date"] = f"a run covers at most {MAX_DAYS} days; split {start} to {end} into several runs"
     if problems:
         raise InvalidFieldsError(problems)
-
-
-def problems_of(error: ValidationError, model: type[BaseModel], *, shown: bool = True) -> dict[str, str]:
-    """Return what is wrong by field, with the nearest name or value; values are repeated only if they may be ``shown``.
-
-    Those of secrets never are.
-    """
-    known = {field.alias or name: field for name, field in model.model_fields.items()}
-    found: dict[str, str] = {}
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"]) or "body"
-        field = known.get(str(item["loc"][0])) if item["loc"] else None
-        got = f" (got {str(item['input'])[:80]!r})"
-        if not shown or (field is not None and field.annotation is SecretStr):
-            got = ""
-        if item["type"] == "extra_forbidden":
-            found[name[:80]] = f"unknown field.{nearest(name, known)} Known: {', '.join(known) or 'none'}"
-        elif item["type"] == "missing":
-            found[name] = "is missing"
-        elif item["type"] in ("enum", "literal_error"):
-            values = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-            close = nearest(str(item["input"])[:80], values) if got else ""
-            found[name] = f"must be one of {', '.join(values)}{got}.{close}"
-        else:
-            found[name] = f"{item['msg'].removeprefix('Value error, ')}{got}"
-    return found

@@ -13,7 +13,7 @@ from flask import Flask, Request, Response
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
-from functions.framework import entered
+from functions.entry import entered
 
 PIECE_BYTES = 64 * 1024
 

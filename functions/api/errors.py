@@ -24,8 +24,8 @@ from common.notify.settings import NotificationsBody
 from common.platform import problems
 from common.platform.errors import ConfigError, InvalidFieldsError, UnauthorizedError
 from common.platform.logs import logger
-from common.platform.problems import Kind, document
-from common.runs.request import RUN_ID, ControlBody, ReplayBody, RerunBody, RunBody, problems_of
+from common.platform.problems import Kind, document, problems_of
+from common.runs.request import RUN_ID, ControlBody, ReplayBody, RerunBody, RunBody
 from functions.api.inputs import Input
 
 MEDIA_TYPE = "application/problem+json"

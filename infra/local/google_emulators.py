@@ -4,7 +4,6 @@ They keep everything in memory and end with the process that started them, even 
 ``infra/local/watched.py`` sees to that). Nothing but this machine reaches them: they listen on 127.0.0.1 only.
 """
 
-import os
 import re
 import shutil
 import socket
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from common.platform.settings import environment_variable
 from infra.local.emulator import EmulatorError, EndedAtOnceError
 from infra.local.watched import Watched
 
@@ -179,7 +179,7 @@ class GoogleEmulators:
 
 def sdk_root() -> Path:
     """Return the folder of the gcloud SDK: PIPELINE_OPS_GCLOUD_SDK, or what ``gcloud`` says of itself."""
-    if chosen := os.environ.get(SDK_VARIABLE):
+    if chosen := environment_variable(SDK_VARIABLE):
         return Path(chosen)
     gcloud = shutil.which("gcloud")
     if gcloud is None:
@@ -206,7 +206,7 @@ def _jar(folder: Path, pattern: str) -> Path:
 
 
 def _java() -> str:
-    home = os.environ.get("JAVA_HOME")
+    home = environment_variable("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin")) if home else None
     java = java or shutil.which("java")
     if java is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import DEFAULT_WRITE
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.ports.warehouse import Commit, Lineage
 from common.processors.sql.procedure_executor import ProcedureExecutor, ProcedureParams
 from common.tables.contract import Table, load_table
@@ -19,7 +19,7 @@ from tests.processors.context import make_context
 
 DAY = date(2026, 10, 5)
 AT = datetime(2026, 10, 6, tzinfo=UTC)
-FOCUS = load_table(configs_dir(), "cost_data_standard_1_3")
+FOCUS = load_table(CONFIGS, "cost_data_standard_1_3")
 numbers = itertools.count()
 
 
@@ -39,7 +39,7 @@ class Dataset:
         days: tuple[date, date] = (DAY, DAY),
         pipeline: str = "pipe",
     ) -> None:
-        contract, target = load_table(configs_dir(), table), f"{self.name}.{table}"
+        contract, target = load_table(CONFIGS, table), f"{self.name}.{table}"
         self.warehouse.ensure_table(target, contract)
         staging = self.warehouse.create_staging(target, contract, f"n{next(numbers)}")
         number = next(numbers)

@@ -14,9 +14,10 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.adapters.google.cloud import GoogleCloudAdapter
 from common.config.loader import ConfigTree
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.base import TableParams
 from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
+from common.processors.registry import REGISTRY
 from common.processors.sql.external_bq import ExternalBqExtractor, ExternalBqParams
 from common.processors.sql.external_bq_days import ChangedDaysParams, ExternalBqChangedDays
 from common.processors.subscriptions.cost import SubscriptionCost
@@ -78,9 +79,8 @@ subscriptions:
     folder = tmp_path / "configs" / "system" / "subscriptions"
     folder.mkdir(parents=True)
     (folder / "acme.yml").write_text(text)
-    monkeypatch.setattr("common.processors.subscriptions.cost.configs_dir", lambda: tmp_path / "configs")
     days = date(2026, 4, 1), date(2026, 4, 30)
-    context = make_context(org_slug="acme", start_date=days[0], end_date=days[1])
+    context = make_context(org_slug="acme", start_date=days[0], end_date=days[1], configs=tmp_path / "configs")
     params = TableParams(destination_table="subscription_cost")
     rows = [dict(row) for batch in SubscriptionCost().run(context, params) for row in batch.rows]
     dataset.fill("subscription_cost", rows, days=days)
@@ -115,7 +115,7 @@ def gcp(warehouse: BigQueryWarehouse, **more: Any) -> Any:
 
 def billing(name: str, step: str) -> dict[str, Any]:
     """A step's config of the shipped pipeline, with the table that a credential would name."""
-    route = ConfigTree(configs_dir()).load("gcp/cost/billing")
+    route = ConfigTree(CONFIGS, REGISTRY).load("gcp/cost/billing")
     (config,) = (s.config for s in route.config.steps if s.step_id == step)
     return {**config, "project": PROJECT, "dataset": name.split(".")[1], "table": "export"}
 
@@ -229,7 +229,7 @@ def lifted(dataset: Dataset, bill: Path, layout: str) -> tuple[list[dict[str, An
     params = ExternalFileParams.model_validate(
         {"destination_table": "cloud_focus_export", "layout": layout, "source": bill.name}
     )
-    days = date_span(bill, params)
+    days = date_span(bill, params, CONFIGS)
     context = make_context(landing=bill.parent, start_date=days[0], end_date=days[1])
     rows = [dict(row) for batch in ExternalFileExtractor().run(context, params) for row in batch.rows]
     dataset.fill("cloud_focus_export", rows, days=days)

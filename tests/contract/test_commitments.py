@@ -16,9 +16,10 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.config.loader import ConfigTree
 from common.focus.commitments import CHARGES, TABLE, check_commitments, commitment_checks
 from common.focus.conformance import Report, Scope
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.base import TableParams
 from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
+from common.processors.registry import REGISTRY
 from common.processors.subscriptions.cost import SubscriptionCost
 from common.tables.contract import DATA_DATE, load_table
 from tests.conftest import PROJECT
@@ -27,8 +28,8 @@ from tests.focus.rows import charge
 from tests.focus.tables import fill, relaxed
 from tests.processors.context import make_context
 
-COMMITMENTS = load_table(configs_dir(), TABLE)
-CHECKS = commitment_checks(configs_dir())
+COMMITMENTS = load_table(CONFIGS, TABLE)
+CHECKS = commitment_checks(CONFIGS)
 START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2027, 10, 1, tzinfo=UTC)
 
 YEARLY = """
@@ -59,7 +60,7 @@ def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Dataset]:
 
 def keep(dataset: Dataset, table: str, rows: list[dict[str, Any]], days: tuple[date, date]) -> None:
     """Write what a procedure has made into its table, as the engine does: the stamps are the engine's."""
-    names = {*load_table(configs_dir(), table).names, DATA_DATE}
+    names = {*load_table(CONFIGS, table).names, DATA_DATE}
     dataset.fill(table, [{k: v for k, v in row.items() if k in names} for row in rows], days=days)
 
 
@@ -70,9 +71,9 @@ def found(report: Report | None) -> dict[str, int]:
 
 def read_file(folder: Path, name: str, route: str) -> tuple[list[dict[str, Any]], tuple[date, date]]:
     """What the first step of the shipped pipeline reads of a file."""
-    (config,) = (s.config for s in ConfigTree(configs_dir()).load(route).config.steps if s.step_id == "extract")
+    (config,) = (s.config for s in ConfigTree(CONFIGS, REGISTRY).load(route).config.steps if s.step_id == "extract")
     params = ExternalFileParams.model_validate({**config, "source": name})
-    days = date_span(folder / name, params)
+    days = date_span(folder / name, params, CONFIGS)
     context = make_context(landing=folder, start_date=days[0], end_date=days[1])
     return [dict(row) for batch in ExternalFileExtractor().run(context, params) for row in batch.rows], days
 
@@ -115,9 +116,8 @@ def test_a_cycle_longer_than_a_month_is_a_commitment_that_its_days_use_up_to_the
     folder = tmp_path / "configs" / "system" / "subscriptions"
     folder.mkdir(parents=True)
     (folder / "acme.yml").write_text(YEARLY)
-    monkeypatch.setattr("common.processors.subscriptions.cost.configs_dir", lambda: tmp_path / "configs")
     days = date(2026, 6, 1), date(2027, 5, 31)
-    context = make_context(org_slug="acme", start_date=days[0], end_date=days[1])
+    context = make_context(org_slug="acme", start_date=days[0], end_date=days[1], configs=tmp_path / "configs")
     params = TableParams(destination_table="subscription_cost")
     rows = [dict(row) for batch in SubscriptionCost().run(context, params) for row in batch.rows]
     dataset.fill("subscription_cost", rows, days=days)
@@ -297,7 +297,7 @@ def test_a_column_that_is_missing_strange_or_of_another_type_is_found(
 
 
 def test_the_columns_that_are_checked_are_those_of_the_contract() -> None:
-    text = (configs_dir() / "sql" / "checks" / "commitments" / "columns.sql").read_text("utf-8")
+    text = (CONFIGS / "sql" / "checks" / "commitments" / "columns.sql").read_text("utf-8")
     pairs = set(re.findall(r"'([A-Za-z_]+) ([A-Z0-9]+)'", text))
     contract = {(column.name, column.type) for column in COMMITMENTS.all_columns}
     assert pairs <= contract

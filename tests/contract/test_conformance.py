@@ -15,7 +15,8 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.config.loader import ConfigTree
 from common.focus.conformance import Checks, Report, Scope, Source, sources
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
+from common.processors.registry import REGISTRY
 from common.tables.contract import load_table
 from tests.conftest import PROJECT
 from tests.focus import planted
@@ -23,7 +24,7 @@ from tests.focus.planted import Defect
 from tests.focus.rows import clean_rows
 from tests.focus.tables import FOCUS, fill, relaxed
 
-CHECKS = Checks(configs_dir())
+CHECKS = Checks(CONFIGS)
 DATASET = f"{PROJECT}.conformance"
 CLEAN = f"{DATASET}.cost_data_standard_1_3"
 LOOSE = f"{DATASET}.loose"
@@ -158,7 +159,7 @@ def source_rows(*costs: str | None) -> list[dict[str, object]]:
 
 def test_sums_are_compared_with_those_of_the_source_to_the_last_digit(tables: Planted, tmp_path: Path) -> None:
     """However the source splits it up; usage without a price is no cost."""
-    contract = load_table(configs_dir(), "genai_payg_cost")
+    contract = load_table(CONFIGS, "genai_payg_cost")
     source = [Source("pipe", contract.table, contract.billed, "currency")]
 
     def compared(*costs: str | None) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -173,7 +174,7 @@ def test_sums_are_compared_with_those_of_the_source_to_the_last_digit(tables: Pl
 
 
 def test_credits_that_are_a_list_beside_the_cost_are_a_part_of_the_sum(tables: Planted, tmp_path: Path) -> None:
-    contract = load_table(configs_dir(), "gcp_billing_export")
+    contract = load_table(CONFIGS, "gcp_billing_export")
     source = [Source("pipe", contract.table, contract.billed, "currency", credits=contract.billed_credits)]
     billed = sum((row["BilledCost"] for row in clean_rows()), Decimal(0))
     day = clean_rows()[0]["x_pipeline_run_date"]
@@ -195,7 +196,7 @@ def test_rows_without_a_known_source_are_told_and_do_not_fail(clean_report: Repo
 
 
 def test_every_pipeline_that_writes_focus_rows_says_what_its_source_bills() -> None:
-    tree = ConfigTree(configs_dir())
+    tree = ConfigTree(CONFIGS, REGISTRY)
     writers = {
         config.pipeline_id
         for config in (tree.load(route).config for route in tree.routes())
@@ -205,7 +206,7 @@ def test_every_pipeline_that_writes_focus_rows_says_what_its_source_bills() -> N
 
 
 def sql_of(family: str) -> str:
-    return (configs_dir() / "sql" / "checks" / f"{family}.sql").read_text("utf-8")
+    return (CONFIGS / "sql" / "checks" / f"{family}.sql").read_text("utf-8")
 
 
 def test_the_columns_that_are_checked_are_those_of_the_contract() -> None:

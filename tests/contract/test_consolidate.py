@@ -13,14 +13,15 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.config.loader import ConfigTree
 from common.focus.conformance import sources
 from common.platform.errors import PermanentError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
+from common.processors.registry import REGISTRY
 from common.processors.sql.procedure_executor import ProcedureExecutor, ProcedureParams
 from common.tables.contract import load_table
 from tests.conftest import PROJECT
 from tests.contract.focus import DAY, FOCUS, Dataset, cost, export, numbers, reported
 from tests.processors.context import make_context
 
-PROOF = load_table(configs_dir(), "cost_consolidation")
+PROOF = load_table(CONFIGS, "cost_consolidation")
 NEXT = date(2026, 10, 6)
 GENAI = "sp_convert_to_focus"
 
@@ -62,7 +63,7 @@ def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Consolidat
 
 
 def procedure(name: str) -> str:
-    return (configs_dir() / "sql" / f"{name}.sql").read_text("utf-8")
+    return (CONFIGS / "sql" / f"{name}.sql").read_text("utf-8")
 
 
 def google(cost: str, **more: Any) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def test_of_subscriptions_charges_and_days_are_rows_and_only_charges_are_billed(
 
 def test_every_shipped_pipeline_has_a_source_that_the_proof_knows() -> None:
     known = re.findall(r"IF '(\w+)' IN UNNEST\(v_tables\) THEN", procedure("sp_consolidate"))
-    used = {source.table for source in sources(ConfigTree(configs_dir()), FOCUS.table)}
+    used = {source.table for source in sources(ConfigTree(CONFIGS, REGISTRY), FOCUS.table)}
     assert used == set(known) - {"genai_reported_cost"}  # which stands beside genai_payg_cost
 
 

@@ -12,6 +12,7 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.focus.missing_prices import missing_prices
 from common.focus.reconcile import reconcile
+from common.platform.paths import CONFIGS
 from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
 from infra.local.focus_export import write_focus_export
 from tests.conftest import PROJECT
@@ -205,7 +206,7 @@ def lifted(dataset: Dataset, bill: Path) -> list[dict[str, Any]]:
     params = ExternalFileParams(
         destination_table="cloud_focus_export", date_column="ChargePeriodStart", extra_column="extra", source=bill.name
     )
-    days = date_span(bill, params)
+    days = date_span(bill, params, CONFIGS)
     context = make_context(landing=bill.parent, start_date=days[0], end_date=days[1])
     rows = [dict(row) for batch in ExternalFileExtractor().run(context, params) for row in batch.rows]
     dataset.fill(params.destination_table, rows, days=days)

@@ -20,7 +20,7 @@ from common.meta import archive as archive_module
 from common.meta.archive import WarehouseArchive
 from common.meta.rows import META_TABLES, RUNS
 from common.platform.errors import PipelineOpsError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
 from common.ports.meta import JobStats
 from infra.local.emulator import BigQueryEmulator
@@ -223,7 +223,7 @@ def of(*jobs: str) -> Receipt:
 
 
 def queries() -> dict[str, str]:
-    text = (configs_dir().parent / "docs" / "meta.md").read_text("utf-8")
+    text = (CONFIGS.parent / "docs" / "meta.md").read_text("utf-8")
     return dict(re.findall(r"## ([^\n]*)\n\n```sql\n(.*?)```", text, re.DOTALL))
 
 

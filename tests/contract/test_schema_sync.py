@@ -16,7 +16,7 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.cli.main import cli
 from common.platform.errors import PermanentError, TransientError
 from common.platform.logs import logger
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.tables.contract import Table, every_table, load_meta_table, load_table
 from common.tables.schema_plan import LATE, FoundColumn, FoundTable
 from common.writes.schema_sync import fit
@@ -164,7 +164,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bigquery_emulator: Big
     """The repository's configs, with an organisation of its own, before the emulator."""
     root = tmp_path / "configs"
     for folder in ("schemas", "system"):
-        shutil.copytree(configs_dir() / folder, root / folder)
+        shutil.copytree(CONFIGS / folder, root / folder)
     plans = {"plans": {"p": {"daily": 1, "monthly": 1, "concurrent": 1}}}
     orgs = {f"sync_org{next(numbers)}": {"plan": "p", "status": "ACTIVE"} for _ in range(2)}
     (root / "system" / "plans.yml").write_text(yaml.safe_dump({**plans, "organisations": orgs}))

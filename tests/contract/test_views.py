@@ -13,14 +13,14 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.focus.views import View, alone, load_views
 from common.platform.errors import ConfigError, PermanentError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
 from infra.bootstrap_sync import sync
 from tests.conftest import PROJECT
 from tests.focus.rows import Row, charge, clean_rows, consumed, priced, usage
 from tests.focus.tables import FOCUS, fill
 
-VIEWS = load_views(configs_dir())
+VIEWS = load_views(CONFIGS)
 OCTOBER = date(2026, 10, 1)
 numbers = itertools.count()
 

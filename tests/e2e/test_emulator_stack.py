@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import yaml
 
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
 from common.ports.secrets import CredentialInfo
 from common.processors import registry
@@ -158,4 +158,4 @@ def test_a_message_that_no_function_can_take_ends_its_run_by_way_of_the_dead_let
 
 
 def test_the_examples_are_those_of_the_configs_folder() -> None:
-    assert (configs_dir() / f"{ROUTE}.yml").is_file()
+    assert (CONFIGS / f"{ROUTE}.yml").is_file()

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.domain.model import DEFAULT_WRITE
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.ports.warehouse import Commit, Lineage, Warehouse
 from common.tables.contract import DATA_DATE, Table, load_table
 from common.writes.batch import Batch
 from common.writes.spool import Spool
 
-FOCUS = load_table(configs_dir(), "cost_data_standard_1_3")
+FOCUS = load_table(CONFIGS, "cost_data_standard_1_3")
 AT = datetime(2026, 10, 6, tzinfo=UTC)
 numbers = itertools.count()
 

@@ -10,7 +10,8 @@ import pytest
 
 from common.config.loader import ConfigTree
 from common.focus.conformance import Checks, Report, Scope, sources
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
+from common.processors.registry import REGISTRY
 from infra.local.demo_data import PLAYS
 from tests.focus.pipelines import BESIDE, ORG, OURS, PUBLISHED, Case, World, running
 from tests.focus.tables import FOCUS, export
@@ -67,8 +68,8 @@ def judged(world: World, written: Written) -> Callable[[Case], Verdict]:
 
 
 def checked(world: World, org: str, **days: date) -> Report:
-    origins = sources(ConfigTree(configs_dir()), FOCUS.table)
-    return Checks(configs_dir()).run(world.warehouse, world.table_id(org=org), Scope(org, **days), origins)
+    origins = sources(ConfigTree(CONFIGS, REGISTRY), FOCUS.table)
+    return Checks(CONFIGS).run(world.warehouse, world.table_id(org=org), Scope(org, **days), origins)
 
 
 @pytest.mark.parametrize("org", WARNED)
@@ -97,7 +98,7 @@ def test_all_of_it_is_proved_to_be_what_the_sources_say(world: World, written: W
     sums: dict[str, Decimal] = defaultdict(Decimal)
     for row in rows:
         sums[row["source_pipeline_id"]] += row["sum_out"]
-    tree = ConfigTree(configs_dir())
+    tree = ConfigTree(CONFIGS, REGISTRY)
     billed = {tree.load(play.route).config.pipeline_id: play.make(scene).billed for play in PLAYS}
     assert sums.keys() == billed.keys()
     assert {name: sums[name] for name, bill in billed.items() if bill is not None} == {

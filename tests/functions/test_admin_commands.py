@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from common import bootstrap
 from common.access.api_keys import Scope
 from common.cli.main import cli
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
 from common.runs.engine import Engine
 from tests.receiver import receiving
@@ -88,7 +88,7 @@ def test_notifications_are_set_from_standard_input_and_shown_without_addresses(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs = tmp_path / "configs"
-    shutil.copytree(configs_dir(), configs)
+    shutil.copytree(CONFIGS, configs)
     (configs / "system" / "notifications.yml").write_text("allowed_hosts: [127.0.0.1]\n")
     monkeypatch.setenv("PIPELINE_OPS_CONFIGS", str(configs))
     with receiving() as receiver:

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+from common.platform.paths import CONFIGS
 from common.ports.warehouse import Warehouse
 from common.processors.base import StepContext
 
@@ -65,6 +66,7 @@ def make_context(**overrides: Any) -> RecordingContext:
         "source": None,
         "project_id": "test-project",
         "dataset": "test-project.acme_corp_local",
+        "configs": CONFIGS,
         "table": lambda name: f"test-project.acme_corp_local.{name}",
         "staging_table": "test-project.acme_corp_local.staging_1",
         "landing": Path("/nonexistent/landing/acme_corp"),

@@ -6,6 +6,7 @@ from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
+from common.platform.paths import CONFIGS
 from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
 from tests.processors.context import make_context
 
@@ -26,7 +27,7 @@ def read_bill(path: Path, **config: Any) -> list[dict[str, Any]]:
     params = ExternalFileParams.model_validate(
         {"destination_table": "cloud_focus_export", "source": path.name, **config}
     )
-    first, last = date_span(path, params)
+    first, last = date_span(path, params, CONFIGS)
     context = make_context(landing=path.parent, start_date=first, end_date=last)
     rows: list[dict[str, Any]] = []
     for batch in ExternalFileExtractor().run(context, params):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from common.platform.errors import PermanentError, TransientError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
 from common.tables.contract import load_table
 from infra.local.sandbox.anthropic import ADMIN_KEY, ORGANISATION, AnthropicSandbox
@@ -112,7 +112,7 @@ def test_the_documented_usage_becomes_a_row_a_meter_and_no_token_is_counted_twic
         "unit": "Tokens",
         "x_pipeline_run_date": DAY,
     }
-    assert set(rows[0]) <= {*load_table(configs_dir(), "genai_payg_usage").names, "x_pipeline_run_date"}
+    assert set(rows[0]) <= {*load_table(CONFIGS, "genai_payg_usage").names, "x_pipeline_run_date"}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_documented_cost_is_dollars_and_not_cents() -> None:
         "project_type": "Workspace",
         "x_pipeline_run_date": DAY,
     }
-    assert set(row) <= {*load_table(configs_dir(), "genai_reported_cost").names, "x_pipeline_run_date"}
+    assert set(row) <= {*load_table(CONFIGS, "genai_reported_cost").names, "x_pipeline_run_date"}
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import pytest
 
 from common.config.loader import ConfigTree
 from common.platform.errors import PermanentError, TransientError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
 from common.processors import deepseek_export
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.processors.registry import REGISTRY
 from common.runs.landing import land
 from common.tables.contract import load_table
 from infra.local.deepseek_export import write_deepseek_export
@@ -86,7 +87,7 @@ def test_a_real_export_becomes_tokens_with_the_price_that_it_states(tmp_path: Pa
         "stated_currency": "USD",
         "x_pipeline_run_date": DAY,
     }
-    assert set(rows[0]) <= {*load_table(configs_dir(), "genai_payg_usage").names, "x_pipeline_run_date"}
+    assert set(rows[0]) <= {*load_table(CONFIGS, "genai_payg_usage").names, "x_pipeline_run_date"}
 
 
 def test_its_prices_times_amounts_are_its_cost(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_what_granted_money_paid_is_a_credit(tmp_path: Path) -> None:
     export(tmp_path, costs=(COST_HEADER, *COSTS, "8ff3052b,2026-06-03,deepseek-v4-pro,granted,0.5,USD"))
     paid, granted = read(tmp_path, "cost")
     assert (paid["credit"], granted["amount"], granted["credit"]) == (None, Decimal("0.5"), Decimal("-0.5"))
-    assert set(paid) <= {*load_table(configs_dir(), "genai_reported_cost").names, "x_pipeline_run_date"}
+    assert set(paid) <= {*load_table(CONFIGS, "genai_reported_cost").names, "x_pipeline_run_date"}
 
 
 def test_the_api_key_of_an_export_is_never_read(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_the_documented_balance_becomes_a_row_of_the_runs_last_day() -> None:
         "x_pipeline_run_date": NOW.date(),
     }
     assert outputs == {"export": False} and context.warnings == []
-    assert set(row) == {*load_table(configs_dir(), "genai_balance").names, "x_pipeline_run_date"}
+    assert set(row) == {*load_table(CONFIGS, "genai_balance").names, "x_pipeline_run_date"}
 
 
 def test_a_used_up_balance_is_a_warning() -> None:
@@ -265,7 +266,7 @@ def test_the_sandbox_takes_no_parameters_and_knows_one_address() -> None:
 
 
 def test_without_an_export_the_pipeline_reads_the_balance_alone() -> None:
-    steps = ConfigTree(configs_dir()).load("genai/payg/deepseek").config.steps
+    steps = ConfigTree(CONFIGS, REGISTRY).load("genai/payg/deepseek").config.steps
     conditions = {step.step_id: step.condition for step in steps}
     assert conditions["balance"] is None
     assert conditions["extract"] == conditions["extract_costs"] == "steps.balance.outputs.export == true"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from common.platform.errors import PermanentError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.bills import file_extractor as external_file
 from common.processors.bills.file_extractor import ExternalFileExtractor, date_span
 from common.tables.contract import load_table
@@ -131,7 +131,7 @@ def test_rows_that_cannot_be_read_come_beside_the_others_with_their_position_and
 def test_a_value_whose_column_has_a_policy_goes_on_unread_for_the_spool_to_decide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contract = load_table(configs_dir(), "cloud_focus_export")
+    contract = load_table(CONFIGS, "cloud_focus_export")
     columns = [
         c.model_copy(update={"policy": "discard_value"}) if c.name == "BilledCost" else c for c in contract.columns
     ]
@@ -187,7 +187,7 @@ def test_a_column_that_the_table_requires_must_be_there_and_filled(
     (tmp_path / "schemas").mkdir()
     contract = "table: strict\ndescription: d\ncolumns:\n- {name: Day, type: DATE}\n- {name: Amount, type: BIGNUMERIC, "
     (tmp_path / "schemas" / "strict.yml").write_text(contract + "mode: REQUIRED}\n", "utf-8")
-    monkeypatch.setenv("PIPELINE_OPS_CONFIGS", str(tmp_path))
+    monkeypatch.setattr("tests.processors.context.CONFIGS", tmp_path)
     own = {"destination_table": "strict", "date_column": "Day", "extra_column": None}
     assert "line 1: column Amount is missing" in refused(tmp_path, "Day", "2026-10-05", **own)
     text = refused(tmp_path, "Day,Amount", "2026-10-05,1", "2026-10-05,", **own)
@@ -263,13 +263,16 @@ def test_a_file_that_changes_its_columns_half_way_is_refused_with_the_line(tmp_p
 
 def test_the_span_of_a_file_is_its_first_and_last_day(tmp_path: Path) -> None:
     path = land(tmp_path, HEADER, GOOD, "2026-09-30,1,x,{}", "2026-11-02,1,x,{}")
-    assert date_span(path, params()) == (date(2026, 9, 30), date(2026, 11, 2))
+    assert date_span(path, params(), CONFIGS) == (date(2026, 9, 30), date(2026, 11, 2))
 
 
 def test_the_span_of_a_file_leaves_out_days_that_cannot_be_read_unless_all_are_so(tmp_path: Path) -> None:
-    assert date_span(land(tmp_path, HEADER, GOOD, "soon,1,x,{}"), params()) == (date(2026, 10, 5), date(2026, 10, 5))
+    assert date_span(land(tmp_path, HEADER, GOOD, "soon,1,x,{}"), params(), CONFIGS) == (
+        date(2026, 10, 5),
+        date(2026, 10, 5),
+    )
     with pytest.raises(PermanentError, match="line 2, column ChargePeriodStart: 'soon' is not a time"):
-        date_span(land(tmp_path, HEADER, "soon,1,x,{}"), params())
+        date_span(land(tmp_path, HEADER, "soon,1,x,{}"), params(), CONFIGS)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +340,7 @@ def test_the_generated_bill_adds_up_and_is_the_same_every_time(tmp_path: Path) -
 )
 def test_real_bills_add_up_to_their_published_sums(shared_data: Path, name: str, rows: int, billed: str) -> None:
     folder = shared_data / "focus"
-    span = date_span(folder / name, params())
+    span = date_span(folder / name, params(), CONFIGS)
     found = read(folder, days=span, source=name)
     assert len(found) == rows
     assert sum((row["BilledCost"] for row in found), Decimal(0)) == Decimal(billed)

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from common.adapters.google.cloud import GoogleCloudAdapter
 from common.config.loader import ConfigTree
 from common.platform.errors import PermanentError, TransientError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.clouds.gcp.api import GcpApiExtractor, GcpApiParams, check
+from common.processors.registry import REGISTRY
 from infra.local.sandbox import gcp
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.gcp import SERVICES
@@ -33,7 +34,7 @@ def sandbox(fail_with: Any = (), secret: str | None = None, **context: Any) -> I
 
 def params(**more: Any) -> GcpApiParams:
     """The shipped pipeline's, changed."""
-    (step,) = ConfigTree(configs_dir()).load("gcp/catalog/services").config.steps
+    (step,) = ConfigTree(CONFIGS, REGISTRY).load("gcp/catalog/services").config.steps
     return GcpApiParams.model_validate({**step.config, **more})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from common.platform.errors import PermanentError, TransientError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
 from common.tables.contract import load_table
 from infra.local.sandbox import gemini_data
@@ -119,7 +119,7 @@ def test_vertex_tells_direction_modality_region_publisher_and_batches() -> None:
         ("input_video", None, None, "standard", 8),
     ]
     assert rows[0]["attributes"] == '{"request_type": "shared"}' and rows[0]["project_id"] == "p"
-    columns = {*load_table(configs_dir(), "genai_payg_usage").names, "x_pipeline_run_date"}
+    columns = {*load_table(CONFIGS, "genai_payg_usage").names, "x_pipeline_run_date"}
     assert all(set(row) <= columns for row in rows)
 
 

@@ -32,7 +32,7 @@ import pyarrow.parquet  # part of what is idle
 import fsspec.implementations.local
 
 from common.domain.model import DEFAULT_WRITE
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams
 from common.writes.spool import Spool
 from common.tables.contract import load_table
@@ -40,7 +40,7 @@ from tests.bench.load_measure import memory_mib
 from tests.processors.context import make_context
 
 bill, day = Path(sys.argv[1]), date.fromisoformat(sys.argv[2])
-contract, total, exact = load_table(configs_dir(), "cloud_focus_export"), 0, Context(prec=60)
+contract, total, exact = load_table(CONFIGS, "cloud_focus_export"), 0, Context(prec=60)
 params = ExternalFileParams(
     destination_table=contract.table, date_column="ChargePeriodStart", extra_column="extra", source=bill.name
 )

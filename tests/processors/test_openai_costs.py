@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from common.platform.errors import PermanentError, TransientError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
 from common.processors.genai.sources import known, source
 from common.tables.contract import load_table
@@ -79,7 +79,7 @@ def test_the_documented_example_becomes_one_row_in_dollars() -> None:
         "project_type": "Project",
         "x_pipeline_run_date": DAY,
     }
-    assert {*row, "credit"} == {*load_table(configs_dir(), "genai_reported_cost").names, "x_pipeline_run_date"}
+    assert {*row, "credit"} == {*load_table(CONFIGS, "genai_reported_cost").names, "x_pipeline_run_date"}
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,17 @@ def test_an_attempt_stages_loads_commits_and_drops_in_this_order(world: World) -
     assert result.receipt.job_ids == ("run_1_extract_2_load", "run_1_extract_2_commit_0")
 
 
+def test_a_step_reads_the_configs_that_its_run_was_validated_against(world: World) -> None:
+    seen: list[Path] = []
+
+    def does(context: StepContext) -> Iterator[Batch]:
+        seen.append(context.configs)
+        yield from rows("1")(context)
+
+    world.attempt(does)
+    assert seen == [world.runner.settings.configs]
+
+
 def test_an_attempt_that_lost_its_step_does_not_commit(world: World) -> None:
     with pytest.raises(LostLeaseError):
         world.attempt(rows("1"), still_ours=False)

@@ -7,6 +7,7 @@ import pytest
 
 from common.config.check import Result, validate_tree
 from common.platform.errors import ConfigError
+from common.processors.registry import REGISTRY
 from tests.config_world import ROUTE, VALID, ConfigWorld
 
 
@@ -21,7 +22,7 @@ def only_bad(results: list[Result]) -> Result:
 
 
 def test_pipelines_contracts_providers_and_plans_are_all_covered(world: ConfigWorld) -> None:
-    results = validate_tree(world.root)
+    results = validate_tree(world.root, REGISTRY)
     assert [(result.route, result.path, result.ok) for result in results] == [
         (ROUTE, f"configs/{ROUTE}.yml", True),
         ("", "configs/schemas/cost.yml", True),
@@ -34,7 +35,7 @@ def test_pipelines_contracts_providers_and_plans_are_all_covered(world: ConfigWo
 def test_problems_of_a_pipeline_are_listed_one_by_one(world: ConfigWorld) -> None:
     world.change("provider: openai", "provider: opnai")
     world.change("[extract]", "[extrat]")
-    bad = only_bad(validate_tree(world.root))
+    bad = only_bad(validate_tree(world.root, REGISTRY))
     assert [(problem.line, problem.field) for problem in bad.problems] == [
         (3, "provider"),
         (24, "steps[1].depends_on[0]"),
@@ -43,19 +44,19 @@ def test_problems_of_a_pipeline_are_listed_one_by_one(world: ConfigWorld) -> Non
 
 def test_a_misplaced_pipeline_is_a_result_of_its_own(world: ConfigWorld) -> None:
     world.write("top.yml", VALID)
-    bad = only_bad(validate_tree(world.root))
+    bad = only_bad(validate_tree(world.root, REGISTRY))
     assert (bad.route, bad.path) == ("", "configs/top.yml")
 
 
 def test_two_files_with_one_route_are_two_bad_results(world: ConfigWorld) -> None:
     world.write("x/genai/payg/openai.yml", VALID)
-    bad = [result.path for result in validate_tree(world.root) if not result.ok]
+    bad = [result.path for result in validate_tree(world.root, REGISTRY) if not result.ok]
     assert bad == [f"configs/{ROUTE}.yml", "configs/x/genai/payg/openai.yml"]
 
 
 def test_two_pipelines_of_one_id_are_refused_because_they_would_delete_each_others_rows(world: ConfigWorld) -> None:
     world.write("genai/payg/other.yml", VALID)
-    first, second = [result for result in validate_tree(world.root) if not result.ok]
+    first, second = [result for result in validate_tree(world.root, REGISTRY) if not result.ok]
     assert str(first.problems[0]) == (
         f"configs/{ROUTE}.yml:1: pipeline_id: 'genai_openai_payg' is the id of configs/genai/payg/other.yml too. "
         "Give each its own."
@@ -65,7 +66,7 @@ def test_two_pipelines_of_one_id_are_refused_because_they_would_delete_each_othe
 
 def test_a_part_of_the_tree_is_still_compared_with_the_rest(world: ConfigWorld) -> None:
     other = world.write("genai/payg/other.yml", VALID)
-    assert not only_bad(validate_tree(world.root, other)).ok
+    assert not only_bad(validate_tree(world.root, REGISTRY, other)).ok
 
 
 @pytest.mark.parametrize(
@@ -78,25 +79,25 @@ def test_a_part_of_the_tree_is_still_compared_with_the_rest(world: ConfigWorld) 
     ],
 )
 def test_a_file_or_a_folder_can_be_checked_alone(world: ConfigWorld, part: str, paths: list[str]) -> None:
-    assert [result.path for result in validate_tree(world.root, world.root / part)] == paths
+    assert [result.path for result in validate_tree(world.root, REGISTRY, world.root / part)] == paths
 
 
 @pytest.mark.parametrize("part", ["genai/payg/no.yml", "../elsewhere.yml", "nothing"])
 def test_a_path_that_holds_nothing_to_check_is_refused(world: ConfigWorld, part: str) -> None:
     with pytest.raises(ConfigError, match="is no pipeline, contract, provider registry or plans file"):
-        validate_tree(world.root, world.root / part)
+        validate_tree(world.root, REGISTRY, world.root / part)
 
 
 def test_a_path_relative_to_the_working_directory_is_understood(
     world: ConfigWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(world.root.parent)
-    assert len(validate_tree(Path("configs"), Path("configs/genai"))) == 1
+    assert len(validate_tree(Path("configs"), REGISTRY, Path("configs/genai"))) == 1
 
 
 def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
     shutil.rmtree(world.root / "system")
-    bad = [result for result in validate_tree(world.root) if not result.ok]
+    bad = [result for result in validate_tree(world.root, REGISTRY) if not result.ok]
     assert [result.path for result in bad] == [
         f"configs/{ROUTE}.yml",
         "configs/system/providers.yml",
@@ -147,13 +148,13 @@ def test_mistakes_in_a_contract_are_named_with_line_and_field(world: ConfigWorld
     else:
         valid += contract
     world.write("schemas/cost.yml", valid)
-    results = validate_tree(world.root, world.root / "schemas")
+    results = validate_tree(world.root, REGISTRY, world.root / "schemas")
     assert expected in str(only_bad(results).problems[0])
 
 
 def test_a_contract_with_an_extension_that_nothing_reads_is_refused(world: ConfigWorld) -> None:
     world.write("schemas/more.yaml", "table: more\ndescription: d\ncolumns:\n  - {name: a, type: DATE}\n")
-    assert "a contract is found only as <table>.yml" in str(only_bad(validate_tree(world.root)).problems[0])
+    assert "a contract is found only as <table>.yml" in str(only_bad(validate_tree(world.root, REGISTRY)).problems[0])
 
 
 def test_nothing_in_any_file_stops_the_check_of_the_others(world: ConfigWorld) -> None:
@@ -161,14 +162,22 @@ def test_nothing_in_any_file_stops_the_check_of_the_others(world: ConfigWorld) -
     world.write("a/b/d.yml", "pipeline_id: [a]\n")
     world.write("schemas/cost.yml", "[[[[")
     world.write("system/providers.yml", "a: &b *b\n")
-    assert [result.ok for result in validate_tree(world.root)] == [False, False, False, False, True, False, True]
+    assert [result.ok for result in validate_tree(world.root, REGISTRY)] == [
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("name", ["cost__commits", "org_meta_costs"])
 def test_names_of_tables_that_the_engine_keeps_are_refused(world: ConfigWorld, name: str) -> None:
     text = f"table: {name}\ndescription: d\ncolumns:\n  - {{name: a, type: STRING}}\n"
     world.write(f"schemas/{name}.yml", text)
-    problem = str(only_bad(validate_tree(world.root)).problems[0])
+    problem = str(only_bad(validate_tree(world.root, REGISTRY)).problems[0])
     assert problem.startswith(f"configs/schemas/{name}.yml:1: table: ")
 
 
@@ -200,13 +209,13 @@ def test_mistakes_in_a_contract_of_a_table_about_runs_are_named(
     world: ConfigWorld, old: str, new: str, expected: str
 ) -> None:
     world.write("schemas/meta/org_meta_x.yml", META)
-    assert all(result.ok for result in validate_tree(world.root))
+    assert all(result.ok for result in validate_tree(world.root, REGISTRY))
     world.fresh()
     world.write("schemas/meta/org_meta_x.yml", META.replace(old, new))
-    problems = [str(problem) for problem in only_bad(validate_tree(world.root)).problems]
+    problems = [str(problem) for problem in only_bad(validate_tree(world.root, REGISTRY)).problems]
     assert any(expected in problem for problem in problems), problems
 
 
 def test_a_table_about_runs_has_a_name_that_says_so(world: ConfigWorld) -> None:
     world.write("schemas/meta/runs.yml", META.replace("org_meta_x", "runs"))
-    assert "tables about runs are named org_meta_*" in str(only_bad(validate_tree(world.root)).problems[0])
+    assert "tables about runs are named org_meta_*" in str(only_bad(validate_tree(world.root, REGISTRY)).problems[0])

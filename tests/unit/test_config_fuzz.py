@@ -13,6 +13,7 @@ from common.config.check import validate_tree
 from common.config.loader import PipelineFile
 from common.config.model import MapConfig, PipelineConfig, RetryConfig, StepConfig
 from common.platform.errors import ConfigError
+from common.processors.registry import REGISTRY
 from tests.config_world import ROUTE, VALID, VARIABLES, ConfigWorld, ExtractParams
 
 RICH = (
@@ -129,4 +130,4 @@ def test_random_structures_as_contract_and_provider_registry(world: ConfigWorld,
     world.write("schemas/cost.yml", text)
     world.write("system/providers.yml", text)
     world.fresh()
-    assert validate_tree(world.root)
+    assert validate_tree(world.root, REGISTRY)

@@ -10,7 +10,8 @@ import yaml
 from common.config.json_schema import CONTRACT_SCHEMA_FILE, SCHEMA_FILE, contract_schema, pipeline_schema, schema_texts
 from common.config.loader import ConfigTree
 from common.config.templates import NAMES
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
+from common.processors.registry import REGISTRY
 from tests.config_world import VALID, ConfigWorld, ExtractParams
 
 HEADER = "# yaml-language-server: $schema="
@@ -20,7 +21,7 @@ HEADER = "# yaml-language-server: $schema="
 def schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     world = ConfigWorld(tmp_path / "configs", monkeypatch)
     world.forget_missing_processor()
-    return pipeline_schema()
+    return pipeline_schema(REGISTRY)
 
 
 def step_of(schema: dict[str, Any]) -> dict[str, Any]:
@@ -109,21 +110,21 @@ def test_a_valid_pipeline_passes_and_bad_ones_fail(schema: dict[str, Any]) -> No
 
 
 def test_the_schemas_in_the_repository_are_up_to_date() -> None:
-    for name, text in schema_texts().items():
-        assert (configs_dir() / name).read_text("utf-8") == text, "run: python main.py schema"
-    assert json.loads(schema_texts()[SCHEMA_FILE])["$ref"] == "#/$defs/PipelineConfig"
+    for name, text in schema_texts(REGISTRY).items():
+        assert (CONFIGS / name).read_text("utf-8") == text, "run: python main.py schema"
+    assert json.loads(schema_texts(REGISTRY)[SCHEMA_FILE])["$ref"] == "#/$defs/PipelineConfig"
 
 
 def points_at(path: Path, schema_file: str) -> bool:
     first = path.read_text("utf-8").split("\n", 1)[0]
     target = (path.parent / first.removeprefix(HEADER)).resolve()
-    return first.startswith(HEADER) and target == (configs_dir() / schema_file).resolve()
+    return first.startswith(HEADER) and target == (CONFIGS / schema_file).resolve()
 
 
 def test_every_pipeline_and_contract_of_the_repository_points_editors_at_its_schema() -> None:
-    for path in ConfigTree(configs_dir()).routes().values():
+    for path in ConfigTree(CONFIGS, REGISTRY).routes().values():
         assert points_at(path, SCHEMA_FILE), path
-    for path in (configs_dir() / "schemas").rglob("*.yml"):
+    for path in (CONFIGS / "schemas").rglob("*.yml"):
         assert points_at(path, CONTRACT_SCHEMA_FILE), path
 
 
@@ -136,7 +137,7 @@ def test_every_key_of_a_contract_has_a_description_and_unknown_ones_are_refused(
 def test_valid_contracts_pass_and_bad_ones_fail() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     check = jsonschema.Draft202012Validator(contract_schema()).is_valid
-    contracts = [yaml.safe_load(path.read_text("utf-8")) for path in (configs_dir() / "schemas").rglob("*.yml")]
+    contracts = [yaml.safe_load(path.read_text("utf-8")) for path in (CONFIGS / "schemas").rglob("*.yml")]
     assert len(contracts) >= 8
     for good in contracts:
         assert check(good), good["table"]

@@ -102,7 +102,7 @@ def test_messages_show_nothing_of_the_machine(world: ConfigWorld) -> None:
 
 
 def test_an_empty_or_missing_root_has_no_routes(tmp_path: Path, world: ConfigWorld) -> None:
-    tree = type(world.tree)(tmp_path / "nowhere")
+    tree = type(world.tree)(tmp_path / "nowhere", world.tree.registry)
     assert tree.routes() == {}
     with pytest.raises(NotFoundError, match="Pipelines: none"):
         tree.load(ROUTE)

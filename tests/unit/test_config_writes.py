@@ -7,6 +7,7 @@ import pytest
 from common.config.check import validate_tree
 from common.config.model import WriteConfig
 from common.domain.model import DEFAULT_WRITE, Run, RunRequest, WriteSpec
+from common.processors.registry import REGISTRY
 from common.runs.codec import decode_run, encode_run
 from tests.config_world import ROUTE, VALID, VARIABLES, ConfigWorld
 from tests.fakes import FakeClock
@@ -122,7 +123,7 @@ OTHER = VALID.replace("pipeline_id: genai_openai_payg", "pipeline_id: other")
 
 def test_two_pipelines_that_write_one_table_in_different_modes_are_both_refused(world: ConfigWorld) -> None:
     world.write("genai/payg/other.yml", OTHER + "    write: {mode: merge, keys: [a]}\n")
-    first, second = [result for result in validate_tree(world.root) if not result.ok]
+    first, second = [result for result in validate_tree(world.root, REGISTRY) if not result.ok]
     assert str(first.problems[0]) == (
         f"configs/{ROUTE}.yml:23: steps[1].config.destination_table: cost is written with mode replace_key here, "
         "otherwise in configs/genai/payg/other.yml:25 (merge). Use one everywhere."
@@ -135,13 +136,13 @@ def test_two_pipelines_that_write_one_table_in_different_modes_are_both_refused(
 
 def test_two_pipelines_may_write_one_table_in_one_mode_however_they_say_it(world: ConfigWorld) -> None:
     world.write("genai/payg/other.yml", OTHER + "    write: {mode: replace_key, on_empty: keep}\n")
-    assert all(result.ok for result in validate_tree(world.root))
+    assert all(result.ok for result in validate_tree(world.root, REGISTRY))
 
 
 def test_a_file_with_mistakes_is_still_compared_by_what_can_be_read_in_it(world: ConfigWorld) -> None:
     world.write("genai/payg/other.yml", OTHER + "    write: {mode: merge}\n")
-    problems = [str(problem) for result in validate_tree(world.root) for problem in result.problems]
+    problems = [str(problem) for result in validate_tree(world.root, REGISTRY) for problem in result.problems]
     assert any("otherwise in configs/genai/payg/other.yml:25 (merge)" in problem for problem in problems)
     world.write("genai/payg/other.yml", OTHER.replace("steps:", "stops:"))
     world.fresh()
-    assert all("otherwise in" not in str(p) for result in validate_tree(world.root) for p in result.problems)
+    assert all("otherwise in" not in str(p) for result in validate_tree(world.root, REGISTRY) for p in result.problems)

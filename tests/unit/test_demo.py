@@ -9,9 +9,10 @@ import pytest
 
 from common.cli.demo import ORG, show_proof
 from common.config.loader import ConfigTree
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
+from common.processors.registry import REGISTRY
 from infra.local.demo_data import PLAYS, Scene
 from infra.local.sandbox.server import SandboxServer
 from tests.focus.tables import FOCUS
@@ -36,7 +37,7 @@ def proof(pipeline: str, billed: str, **more: Any) -> dict[str, Any]:
 
 
 def test_the_demo_runs_one_pipeline_of_every_provider_that_has_any() -> None:
-    tree = ConfigTree(configs_dir())
+    tree = ConfigTree(CONFIGS, REGISTRY)
     configs = [tree.load(route).config for route in tree.routes()]
     writers = [c for c in configs if any(s.config.get("destination_table") == FOCUS.table for s in c.steps)]
     run = [tree.load(play.route).config.provider for play in PLAYS]

@@ -14,10 +14,11 @@ from common.config.loader import ConfigTree
 from common.config.model import KINDS, MapConfig, PipelineConfig, RetryConfig, StepConfig, WriteConfig
 from common.domain.condition import RUN_NAMES
 from common.domain.expression import ENDED
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors import registry
+from common.processors.registry import REGISTRY
 
-TEXT = (configs_dir().parent / "docs" / "pipelines.md").read_text("utf-8")
+TEXT = (CONFIGS.parent / "docs" / "pipelines.md").read_text("utf-8")
 HEAD = "pipeline_id: p\nname: n\nprovider: openai\ndomain: d\nversion: '1'\nsteps:\n"
 FIELDS = {
     "": PipelineConfig,
@@ -65,7 +66,7 @@ def test_an_example_is_valid(example: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(registry.PROCESSORS, "acme.changed_days", "tests.config_world:FakePlain")
     root = tmp_path / "configs"
     for folder in ("schemas", "system"):
-        shutil.copytree(configs_dir() / folder, root / folder)
+        shutil.copytree(CONFIGS / folder, root / folder)
     (root / "a" / "b").mkdir(parents=True)
     (root / "a" / "b" / "c.yml").write_text(HEAD + example, "utf-8")
-    assert ConfigTree(root).load("a/b/c").config.steps
+    assert ConfigTree(root, REGISTRY).load("a/b/c").config.steps

@@ -21,13 +21,14 @@ from common.config.check import validate_tree
 from common.config.loader import ConfigTree
 from common.config.providers import load_providers
 from common.domain.model import DEFAULT_WRITE
-from common.platform.paths import PROJECT_ROOT, configs_dir
+from common.platform.paths import CONFIGS, PROJECT_ROOT
 from common.processors import registry
 from common.processors.bills.layout import LAYOUTS
 from common.processors.genai import providers, sources
 from common.processors.genai.payg_cost import GenaiPaygCost, GenaiPaygCostParams
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
 from common.processors.genai.price_rules import load_price_rules
+from common.processors.registry import REGISTRY
 from common.tables.contract import load_table
 from common.writes.batch import Batch
 from common.writes.spool import Spool
@@ -60,7 +61,7 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     configs = tmp_path / "configs"
     for folder in ("schemas", "system"):
         (configs / folder).mkdir(parents=True)
-        for path in (configs_dir() / folder).glob("*.yml"):
+        for path in (CONFIGS / folder).glob("*.yml"):
             (configs / folder / path.name).write_text(path.read_text("utf-8"), "utf-8")
     registry = configs / "system" / "providers.yml"
     registry.write_text(registry.read_text("utf-8") + block("configs/system/providers.yml"), "utf-8")
@@ -86,9 +87,9 @@ def acme_api(request: Request) -> Answer:
     return Answer(200, {"models": models}) if dict(request.query).get("day") == "2026-11-18" else Answer(400, {})
 
 
-def test_the_provider_of_the_docs_works_with_nothing_else_changed(acme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_provider_of_the_docs_works_with_nothing_else_changed(acme: Path) -> None:
     assert load_providers(acme)["acme_llm"].restatement_days == 2
-    file = ConfigTree(acme).load("genai/payg/acme_llm")
+    file = ConfigTree(acme, REGISTRY).load("genai/payg/acme_llm")
     assert [step.step_id for step in file.config.steps] == ["extract", "calculate", "unify"]
     with SandboxServer(fail_with=acme_api) as server:
         origin = server.urls["anthropic"]
@@ -99,12 +100,11 @@ def test_the_provider_of_the_docs_works_with_nothing_else_changed(acme: Path, mo
     assert {row["meter"]: row["quantity"] for row in rows} == {"input_text": 1_000, "output_text": 10}
     assert {row["x_pipeline_run_date"] for row in rows} == {date(2026, 11, 18)}
 
-    monkeypatch.setenv("PIPELINE_OPS_CONFIGS", str(acme))
     (acme / "system" / "prices").mkdir()
     rule = 'organisation: acme_corp\nrules:\n  - {provider: acme_llm, unit_price: "2", per: 1000000}\n'
     (acme / "system" / "prices" / "acme_corp.yml").write_text(rule, "utf-8")
-    absent = dict.fromkeys(load_table(configs_dir(), "genai_payg_usage").names)
-    priced = make_context(warehouse=FakeWarehouse([absent | row for row in rows]))
+    absent = dict.fromkeys(load_table(CONFIGS, "genai_payg_usage").names)
+    priced = make_context(warehouse=FakeWarehouse([absent | row for row in rows]), configs=acme)
     cost = GenaiPaygCostParams.model_validate(dict(file.config.steps[1].config))
     found = [dict(row) for batch in GenaiPaygCost().run(priced, cost) for row in batch.rows]
     assert sum(row["cost"] for row in found) == Decimal("0.00202")  # 1,010 tokens at 2 a million
@@ -122,7 +122,7 @@ def acme_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(registry.PROCESSORS, *line)
     configs = tmp_path / "configs"
     for folder in ("schemas", "sql", "system"):
-        shutil.copytree(configs_dir() / folder, configs / folder)
+        shutil.copytree(CONFIGS / folder, configs / folder)
     file = configs / "system" / "providers.yml"
     file.write_text(file.read_text("utf-8") + block("configs/system/providers.yml", CLOUDS), "utf-8")
     pipeline = configs / "cloud" / "acme" / "cost" / "billing.yml"
@@ -132,9 +132,9 @@ def acme_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_processor_of_the_docs_works_with_nothing_else_changed(acme_cloud: Path) -> None:
-    wrong = [result for result in validate_tree(acme_cloud, None) if not result.ok]
+    wrong = [result for result in validate_tree(acme_cloud, REGISTRY, None) if not result.ok]
     assert wrong == []
-    config = ConfigTree(acme_cloud).load("acme/cost/billing").config
+    config = ConfigTree(acme_cloud, REGISTRY).load("acme/cost/billing").config
     built = registry.processor(config.steps[0].ps_type)
     params = built.params_type.model_validate(dict(config.steps[0].config))
 
@@ -156,7 +156,7 @@ def test_the_processor_of_the_docs_works_with_nothing_else_changed(acme_cloud: P
         (18, Decimal("1.25"), "EUR"),
     ]
     days = date(2026, 11, 17), date(2026, 11, 18)
-    contract, path = load_table(configs_dir(), "cloud_focus_export"), acme_cloud / "rows.parquet"
+    contract, path = load_table(CONFIGS, "cloud_focus_export"), acme_cloud / "rows.parquet"
     spool = Spool(path, contract, *days, (76, 38), write=DEFAULT_WRITE, org_slug="acme_corp")
     spool.write(Batch(rows))
     spool.close()
@@ -165,7 +165,7 @@ def test_the_processor_of_the_docs_works_with_nothing_else_changed(acme_cloud: P
 @pytest.mark.parametrize("key", sources.known())
 def test_every_provider_has_its_column_and_its_chapter(key: str) -> None:
     assert f"`{key}`" in TEXT.split("\n\n")[2]
-    its = load_providers(configs_dir())[key]
+    its = load_providers(CONFIGS)[key]
     assert its.base_url and its.credential_hint and its.limits and its.auth != "none"
     chapter = TEXT.split(f"\n## {its.display_name.removeprefix('Google ')}\n")[1].split("\n## ")[0]
     assert "*Credential:*" in chapter
@@ -180,19 +180,19 @@ def test_the_prices_of_the_docs_are_right(tmp_path: Path) -> None:
 
 
 def cloud_routes() -> list[str]:
-    return [str(path.relative_to(configs_dir())) for path in configs_dir().glob("cloud/*/cost/*.yml")]
+    return [str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("cloud/*/cost/*.yml")]
 
 
 @pytest.mark.parametrize("path", cloud_routes())
 def test_every_pipeline_of_a_cloud_is_in_its_chapter(path: str) -> None:
-    config = ConfigTree(configs_dir()).load(path.removeprefix("cloud/").removesuffix(".yml")).config
-    name = load_providers(configs_dir())[config.provider].display_name
+    config = ConfigTree(CONFIGS, REGISTRY).load(path.removeprefix("cloud/").removesuffix(".yml")).config
+    name = load_providers(CONFIGS)[config.provider].display_name
     assert f"`configs/{path}`" in CLOUDS.split(f"\n## {name}\n")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("key", ["aws", "azure", "gcp", "oci"])
 def test_a_clouds_chapter_says_its_window_and_every_field_of_its_credential(key: str) -> None:
-    its = load_providers(configs_dir())[key]
+    its = load_providers(CONFIGS)[key]
     chapter = CLOUDS.split(f"\n## {its.display_name}\n")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", chapter, re.MULTILINE))
     assert rows.keys() >= {"read", "credential", "limits", "restatement", "FOCUS"}

@@ -7,10 +7,10 @@ from typing import get_args
 from pydantic_core import PydanticUndefined
 
 from common.config.contracts import check_contract
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.tables.contract import Column, ColumnType, Policy, Table
 
-TEXT = (configs_dir().parent / "docs" / "schemas.md").read_text("utf-8")
+TEXT = (CONFIGS.parent / "docs" / "schemas.md").read_text("utf-8")
 
 
 def test_every_field_is_in_the_table_with_its_default_and_no_other() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.tables.contract import load_table
 
-STANDARD = load_table(configs_dir(), "cost_data_standard_1_3")
-EXPORT = load_table(configs_dir(), "cloud_focus_export")
+STANDARD = load_table(CONFIGS, "cost_data_standard_1_3")
+EXPORT = load_table(CONFIGS, "cloud_focus_export")
 TYPES = {"Decimal": "BIGNUMERIC", "Date/Time": "TIMESTAMP", "JSON": "JSON"}
 """Everything else is text. Decimal is BIGNUMERIC: real bills have up to 26 decimals, NUMERIC keeps 9."""
 

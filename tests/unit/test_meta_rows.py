@@ -17,9 +17,10 @@ from common.domain.model import Receipt, RetryPolicy, Run, RunRequest, RunStatus
 from common.meta.archive import ROWS_PER_JOB, WarehouseArchive
 from common.meta.costs import TIB, cost_usd
 from common.meta.rows import COSTS, META_TABLES, RUNS, STEPS, TRANSITIONS, Pricing, jobs_cost, jobs_of, rows_of
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
 from common.ports.meta import JobStats, MetaWrite
+from common.processors.registry import REGISTRY
 from common.tables.contract import load_meta_table
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
@@ -79,7 +80,7 @@ def test_what_has_no_price_or_no_bytes_has_no_cost_rather_than_none_at_all() -> 
 
 
 def test_the_price_in_the_repository_is_the_list_price() -> None:
-    prices = load_prices(configs_dir())
+    prices = load_prices(CONFIGS)
     assert prices is not None and prices.usd_per_tib["US"] == Decimal("6.25")
     assert "cloud.google.com/bigquery/pricing" in prices.named
 
@@ -103,7 +104,7 @@ def test_mistakes_in_the_prices_are_named(tmp_path: Path, text: str, expected: s
     with pytest.raises(InvalidFileError, match="system/bigquery_prices.yml:") as caught:
         load_prices(tmp_path)
     assert any(f"bigquery_prices.yml:{expected}" in str(problem) for problem in caught.value.problems)
-    (result,) = validate_tree(tmp_path, tmp_path / PRICES_FILE)
+    (result,) = validate_tree(tmp_path, REGISTRY, tmp_path / PRICES_FILE)
     assert not result.ok
 
 
@@ -114,7 +115,7 @@ def test_every_row_has_columns_of_its_contract_and_all_that_are_required() -> No
     rows = rows_of(run_of(full, error="x", reason="y"), changes, stats, PRICING)
     assert tuple(rows) == META_TABLES and META_TABLES[-1] == RUNS
     for name, every in rows.items():
-        table = load_meta_table(configs_dir(), name)
+        table = load_meta_table(CONFIGS, name)
         required = {column.name for column in table.columns if column.mode == "REQUIRED"}
         for row in every:
             assert required <= row.keys() <= set(table.names), name

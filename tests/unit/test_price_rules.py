@@ -9,9 +9,10 @@ import pytest
 
 from common.config.check import validate_tree
 from common.platform.errors import ConfigError
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.processors.genai.payg_cost import GenaiPaygCost
 from common.processors.genai.price_rules import PriceRules, load_price_rules
+from common.processors.registry import REGISTRY
 from tests.processors.context import FakeWarehouse, RecordingContext, make_context
 from tests.processors.test_genai_payg_cost import PARAMS, usage
 
@@ -150,66 +151,62 @@ def test_rules_that_both_have_a_turn_are_right(folder: Path, first: str, second:
 
 
 def test_validate_looks_at_price_files(tmp_path: Path) -> None:
-    results = {result.path: result for result in validate_tree(configs_dir())}
+    results = {result.path: result for result in validate_tree(CONFIGS, REGISTRY)}
     assert results["configs/system/prices/acme_corp.yml"].ok
 
 
 # What becomes of them on a row. gpt-4o costs 2.50 a million tokens in, 10 out (OpenAI's price list).
 
 
-def priced(folder: Path, monkeypatch: pytest.MonkeyPatch, *rows: dict[str, Any]) -> tuple[list[Any], RecordingContext]:
-    monkeypatch.setenv("PIPELINE_OPS_CONFIGS", str(folder))
-    context = make_context(warehouse=FakeWarehouse(rows), org_slug="globex")
+def priced(folder: Path, *rows: dict[str, Any]) -> tuple[list[Any], RecordingContext]:
+    context = make_context(warehouse=FakeWarehouse(rows), org_slug="globex", configs=folder)
     return [row for batch in GenaiPaygCost().run(context, PARAMS) for row in batch.rows], context
 
 
-def test_a_negotiated_rate_is_what_is_paid_and_the_list_price_stays_beside_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_negotiated_rate_is_what_is_paid_and_the_list_price_stays_beside_it(folder: Path) -> None:
     rules(folder, 'provider: openai, model: gpt-4o, meter: input_text, unit_price: "2", per: 1000000, note: c-17')
-    (row, other), context = priced(folder, monkeypatch, usage("input_text", 1_000_000), usage("output_text", 1_000_000))
+    (row, other), context = priced(folder, usage("input_text", 1_000_000), usage("output_text", 1_000_000))
     assert (row["cost"], row["list_cost"], row["price_source"]) == (2, Decimal("2.5"), "prices of globex: c-17")
     assert (other["cost"], other["list_cost"], other["price_source"]) == (10, 10, "genai-prices 0.2.3")
     assert context.warnings == []
 
 
-def test_a_discount_has_the_day_of_its_rule(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_discount_has_the_day_of_its_rule(folder: Path) -> None:
     rules(folder, 'provider: openai, from: "2026-11-01", discount_percent: "20"')
-    (row,), _ = priced(folder, monkeypatch, usage("input_text", 1_000_000))
+    (row,), _ = priced(folder, usage("input_text", 1_000_000))
     assert (row["cost"], row["list_cost"], row["price_date"]) == (2, Decimal("2.5"), date(2026, 11, 1))
 
 
-def test_a_price_for_what_no_list_has_is_list_price_as_well(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_price_for_what_no_list_has_is_list_price_as_well(folder: Path) -> None:
     rules(folder, 'provider: openai, meter: sessions, unit_price: "0.03"')
     sessions = usage("sessions", 5, None, endpoint="code_interpreter_sessions")
-    (row,), context = priced(folder, monkeypatch, sessions)
+    (row,), context = priced(folder, sessions)
     assert (row["cost"], row["list_cost"], context.warnings) == (Decimal("0.15"), Decimal("0.15"), [])
 
 
-def test_a_discount_on_a_price_that_nobody_knows_is_no_price(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_discount_on_a_price_that_nobody_knows_is_no_price(folder: Path) -> None:
     rules(folder, 'provider: openai, discount_percent: "20"')
-    (row,), context = priced(folder, monkeypatch, usage("input_text", 5, "gpt-unknown"))
+    (row,), context = priced(folder, usage("input_text", 5, "gpt-unknown"))
     assert row["cost"] is None and "does not know the model" in context.warnings[0]
 
 
-def test_what_the_provider_states_is_not_overruled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_provider_states_is_not_overruled(folder: Path) -> None:
     rules(folder, 'provider: openai, unit_price: "7"')
     stated = usage("input_text", 1, stated_price=Decimal(3), stated_currency="USD")
-    (row,), _ = priced(folder, monkeypatch, stated)
+    (row,), _ = priced(folder, stated)
     assert (row["cost"], row["price_source"]) == (3, "stated by OpenAI")
 
 
-def test_a_file_that_is_wrong_fails_the_step_in_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_wrong_fails_the_step_in_words(folder: Path) -> None:
     (folder / "system" / "prices" / "globex.yml").write_text("organisation: globex\n")
     with pytest.raises(ConfigError, match=r"globex.yml:1: rules: is required"):
-        priced(folder, monkeypatch, usage("input_text", 1))
+        priced(folder, usage("input_text", 1))
 
 
-def test_the_prices_of_one_organisation_are_never_those_of_another(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_prices_of_one_organisation_are_never_those_of_another(folder: Path) -> None:
     rules(folder, 'provider: openai, unit_price: "7"')
-    monkeypatch.setenv("PIPELINE_OPS_CONFIGS", str(folder))
-    context = make_context(warehouse=FakeWarehouse([usage("input_text", 1_000_000)]), org_slug="acme_corp")
+    context = make_context(
+        warehouse=FakeWarehouse([usage("input_text", 1_000_000)]), org_slug="acme_corp", configs=folder
+    )
     (row,) = (row for batch in GenaiPaygCost().run(context, PARAMS) for row in batch.rows)
     assert row["cost"] == Decimal("2.5")

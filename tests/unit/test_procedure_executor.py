@@ -36,7 +36,7 @@ class RecordingWarehouse:
 
 @pytest.fixture
 def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PIPELINE_OPS_CONFIGS", str(tmp_path))
+    monkeypatch.setattr("tests.processors.context.CONFIGS", tmp_path)
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "sp_do.sql").write_text("CREATE OR REPLACE PROCEDURE `{dataset}.sp_do`() BEGIN END")
     return tmp_path / "sql"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 from common.tables.contract import LINEAGE, LINEAGE_TEXTS, MetaTable, Table, every_table
 from common.tables.schema_plan import LATE, FoundColumn, FoundTable, columns_after, schema_changes
 
@@ -141,7 +141,7 @@ def test_another_partitioning_is_refused_and_another_clustering_named() -> None:
 
 
 def test_every_contract_of_the_repository_fits_the_table_that_is_made_of_it() -> None:
-    tables = every_table(configs_dir())
+    tables = every_table(CONFIGS)
     assert {table.table for table in tables if isinstance(table, MetaTable)} == {
         "org_meta_pipeline_runs",
         "org_meta_step_runs",

@@ -7,7 +7,7 @@ import pytest
 
 from common.config.problems import InvalidFileError
 from common.config.service_categories import CATEGORIES, CATEGORIES_FILE, ServiceCategories, load_categories
-from common.platform.paths import configs_dir
+from common.platform.paths import CONFIGS
 
 
 def test_the_longest_name_that_a_service_begins_with_decides() -> None:
@@ -30,6 +30,6 @@ def test_every_subcategory_is_one_of_focus_and_of_its_category(shared_data: Path
     with (shared_data.parent / "focus" / "columns_1_3.csv").open(encoding="utf-8", newline="") as file:
         published = {row["column"]: row["allowed_values"].split("|") for row in csv.DictReader(file)}
     assert set(published["ServiceCategory"]) == set(CATEGORIES)
-    shipped = load_categories(configs_dir()).services.values()
+    shipped = load_categories(CONFIGS).services.values()
     ours = {f"{category} > {name}" for kinds in shipped for category, names in kinds.items() for name in names}
     assert ours - set(published["ServiceSubcategory"]) == set()

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from pydantic import Field
 
 from common.platform.errors import PermanentError, TransientError
-from common.platform.paths import configs_dir
 from common.processors.base import Params, StepContext
 from common.processors.bills.cells import UnreadableError
 from common.processors.bills.files import BATCH_ROWS, Format, records
@@ -63,7 +62,7 @@ class Delivery:
 
     def __init__(self, context: StepContext, params: ExportParams, provider: str) -> None:
         self._context, self._params, self._provider = context, params, provider
-        self._table = load_table(configs_dir(), DESTINATION)
+        self._table = load_table(context.configs, DESTINATION)
         self._delivered: set[date] = set()
         self._sums: dict[str, Decimal] = {}
         self._columns: dict[str, frozenset[str]] = {}
@@ -107,7 +106,9 @@ class Delivery:
 
     def _reader(self, name: str) -> TableRows | LayoutRows:
         if self._params.layout != "table":
-            return LayoutRows(name, layout(self._params.layout), self._params.null_values, by_period=True)
+            return LayoutRows(
+                name, layout(self._params.layout, self._context.configs), self._params.null_values, by_period=True
+            )
         return TableRows(
             name,
             self._table,

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from common.platform.errors import PermanentError, nearest
-from common.platform.paths import configs_dir
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import UnreadableError
 from common.processors.bills.deliveries import some
@@ -58,14 +57,14 @@ class ExternalFileParams(TableParams):
             )
         return self
 
-    def reader(self, file: str) -> TableRows | LayoutRows:
-        """Return what turns the records of a file into rows."""
+    def reader(self, file: str, configs: Path) -> TableRows | LayoutRows:
+        """Return what turns the records of a file into rows; ``configs`` holds the table's contract."""
         if self.layout != "table":
-            return LayoutRows(file, layout(self.layout), self.null_values)
+            return LayoutRows(file, layout(self.layout, configs), self.null_values)
         assert self.date_column is not None
         return TableRows(
             file,
-            load_table(configs_dir(), self.destination_table),
+            load_table(configs, self.destination_table),
             date_column=self.date_column,
             null_values=self.null_values,
             extra_column=self.extra_column,
@@ -81,7 +80,7 @@ class ExternalFileExtractor:
 
     def run(self, context: StepContext, params: ExternalFileParams) -> Iterator[Batch]:
         path = inside(context.landing, context.source or params.source)
-        convert = params.reader(path.name)
+        convert = params.reader(path.name, context.configs)
         rows: list[Mapping[str, Any]] = []
         bad: list[BadRow] = []
         days = set[date]()
@@ -148,11 +147,11 @@ def _leads_out(landing: Path, source: str) -> bool:
     return not (landing / source).resolve().is_relative_to(landing.resolve())
 
 
-def date_span(path: Path, params: ExternalFileParams) -> tuple[date, date]:
+def date_span(path: Path, params: ExternalFileParams, configs: Path) -> tuple[date, date]:
     """Return the first and the last day of the file's records, but for those whose day can't be read."""
     days: set[date] = set()
     unreadable: UnreadableError | None = None
-    day = params.reader(path.name).day
+    day = params.reader(path.name, configs).day
     for record in records(path, file_format=params.format, delimiter=params.delimiter):
         try:
             days.add(day(record))
@@ -168,7 +167,7 @@ def _no_rows(path: Path) -> PermanentError:
 
 
 def _outside(path: Path, params: ExternalFileParams, record: Record, day: date, context: StepContext) -> PermanentError:
-    first, last = date_span(path, params)
+    first, last = date_span(path, params, context.configs)
     column = f", column {params.date_column}" if params.date_column else ""
     return PermanentError(
         f"{path.name}: {record.where}{column}: {day} is outside the run's dates "

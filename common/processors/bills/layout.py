@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from common.platform.errors import PermanentError
@@ -57,10 +58,10 @@ class Layout(Protocol):
 
 
 @cache
-def layout(name: str) -> Layout:
-    """Return a layout by its name."""
+def layout(name: str, configs: Path) -> Layout:
+    """Return a layout by its name; ``configs`` is the folder of contracts and service categories it reads."""
     path, _, cls = LAYOUTS[name].partition(":")
-    built: Layout = getattr(import_module(path), cls)()
+    built: Layout = getattr(import_module(path), cls)(configs)
     return built
 
 

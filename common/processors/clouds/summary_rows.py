@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from common.config.service_categories import service_categories
-from common.platform.paths import configs_dir
 from common.processors.base import Params
 from common.processors.bills.focus_prices import price_columns, unpriced
 from common.processors.bills.focus_units import focus_unit
@@ -58,11 +58,11 @@ class Summary:
     dimensions: Mapping[str, str] | None = None
 
 
-def focus_row(cloud: Cloud, source: str, number: int, its: Summary) -> dict[str, Any]:
+def focus_row(configs: Path, cloud: Cloud, source: str, number: int, its: Summary) -> dict[str, Any]:
     """Return the sum's row. ``source`` and ``number`` say which answer it was in, and where."""
     start = datetime(its.day.year, its.day.month, its.day.day, tzinfo=UTC)
     month = start.replace(day=1)
-    category, subcategory = service_categories(configs_dir(), cloud.key).of(its.service)
+    category, subcategory = service_categories(configs, cloud.key).of(its.service)
     sku = its.sku or its.service
     row: dict[str, Any] = {
         DATA_DATE: its.day,

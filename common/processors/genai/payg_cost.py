@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from common.platform.paths import configs_dir
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.genai.price_rules import PriceRules, load_price_rules
 from common.processors.genai.prices import CURRENCY, Item, Price, PriceList
@@ -77,7 +76,7 @@ class GenaiPaygCost:
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
         """Yield priced rows in bounded batches. Raises what the warehouse raises."""
-        pricer = _Pricer(PriceList(), load_price_rules(configs_dir(), context.org_slug))
+        pricer = _Pricer(PriceList(), load_price_rules(context.configs, context.org_slug))
         for usage in batched(_usage(context, params.source_table), BATCH_ROWS, strict=False):
             yield Batch([pricer.priced(row) for row in usage])
         for text in pricer.findings():

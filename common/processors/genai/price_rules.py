@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from common.config.model import IDENTIFIER
-from common.config.problems import Finding, InvalidFileError, findings_of
+from common.config.problems import Finding, InvalidFileError, Problem, findings_of
 from common.config.yaml_source import Source, read
 from common.platform.errors import nearest
 from common.processors.genai.sources import known
@@ -157,3 +157,16 @@ def _findings(source: Source, org_slug: str) -> Iterator[Finding]:
         if before is not None:
             line = source.problem(("rules", before), "").line
             yield ("rules", i), f"never has a turn: the rule in line {line} fits all of it. Put this one first."
+
+
+def price_files(root: Path) -> list[Path]:
+    """Return the organisations' price files, misnamed ones too."""
+    return sorted((root / PRICES_FOLDER).glob("*.y*ml"))
+
+
+def check_price_file(root: Path, path: Path) -> None:
+    """Raise InvalidFileError with all that is wrong in the file, or with its name."""
+    if path.suffix != ".yml":
+        shown = path.resolve().relative_to(root.resolve().parent).as_posix()
+        raise InvalidFileError([Problem(shown, 1, "(path)", "prices are found only as <organisation>.yml. Rename it.")])
+    load_price_rules(root, path.stem)

@@ -5,12 +5,12 @@ Here and not in SQL, because products have to be exact, and a warehouse may keep
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from common.config.service_categories import UNKNOWN, service_categories
-from common.platform.paths import configs_dir
 from common.processors.base import Params
 from common.processors.bills.focus_units import focus_unit
 
@@ -68,11 +68,15 @@ class Computed:
     """Adds the columns to rows."""
 
     def __init__(
-        self, columns: Mapping[str, Spec], categorise: Categorise | None = None, units: Sequence[str] = ()
+        self,
+        configs: Path,
+        columns: Mapping[str, Spec],
+        categorise: Categorise | None = None,
+        units: Sequence[str] = (),
     ) -> None:
         computed = [(name, spec) for name, spec in columns.items() if not isinstance(spec, str)]
         self._specs = sorted(computed, key=lambda named: isinstance(named[1], Product))  # of quotients, too
-        self._categorise, self._units = categorise, units
+        self._configs, self._categorise, self._units = configs, categorise, units
         self._others: dict[str, None] = {}
 
     def __call__(self, rows: "pyarrow.RecordBatch") -> "pyarrow.Table":
@@ -94,7 +98,7 @@ class Computed:
     def _with_categories(self, table: "pyarrow.Table", categorise: Categorise) -> "pyarrow.Table":
         import pyarrow as pa
 
-        known = service_categories(configs_dir(), categorise.provider)
+        known = service_categories(self._configs, categorise.provider)
         services: list[Any] = table.column(categorise.service).to_pylist()
         kinds = {service: known.of(service or "") for service in set(services)}
         self._others |= {service: None for service, kind in kinds.items() if service and kind == UNKNOWN}

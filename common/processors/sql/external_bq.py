@@ -5,13 +5,13 @@ such rows can be, a page at a time. Rows that come later than their day are foun
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from common.config.yaml_source import read
 from common.platform.errors import ConfigError, PermanentError, nearest
-from common.platform.paths import configs_dir
 from common.ports.google import SourceTable
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.clouds.gcp.credential import PLACES, GoogleCredential, google_credential, table_id
@@ -22,8 +22,8 @@ from common.writes.batch import Batch
 
 GIB = 2**30
 
-Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,14}$")]
-Columns = Mapping[str, Path | Product | Quotient]
+FieldPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,14}$")]
+Columns = Mapping[str, FieldPath | Product | Quotient]
 Texts = Annotated[tuple[str, ...], Field(min_length=1, max_length=1_000)]
 
 
@@ -33,15 +33,17 @@ class ExternalTableParams(Params):
     project: str | None = Field(None, pattern=f"^{PLACES['project']}$", description="Project of the table.")
     dataset: str | None = Field(None, pattern=f"^{PLACES['dataset']}$", description="Dataset of the table.")
     table: str | None = Field(None, pattern=f"^{PLACES['table']}$", description="Name of the table or view.")
-    day_column: Path = Field(description="Field whose UTC day is the day a row belongs to.")
-    equal: Mapping[Path, Texts] = Field(
+    day_column: FieldPath = Field(description="Field whose UTC day is the day a row belongs to.")
+    equal: Mapping[FieldPath, Texts] = Field(
         default_factory=dict, description="Only rows with one of these values, by field."
     )
-    unequal: Mapping[Path, Texts] = Field(default_factory=dict, description="Only rows without these values, by field.")
+    unequal: Mapping[FieldPath, Texts] = Field(
+        default_factory=dict, description="Only rows without these values, by field."
+    )
     labels: Mapping[str, Texts] = Field(
         default_factory=dict, description="Only rows with one of these values, by label."
     )
-    label_column: Path = Field("labels", description="Repeated field of records with `key` and `value`.")
+    label_column: FieldPath = Field("labels", description="Repeated field of records with `key` and `value`.")
     max_gib_billed: int = Field(100, ge=1, le=100_000, description="A query that would read more is refused.")
 
     def source(self, context: StepContext, credential: GoogleCredential) -> Source:
@@ -74,21 +76,26 @@ class ExternalBqParams(ExternalTableParams, TableParams):
     units: tuple[str, ...] = Field((), description="Columns of this step with units, to be said in FOCUS's words.")
 
     @model_validator(mode="after")
-    def _columns_fit(self) -> Self:
+    def _columns_fit(self, info: ValidationInfo) -> Self:
         if self.columns and self.columns_from:
             raise ValueError("columns and columns_from: name one of the two.")
-        columns = self.all_columns()
+        if self.columns_from and not (info.context and "configs" in info.context):
+            return self  # nobody said where configs are: the step itself reads the file, with the same checks
+        columns = self.all_columns(info.context["configs"] if info.context else Path())
         check_operands(columns)
         for name in self.units:
             if not isinstance(columns.get(name), str):
                 raise ValueError(f"units: {name!r} is no column of this step that is read.")
         return self
 
-    def all_columns(self) -> Columns:
-        """Return the columns, wherever they stand. Raises ValueError for a file that is missing or wrong."""
+    def all_columns(self, configs: Path) -> Columns:
+        """Return the columns of the step, or of the file that ``columns_from`` names.
+
+        Raises ValueError for a file that is missing or wrong.
+        """
         if self.columns_from is None:
             return self.columns
-        path = configs_dir() / "system" / "columns" / f"{self.columns_from}.yml"
+        path = configs / "system" / "columns" / f"{self.columns_from}.yml"
         try:
             return TypeAdapter(dict[str, Columns]).validate_python(read(path, path.name).data)["columns"]
         except (ConfigError, ValidationError, KeyError) as error:
@@ -104,9 +111,11 @@ class ExternalBqExtractor:
     def run(self, context: StepContext, params: ExternalBqParams) -> Iterator[Batch]:
         credential = google_credential(context.credential_id, context.secret())
         source = params.source(context, credential)
-        contract = load_table(configs_dir(), params.destination_table)
-        select = source.rows(_columns(contract, params, source.table), context.start_date, context.end_date)
-        compute = Computed(params.all_columns(), params.categorise, params.units)
+        contract = load_table(context.configs, params.destination_table)
+        select = source.rows(
+            _columns(contract, params, source.table, context.configs), context.start_date, context.end_date
+        )
+        compute = Computed(context.configs, params.all_columns(context.configs), params.categorise, params.units)
         limit = params.max_gib_billed * GIB
         for rows in context.google().read(credential.key, select.sql, select.params, max_bytes=limit):
             context.remaining_s()
@@ -122,14 +131,16 @@ def check(context: StepContext, params: ExternalTableParams) -> str:
     return f"{source.table_id}: {len(source.table.fields)} fields, partitioned by {source.table.partition or 'nothing'}"
 
 
-def _columns(contract: Table, params: ExternalBqParams, table: SourceTable) -> list[tuple[Column, str | None]]:
+def _columns(
+    contract: Table, params: ExternalBqParams, table: SourceTable, configs: Path
+) -> list[tuple[Column, str | None]]:
     """Each column that is read, with the table's field for it.
 
     A table may lack fields that a newer one has (Google's has got new ones again and again). Where the contract allows
     it, the column is then NULL.
     """
     known = {column.name: column for column in contract.columns}
-    paths = params.all_columns() or {name: name for name in known}
+    paths = params.all_columns(configs) or {name: name for name in known}
     found: list[tuple[Column, str | None]] = []
     for name, path in paths.items():
         if name not in known:

@@ -12,14 +12,14 @@ from pydantic import Field
 
 from common.processors.base import Params, StepContext
 from common.processors.clouds.gcp.credential import google_credential
-from common.processors.sql.external_bq import GIB, ExternalTableParams, Path
+from common.processors.sql.external_bq import GIB, ExternalTableParams, FieldPath
 from common.writes.batch import Batch
 
 
 class ChangedDaysParams(ExternalTableParams):
     """``config:`` of the step: the table as the extractor has it, and how late rows may be."""
 
-    export_column: Path = Field(description="Field that says when a row came.")
+    export_column: FieldPath = Field(description="Field that says when a row came.")
     late_days: int = Field(62, ge=0, le=400, description="How many days before the run's first are looked at.")
 
 

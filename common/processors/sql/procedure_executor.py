@@ -7,13 +7,13 @@ then ``arguments``. It inserts into ``p_staging`` and nowhere else: the engine c
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
 
 from common.domain.model import Run
 from common.platform.errors import PermanentError, PipelineOpsError, nearest
-from common.platform.paths import configs_dir
 from common.processors.base import Params, StepContext
 from common.writes.batch import Batch, Waiting
 
@@ -64,7 +64,7 @@ class ProcedureExecutor:
 
     def _start(self, context: StepContext, params: ProcedureParams) -> str:
         procedure = f"{context.dataset}.{params.procedure}"
-        context.warehouse.ensure_procedure(procedure, _ddl(params.procedure, context.dataset))
+        context.warehouse.ensure_procedure(procedure, _ddl(context.configs, params.procedure, context.dataset))
         context.remaining_s()
         fixed = (
             context.table(params.source_table) if params.source_table else None,
@@ -118,8 +118,8 @@ def _running_job(context: StepContext, params: ProcedureParams) -> str | None:
     return None
 
 
-def _ddl(name: str, dataset: str) -> str:
-    folder = configs_dir() / "sql"
+def _ddl(configs: Path, name: str, dataset: str) -> str:
+    folder = configs / "sql"
     path = folder / f"{name}.sql"
     if not path.is_file():
         known = [p.stem for p in folder.glob("*.sql")]

@@ -10,7 +10,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from common.platform.paths import configs_dir
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.files import BATCH_ROWS
 from common.processors.subscriptions.charges import Charge, DayCost, cycles, day_costs
@@ -27,7 +26,7 @@ class SubscriptionCost:
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
         rows: list[Row] = []
-        for its in load_subscriptions(configs_dir(), context.org_slug):
+        for its in load_subscriptions(context.configs, context.org_slug):
             for row in _rows(its, context.start_date, context.end_date):
                 rows.append(row)
                 if len(rows) == BATCH_ROWS:

@@ -89,7 +89,7 @@ class AwsCostExplorer:
         with _client(context, stored) as client:
             reader = _Reader(client, params.dimensions, account, context.start_date, context.end_date)
             for number, summary in enumerate(reader.summaries(), 1):
-                rows.append(focus_row(CLOUD, SOURCE, number, summary))
+                rows.append(focus_row(context.configs, CLOUD, SOURCE, number, summary))
                 if len(rows) == BATCH_ROWS:
                     context.remaining_s()
                     yield Batch(rows)

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.config.service_categories import service_categories
-from common.platform.paths import configs_dir
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns, unpriced
 from common.processors.bills.focus_units import focus_unit
@@ -58,6 +58,9 @@ class AwsCur:
 
     provider = "aws"
     needed = (("line_item_line_item_type",), (COST,), (START,), ("bill_payer_account_id",))
+
+    def __init__(self, configs: Path) -> None:
+        self._configs = configs
 
     @staticmethod
     def plain_name(own: str) -> str:
@@ -106,7 +109,7 @@ class AwsCur:
         currency = cells.needed(cells.text("line_item_currency_code"), "line_item_currency_code")
         code = cells.text("line_item_product_code")
         service = cells.text("product_product_name", "product_servicename") or code or "AWS"
-        category, subcategory = service_categories(configs_dir(), "aws").of(service)
+        category, subcategory = service_categories(self._configs, "aws").of(service)
         account = cells.needed(cells.text("bill_payer_account_id"), "bill_payer_account_id")
         owner = cells.text("line_item_usage_account_id")
         resource = cells.text("line_item_resource_id")

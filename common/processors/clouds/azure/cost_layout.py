@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from common.config.service_categories import service_categories
-from common.platform.paths import configs_dir
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns, unpriced
 from common.processors.bills.focus_units import focus_unit
@@ -47,6 +47,9 @@ class AzureActualCost:
 
     provider = "azure"
     needed = (COST, CURRENCY, DAY, (*SUBSCRIPTION, "billingaccountid"))
+
+    def __init__(self, configs: Path) -> None:
+        self._configs = configs
 
     @staticmethod
     def plain_name(own: str) -> str:
@@ -94,7 +97,7 @@ class AzureActualCost:
     def _common(self, cells: Cells) -> Row:
         subscription = cells.text(*SUBSCRIPTION)
         service = cells.text("metercategory", "servicename", "consumedservice", "publishername") or "Azure"
-        category, subcategory = service_categories(configs_dir(), "azure").of(service)
+        category, subcategory = service_categories(self._configs, "azure").of(service)
         region = cells.text("resourcelocation", "location", "meterregion")
         account = cells.text("billingaccountid") or subscription
         product = cells.text("productname", "product", "metername")

@@ -88,7 +88,11 @@ class AzureCostQuery:
                     found[key].effective += amount
                 for key, costs in sorted(found.items()):
                     number += 1
-                    rows.append(focus_row(CLOUD, SOURCE, number, _summary(scope, params.dimensions, key, costs)))
+                    rows.append(
+                        focus_row(
+                            context.configs, CLOUD, SOURCE, number, _summary(scope, params.dimensions, key, costs)
+                        )
+                    )
                     if len(rows) == BATCH_ROWS:
                         yield Batch(rows)
                         rows = []

@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from common.platform.errors import PermanentError, TransientError, nearest
-from common.platform.paths import configs_dir
 from common.ports.http import Calls
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, timestamp
@@ -79,7 +78,7 @@ class GcpApiExtractor:
 
     def run(self, context: StepContext, params: GcpApiParams) -> Iterator[Batch]:
         token = _token(context, context.secret(), params)
-        rows = _Rows(params, load_table(configs_dir(), params.destination_table), context)
+        rows = _Rows(params, load_table(context.configs, params.destination_table), context)
         with _client(context, params, token) as client:
             for items in _pages(client, params):
                 yield rows.batch(items)

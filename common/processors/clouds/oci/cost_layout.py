@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
+from pathlib import Path
 from typing import Any
 
 from common.config.service_categories import service_categories
-from common.platform.paths import configs_dir
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns
 from common.processors.bills.focus_units import focus_unit
@@ -24,6 +24,9 @@ class OciCost:
 
     provider = "oci"
     needed = ((START,), (COST,), ("cost/currencyCode",), ("lineItem/tenantId",))
+
+    def __init__(self, configs: Path) -> None:
+        self._configs = configs
 
     @staticmethod
     def plain_name(own: str) -> str:
@@ -49,7 +52,7 @@ class OciCost:
         start, end = cells.needed(cells.time(START), START), cells.time("lineItem/intervalUsageEnd")
         begins, ends = self.period(cells)
         service = cells.text("product/service") or "OCI"
-        category, subcategory = service_categories(configs_dir(), "oci").of(service)
+        category, subcategory = service_categories(self._configs, "oci").of(service)
         tenancy, compartment = cells.text("lineItem/tenantId"), cells.text("product/compartmentId")
         sku = cells.text("cost/productSku") or "unknown"
         described = cells.text("product/Description") or sku

@@ -6,9 +6,9 @@ Reports of different ages have different columns; each is taken by its name, in 
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal, localcontext
+from pathlib import Path
 from typing import Any
 
-from common.platform.paths import configs_dir
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import PLACES, unpriced
 from common.processors.bills.focus_units import focus_unit
@@ -40,6 +40,9 @@ class OciFocus:
     provider = "oci"
     needed = ((START,), ("BilledCost",), ("BillingCurrency",), ("BillingPeriodStart",), ("BillingPeriodEnd",))
 
+    def __init__(self, configs: Path) -> None:
+        self._configs = configs
+
     @staticmethod
     def plain_name(own: str) -> str:
         """Names are FOCUS's, or a draft's."""
@@ -56,7 +59,7 @@ class OciFocus:
     def rows(self, cells: Cells) -> Iterator[Row]:
         """Yield the line, with what drafts lack and FOCUS wants."""
         row: Row = {}
-        for column in load_table(configs_dir(), DESTINATION).columns:
+        for column in load_table(self._configs, DESTINATION).columns:
             if column.name in (*OWN_COLUMNS, "extra"):
                 continue
             names = (column.name, *([DRAFTS[column.name]] if column.name in DRAFTS else []))

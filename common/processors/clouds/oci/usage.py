@@ -47,7 +47,7 @@ class OciUsageApi:
         with client:
             items = _items(client, key, context.start_date, context.end_date)
             for number, summary in enumerate(items, 1):
-                rows.append(focus_row(CLOUD, SOURCE, number, summary))
+                rows.append(focus_row(context.configs, CLOUD, SOURCE, number, summary))
                 if len(rows) == BATCH_ROWS:
                     context.remaining_s()
                     yield Batch(rows)

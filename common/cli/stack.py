@@ -1,0 +1,116 @@
+"""How commands reach a stack: the one that runs on the state directory, or one of their own.
+
+The command line is the outermost layer, above ``infra`` and ``functions``. Apart from the demo and bootstrap-sync, only
+this module imports them, so that every command finds a stack in the same way; late, because ``--help`` needs none.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from common import bootstrap
+from common.cli import show
+from common.cli.base import quiet
+from common.cli.client import ApiClient
+from common.platform.settings import Settings
+from common.ports.warehouse import Warehouse
+from common.runs.engine import Engine
+
+if TYPE_CHECKING:
+    from infra.local.stack import LocalStack
+
+
+def stack_to_serve(kind: str, settings: Settings, *, host: str, port: int) -> "LocalStack":
+    """Return a stack that is not started yet: ``embedded``, or ``emulators`` for Google's own."""
+    if kind == "emulators":
+        from infra.local.emulator_stack import EmulatorStack
+
+        return EmulatorStack(settings, host=host, port=port)
+    from infra.local.stack import EmbeddedStack
+
+    return EmbeddedStack(settings, host=host, port=port)
+
+
+def attached(settings: Settings) -> Settings:
+    """Return the settings with which this process reaches the store and warehouse of a running stack, if one runs."""
+    from infra.local.stack import attached
+
+    return attached(settings)
+
+
+def engine_for(settings: Settings, org: str, *, without_plan: bool = False) -> Engine:
+    """Return an engine on what a running stack uses, if one runs.
+
+    Raises NotFoundError for an organisation without a plan, unless ``without_plan``: what an organisation has left
+    behind can still be removed.
+    """
+    quiet(settings)
+    engine = bootstrap.build(attached(settings))
+    if not without_plan:
+        engine.plans.limits(org)
+    return engine
+
+
+@contextmanager
+def warehouse_of(settings: Settings) -> Iterator[Warehouse]:
+    """Give the warehouse of a running stack, or that of an emulator for the time of the block. Starts no work."""
+    from infra.local.stack import reading
+
+    with reading(settings) as reached:
+        yield bootstrap.warehouse(reached)
+
+
+class OwnStack:
+    """The running stack's client, or that of a stack of its own for the time of the block."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._own: Any = None
+
+    def __enter__(self) -> ApiClient:
+        from infra.local.stack import EmbeddedStack, running
+
+        url = running(self._settings.state_dir)
+        if url is not None:
+            return ApiClient(url, attached(self._settings).operator_token)
+        quiet(self._settings)
+        self._own = EmbeddedStack(self._settings)
+        self._own.start()
+        return ApiClient(self._own.url, self._own.token)
+
+    def __exit__(self, *_: object) -> None:
+        if self._own is not None:
+            self._own.stop()
+
+
+def reader(settings: Settings) -> ApiClient:
+    """Return a client of the store in this process: reading, and ending a run, need no running stack."""
+    from functions.api import application
+    from infra.local.stack import new_token
+
+    quiet(settings)
+    token = new_token()
+    bootstrap.use(bootstrap.build(replace(attached(settings), operator_token=token)))
+    return ApiClient(None, token, application=application())
+
+
+def follow(client: ApiClient, org: str, run_id: str, title: str) -> dict[str, Any]:
+    """Show the run's steps until it has ended; return it then."""
+    progress = show.RunProgress(title)
+    try:
+        return client.watch(org, run_id, progress.see)
+    finally:
+        progress.close()
+
+
+def wait_for_end(client: ApiClient, org: str, run_id: str, title: str, as_json: bool) -> None:
+    """Follow a run, show how it ended and leave the program with 0 if it completed, else 1."""
+    if as_json:
+        ended = client.watch(org, run_id, lambda _: None)
+        show.as_json(ended)
+    else:
+        ended = follow(client, org, run_id, title)
+        show.run_table(ended)
+    sys.exit(0 if ended["status"] == "completed" else 1)
