@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from common.domain.model import RunRequest
 from common.platform.errors import InvalidFieldsError, NotFoundError, nearest
+from common.platform.strict import StrictModel
 
 ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
 RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
@@ -48,14 +48,12 @@ QUEUE = Field(False, strict=True, description="Wait for a slot if there is none,
 BACKFILL = Field(False, strict=True, description="This is a backfill: where runs wait, live work goes first.")
 
 
-class RunBody(BaseModel):
+class RunBody(StrictModel):
     """Body of a run request. Dates are UTC days, both inclusive.
 
     Without any it is yesterday, and the days before it that the pipeline's provider may still correct; with a source it
     is yesterday.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     start_date: Day | None = Field(
         None,
@@ -70,10 +68,8 @@ class RunBody(BaseModel):
     backfill: bool = BACKFILL
 
 
-class ControlBody(BaseModel):
+class ControlBody(StrictModel):
     """Body of a request that changes a run: who wants it and why. Both are logged with what it changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     by: str = Field(max_length=100, pattern=ONE_LINE, description="Who asks, e.g. a mail address.")
     reason: str = Field(max_length=500, pattern=ONE_LINE, description="Why, for whoever reads the run's transitions.")

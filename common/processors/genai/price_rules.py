@@ -7,12 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from common.config.model import IDENTIFIER
 from common.config.problems import Finding, InvalidFileError, findings_of
 from common.config.yaml_source import Source, read
 from common.platform.errors import nearest
+from common.platform.strict import StrictModel
 from common.processors.genai.sources import known
 
 PRICES_FOLDER = Path("system") / "prices"
@@ -44,10 +45,8 @@ Day = Annotated[date, BeforeValidator(_day_from_text)]
 Provider = Annotated[str, AfterValidator(_known_provider)]
 
 
-class PriceRule(BaseModel):
+class PriceRule(StrictModel):
     """One price or discount, and what it is for. What it does not name, it is for all of."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: Provider = Field(description="Whose usage, e.g. openai.")
     model: str | None = Field(
@@ -107,10 +106,8 @@ class PriceRule(BaseModel):
         )
 
 
-class PriceFile(BaseModel):
+class PriceFile(StrictModel):
     """The file: rules in the order they are tried, the first that fits holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     organisation: str = Field(pattern=IDENTIFIER, description="Whose prices these are: the name of the file.")
     rules: tuple[PriceRule, ...] = Field(min_length=1, description="Tried in this order; the first that fits holds.")

@@ -6,10 +6,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from common.config.model import IDENTIFIER
 from common.config.service_categories import Category
+from common.platform.strict import StrictModel
 
 FOLDER = Path("system") / "subscriptions"
 
@@ -39,11 +40,7 @@ Day = Annotated[date, AfterValidator(_in_range)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Term(_Strict):
+class Term(StrictModel):
     """What holds from a day on: until the next term's first day, or the end."""
 
     first_day: Day = Field(description="First day on which this holds.")
@@ -52,7 +49,7 @@ class Term(_Strict):
     price: Annotated[Money, Field(ge=0)] = Field(description="Price of one seat for one billing cycle, as text.")
 
 
-class Invoice(_Strict):
+class Invoice(StrictModel):
     """What the vendor has really billed on a day, where that is known: it takes the place of the computed amount."""
 
     day: Day = Field(description="Day of the charge: a cycle's first day, or that of a change within it.")
@@ -60,7 +57,7 @@ class Invoice(_Strict):
     invoice_id: Name | None = Field(default=None, description="The vendor's number of it.")
 
 
-class Subscription(_Strict):
+class Subscription(StrictModel):
     """One subscription. Cycles begin on ``first_day`` and go on from there by whole months."""
 
     subscription_id: Annotated[str, StringConstraints(pattern=IDENTIFIER)] = Field(description="Unique name of it.")
@@ -110,7 +107,7 @@ class Subscription(_Strict):
         return self
 
 
-class SubscriptionsFile(_Strict):
+class SubscriptionsFile(StrictModel):
     """The file of one organisation."""
 
     subscriptions: tuple[Subscription, ...]
