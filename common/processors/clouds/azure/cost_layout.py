@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from common.config.service_categories import service_categories
+from common.domain.dates import next_month
 from common.platform.paths import configs_dir
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns, unpriced
@@ -132,7 +133,7 @@ class AzureActualCost:
             "ChargePeriodStart": start,
             "ChargePeriodEnd": start + timedelta(days=1),
             "BillingPeriodStart": begins,
-            "BillingPeriodEnd": ends or (begins.replace(day=1) + timedelta(days=32)).replace(day=1),
+            "BillingPeriodEnd": ends or next_month(begins),
         }
 
 

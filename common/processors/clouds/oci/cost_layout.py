@@ -10,6 +10,7 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 from common.config.service_categories import service_categories
+from common.domain.dates import next_month
 from common.platform.paths import configs_dir
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns
@@ -38,7 +39,7 @@ class OciCost:
         """The month of the usage: a report tells no other period."""
         start = cells.needed(cells.time(START), START)
         begins = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        return begins, (begins + timedelta(days=32)).replace(day=1)
+        return begins, next_month(begins)
 
     def rows(self, cells: Cells) -> Iterator[Row]:
         """Yield the line."""
