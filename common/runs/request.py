@@ -25,7 +25,6 @@ from common.platform.strict import StrictModel
 ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
 RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-ROUTE_PART = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ONE_LINE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 """Text without control characters that is not blank."""
