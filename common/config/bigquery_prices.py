@@ -5,22 +5,21 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import read
+from common.platform.strict import StrictModel
 
 PRICES_FILE = Path("system") / "bigquery_prices.yml"
 
 
-class BigQueryPrices(BaseModel):
+class BigQueryPrices(StrictModel):
     """``configs/system/bigquery_prices.yml``: US dollars for a TiB billed to a query on demand, by location.
 
     ``floor_usd_per_run`` is what a run is taken to cost at least, before anything else is known of it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(min_length=1)
     read_on: date

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from common.config.problems import InvalidFileError, findings_of
 from common.config.providers import is_loopback
 from common.config.yaml_source import read
+from common.platform.strict import StrictModel
 
 HOSTS_FILE = Path("system") / "notifications.yml"
 
@@ -22,10 +23,8 @@ def _checked_host(host: str) -> str:
     return host
 
 
-class HostsFile(BaseModel):
+class HostsFile(StrictModel):
     """The file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     allowed_hosts: tuple[Annotated[str, AfterValidator(_checked_host)], ...]
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator
 
 from common.domain.condition import MAX_CHARS
 from common.platform.errors import ErrorKind, nearest
+from common.platform.strict import StrictModel
 
 IDENTIFIER = r"^[a-z][a-z0-9_]{0,62}$"
 OUTPUT = r"^[a-z][a-z0-9_]{0,62}\.outputs\.[a-z][a-z0-9_]{0,62}$"
@@ -29,12 +30,6 @@ _CRON_FIELD = re.compile(r"(?:\*|[0-9]{1,2}|[A-Za-z]{3})(?:[-/,](?:\*|[0-9]{1,2}
 _CRON_EXAMPLE = "Example: '0 6 * * *' is 06:00 UTC every day."
 
 
-class _Strict(BaseModel):
-    """A misspelt key is an error, and so is a value that would have to be converted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 def _known_kind(name: str) -> str:
     if name not in KINDS:
         raise ValueError(f"no kind of failure is named {name[:80]!r}.{nearest(name, KINDS)} Known: {', '.join(KINDS)}.")
@@ -44,7 +39,7 @@ def _known_kind(name: str) -> str:
 _Kind = Annotated[str, AfterValidator(_known_kind), WithJsonSchema({"enum": list(KINDS), "type": "string"})]
 
 
-class RetryConfig(_Strict):
+class RetryConfig(StrictModel):
     """How often a step is tried, and after what."""
 
     max_attempts: int = Field(
@@ -68,7 +63,7 @@ class RetryConfig(_Strict):
     )
 
 
-class MapConfig(_Strict):
+class MapConfig(StrictModel):
     """Makes a step run once for each item of a list."""
 
     over: str = Field(
@@ -84,7 +79,7 @@ class MapConfig(_Strict):
     )
 
 
-class WriteConfig(_Strict):
+class WriteConfig(StrictModel):
     """How a step's rows come into its ``destination_table``."""
 
     mode: Literal["replace_key", "merge", "append_once", "truncate_partition"] = Field(
@@ -109,7 +104,7 @@ class WriteConfig(_Strict):
     )
 
 
-class StepConfig(_Strict):
+class StepConfig(StrictModel):
     """One step of a pipeline."""
 
     step_id: str = Field(pattern=IDENTIFIER, description="Name of the step, unique within the pipeline.")
@@ -158,7 +153,7 @@ def _number_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
 
-class PipelineConfig(_Strict):
+class PipelineConfig(StrictModel):
     """A pipeline: what runs, in which order, how often it is retried."""
 
     pipeline_id: str = Field(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from common.config.model import IDENTIFIER
 from common.config.money import Usd
@@ -11,16 +11,15 @@ from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import read
 from common.domain.quota import Limits
 from common.platform.errors import ConfigError, NotFoundError, nearest
+from common.platform.strict import StrictModel
 
 PLANS_FILE = Path("system") / "plans.yml"
 
 Name = Annotated[str, StringConstraints(pattern=IDENTIFIER)]
 
 
-class Plan(BaseModel):
+class Plan(StrictModel):
     """What a plan admits."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     daily: int = Field(ge=0, strict=True, description="Runs a UTC day.")
     monthly: int = Field(ge=0, strict=True, description="Runs a UTC month.")
@@ -29,19 +28,15 @@ class Plan(BaseModel):
     weight: int = Field(1, ge=1, le=1000, strict=True, description="Share of the slots that several wait for.")
 
 
-class Organisation(BaseModel):
+class Organisation(StrictModel):
     """An organisation's subscription."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     plan: str
     status: Literal["ACTIVE", "TRIAL", "PAST_DUE", "SUSPENDED", "CANCELLED"]
 
 
-class PlansFile(BaseModel):
+class PlansFile(StrictModel):
     """The file: plans by name, which organisation has which, and how many runs of all of them may be live."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     global_concurrent: int | None = Field(None, ge=1, strict=True, description="Runs of all organisations at a time.")
     plans: dict[Name, Plan] = Field(min_length=1)

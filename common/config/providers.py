@@ -10,13 +10,14 @@ from types import MappingProxyType
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from common.config.model import IDENTIFIER
 from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import Source, read
 from common.platform.errors import ConfigError, nearest
+from common.platform.strict import StrictModel
 
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
 _PLACE = re.compile(r"\{(?:region|account)\}")
@@ -61,10 +62,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Provider(BaseModel):
+class Provider(StrictModel):
     """One provider."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     display_name: str = Field(min_length=1, max_length=100, description="Name for people.")
     base_url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
@@ -94,10 +93,8 @@ class Provider(BaseModel):
         return last - timedelta(days=self.restatement_days), last
 
 
-class ProviderRegistry(BaseModel):
+class ProviderRegistry(StrictModel):
     """The file: providers by key."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     providers: dict[Annotated[str, StringConstraints(pattern=IDENTIFIER)], Provider] = Field(min_length=1)
 

@@ -5,11 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from common.config.model import IDENTIFIER
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import read
+from common.platform.strict import StrictModel
 
 CATEGORIES_FILE = Path("system") / "service_categories.yml"
 
@@ -34,10 +35,8 @@ Category = Annotated[str, AfterValidator(known_category)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 
 
-class CategoriesFile(BaseModel):
+class CategoriesFile(StrictModel):
     """The file: by provider, category and subcategory, names of services."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     services: Mapping[Annotated[str, StringConstraints(pattern=IDENTIFIER)], Mapping[Category, Mapping[str, Names]]]
 

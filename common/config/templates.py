@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from common.config.problems import Finding, Location, field_name
-from common.platform.errors import ConfigError, nearest
+from common.config.problems import Finding, Location
+from common.platform.errors import nearest
 
 NAMES: tuple[str, ...] = (
     "org_slug",
@@ -29,17 +29,6 @@ ITEM = "item"
 TEMPLATE = re.compile(r"\$?\{([^\W\d]\w*)\}")
 
 
-def resolve(value: Any, variables: Mapping[str, str]) -> Any:
-    """Return a copy of nested dicts and lists with the templates in all strings replaced, each exactly once.
-
-    Raises ConfigError that names the field of every template that can't be replaced.
-    """
-    findings = list(unresolved(value, variables))
-    if findings:
-        raise ConfigError("\n".join(f"{field_name(location)}: {message}" for location, message in findings))
-    return substitute(value, variables)
-
-
 def unresolved(value: Any, known: Collection[str]) -> Iterator[Finding]:
     """Yield where a template stands that none of the ``known`` names replaces. Keys hold no templates at all."""
     for location, text in strings(value):
@@ -51,7 +40,10 @@ def unresolved(value: Any, known: Collection[str]) -> Iterator[Finding]:
 
 
 def substitute(value: Any, variables: Mapping[str, str]) -> Any:
-    """Like ``resolve``, but leave alone what can't be replaced."""
+    """Return a copy of nested dicts and lists with the templates in all strings replaced, each exactly once.
+
+    What can't be replaced stays as it is: ``unresolved`` says where that is so.
+    """
     if isinstance(value, str):
         return TEMPLATE.sub(lambda match: variables.get(match[1], match[0]), value)
     if isinstance(value, dict):

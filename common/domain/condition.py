@@ -29,11 +29,11 @@ from common.domain.expression import (
     Node,
     Not,
     names,
-    nearest,
     problem_of,
     truth,
     truth_problem,
 )
+from common.domain.spelling import nearest
 
 __all__ = ["MAX_CHARS", "RUN_NAMES", "Condition", "ConditionError", "parse"]
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any
 
 from common.domain.model import StepStatus
+from common.domain.spelling import nearest
 
 MAX_NESTING = 20
 ENDED = tuple(str(status) for status in StepStatus if status.is_terminal)
@@ -119,12 +119,6 @@ def names(node: Node) -> Iterator[str]:
             yield from names(right)
         case Not(term):
             yield from names(term)
-
-
-def nearest(name: str, known: tuple[str, ...]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def problem_of(node: Compare) -> str:

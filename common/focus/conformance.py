@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from common.config.loader import ConfigTree
 from common.platform.errors import ConfigError, nearest
+from common.platform.strict import StrictModel
 from common.ports.warehouse import Warehouse
 from common.tables.contract import load_table
 
@@ -40,10 +41,8 @@ WHERE x_org_slug = @org AND x_pipeline_run_date BETWEEN @first AND @last GROUP B
 """
 
 
-class Check(BaseModel):
+class Check(StrictModel):
     """What a check is for. ``focus`` are ids of rules of FOCUS; none where the check is ours alone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     severity: Literal["error", "warning"] = "error"
     focus: tuple[str, ...] = ()

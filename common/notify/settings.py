@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from common.access.audit import Audit
 from common.access.sealing import Sealer
@@ -19,6 +19,7 @@ from common.notify.channels import CHANNELS
 from common.notify.channels.sender import MAX_URL_CHARS, check_url
 from common.platform.errors import InvalidFieldsError, NotFoundError, PermanentError
 from common.platform.problems import problems_of
+from common.platform.strict import StrictModel
 from common.ports.records import Records
 
 KIND, NAME = "notifications", "settings"
@@ -30,10 +31,8 @@ Route = Callable[[str], object]
 """Finds a pipeline, or raises NotFoundError."""
 
 
-class ChannelBody(BaseModel):
+class ChannelBody(StrictModel):
     """One channel. ``url`` and ``secret`` may be left out for a channel that is there: it keeps its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="Its name, e.g. ops.")
     type: Literal["slack", "webhook"] = Field(description="slack: an incoming webhook. webhook: signed JSON.")
@@ -43,10 +42,8 @@ class ChannelBody(BaseModel):
     )
 
 
-class NotificationsBody(BaseModel):
+class NotificationsBody(StrictModel):
     """Body of a request that sets an organisation's notifications, all of them at once."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     # Not "on": YAML reads that as true.
     events: tuple[Ending, ...] = Field(("failed", "completed"), description="Which ends of runs are told.")

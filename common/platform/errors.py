@@ -9,18 +9,13 @@
 Messages are written for the person who reads them: where, what, what to do. They never hold a secret.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
-    close = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+from common.domain.spelling import nearest as nearest
 
 
 class PipelineOpsError(Exception):

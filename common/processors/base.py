@@ -17,10 +17,11 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from common.domain.model import Run
 from common.platform.errors import ConfigError, StepTimeoutError
+from common.platform.strict import StrictModel
 from common.ports.google import GoogleCloud
 from common.ports.warehouse import Warehouse
 from common.writes.batch import Batch, Waiting
@@ -29,10 +30,8 @@ if TYPE_CHECKING:  # a function that writes nothing imports no data library
     pass
 
 
-class Params(BaseModel):
+class Params(StrictModel):
     """Base of every processor's ``config:`` block: strict, so that a misspelt key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TableParams(Params):

@@ -9,9 +9,7 @@ from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -21,11 +19,11 @@ from pydantic import (
 from common.domain.model import RunRequest
 from common.platform.errors import InvalidFieldsError, NotFoundError
 from common.platform.problems import problems_of
+from common.platform.strict import StrictModel
 
 ORG_SLUG = re.compile(r"^[a-z][a-z0-9_]{1,49}$")
 RUN_ID = re.compile(r"^run_[0-9a-f]{32}$")
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-ROUTE_PART = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ONE_LINE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 """Text without control characters that is not blank."""
@@ -48,14 +46,12 @@ QUEUE = Field(False, strict=True, description="Wait for a slot if there is none,
 BACKFILL = Field(False, strict=True, description="This is a backfill: where runs wait, live work goes first.")
 
 
-class RunBody(BaseModel):
+class RunBody(StrictModel):
     """Body of a run request. Dates are UTC days, both inclusive.
 
     Without any it is yesterday, and the days before it that the pipeline's provider may still correct; with a source it
     is yesterday.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     start_date: Day | None = Field(
         None,
@@ -70,10 +66,8 @@ class RunBody(BaseModel):
     backfill: bool = BACKFILL
 
 
-class ControlBody(BaseModel):
+class ControlBody(StrictModel):
     """Body of a request that changes a run: who wants it and why. Both are logged with what it changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     by: str = Field(max_length=100, pattern=ONE_LINE, description="Who asks, e.g. a mail address.")
     reason: str = Field(max_length=500, pattern=ONE_LINE, description="Why, for whoever reads the run's transitions.")

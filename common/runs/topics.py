@@ -19,13 +19,14 @@ from copy import replace
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from common.domain.commands import AnnounceRunFinished, Command, DispatchStep, StartRun
 from common.domain.events import AttemptFailed, AttemptSucceeded
 from common.domain.model import Receipt, Run, Step
 from common.domain.plan import work_order
 from common.platform.errors import PermanentError
+from common.platform.strict import STRICT, StrictModel
 from common.ports.bus import Message
 from common.runs.codec import plain_receipt, plain_run, plain_step
 
@@ -42,13 +43,8 @@ def step_topic(ps_type: str) -> str:
     return f"step-{ps_type}"
 
 
-STRICT = ConfigDict(extra="forbid")
-
-
-class RunMessage(BaseModel):
+class RunMessage(StrictModel):
     """Data of ``runs`` and ``run-finished``."""
-
-    model_config = STRICT
 
     run_id: str
 

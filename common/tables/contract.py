@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from common.platform.errors import ConfigError, nearest
+from common.platform.strict import StrictModel
 
 ColumnType = Literal["STRING", "INT64", "BIGNUMERIC", "BOOL", "DATE", "TIMESTAMP", "JSON"]
 
@@ -42,10 +43,8 @@ Policy = Literal["evolve", "freeze", "discard_value", "discard_row"]
 PREVIEW = "__preview_"
 
 
-class Column(BaseModel):
+class Column(StrictModel):
     """One column: BigQuery type, whether a NULL is allowed, and what happens to a value that is not of that type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
@@ -68,13 +67,11 @@ class Column(BaseModel):
     )
 
 
-class Table(BaseModel):
+class Table(StrictModel):
     """A target table without its lineage fields, which every table has.
 
     ``unknown_columns`` says what happens to columns that rows bring and the contract does not name.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     table: str = Field(pattern=r"^[a-z][a-z0-9_]{0,127}$", description="Name of the table, and of this file.")
     version: int = Field(

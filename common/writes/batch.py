@@ -1,8 +1,9 @@
 """What a processor hands to the writer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from common.writes.bad_rows import BadRow
@@ -13,6 +14,9 @@ if TYPE_CHECKING:  # a function that writes nothing imports no data library
 
 Row = Mapping[str, Any]
 """A row by column name. Money and quantities are Decimal, times aware datetimes, JSON text, dict or list."""
+
+BATCH_ROWS = 5_000
+"""Rows that are in memory at a time. Between batches the attempt looks at its time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,13 @@ class Batch:
     def count(self) -> int:
         """How many rows it has, good and bad."""
         return len(self.rows) + len(self.bad)
+
+
+def batches(rows: Iterable[Row | BadRow]) -> Iterator[Batch]:
+    """Yield the rows in batches, in order, the bad ones apart. No rows make no batch."""
+    for some in batched(rows, BATCH_ROWS, strict=False):
+        bad = [row for row in some if isinstance(row, BadRow)]
+        yield Batch([row for row in some if not isinstance(row, BadRow)], bad)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,11 +79,6 @@ class TableDiff:
     money: tuple[MoneyDiff, ...]
     samples: tuple[RowDiff, ...]
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether promoting would change nothing but the lineage."""
-        return not any(day.added or day.changed or day.removed for day in self.days)
-
 
 def table_diff(query: Query, target: str, shadow: str, table: Table, write: WriteSpec, scope: Scope) -> TableDiff:
     """Compare ``shadow`` with ``target``; rows that a ``merge`` would leave as they are do not count.

@@ -6,10 +6,11 @@ from functools import cache, cached_property
 from typing import Annotated, Any
 
 from flask import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from common.platform.errors import InvalidFieldsError
+from common.platform.strict import StrictModel
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 20
@@ -77,10 +78,8 @@ def _depths(body: Any) -> Iterator[int]:
         depth += 1
 
 
-class Input(BaseModel):
+class Input(StrictModel):
     """A path, a query or a body: what it does not know is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
     def model_json_schema(cls, *args: Any, **more: Any) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def _schema(model: type[Input], args: tuple[Any, ...], more: tuple[tuple[str, An
 class Headers(Input):
     """Headers that mean something to an operation; requests have many others."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore")
 
 
 def _whole_number(text: Any) -> Any:

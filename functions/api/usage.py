@@ -8,6 +8,7 @@ from flask import Response
 from pydantic import Field
 
 from common.bootstrap import engine
+from common.domain.dates import next_month
 from common.domain.quota import Limits, Usage
 from functions.api.inputs import NoQuery, OrgPath
 from functions.api.part import part
@@ -66,7 +67,7 @@ def usage(path: OrgPath, query: NoQuery) -> Response:
     now = built.now()
     limits, used = built.plans.limits(path.org), built.store.usage(path.org, now)
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    tomorrow, next_month = today + timedelta(days=1), (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    tomorrow, month_ends = today + timedelta(days=1), next_month(today)
     found = UsageView(
         org_slug=path.org,
         subscription=limits.status,
@@ -74,10 +75,10 @@ def usage(path: OrgPath, query: NoQuery) -> Response:
         limits_as_of=limits.as_of,
         limits=[
             _limit("daily", limits.daily, used.daily, tomorrow),
-            _limit("monthly", limits.monthly, used.monthly, next_month),
+            _limit("monthly", limits.monthly, used.monthly, month_ends),
             _limit("concurrent", limits.concurrent, used.concurrent, None),
         ],
-        money_usd=_money(limits, used, next_month),
+        money_usd=_money(limits, used, month_ends),
         waiting=used.waiting,
         ended_this_month=EndedView(completed=used.completed, failed=used.failed, cancelled=used.cancelled),
     )

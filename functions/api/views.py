@@ -13,16 +13,17 @@ from common.domain.draft import RESEND_AFTER, Change
 from common.domain.model import PreviewEnd, Run, RunStatus, Step, StepStatus
 from common.domain.plan import blocked_by, map_of
 from common.domain.queueing import Place
+from common.platform.strict import StrictModel
 from common.ports.logs import LogLine
 
 Time = datetime | None
 Preview = Literal["open"] | PreviewEnd
 
 
-class View(BaseModel):
+class View(StrictModel):
     """Part of an answer. It has these members, always all of them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     def answer(self, status: int = 200) -> Response:
         """Return the response that it is the body of."""

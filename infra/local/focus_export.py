@@ -15,6 +15,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from common.domain.dates import next_month
+
 Values = dict[str, str]
 
 SERVICES = (
@@ -210,7 +212,7 @@ def _row(day: date, category: str, frequency: str, billed: Decimal, **more: str)
         "SubAccountName": "Demo workloads",
         "SubAccountType": "Linked Account",
         "BillingPeriodStart": _utc(month),
-        "BillingPeriodEnd": _utc((month + timedelta(days=32)).replace(day=1)),
+        "BillingPeriodEnd": _utc(next_month(month)),
         "ChargePeriodStart": _utc(day),
         "ChargePeriodEnd": _utc(day + timedelta(days=1)),
         "ChargeCategory": category,

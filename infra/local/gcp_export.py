@@ -10,6 +10,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from common.domain.dates import next_month
+
 Row = dict[str, Any]
 Service = tuple[str, str, str, str, str, str, int, str]
 """Ids and names of the service and of what is sold, units of usage and price, how many a price is for, the price."""
@@ -96,7 +98,7 @@ def _plain(rng: random.Random, day: date, cost_type: str, described: str, cost: 
 def _correction(rng: random.Random, day: date, services: Sequence[Service]) -> tuple[Row, Decimal]:
     """A correction of this day's usage on the next month's invoice."""
     row, _ = _usage(rng, day, services)
-    month = (day.replace(day=1) + timedelta(days=32)).strftime("%Y%m")
+    month = next_month(day).strftime("%Y%m")
     row |= {
         "cost": -0.25,
         "credits": [],

@@ -16,9 +16,6 @@ from common.adapters.google.pubsub import topic_path
 from functions.locks import TOKEN_QUERY
 
 DEAD_LETTERS = "dead-letters"
-SOURCE_ATTRIBUTE = "CloudPubSubDeadLetterSourceSubscription"
-"""The attribute that names a dead letter's subscription, which is called like its topic."""
-
 ACK_DEADLINE_S = 600
 """The most there is, and longer than any function may run."""
 

@@ -26,7 +26,7 @@ from common.adapters.google.pubsub import PubSubBus, topic_path
 from common.platform.errors import PermanentError, TransientError
 from common.ports.bus import Message
 from infra.local.google_emulators import GoogleEmulators, PubSubEmulator
-from infra.local.pubsub_topology import DEAD_LETTERS, SOURCE_ATTRIBUTE, PushPolicy, set_up, subscription_path
+from infra.local.pubsub_topology import DEAD_LETTERS, PushPolicy, set_up, subscription_path
 from tests.google_fixtures import received
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -230,7 +230,7 @@ def test_a_failed_push_is_repeated_and_at_last_becomes_a_dead_letter_that_names_
     path, push = functions.next()
     assert path == "/functions/bury/" and data(push)["n"] == 1
     attributes = push["message"]["attributes"]
-    assert attributes["key"] == "run-1" and attributes[SOURCE_ATTRIBUTE] == TOPIC
+    assert attributes["key"] == "run-1" and attributes["CloudPubSubDeadLetterSourceSubscription"] == TOPIC
 
 
 def test_a_push_that_fails_once_comes_again_and_is_then_over(

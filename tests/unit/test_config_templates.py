@@ -6,15 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config.templates import NAMES, TEMPLATE, resolve
-from common.platform.errors import ConfigError
+from common.config.problems import field_name
+from common.config.templates import NAMES, TEMPLATE, substitute, unresolved
 
 VALUES = {name: f"<{name}>" for name in NAMES}
 
 
+def refusals(value: Any, variables: dict[str, str]) -> list[str]:
+    """Return what is refused, as people are shown it."""
+    return [f"{field_name(location)}: {message}" for location, message in unresolved(value, variables)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_both_spellings_of_every_name_are_replaced(name: str) -> None:
-    assert resolve(f"a {{{name}}} b ${{{name}}} c", VALUES) == f"a <{name}> b <{name}> c"
+    assert substitute(f"a {{{name}}} b ${{{name}}} c", VALUES) == f"a <{name}> b <{name}> c"
 
 
 def test_the_names_are_those_of_the_requirement_and_the_end_of_the_range() -> None:
@@ -33,7 +38,7 @@ def test_the_names_are_those_of_the_requirement_and_the_end_of_the_range() -> No
 
 def test_strings_inside_dicts_and_lists_are_replaced_and_all_else_is_kept() -> None:
     value = {"a": ["{org_slug}", 1, None, {"b": "{run_id}"}], "c": True}
-    assert resolve(value, VALUES) == {"a": ["<org_slug>", 1, None, {"b": "<run_id>"}], "c": True}
+    assert substitute(value, VALUES) == {"a": ["<org_slug>", 1, None, {"b": "<run_id>"}], "c": True}
     assert value["a"] == ["{org_slug}", 1, None, {"b": "{run_id}"}], "the argument must stay as it is"
 
 
@@ -41,34 +46,30 @@ def test_strings_inside_dicts_and_lists_are_replaced_and_all_else_is_kept() -> N
     "text", ["{", "}", "{}", "${}", "{ org_slug }", "{1}", "{a-b}", "$org_slug", "{org_slug", "a}b"]
 )
 def test_a_brace_around_no_identifier_is_text(text: str) -> None:
-    assert resolve(text, VALUES) == text
+    assert substitute(text, VALUES) == text
 
 
 def test_nothing_is_evaluated() -> None:
     for text in ("{org_slug.__class__}", "{org_slug!r}", "{org_slug:>10}", "{0}", "%(org_slug)s", "$(id)", "{{1+1}}"):
-        assert resolve(text, VALUES) == text
+        assert substitute(text, VALUES) == text
 
 
 def test_an_unknown_name_is_refused_with_its_field_and_the_nearest_one() -> None:
-    with pytest.raises(ConfigError) as caught:
-        resolve({"a": ["x", {"b": "{org_slag}"}]}, VALUES)
-    assert str(caught.value).startswith("a[1].b: no template variable is named 'org_slag'. Did you mean 'org_slug'?")
+    (refusal,) = refusals({"a": ["x", {"b": "{org_slag}"}]}, VALUES)
+    assert refusal.startswith("a[1].b: no template variable is named 'org_slag'. Did you mean 'org_slug'?")
 
 
 def test_a_known_name_without_a_value_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^a: template \{run_id\} has no value here\.$"):
-        resolve({"a": "${run_id}"}, {"org_slug": "x"})
+    assert refusals({"a": "${run_id}"}, {"org_slug": "x"}) == ["a: template {run_id} has no value here."]
 
 
 def test_a_template_in_a_key_is_refused() -> None:
-    with pytest.raises(ConfigError, match="a key can't hold a template"):
-        resolve({"a": {"{org_slug}": 1}}, VALUES)
+    (refusal,) = refusals({"a": {"{org_slug}": 1}}, VALUES)
+    assert "a key can't hold a template" in refusal
 
 
 def test_all_mistakes_are_listed_at_once() -> None:
-    with pytest.raises(ConfigError) as caught:
-        resolve(["{a}", "{b} {c}"], VALUES)
-    assert len(str(caught.value).split("\n")) == 3
+    assert len(refusals(["{a}", "{b} {c}"], VALUES)) == 3
 
 
 pieces = st.one_of(
@@ -84,13 +85,13 @@ def test_each_template_becomes_its_value_and_the_text_between_stays(
 ) -> None:
     variables = VALUES | some
     text = "".join(spelling for spelling, _ in parts)
-    assert resolve(text, variables) == "".join(variables[name] if name else spelling for spelling, name in parts)
+    assert substitute(text, variables) == "".join(variables[name] if name else spelling for spelling, name in parts)
 
 
 @given(st.sampled_from(NAMES), st.sampled_from(["{%s}", "${%s}", "${%s", "{{%s}}"]), st.sampled_from(NAMES))
 def test_a_value_that_looks_like_a_template_is_not_expanded_again(name: str, spelling: str, other: str) -> None:
     value = spelling % other
-    assert resolve(f"{{{name}}}", VALUES | {name: value}) == value
+    assert substitute(f"{{{name}}}", VALUES | {name: value}) == value
 
 
 json_like = st.recursive(
@@ -103,4 +104,4 @@ json_like = st.recursive(
 @given(json_like)
 def test_resolving_changes_nothing_where_there_is_no_template(value: Any) -> None:
     if not TEMPLATE.search(repr(value)):
-        assert resolve(value, VALUES) == value
+        assert substitute(value, VALUES) == value

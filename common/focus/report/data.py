@@ -1,11 +1,12 @@
 """The figures of a report, one part for each currency. Decimals as they are in the table: nothing is rounded here."""
 
-from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
+
+from common.domain.dates import next_month
 
 Ask = Callable[[str, str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
 """Asks a view: its name, a SELECT from it, and the parameters of that."""
@@ -140,7 +141,7 @@ def collect(ask: Ask, org: str, month: date | None) -> MonthReport:
     chosen = month or (months[-1] if months else date.today().replace(day=1))  # noqa: DTZ011 - only a heading then
     if chosen not in months:
         return MonthReport(org, chosen, months, ())
-    days = {"first": chosen, "last": _month_end(chosen)}
+    days = {"first": chosen, "last": next_month(chosen) - timedelta(days=1)}
     answers = _Answers(
         {
             "days": ask("cost_daily", BREAKDOWN.format(names="day, provider", more=""), days),
@@ -173,7 +174,7 @@ def _part(answers: _Answers, currency: str, month: date) -> Part:
     for row in sorted(daily, key=lambda row: (row["day"], row["provider"])):
         days.setdefault(row["day"], {})[row["provider"]] = row["effective"]
     months = answers.of("months", currency)
-    before = [row["effective_to_date"] for row in months if row["month"] == _month_before(month)]
+    before = [row["effective_to_date"] for row in months if next_month(row["month"]) == month]
     return Part(
         currency=currency,
         effective=sum((row["effective"] for row in daily), ZERO),
@@ -224,11 +225,3 @@ def _unit_costs(rows: Sequence[Mapping[str, Any]]) -> list[UnitCost]:
 def _anomalies(rows: Sequence[Mapping[str, Any]]) -> list[Anomaly]:
     found = [Anomaly(row["day"], row["provider"], row["service"], row["cost"], row["expected"]) for row in rows]
     return sorted(found, key=lambda one: (one.day, one.provider, one.service))
-
-
-def _month_before(month: date) -> date:
-    return month.replace(year=month.year - 1, month=12) if month.month == 1 else month.replace(month=month.month - 1)
-
-
-def _month_end(month: date) -> date:
-    return date(month.year, month.month, monthrange(month.year, month.month)[1])

@@ -6,7 +6,7 @@ days are taken; what else the files hold belongs to other runs.
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Context, Decimal
@@ -18,13 +18,13 @@ from pydantic import Field
 from common.platform.errors import PermanentError, TransientError
 from common.processors.base import Params, StepContext
 from common.processors.bills.cells import UnreadableError
-from common.processors.bills.files import BATCH_ROWS, Format, records
+from common.processors.bills.files import Format, records
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
 from common.processors.bills.table_rows import TableRows
 from common.processors.http.object_store import Stored
 from common.tables.contract import DATA_DATE, load_table
 from common.writes.bad_rows import BadRow
-from common.writes.batch import Batch
+from common.writes.batch import Batch, Row, batches
 
 EXACT = Context(prec=100)
 MOST_NAMED = 10
@@ -78,13 +78,14 @@ class Delivery:
             for part in parts:
                 path = Path(folder) / re.sub(r"[^\w.-]", "_", part.name.rpartition("/")[2], flags=re.ASCII)
                 part.fetch(path)
-                yield from self._file(path, part)
+                yield from batches(self._rows_of(path, part))
+                self._context.remaining_s()
                 path.unlink()
         self._check_days()
         self._tell()
 
-    def _file(self, path: Path, part: Part) -> Iterator[Batch]:
-        convert, rows, bad = self._reader(part.name), list[Mapping[str, Any]](), list[BadRow]()
+    def _rows_of(self, path: Path, part: Part) -> Iterator[Row | BadRow]:
+        convert = self._reader(part.name)
         first, last = self._context.start_date, self._context.end_date
         for record in records(path, file_format=self._params.format, delimiter=self._params.delimiter):
             if record.number == 1:
@@ -93,16 +94,10 @@ class Delivery:
                 day = part.day or convert.day(record)
                 self._delivered.add(day)
                 if first <= day <= last:
-                    rows += self._counted(convert(record), day)
+                    yield from self._counted(convert(record), day)
             except UnreadableError as error:
-                bad.append(error.bad)
-            if len(rows) + len(bad) >= BATCH_ROWS:
-                self._context.remaining_s()
-                yield Batch(rows, bad)
-                rows, bad = [], []
+                yield error.bad
         self._floats |= convert.floats
-        self._context.remaining_s()
-        yield Batch(rows, bad)
 
     def _reader(self, name: str) -> TableRows | LayoutRows:
         if self._params.layout != "table":

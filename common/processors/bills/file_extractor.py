@@ -6,10 +6,10 @@ that can't be read makes its row a bad one, told with file, line and column: it 
 the value goes on as it is, because the spool is where policies are applied.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,12 +17,12 @@ from common.platform.errors import PermanentError, nearest
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import UnreadableError
 from common.processors.bills.deliveries import some
-from common.processors.bills.files import BATCH_ROWS, Format, Record, records
+from common.processors.bills.files import Format, Record, records
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
 from common.processors.bills.table_rows import TableRows
 from common.tables.contract import DATA_DATE, load_table
 from common.writes.bad_rows import BadRow
-from common.writes.batch import Batch
+from common.writes.batch import Batch, Row, batches
 
 
 class ExternalFileParams(TableParams):
@@ -81,28 +81,25 @@ class ExternalFileExtractor:
     def run(self, context: StepContext, params: ExternalFileParams) -> Iterator[Batch]:
         path = inside(context.landing, context.source or params.source)
         convert = params.reader(path.name, context.configs)
-        rows: list[Mapping[str, Any]] = []
-        bad: list[BadRow] = []
         days = set[date]()
-        record: Record | None = None
-        for record in records(path, file_format=params.format, delimiter=params.delimiter):
-            try:
-                made = convert(record)
-            except UnreadableError as error:
-                bad.append(error.bad)
-            else:
+
+        def rows() -> Iterator[Row | BadRow]:
+            record: Record | None = None
+            for record in records(path, file_format=params.format, delimiter=params.delimiter):
+                try:
+                    made = convert(record)
+                except UnreadableError as error:
+                    yield error.bad
+                    continue
                 for row in made:
                     if not context.start_date <= row[DATA_DATE] <= context.end_date:
                         raise _outside(path, params, record, row[DATA_DATE], context)
                     days.add(row[DATA_DATE])
-                rows += made
-            if len(rows) + len(bad) >= BATCH_ROWS:
-                context.remaining_s()
-                yield Batch(rows, bad)
-                rows, bad = [], []
-        if record is None:  # an export that broke off must not wipe out the days it is for
-            raise _no_rows(path)
-        yield Batch(rows, bad)
+                yield from made
+            if record is None:  # an export that broke off must not wipe out the days it is for
+                raise _no_rows(path)
+
+        yield from batches(rows())
         _tell_missing(path, params, days, context)
         if convert.floats:
             names = ", ".join(sorted(convert.floats))

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from common.platform.errors import PermanentError
+from common.writes.batch import BATCH_ROWS
 
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 RECORD_BYTES = 16 * 1024 * 1024
-BATCH_ROWS = 5_000
 
 Format = Literal["auto", "csv", "parquet"]
 

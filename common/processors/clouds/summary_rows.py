@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from common.config.service_categories import service_categories
+from common.domain.dates import next_month
 from common.processors.base import Params
 from common.processors.bills.focus_prices import price_columns, unpriced
 from common.processors.bills.focus_units import focus_unit
@@ -79,7 +80,7 @@ def focus_row(configs: Path, cloud: Cloud, source: str, number: int, its: Summar
         "SubAccountType": None if its.sub_account is None else cloud.sub_account_type,
         "BillingCurrency": its.currency,
         "BillingPeriodStart": month,
-        "BillingPeriodEnd": (month + timedelta(days=32)).replace(day=1),
+        "BillingPeriodEnd": next_month(month),
         "ChargePeriodStart": start,
         "ChargePeriodEnd": start + timedelta(days=1),
         "ChargeCategory": its.category,

@@ -7,21 +7,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from common.config.model import IDENTIFIER
+from common.config.money import Money, Usd
 from common.config.problems import Finding, InvalidFileError, Problem, findings_of
 from common.config.yaml_source import Source, read
 from common.platform.errors import nearest
+from common.platform.strict import StrictModel
 from common.processors.genai.sources import known
 
 PRICES_FOLDER = Path("system") / "prices"
-
-
-def _from_text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("must be a number in quotes: money is never read as a float.")
-    return value
 
 
 def _day_from_text(value: object) -> object:
@@ -38,16 +34,13 @@ def _known_provider(key: str) -> str:
     return key
 
 
-Money = Annotated[Decimal, BeforeValidator(_from_text), Field(ge=0, max_digits=38, decimal_places=18)]
-Share = Annotated[Decimal, BeforeValidator(_from_text), Field(ge=0, le=100, max_digits=9)]
+Share = Annotated[Money, Field(ge=0, le=100, max_digits=9)]
 Day = Annotated[date, BeforeValidator(_day_from_text)]
 Provider = Annotated[str, AfterValidator(_known_provider)]
 
 
-class PriceRule(BaseModel):
+class PriceRule(StrictModel):
     """One price or discount, and what it is for. What it does not name, it is for all of."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: Provider = Field(description="Whose usage, e.g. openai.")
     model: str | None = Field(
@@ -57,7 +50,7 @@ class PriceRule(BaseModel):
     variant: str | None = Field(None, min_length=1, description="Price variant, e.g. batch.")
     since: Day | None = Field(None, alias="from", description="First day that it is for.")
     to: Day | None = Field(None, description="Last day that it is for, inclusive.")
-    unit_price: Money | None = Field(None, description="Price in US dollars of `per` units, as text.")
+    unit_price: Usd | None = Field(None, description="Price in US dollars of `per` units, as text.")
     per: Literal[1, 1_000, 1_000_000] = Field(1, description="For how many units the price is.")
     discount_percent: Share | None = Field(None, description="What is taken off the list price, in percent, as text.")
     note: str = Field("", max_length=100, description="Which contract it is from; it stands on each priced row.")
@@ -107,10 +100,8 @@ class PriceRule(BaseModel):
         )
 
 
-class PriceFile(BaseModel):
+class PriceFile(StrictModel):
     """The file: rules in the order they are tried, the first that fits holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     organisation: str = Field(pattern=IDENTIFIER, description="Whose prices these are: the name of the file.")
     rules: tuple[PriceRule, ...] = Field(min_length=1, description="Tried in this order; the first that fits holds.")

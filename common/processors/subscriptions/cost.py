@@ -11,11 +11,10 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from common.processors.base import Params, StepContext, TableParams
-from common.processors.bills.files import BATCH_ROWS
 from common.processors.subscriptions.charges import Charge, DayCost, cycles, day_costs
 from common.processors.subscriptions.file import load_subscriptions
 from common.processors.subscriptions.model import Subscription
-from common.writes.batch import Batch, Row
+from common.writes.batch import Batch, batches
 
 
 class SubscriptionCost:
@@ -25,15 +24,8 @@ class SubscriptionCost:
     needs_credential: ClassVar[bool] = False
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
-        rows: list[Row] = []
-        for its in load_subscriptions(context.configs, context.org_slug):
-            for row in _rows(its, context.start_date, context.end_date):
-                rows.append(row)
-                if len(rows) == BATCH_ROWS:
-                    context.remaining_s()
-                    yield Batch(rows)
-                    rows = []
-        yield Batch(rows)
+        subscriptions = load_subscriptions(context.configs, context.org_slug)
+        yield from batches(row for its in subscriptions for row in _rows(its, context.start_date, context.end_date))
 
 
 def _rows(its: Subscription, first: date, last: date) -> Iterator[dict[str, Any]]:

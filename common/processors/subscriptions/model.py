@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import date
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from common.config.model import IDENTIFIER
+from common.config.money import Money
 from common.config.service_categories import Category
+from common.platform.strict import StrictModel
 
 FOLDER = Path("system") / "subscriptions"
 
@@ -20,47 +21,37 @@ FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2200, 1, 1)
 """Days that a file may name: a cycle beyond them is a slip of the pen, and would be counted on for ever."""
 
 
-def _from_text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError('must be a number in quotes, such as "12.50": money is never read as a float.')
-    return value
-
-
 def _in_range(day: date) -> date:
     if not FIRST_DAY <= day < LAST_DAY:
         raise ValueError(f"must be a day from {FIRST_DAY} to before {LAST_DAY}.")
     return day
 
 
-Money = Annotated[Decimal, BeforeValidator(_from_text), Field(max_digits=20, decimal_places=12)]
+Amount = Annotated[Money, Field(max_digits=20, decimal_places=12)]
 """Times ten million seats it still has no more digits than Python's decimals multiply exactly (28)."""
 
 Day = Annotated[date, AfterValidator(_in_range)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Term(_Strict):
+class Term(StrictModel):
     """What holds from a day on: until the next term's first day, or the end."""
 
     first_day: Day = Field(description="First day on which this holds.")
     plan: Name = Field(description="What the vendor calls the plan.")
     seats: int = Field(strict=True, ge=0, le=10_000_000, description="How many seats are paid for.")
-    price: Annotated[Money, Field(ge=0)] = Field(description="Price of one seat for one billing cycle, as text.")
+    price: Annotated[Amount, Field(ge=0)] = Field(description="Price of one seat for one billing cycle, as text.")
 
 
-class Invoice(_Strict):
+class Invoice(StrictModel):
     """What the vendor has really billed on a day, where that is known: it takes the place of the computed amount."""
 
     day: Day = Field(description="Day of the charge: a cycle's first day, or that of a change within it.")
-    amount: Money = Field(description="Amount of the invoice, as text; below zero for a credit.")
+    amount: Amount = Field(description="Amount of the invoice, as text; below zero for a credit.")
     invoice_id: Name | None = Field(default=None, description="The vendor's number of it.")
 
 
-class Subscription(_Strict):
+class Subscription(StrictModel):
     """One subscription. Cycles begin on ``first_day`` and go on from there by whole months."""
 
     subscription_id: Annotated[str, StringConstraints(pattern=IDENTIFIER)] = Field(description="Unique name of it.")
@@ -110,7 +101,7 @@ class Subscription(_Strict):
         return self
 
 
-class SubscriptionsFile(_Strict):
+class SubscriptionsFile(StrictModel):
     """The file of one organisation."""
 
     subscriptions: tuple[Subscription, ...]

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
+from common.domain.dates import next_month
 from common.processors.bills.cells import timestamp
 from infra.local.sandbox import bills
 from infra.local.sandbox.exchange import Answer, Request
@@ -153,7 +154,7 @@ def _export(seed: int, today: date, settled: bool) -> dict[str, bytes]:
     for month in bills.months(today):
         days = bills.days_of(month, today)
         if days:
-            last = (month + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+            last = next_month(month) - timedelta(days=1)
             folder = f"{FOLDER}/{month:%Y%m%d}-{last:%Y%m%d}/202611200510/af754a8e-30fc-4ef3-bfc6-71bd1efb8598"
             part = f"{folder}/part_0_0001.csv.gz"
             rows = [row for day in days for row in bills.rows_of("azure", seed, day, settled=settled)]

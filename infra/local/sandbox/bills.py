@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
+from common.domain.dates import next_month
 from infra.local.focus_export import focus_rows
 
 FIRST_MONTH = date(2026, 1, 1)
@@ -79,7 +80,7 @@ def months(today: date) -> Iterator[date]:
     month = FIRST_MONTH
     while month <= today:
         yield month
-        month = (month + timedelta(days=32)).replace(day=1)
+        month = next_month(month)
 
 
 def days_of(month: date, today: date) -> list[date]:

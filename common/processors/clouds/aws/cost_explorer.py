@@ -16,7 +16,6 @@ from pydantic import Field, model_validator
 from common.platform.errors import TransientError
 from common.ports.http import Calls
 from common.processors.base import Params, StepContext
-from common.processors.bills.files import BATCH_ROWS
 from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
 from common.processors.clouds.aws.export import aws_keys
 from common.processors.clouds.aws.sigv4 import Scope, signer
@@ -24,7 +23,7 @@ from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams,
 from common.processors.http.client import Api, ProviderClient, Said
 from common.processors.http.json_fields import Fields
 from common.processors.http.stored_settings import StoredSettings
-from common.writes.batch import Batch
+from common.writes.batch import Batch, batches
 
 HELP = (
     'Paste {"access_key_id": …, "secret_access_key": …, "account": …}: the keys of an IAM user that may call '
@@ -85,16 +84,12 @@ class AwsCostExplorer:
     def run(self, context: StepContext, params: CostExplorerParams) -> Iterator[Batch]:
         stored = StoredSettings(context.credential_id, context.secret(), HELP)
         account = stored.text("account", r"[0-9]{12}")
-        rows: list[dict[str, Any]] = []
         with _client(context, stored) as client:
             reader = _Reader(client, params.dimensions, account, context.start_date, context.end_date)
-            for number, summary in enumerate(reader.summaries(), 1):
-                rows.append(focus_row(context.configs, CLOUD, SOURCE, number, summary))
-                if len(rows) == BATCH_ROWS:
-                    context.remaining_s()
-                    yield Batch(rows)
-                    rows = []
-        yield Batch(rows)
+            summaries = enumerate(reader.summaries(), 1)
+            yield from batches(
+                focus_row(context.configs, CLOUD, SOURCE, number, summary) for number, summary in summaries
+            )
         context.info(f"{reader.requests} requests, for which AWS charges about US$ {reader.requests / 100:.2f}.")
         if reader.estimated:
             context.info(f"AWS's figures since {min(reader.estimated)} are estimates: the month is not closed.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.config.service_categories import service_categories
+from common.domain.dates import next_month
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns, unpriced
 from common.processors.bills.focus_units import focus_unit
@@ -174,12 +175,8 @@ def _period(cells: Cells) -> Row:
         # A line item of a moment has no length; FOCUS wants an end that is later.
         "ChargePeriodEnd": end if end is not None and end > start else start + timedelta(hours=1),
         "BillingPeriodStart": begins,
-        "BillingPeriodEnd": cells.time(ENDS) or _next_month(begins),
+        "BillingPeriodEnd": cells.time(ENDS) or next_month(begins),
     }
-
-
-def _next_month(begins: datetime) -> datetime:
-    return (begins.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def _correction(line_type: str, common: Row) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.service_categories import service_categories
+from common.domain.dates import next_month
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns, unpriced
 from common.processors.bills.focus_units import focus_unit
@@ -135,7 +136,7 @@ class AzureActualCost:
             "ChargePeriodStart": start,
             "ChargePeriodEnd": start + timedelta(days=1),
             "BillingPeriodStart": begins,
-            "BillingPeriodEnd": ends or (begins.replace(day=1) + timedelta(days=32)).replace(day=1),
+            "BillingPeriodEnd": ends or next_month(begins),
         }
 
 

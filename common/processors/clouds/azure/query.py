@@ -20,12 +20,11 @@ from pydantic import Field, model_validator
 from common.platform.errors import PermanentError, TransientError
 from common.ports.http import Calls
 from common.processors.base import Params, StepContext
-from common.processors.bills.files import BATCH_ROWS
 from common.processors.clouds.azure.login import HELP, MANAGEMENT, azure_client, token
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.stored_settings import StoredSettings
-from common.writes.batch import Batch
+from common.writes.batch import Batch, batches
 
 API = Api(
     key="azure",
@@ -76,28 +75,26 @@ class AzureCostQuery:
     def run(self, context: StepContext, params: AzureQueryParams) -> Iterator[Batch]:
         stored = StoredSettings(context.credential_id, context.secret(), HELP)
         scope = stored.text("scope", SCOPE).rstrip("/")
-        rows: list[dict[str, Any]] = []
-        number = 0
         with _client(context, stored) as client:
-            for first, last in _spans(context.start_date, context.end_date):
-                query = _Query(client, scope, params.dimensions, first, last)
-                found: dict[Key, _Costs] = defaultdict(_Costs)
-                for key, amount in query.costs("ActualCost"):
-                    found[key].billed += amount
-                for key, amount in query.costs("AmortizedCost"):
-                    found[key].effective += amount
-                for key, costs in sorted(found.items()):
-                    number += 1
-                    rows.append(
-                        focus_row(
-                            context.configs, CLOUD, SOURCE, number, _summary(scope, params.dimensions, key, costs)
-                        )
-                    )
-                    if len(rows) == BATCH_ROWS:
-                        yield Batch(rows)
-                        rows = []
-                context.remaining_s()
-        yield Batch(rows)
+            summaries = enumerate(self._summaries(context, params, client, scope), 1)
+            yield from batches(
+                focus_row(context.configs, CLOUD, SOURCE, number, summary) for number, summary in summaries
+            )
+
+    @staticmethod
+    def _summaries(
+        context: StepContext, params: AzureQueryParams, client: ProviderClient, scope: str
+    ) -> Iterator[Summary]:
+        for first, last in _spans(context.start_date, context.end_date):
+            query = _Query(client, scope, params.dimensions, first, last)
+            sums: dict[Key, _Costs] = defaultdict(_Costs)
+            for key, amount in query.costs("ActualCost"):
+                sums[key].billed += amount
+            for key, amount in query.costs("AmortizedCost"):
+                sums[key].effective += amount
+            for key, costs in sorted(sums.items()):
+                yield _summary(scope, params.dimensions, key, costs)
+            context.remaining_s()
 
 
 def check(calls: Calls, secret: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config.service_categories import service_categories
+from common.domain.dates import next_month
 from common.processors.bills.cells import Cells
 from common.processors.bills.focus_prices import price_columns
 from common.processors.bills.focus_units import focus_unit
@@ -41,7 +42,7 @@ class OciCost:
         """The month of the usage: a report tells no other period."""
         start = cells.needed(cells.time(START), START)
         begins = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        return begins, (begins + timedelta(days=32)).replace(day=1)
+        return begins, next_month(begins)
 
     def rows(self, cells: Cells) -> Iterator[Row]:
         """Yield the line."""

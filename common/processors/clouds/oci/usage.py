@@ -6,20 +6,19 @@ Facts: oci 2.189.0, ``usage_api`` (RequestSummarizedUsages); pages are told by t
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from common.config.providers import filled
 from common.platform.errors import TransientError
 from common.ports.http import Calls
 from common.processors.base import Params, StepContext
-from common.processors.bills.files import BATCH_ROWS
 from common.processors.clouds.oci.bucket import oci_error
 from common.processors.clouds.oci.signature import HELP, OciKey, oci_key, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.json_fields import Fields
 from common.processors.http.stored_settings import StoredSettings
-from common.writes.batch import Batch
+from common.writes.batch import Batch, batches
 
 API = Api(
     key="oci",
@@ -42,17 +41,12 @@ class OciUsageApi:
     needs_credential: ClassVar[bool] = True
 
     def run(self, context: StepContext, params: SummaryParams) -> Iterator[Batch]:
-        rows: list[dict[str, Any]] = []
         client, key = _opened(context, context.secret())
         with client:
-            items = _items(client, key, context.start_date, context.end_date)
-            for number, summary in enumerate(items, 1):
-                rows.append(focus_row(context.configs, CLOUD, SOURCE, number, summary))
-                if len(rows) == BATCH_ROWS:
-                    context.remaining_s()
-                    yield Batch(rows)
-                    rows = []
-        yield Batch(rows)
+            summaries = enumerate(_items(client, key, context.start_date, context.end_date), 1)
+            yield from batches(
+                focus_row(context.configs, CLOUD, SOURCE, number, summary) for number, summary in summaries
+            )
 
 
 def check(calls: Calls, secret: str) -> str:

@@ -6,6 +6,7 @@ a web login and are not documented: they are not used.
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,13 @@ def usage(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict
     """Yield the amounts of the export, each with the price that it states. Raises PermanentError without an export."""
     export = _export(context)
     rows = [_usage_row(context, export, amount) for amount in export.amounts if amount.quantity]
-    yield from (rows[n : n + ROWS] for n in range(0, len(rows), ROWS))
+    yield from map(list, batched(rows, ROWS, strict=False))
 
 
 def costs(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Yield the costs of the export; what granted money paid has a credit beside it. Raises as ``usage``."""
     rows = [_cost_row(context, cost) for cost in _export(context).costs]
-    yield from (rows[n : n + ROWS] for n in range(0, len(rows), ROWS))
+    yield from map(list, batched(rows, ROWS, strict=False))
 
 
 def file_days(path: Path) -> tuple[date, date]:
