@@ -10,7 +10,7 @@ FOCUS := .venv-focus
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help demo serve bench bench-api bench-load test test-slow check sim mutants format clean
+.PHONY: help docs demo serve bench bench-api bench-load test test-slow check sim mutants format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -57,6 +57,9 @@ mutants: $(VENV)/.dev  ## sabotage the code line by line; each time a test has t
 
 format: $(VENV)/.dev  ## mend what linter and formatter can
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+docs: $(VENV)/.local  ## draw the state diagrams of docs/states.md anew
+	@$(BIN)/python -m infra.state_diagrams
 
 clean:  ## delete .venv and the embedded stack's state
 	rm -rf $(VENV) $(FOCUS) .pipeline-ops

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from common.domain.commands import Command, MoveInQueue, SettleMoney, SettleReservation
+from common.domain.messages import Command, MoveInQueue, SettleMoney, SettleReservation
 from common.domain.model import Run, RunStatus
 from common.domain.queueing import Place, Queue, Waiting, heads, joining_turn, next_turn
 from common.domain.quota import (

@@ -10,11 +10,11 @@ from decimal import Decimal
 from itertools import count
 
 from common.adapters.cursor import decode_cursor, encode_cursor
-from common.domain.draft import Change, Transition
+from common.domain.graph import spec_of, whole
 from common.domain.model import Run, Step
-from common.domain.plan import spec_of, whole
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
+from common.domain.state import Change, Transition
 from common.platform.errors import ConflictingStateError, NotFoundError, PipelineOpsError, StaleRunError
 from common.ports.bus import EventBus
 from common.ports.store import RunPage
@@ -212,7 +212,7 @@ class MemoryRunStore:
 
     @staticmethod
     def _record(step: Step, version: int) -> _Record:
-        return _Record(version, encode_step(step), step.deadline, step.status.is_terminal)
+        return _Record(version, encode_step(step), step.due_at, step.status.is_terminal)
 
 
 def _age(run: Run) -> tuple[datetime, str]:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator
 
 from common.domain.condition import MAX_CHARS
-from common.platform.errors import ErrorKind, nearest
+from common.domain.model import ErrorKind
+from common.platform.errors import nearest
 from common.platform.strict import StrictModel
 
 IDENTIFIER = r"^[a-z][a-z0-9_]{0,62}$"

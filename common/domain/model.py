@@ -64,6 +64,17 @@ _ENDED_STEPS = frozenset(
 )
 
 
+class ErrorKind(StrEnum):
+    """What a transient failure was, as ``retry_on`` names it in a pipeline's YAML."""
+
+    TIMEOUT = "timeout"  # timeout_seconds is used up
+    RATE_LIMIT = "rate_limit"  # the other side asks to come less often
+    UNAVAILABLE = "unavailable"  # no answer, a broken one, or a 5xx
+    CONFLICT = "conflict"  # a write lost against another one
+    LOST = "lost"  # the process that ran the attempt is gone
+    UNEXPECTED = "unexpected"  # an error that the processor does not declare
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often a step is tried, and how long it rests between two attempts (see ``common/domain/retry.py``)."""
@@ -187,8 +198,9 @@ class Step:
     """One step of one run: a record of its own in the store, from its first claim on.
 
     ``version`` is the store's, for compare-and-set; 0 means that there is no record. ``attempt`` counts from 1 once
-    queued; it is the fence: a result of any other attempt changes nothing. ``deadline`` is when the sweep acts on a
-    step that is still in this state; ``reason`` says what it waits for. ``items`` are those of a map at work.
+    queued; it is the fence: a result of any other attempt changes nothing. ``reason`` says what it waits for.
+    While it is running, ``lease_until`` is when its attempt loses it; while a message is on its way to its function,
+    ``resend_at`` is when that message is sent again. ``items`` are those of a map at work.
     ``fence`` orders attempts in the warehouse: microseconds since 1970 of the claim, more with each claim of the step.
     """
 
@@ -199,7 +211,8 @@ class Step:
     owner: str = ""
     since: datetime | None = None
     not_before: datetime | None = None
-    deadline: datetime | None = None
+    lease_until: datetime | None = None
+    resend_at: datetime | None = None
     reason: str = ""
     error: str = ""
     receipt: Receipt = field(default_factory=lambda: NO_RECEIPT)
@@ -215,6 +228,11 @@ class Step:
     @property
     def step_id(self) -> str:
         return self.spec.step_id
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When the sweep acts on the step, None if another step's end, or a person, has to move it."""
+        return self.lease_until or self.resend_at
 
     @property
     def is_done(self) -> bool:

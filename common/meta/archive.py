@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 from common.config.bigquery_prices import load_prices
-from common.domain.events import JobsCost
+from common.domain.messages import JobsCost
 from common.domain.model import Run
 from common.meta.rows import META_TABLES, RUNS, Pricing, Row, jobs_cost, jobs_of, rows_of
 from common.platform.settings import Settings

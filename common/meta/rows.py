@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from common.config.bigquery_prices import BigQueryPrices
-from common.domain.draft import Change
-from common.domain.events import JobsCost
+from common.domain.graph import map_of
+from common.domain.messages import JobsCost
 from common.domain.model import MAX_JOB_IDS, Run, Step, StepStatus
-from common.domain.plan import map_of
+from common.domain.state import Change
 from common.meta.costs import cost_usd
 from common.ports.meta import JobStats
 

@@ -12,9 +12,9 @@ Messages are written for the person who reads them: where, what, what to do. The
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any
 
+from common.domain.model import ErrorKind
 from common.domain.spelling import nearest as nearest
 
 
@@ -107,17 +107,6 @@ class ForbiddenScopeError(RequestError):
 
     status = 403
     title = "Not allowed"
-
-
-class ErrorKind(StrEnum):
-    """What a transient failure was, as ``retry_on`` names it in a pipeline's YAML."""
-
-    TIMEOUT = "timeout"  # timeout_seconds is used up
-    RATE_LIMIT = "rate_limit"  # the other side asks to come less often
-    UNAVAILABLE = "unavailable"  # no answer, a broken one, or a 5xx
-    CONFLICT = "conflict"  # a write lost against another one
-    LOST = "lost"  # the process that ran the attempt is gone
-    UNEXPECTED = "unexpected"  # an error that the processor does not declare
 
 
 class ConflictingStateError(RequestError):

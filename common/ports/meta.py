@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from common.domain.draft import Change
-from common.domain.events import JobsCost
+from common.domain.messages import JobsCost
 from common.domain.model import Run
+from common.domain.state import Change
 from common.tables.contract import MetaTable
 
 Changes = Callable[[], Sequence[Change]]

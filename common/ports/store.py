@@ -6,10 +6,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
-from common.domain.draft import Change, Transition
 from common.domain.model import Run, Step
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
+from common.domain.state import Change, Transition
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from common.config.loader import ConfigTree
-from common.domain import transitions
-from common.domain.draft import Transition
-from common.domain.events import RunAdmitted, RunKeptWaiting
+from common.domain import state
+from common.domain.messages import RunAdmitted, RunKeptWaiting
 from common.domain.model import Estimate, Run, RunRequest
 from common.domain.queueing import Block, Queue, Waiting, block, choose
 from common.domain.quota import ADMITTED_STATUSES, SCOPES, Limits
+from common.domain.state import Transition
 from common.platform.errors import (
     ConflictingStateError,
     ForbiddenPlanError,
@@ -89,7 +89,7 @@ class Admission:
         except QuotaExceededError as error:
             if not new.run.request.queue or error.limit not in SCOPES:
                 raise
-            waiting = transitions.waiting(new, error.limit, error.why)
+            waiting = state.waiting(new, error.limit, error.why)
         self._create(waiting, limits)
         # What was freed in between did not know of this run.
         self.release()
@@ -136,7 +136,7 @@ class Admission:
         run = self.store.load(head.run_id, ())
         try:
             limits = self.limits(org, head.route)
-            admitted = transitions.apply(run, RunAdmitted(limits.global_concurrent is not None), now)
+            admitted = state.apply(run, RunAdmitted(limits.global_concurrent is not None), now)
             if admitted.writes:  # else somebody was faster
                 self.store.admit(admitted, limits)
                 self.tell(admitted)
@@ -156,7 +156,7 @@ class Admission:
 
     def _keep(self, run: Run, event: RunKeptWaiting) -> None:
         """Say what the run waits for by now."""
-        kept = transitions.apply(run, event, self.now())
+        kept = state.apply(run, event, self.now())
         if kept.writes:
             with suppress(StaleRunError):
                 self.store.commit(kept)

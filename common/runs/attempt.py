@@ -12,11 +12,10 @@ from functools import cached_property
 from typing import Any
 
 from common.config.params import read_params
-from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
-from common.domain.model import MAX_JOB_IDS, Receipt, Run, Step
+from common.domain.messages import AttemptFailed, AttemptSucceeded, AttemptSuspended
+from common.domain.model import MAX_JOB_IDS, ErrorKind, Receipt, Run, Step
 from common.platform.errors import (
     ConfigError,
-    ErrorKind,
     LostLeaseError,
     PermanentError,
     PipelineOpsError,

@@ -4,15 +4,17 @@ A run and each of its steps are documents of their own: a run's leaves out ``ste
 ``spec``, which the run's ``specs`` hold. Neither holds its ``version``, which the store keeps beside it.
 """
 
+import json
 from copy import replace
 from dataclasses import fields
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from common.domain.draft import Change
-from common.domain.model import Receipt, Run, Step, StepSpec
+from common.domain.model import Receipt, Run, Step, StepSpec, StepStatus
+from common.domain.state import Change
 
 _RUN_PARTS = {"version", "steps"}
 _SPEC_PARTS = {field.name for field in fields(StepSpec)} - {"step_id", "ps_type"}
@@ -43,9 +45,23 @@ def encode_step(step: Step) -> bytes:
 
 
 def decode_step(body: bytes | str, version: int, spec: StepSpec) -> Step:
-    """Return the step that ``encode_step`` wrote."""
+    """Return the step that ``encode_step`` wrote, now or before it told leases and resend times apart."""
     step: Step = _adapter(Step).validate_json(body)
+    if step.due_at is None and _OLD_DEADLINE in (body if isinstance(body, str) else body.decode()):
+        step = _with_old_deadline(step, body)
     return replace(step, version=version, spec=spec)
+
+
+_OLD_DEADLINE = '"deadline":'
+
+
+def _with_old_deadline(step: Step, body: bytes | str) -> Step:
+    """Read ``deadline``, the one field that used to hold both times. Without it, a step that was open when a new
+    version was deployed would have nothing that ends its lease. It can go once no run of an old version can be open.
+    """
+    at = _adapter(datetime).validate_python(json.loads(body).get("deadline"))
+    running = step.status is StepStatus.RUNNING
+    return replace(step, lease_until=at) if running else replace(step, resend_at=at)
 
 
 def encode_changes(changes: tuple[Change, ...]) -> bytes:

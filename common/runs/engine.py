@@ -17,10 +17,9 @@ from common.access.api_keys import Keys
 from common.access.audit import Audit
 from common.access.invokers import Invokers
 from common.config.loader import ConfigTree
-from common.domain import transitions
-from common.domain.commands import SettleReservation
-from common.domain.draft import Transition
-from common.domain.events import (
+from common.domain import state
+from common.domain.graph import map_of, spec_of, unlocked_by
+from common.domain.messages import (
     AttemptClaimed,
     AttemptFailed,
     AttemptSucceeded,
@@ -33,12 +32,13 @@ from common.domain.events import (
     PreviewSettled,
     RunAnnounced,
     RunRejected,
+    SettleReservation,
     SkipRequested,
     StepsEnded,
     Swept,
 )
 from common.domain.model import Estimate, Run, RunRequest, RunStatus, Step, StepStatus
-from common.domain.plan import map_of, spec_of, unlocked_by
+from common.domain.state import Transition
 from common.notify.notifications import Notifications
 from common.platform.errors import (
     ConfigError,
@@ -112,7 +112,7 @@ class Engine:
         limits = admission.limits(request.org_slug, request.route)
         if request.credential_id is not None:
             self._validation.named_credential(request)
-        return admission.admit(transitions.create(request), limits)
+        return admission.admit(state.create(request), limits)
 
     def default_days(self, route: str, today: date) -> tuple[date, date]:
         """Return the days of a run that nobody has dated (see ``Validation.days``)."""
@@ -179,7 +179,7 @@ class Engine:
             raise ConflictingStateError(f"Run {old.run_id} never had a valid config: start a new run.")
         if only is not None:
             self._known_step(old, only)
-        new = transitions.rerun(old, request, only, who=who, why=why)
+        new = state.rerun(old, request, only, who=who, why=why)
         if not any(spec.step_id not in new.run.steps for spec in old.specs):
             raise ConflictingStateError(f"Every step of {old.run_id} succeeded: name one to run again, or start a run.")
         return self._admission.admit(new, self._admission.limits(request.org_slug, request.route))
@@ -344,10 +344,10 @@ class Engine:
         """
         for tried in range(COMMIT_TRIES):
             run = view if view is not None and tried == 0 else self._reload(run_id, parts, view)
-            transition = transitions.apply(run, event, self.now())
+            transition = state.apply(run, event, self.now())
             if not transition.writes:
                 self.bus.publish(messages(transition.run, transition.commands))
-                self._ask(run_id, transition)
+                self._settle_ready(run_id, transition)
                 return None
             try:
                 stored = self.store.commit(transition)
@@ -355,7 +355,7 @@ class Engine:
                 time.sleep(random.uniform(0, 0.002 * 2 ** min(tried, 7)))
                 continue
             self._tell(transition)
-            self._ask(run_id, transition)
+            self._settle_ready(run_id, transition)
             if any(isinstance(command, SettleReservation) for command in transition.commands):
                 self._admission.release(stored)
             return stored
@@ -369,11 +369,15 @@ class Engine:
                 run = run.with_step(step)
         return run
 
-    def _ask(self, run_id: str, transition: Transition) -> None:
-        """Find out what the loaded part of the run could not tell; whoever ends the last of several steps gets yes."""
-        for ask in transition.asks:
-            if self.store.all_ended(run_id, ask.needs):
-                self._apply(run_id, StepsEnded((ask.target,)))
+    def _settle_ready(self, run_id: str, transition: Transition) -> None:
+        """Start or end what waited for several steps, if this step was the last of them.
+
+        The loaded part of the run could not tell. Of the steps that finish together, at least one finds all ended,
+        because each asks after its own end is stored; if several do, the later events change nothing.
+        """
+        for check in transition.ready_checks:
+            if self.store.all_ended(run_id, check.needs):
+                self._apply(run_id, StepsEnded((check.target,)))
 
     def _tell(self, transition: Transition) -> None:
         """Log what a committed transition changed."""

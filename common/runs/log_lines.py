@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from heapq import merge
 
-from common.domain.draft import Change
+from common.domain.state import Change
 from common.ports.logs import LogLine, RunLogs, severities_from
 from common.ports.store import RunStore
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from common.domain.events import PreviewSettled
+from common.domain.graph import work_order
+from common.domain.messages import PreviewSettled
 from common.domain.model import PreviewEnd, Receipt, Run, RunStatus, Step
-from common.domain.plan import work_order
 from common.platform.errors import ConflictingStateError, PermanentError, SupersededError
 from common.platform.logs import logger
 from common.ports.warehouse import Commit, Lineage, Warehouse

@@ -21,10 +21,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from common.domain.commands import AnnounceRunFinished, Command, DispatchStep, StartRun
-from common.domain.events import AttemptFailed, AttemptSucceeded
+from common.domain.graph import work_order
+from common.domain.messages import AnnounceRunFinished, AttemptFailed, AttemptSucceeded, Command, DispatchStep, StartRun
 from common.domain.model import Receipt, Run, Step
-from common.domain.plan import work_order
 from common.platform.errors import PermanentError
 from common.platform.strict import STRICT, StrictModel
 from common.ports.bus import Message

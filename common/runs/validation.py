@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from common.config.loader import ConfigTree
 from common.config.providers import find_provider, load_providers
-from common.domain.events import RunValidated
+from common.domain.messages import RunValidated
 from common.domain.model import NO_CREDENTIAL, Pipeline, Run, RunRequest
 from common.platform.errors import ConfigError, NotFoundError, nearest
 from common.platform.settings import Settings

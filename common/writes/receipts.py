@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, NamedTuple
 
+from common.domain.graph import map_of, work_order
 from common.domain.model import PreviewEnd, Run, Step
-from common.domain.plan import map_of, work_order
 
 PROMOTE_WITHIN = timedelta(minutes=10)
 """A promotion that takes longer is refused."""

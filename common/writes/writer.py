@@ -161,7 +161,7 @@ class Writer:
         self, table: Table, staging: str, spooled: SpoolResult, lineage: Lineage, seconds_left: float
     ) -> Commit:
         step, request = self.step, self.run.request
-        assert step.deadline is not None, "a step at work has a lease"
+        assert step.lease_until is not None, "a step at work has a lease"
         return Commit(
             target=self.target,
             table=table,
@@ -173,7 +173,7 @@ class Writer:
             step_id=step.step_id,
             attempt=step.attempt,
             fence=step.fence,
-            not_after=step.deadline,
+            not_after=step.lease_until,
             job_id=f"{self.name}_commit",
             rows=spooled.rows or None,
             content_hash=spooled.content_hash if spooled.rows else "",

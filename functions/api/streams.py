@@ -4,7 +4,8 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator
 
-from common.platform.errors import ErrorKind, TransientError
+from common.domain.model import ErrorKind
+from common.platform.errors import TransientError
 
 PIECE_BYTES = 64 * 1024
 GZIP = 16 + zlib.MAX_WBITS

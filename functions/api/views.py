@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.domain.draft import RESEND_AFTER, Change
+from common.domain.graph import blocked_by, map_of
 from common.domain.model import PreviewEnd, Run, RunStatus, Step, StepStatus
-from common.domain.plan import blocked_by, map_of
 from common.domain.queueing import Place
+from common.domain.state import RESEND_AFTER, Change
 from common.platform.strict import StrictModel
 from common.ports.logs import LogLine
 
@@ -318,9 +318,9 @@ def line_view(line: LogLine) -> LineView:
 
 def _until(step: Step) -> datetime | None:
     """When the sweep acts on the step, if nothing has happened by then."""
-    if step.status is StepStatus.QUEUED and step.deadline is None and step.since:
+    if step.status is StepStatus.QUEUED and step.due_at is None and step.since:
         return step.since + RESEND_AFTER
-    return step.deadline
+    return step.due_at
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:

@@ -60,7 +60,7 @@ def prepared(url: str, folder: Path, jobs: load_measure.Jobs) -> Callable[[], tu
     import pyarrow.parquet  # noqa: F401 - part of what is idle
 
     from common.adapters.bigquery import BigQueryWarehouse
-    from common.domain.events import AttemptSucceeded
+    from common.domain.messages import AttemptSucceeded
     from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
     from common.platform.settings import Settings
     from common.runs import attempt as attempts
@@ -86,7 +86,7 @@ def prepared(url: str, folder: Path, jobs: load_measure.Jobs) -> Callable[[], tu
         request = RunRequest(run_id, "bench", "a/b/c", load_rows.FIRST_DAY, LAST_DAY, now)
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(spec,))
         step = Step(
-            spec, StepStatus.RUNNING, attempt=1, fence=time.time_ns() // 1_000, deadline=now + timedelta(hours=1)
+            spec, StepStatus.RUNNING, attempt=1, fence=time.time_ns() // 1_000, lease_until=now + timedelta(hours=1)
         )
         result = runner.run(run, step, lambda: True)
         if not isinstance(result, AttemptSucceeded):

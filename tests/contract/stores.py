@@ -12,9 +12,8 @@ from common.adapters.postgres.run_store import PostgresRunStore
 from common.adapters.sqlite.bus import SqliteBus
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.run_store import SqliteRunStore
-from common.domain import transitions
-from common.domain.draft import Transition
-from common.domain.events import (
+from common.domain import state
+from common.domain.messages import (
     AttemptClaimed,
     AttemptSucceeded,
     RunRejected,
@@ -22,6 +21,7 @@ from common.domain.events import (
 )
 from common.domain.model import Pipeline, Receipt, Run, RunRequest, StepSpec
 from common.domain.quota import Limits
+from common.domain.state import Transition
 from common.ports.bus import Message
 from common.ports.store import RunStore
 from tests.memory_store import MemoryRunStore
@@ -74,7 +74,7 @@ def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Adapter:
 
 
 def new_run(number: int = 1, org: str = "acme", at: datetime = T0, route: str = "a/b/c") -> Transition:
-    return transitions.create(RunRequest(f"run_{number:032x}", org, route, DAY, DAY, at))
+    return state.create(RunRequest(f"run_{number:032x}", org, route, DAY, DAY, at))
 
 
 def create(adapter: Adapter, number: int = 1, limits: Limits = WIDE, **more: object) -> Transition:
@@ -87,7 +87,7 @@ SPECS = (StepSpec("a", "noop"), StepSpec("b", "noop", ("a",)), StepSpec("c", "no
 
 
 def validated(run: Run) -> Transition:
-    return transitions.apply(run, RunValidated(Pipeline("p", "x", SPECS, "hash"), "cred"), T0)
+    return state.apply(run, RunValidated(Pipeline("p", "x", SPECS, "hash"), "cred"), T0)
 
 
 def started(adapter: Adapter) -> Run:
@@ -100,15 +100,15 @@ def started(adapter: Adapter) -> Run:
 
 def claimed(adapter: Adapter, step_id: str) -> Run:
     run = adapter.store.load(new_run().run.run_id)
-    return adapter.store.commit(transitions.apply(run, AttemptClaimed(step_id, 1, "me"), T0))
+    return adapter.store.commit(state.apply(run, AttemptClaimed(step_id, 1, "me"), T0))
 
 
 def succeeded(adapter: Adapter, step_id: str) -> Run:
     run = adapter.store.load(new_run().run.run_id, (step_id,))
-    return adapter.store.commit(transitions.apply(run, AttemptSucceeded(step_id, 1, Receipt(rows=3)), T0))
+    return adapter.store.commit(state.apply(run, AttemptSucceeded(step_id, 1, Receipt(rows=3)), T0))
 
 
 def end(adapter: Adapter, new: Transition, at: datetime) -> None:
     run = adapter.store.load(new.run.run_id)
-    ended = transitions.apply(run, RunRejected("no"), at)
+    ended = state.apply(run, RunRejected("no"), at)
     adapter.store.commit(ended)

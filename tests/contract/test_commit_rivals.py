@@ -9,7 +9,8 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse, commits
 from common.adapters.bigquery.errors import ConflictError
-from common.platform.errors import ErrorKind, TransientError
+from common.domain.model import ErrorKind
+from common.platform.errors import TransientError
 from common.ports.warehouse import Commit
 from tests.contract import rivals
 from tests.contract.writes import Target, row

@@ -15,11 +15,11 @@ from common.adapters.google.firestore_client import Firestore, Operations, versi
 from common.adapters.google.firestore_documents import change_entries, read_changes
 from common.adapters.google.firestore_quota import KEPT_DAYS, KEPT_MONTHS, Book
 from common.adapters.google.firestore_store import FirestoreRunStore
-from common.domain import transitions
-from common.domain.draft import Change, Transition
-from common.domain.events import AttemptClaimed, AttemptSucceeded, RunValidated
+from common.domain import state
+from common.domain.messages import AttemptClaimed, AttemptSucceeded, RunValidated
 from common.domain.model import Pipeline, Receipt, Run, RunRequest, RunStatus, StepSpec, StepStatus
 from common.domain.quota import Limits
+from common.domain.state import Change, Transition
 from common.platform.errors import ConflictingStateError, NotFoundError, StaleRunError, TransientError
 from common.ports.bus import Message
 from infra.local.google_emulators import GoogleEmulators
@@ -59,18 +59,18 @@ def store(google_emulators: GoogleEmulators, google_project: str, bus: Bus, oper
 
 
 def new_run() -> Transition:
-    return transitions.create(RunRequest(RUN_ID, "acme", "a/b/c", DAY, DAY, T0))
+    return state.create(RunRequest(RUN_ID, "acme", "a/b/c", DAY, DAY, T0))
 
 
 def started(store: FirestoreRunStore, *specs: StepSpec) -> Run:
     store.create(new_run(), WIDE)
     pipeline = Pipeline("p", "x", specs or (StepSpec("a", "noop"),), "hash")
-    store.commit(transitions.apply(store.load(RUN_ID), RunValidated(pipeline, "cred"), T0))
+    store.commit(state.apply(store.load(RUN_ID), RunValidated(pipeline, "cred"), T0))
     return store.load(RUN_ID)
 
 
 def claimed(store: FirestoreRunStore, run: Run, step_id: str = "a") -> Run:
-    return store.commit(transitions.apply(run, AttemptClaimed(step_id, 1, "me"), T0))
+    return store.commit(state.apply(run, AttemptClaimed(step_id, 1, "me"), T0))
 
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, *, applied: bool, times: int = 1) -> None:
@@ -141,14 +141,14 @@ def test_an_emulator_that_is_down_is_told_within_seconds() -> None:
 def test_a_run_is_created_even_if_its_message_must_wait_for_the_sweep(store: FirestoreRunStore, bus: Bus) -> None:
     bus.down = True
     store.create(new_run(), WIDE)
-    assert list(store.due(T0 + transitions.RESEND_AFTER, 1)) == [RUN_ID]
+    assert list(store.due(T0 + state.RESEND_AFTER, 1)) == [RUN_ID]
 
 
 def test_a_commit_whose_messages_can_not_be_published_is_stored_and_raises(store: FirestoreRunStore, bus: Bus) -> None:
     run = claimed(store, started(store, StepSpec("a", "noop"), StepSpec("b", "noop", ("a",))))
     bus.down = True
     with pytest.raises(TransientError, match="bus is down"):
-        store.commit(transitions.apply(run, AttemptSucceeded("a", 1, Receipt()), T0))
+        store.commit(state.apply(run, AttemptSucceeded("a", 1, Receipt()), T0))
     assert store.load(RUN_ID).steps["b"].status is StepStatus.QUEUED
 
 
@@ -173,11 +173,11 @@ def test_of_hundreds_of_steps_it_is_known_whether_all_have_ended(
     for name in names:
         run = claimed(store, run, name)
         if name != "s69":
-            run = store.commit(transitions.apply(run, AttemptSucceeded(name, 1, Receipt()), T0))
+            run = store.commit(state.apply(run, AttemptSucceeded(name, 1, Receipt()), T0))
     before = operations.reads
     assert not store.all_ended(RUN_ID, names) and operations.reads - before == 1
     assert store.all_ended(RUN_ID, names[:-1]) and operations.reads - before == 5
-    assert store.commit(transitions.apply(run, AttemptSucceeded("s69", 1, Receipt()), T0)).status is RunStatus.COMPLETED
+    assert store.commit(state.apply(run, AttemptSucceeded("s69", 1, Receipt()), T0)).status is RunStatus.COMPLETED
 
 
 def test_versions_are_exact_to_the_nanosecond(google_emulators: GoogleEmulators, google_project: str) -> None:

@@ -14,8 +14,8 @@ from uuid import uuid4
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.domain.draft import Change
 from common.domain.model import Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
+from common.domain.state import Change
 from common.meta import archive as archive_module
 from common.meta.archive import WarehouseArchive
 from common.meta.rows import META_TABLES, RUNS

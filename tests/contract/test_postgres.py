@@ -15,12 +15,11 @@ from common.adapters.postgres import client, quota
 from common.adapters.postgres.client import AgainError, Postgres
 from common.adapters.postgres.logs import PostgresLogs
 from common.adapters.postgres.run_store import PostgresRunStore
-from common.domain import transitions
-from common.domain.events import AttemptClaimed, CancelRequested, RunAnnounced
-from common.domain.model import Run
+from common.domain import state
+from common.domain.messages import AttemptClaimed, CancelRequested, RunAnnounced
+from common.domain.model import ErrorKind, Run
 from common.domain.quota import Limits
 from common.platform.errors import (
-    ErrorKind,
     NotFoundError,
     PermanentError,
     QuotaExceededError,
@@ -100,7 +99,7 @@ def test_a_commit_that_lost_its_answer_and_then_to_another_is_stale(
     claimed(adapter, "a")
     lose_answers(monkeypatch, applied=False)
     with pytest.raises(StaleRunError):
-        adapter.store.commit(transitions.apply(run, AttemptClaimed("a", 1, "rival"), T0))
+        adapter.store.commit(state.apply(run, AttemptClaimed("a", 1, "rival"), T0))
 
 
 def test_a_transaction_that_is_lost_again_and_again_is_a_transient_error(
@@ -220,7 +219,7 @@ def work(adapter: Adapter) -> None:
         claimed(adapter, step_id)
         succeeded(adapter, step_id)
     for event in (CancelRequested("me", "enough"), RunAnnounced()):
-        adapter.store.commit(transitions.apply(adapter.store.load(RUN_ID), event, T0))
+        adapter.store.commit(state.apply(adapter.store.load(RUN_ID), event, T0))
     assert adapter.store.usage("acme", T0).cancelled == 1 and list(adapter.store.active()) == []
     assert adapter.store.history("acme", limit=5).runs[0].steps["b"].receipt.rows == 3
 

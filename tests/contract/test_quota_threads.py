@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from common.domain import transitions
-from common.domain.draft import Transition
-from common.domain.events import RunRejected
+from common.domain import state
+from common.domain.messages import RunRejected
 from common.domain.model import Estimate, Run
 from common.domain.quota import Limits
+from common.domain.state import Transition
 from common.platform.errors import QuotaExceededError, TransientError
 from common.ports.store import RunStore
 from common.runs.admit import Admission
@@ -75,7 +75,7 @@ class Storm:
     def _end(self, new: Transition) -> None:
         self._count(-1)  # before it ends: what is counted here is live for certain
         run = self.store.load(new.run.run_id)
-        ended = transitions.apply(run, RunRejected("no"), T0)
+        ended = state.apply(run, RunRejected("no"), T0)
         while not self._does("ended", lambda: self.store.commit(ended)):
             continue
 
@@ -169,7 +169,7 @@ class Crowd:
         run = self.store.load(run_id)
         with self.lock:
             self.live[run.request.org_slug, run.request.route] -= 1
-        stored: Run = self._patiently(lambda: self.store.commit(transitions.apply(run, RunRejected("no"), T0)))
+        stored: Run = self._patiently(lambda: self.store.commit(state.apply(run, RunRejected("no"), T0)))
         self.admission.release(stored)
         return True
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.adapters.sqlite.database import Database
-from common.domain import transitions
-from common.domain.events import (
+from common.domain import state
+from common.domain.messages import (
     AttemptSuspended,
     RunAnnounced,
     RunRejected,
@@ -42,7 +42,7 @@ def test_a_running_run_with_steps_is_read_back_whole(adapter: Adapter) -> None:
     create(adapter)
     run = adapter.store.load(new_run().run.run_id)
     spec = StepSpec("extract", "noop", (), 60, config={"deep": {"list": [1, "two", None]}, "money": "0.10"})
-    moved = transitions.apply(run, RunValidated(Pipeline("p", "x", (spec,), "hash"), "cred"), T0)
+    moved = state.apply(run, RunValidated(Pipeline("p", "x", (spec,), "hash"), "cred"), T0)
     stored = adapter.store.commit(moved)
     assert stored.version != run.version and adapter.store.load(run.run_id, ()) == replace(stored, steps={})
 
@@ -72,7 +72,7 @@ def test_a_commit_made_from_an_older_version_is_refused_and_changes_nothing(adap
     run = adapter.store.load(new_run().run.run_id)
     adapter.store.commit(validated(run))
     adapter.topics()
-    late = transitions.apply(run, RunRejected("late"), T0)
+    late = state.apply(run, RunRejected("late"), T0)
     with pytest.raises(StaleRunError):
         adapter.store.commit(late)
     assert adapter.store.load(run.run_id).status is RunStatus.RUNNING
@@ -127,7 +127,7 @@ def test_a_reservation_lives_as_long_as_its_running_run(adapter: Adapter) -> Non
     create(adapter, 1, limits)
     run = adapter.store.load(new_run().run.run_id)
     spec = StepSpec("extract", "noop", (), 500)
-    moved = transitions.apply(run, RunValidated(Pipeline("p", "x", (spec,), "hash"), "cred"), T0)
+    moved = state.apply(run, RunValidated(Pipeline("p", "x", (spec,), "hash"), "cred"), T0)
     adapter.store.commit(moved)
     assert moved.run.expires_at is not None and moved.run.expires_at > T0 + timedelta(hours=3)
     with pytest.raises(QuotaExceededError):
@@ -138,7 +138,7 @@ def test_a_reservation_lives_as_long_as_a_step_that_waits_for_a_job(adapter: Ada
     limits = replace(WIDE, concurrent=1)
     before = started(adapter).expires_at
     run = claimed(adapter, "a")
-    waiting = transitions.apply(run, AttemptSuspended("a", 1, "job", T0 + timedelta(hours=1)), T0)
+    waiting = state.apply(run, AttemptSuspended("a", 1, "job", T0 + timedelta(hours=1)), T0)
     adapter.store.commit(waiting)
     after = waiting.run.expires_at
     assert before is not None and after is not None and after > before + timedelta(hours=1)
@@ -185,7 +185,7 @@ def test_of_many_writers_from_one_version_exactly_one_wins(adapter: Adapter) -> 
 def test_due_runs_are_those_past_their_deadline_longest_overdue_first(adapter: Adapter) -> None:
     for number, late in ((1, 10), (2, 0), (3, 5)):
         create(adapter, number, at=T0 + timedelta(seconds=late))
-    deadline = T0 + transitions.RESEND_AFTER
+    deadline = T0 + state.RESEND_AFTER
     assert list(adapter.store.due(deadline - timedelta(seconds=1), 10)) == []
     assert [int(r[4:], 16) for r in adapter.store.due(deadline + timedelta(seconds=5), 10)] == [2, 3]
 
@@ -195,7 +195,7 @@ def test_an_ended_and_announced_run_is_neither_due_nor_active(adapter: Adapter) 
     assert list(adapter.store.active()) == [new.run.run_id]
     end(adapter, new, T0)
     assert list(adapter.store.active()) == [new.run.run_id]
-    adapter.store.commit(transitions.apply(adapter.store.load(new.run.run_id), RunAnnounced(), T0))
+    adapter.store.commit(state.apply(adapter.store.load(new.run.run_id), RunAnnounced(), T0))
     assert list(adapter.store.active()) == []
     assert list(adapter.store.due(T0 + timedelta(days=999), 10)) == []
 

@@ -10,12 +10,12 @@ import pytest
 from common.adapters.sqlite.bus import SqliteBus
 from common.adapters.sqlite.database import Database
 from common.adapters.sqlite.run_store import SqliteRunStore
-from common.domain import transitions
-from common.domain.draft import Transition
-from common.domain.events import CancelRequested, JobsCost, RunAdmitted, RunAnnounced, RunKeptWaiting
+from common.domain import state
+from common.domain.messages import CancelRequested, JobsCost, RunAdmitted, RunAnnounced, RunKeptWaiting
 from common.domain.model import Estimate, Run
 from common.domain.queueing import TURN, Place
 from common.domain.quota import Limits
+from common.domain.state import Transition
 from common.platform.errors import ConflictingStateError, QuotaExceededError, StaleRunError
 from tests.contract.stores import T0, WIDE, Adapter, create, end, new_run
 
@@ -26,13 +26,13 @@ def wait(adapter: Adapter, number: int, limit: str = "concurrent", *, backfill: 
     """Store a run that waits for this limit."""
     new = new_run(number, **more)  # type: ignore[arg-type]
     asked = replace(new.run, request=replace(new.run.request, queue=True, backfill=backfill))
-    adapter.store.create(transitions.waiting(replace(new, run=asked), limit, "it is full"), WIDE)
+    adapter.store.create(state.waiting(replace(new, run=asked), limit, "it is full"), WIDE)
     return adapter.store.load(new.run.run_id)
 
 
 def admit(adapter: Adapter, run: Run, limits: Limits = WIDE, at: datetime = T0) -> Run:
     stored = adapter.store.load(run.run_id, ())
-    admitted = transitions.apply(stored, RunAdmitted(limits.global_concurrent is not None), at)
+    admitted = state.apply(stored, RunAdmitted(limits.global_concurrent is not None), at)
     return adapter.store.admit(admitted, limits)
 
 
@@ -134,7 +134,7 @@ def test_money_is_settled_once_and_what_is_not_known_leaves_the_estimate(
     before = adapter.store.usage("acme", T0)
     assert (before.reserved_usd, before.spent_usd, before.concurrent) == (Decimal("0.6"), 0, 0)
     ended = adapter.store.load(new.run.run_id)
-    told = transitions.apply(ended, RunAnnounced(jobs), T0 + timedelta(days=20))
+    told = state.apply(ended, RunAnnounced(jobs), T0 + timedelta(days=20))
     adapter.store.commit(told)
     with pytest.raises(StaleRunError):
         adapter.store.commit(told)
@@ -168,7 +168,7 @@ def test_an_admitted_run_is_counted_on_the_day_of_its_admission_and_started(adap
 
 def test_of_two_that_admit_a_run_one_is_stale_and_takes_nothing(adapter: Adapter) -> None:
     run = wait(adapter, 1)
-    both = [transitions.apply(run, RunAdmitted(False), T0) for _ in range(2)]
+    both = [state.apply(run, RunAdmitted(False), T0) for _ in range(2)]
     adapter.store.admit(both[0], WIDE)
     with pytest.raises(StaleRunError):
         adapter.store.admit(both[1], WIDE)
@@ -224,20 +224,18 @@ def test_who_waits_for_a_pipeline_or_in_another_organisation_keeps_nobody_else_f
 
 def test_a_run_waits_for_what_the_last_commit_says(adapter: Adapter) -> None:
     run = wait(adapter, 1, "pipeline")
-    adapter.store.commit(transitions.apply(run, RunKeptWaiting("global", "nothing is free"), T0))
+    adapter.store.commit(state.apply(run, RunKeptWaiting("global", "nothing is free"), T0))
     (queue,) = adapter.store.queues()
     assert queue.heads[0].waits_for == adapter.store.load(run.run_id).waits_for == "global"
     with pytest.raises(QuotaExceededError, match="global"):
         create(adapter, 2, replace(WIDE, global_concurrent=1), org="globex")
-    adapter.store.commit(
-        transitions.apply(adapter.store.load(run.run_id), RunKeptWaiting("pipeline", "it is full"), T0)
-    )
+    adapter.store.commit(state.apply(adapter.store.load(run.run_id), RunKeptWaiting("pipeline", "it is full"), T0))
     create(adapter, 3, replace(WIDE, global_concurrent=1), org="globex")
 
 
 def test_a_cancelled_run_leaves_the_queue_and_is_counted_nowhere(adapter: Adapter) -> None:
     run = wait(adapter, 1, "global")
-    adapter.store.commit(transitions.apply(run, CancelRequested("me", "so"), T0))
+    adapter.store.commit(state.apply(run, CancelRequested("me", "so"), T0))
     usage = adapter.store.usage("acme", T0)
     assert (usage.waiting, usage.monthly, usage.cancelled, usage.concurrent) == (0, 0, 0, 0)
     assert list(adapter.store.queues()) == []

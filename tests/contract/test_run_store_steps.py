@@ -4,15 +4,15 @@ from datetime import timedelta
 
 import pytest
 
-from common.domain import transitions
-from common.domain.draft import Transition
-from common.domain.events import (
+from common.domain import state
+from common.domain.messages import (
     AttemptClaimed,
     AttemptSucceeded,
     CancelRequested,
     Swept,
 )
 from common.domain.model import Receipt, RunStatus, StepStatus
+from common.domain.state import Transition
 from common.platform.errors import StaleRunError
 from common.runs.topics import read_order
 from tests.contract.stores import SPECS, T0, WIDE, Adapter, claimed, new_run, started, succeeded
@@ -40,15 +40,15 @@ def test_a_whole_load_brings_every_step_and_what_follows_for_those_without_a_rec
 def test_steps_are_written_side_by_side_from_one_reading_of_the_run(adapter: Adapter) -> None:
     run = started(adapter)
     for step_id in ("a", "c"):
-        adapter.store.commit(transitions.apply(run, AttemptClaimed(step_id, 1, "me"), T0))
+        adapter.store.commit(state.apply(run, AttemptClaimed(step_id, 1, "me"), T0))
     assert adapter.store.load(run.run_id, ()).version == run.version
 
 
 def test_of_two_claims_of_one_attempt_the_second_is_stale(adapter: Adapter) -> None:
     run = started(adapter)
-    adapter.store.commit(transitions.apply(run, AttemptClaimed("a", 1, "first"), T0))
+    adapter.store.commit(state.apply(run, AttemptClaimed("a", 1, "first"), T0))
     with pytest.raises(StaleRunError):
-        adapter.store.commit(transitions.apply(run, AttemptClaimed("a", 1, "second"), T0))
+        adapter.store.commit(state.apply(run, AttemptClaimed("a", 1, "second"), T0))
     assert adapter.store.load(run.run_id).steps["a"].owner == "first"
 
 
@@ -56,9 +56,9 @@ def test_of_two_results_of_one_attempt_the_second_is_stale(adapter: Adapter) -> 
     started(adapter)
     claimed(adapter, "a")
     run = adapter.store.load(new_run().run.run_id, ("a",))
-    adapter.store.commit(transitions.apply(run, AttemptSucceeded("a", 1, Receipt(rows=3)), T0))
+    adapter.store.commit(state.apply(run, AttemptSucceeded("a", 1, Receipt(rows=3)), T0))
     with pytest.raises(StaleRunError):
-        adapter.store.commit(transitions.apply(run, AttemptSucceeded("a", 1, Receipt(rows=4)), T0))
+        adapter.store.commit(state.apply(run, AttemptSucceeded("a", 1, Receipt(rows=4)), T0))
     assert adapter.store.load(run.run_id).steps["a"].receipt.rows == 3
 
 
@@ -76,7 +76,7 @@ def test_a_transition_of_several_records_is_stored_whole_or_not_at_all(adapter: 
     run = started(adapter)
     claimed(adapter, "a")
     with pytest.raises(StaleRunError):
-        adapter.store.commit(transitions.apply(run, CancelRequested("me", "no need"), T0))
+        adapter.store.commit(state.apply(run, CancelRequested("me", "no need"), T0))
     whole = adapter.store.load(run.run_id)
     assert whole.status is RunStatus.RUNNING and whole.steps["c"].version == 0
     assert adapter.topics() == [] and adapter.store.usage("acme", T0).concurrent == 1
@@ -84,7 +84,7 @@ def test_a_transition_of_several_records_is_stored_whole_or_not_at_all(adapter: 
 
 def test_a_cancelled_run_is_counted_and_frees_its_slot(adapter: Adapter) -> None:
     run = started(adapter)
-    adapter.store.commit(transitions.apply(run, CancelRequested("me", "no need"), T0))
+    adapter.store.commit(state.apply(run, CancelRequested("me", "no need"), T0))
     usage = adapter.store.usage("acme", T0)
     assert (usage.cancelled, usage.failed, usage.completed, usage.concurrent) == (1, 0, 0, 0)
 
@@ -118,10 +118,10 @@ def test_the_messages_of_a_commit_carry_the_versions_it_made(adapter: Adapter) -
 
 def test_a_step_past_its_deadline_makes_its_run_due(adapter: Adapter) -> None:
     started(adapter)
-    deadline = claimed(adapter, "a").steps["a"].deadline
+    deadline = claimed(adapter, "a").steps["a"].due_at
     assert deadline is not None
     run = adapter.store.load(new_run().run.run_id)
-    adapter.store.commit(transitions.apply(run, Swept(), deadline - timedelta(seconds=1)))
+    adapter.store.commit(state.apply(run, Swept(), deadline - timedelta(seconds=1)))
     assert list(adapter.store.due(deadline - timedelta(seconds=1), 10)) == []
     assert list(adapter.store.due(deadline, 10)) == [run.run_id]
 
@@ -130,9 +130,9 @@ def test_a_rerun_is_created_with_its_kept_steps(adapter: Adapter) -> None:
     run = started(adapter)
     claimed(adapter, "a")
     succeeded(adapter, "a")
-    cancelled = transitions.apply(adapter.store.load(run.run_id), CancelRequested("me", "x"), T0)
+    cancelled = state.apply(adapter.store.load(run.run_id), CancelRequested("me", "x"), T0)
     adapter.store.commit(cancelled)
-    new = transitions.rerun(adapter.store.load(run.run_id), new_run(2).run.request, who="me", why="again")
+    new = state.rerun(adapter.store.load(run.run_id), new_run(2).run.request, who="me", why="again")
     adapter.store.create(new, WIDE)
     again = adapter.store.load(new.run.run_id)
     assert again.specs == SPECS and again.steps["a"].status is StepStatus.SUCCEEDED

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.domain.events import AttemptSucceeded
+from common.domain.messages import AttemptSucceeded
 from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
 from common.platform.errors import NotFoundError, PermanentError, TransientError
 from common.platform.settings import Settings
@@ -109,7 +109,7 @@ class World:
         request = RunRequest(run_id, self.org, "a/b/c", *days, self.clock())
         fence = int(self.clock().timestamp() * 1_000_000)
         lease = datetime(2100, 1, 1, tzinfo=UTC)
-        step = Step(spec, StepStatus.RUNNING, attempt=1, fence=fence, deadline=lease)
+        step = Step(spec, StepStatus.RUNNING, attempt=1, fence=fence, lease_until=lease)
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(spec,))
         Yielding.rows = rows
         runner = AttemptRunner(

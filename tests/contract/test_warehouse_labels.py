@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.domain.events import AttemptFailed, AttemptSucceeded
+from common.domain.messages import AttemptFailed, AttemptSucceeded
 from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
 from common.platform.settings import Settings
 from common.processors.base import Params, StepContext, TableParams
@@ -59,7 +59,7 @@ class World:
     def attempt(self, **write: Any) -> AttemptSucceeded | AttemptFailed:
         fence, now = next(numbers), datetime.now(UTC)
         spec = StepSpec("load", "test", config={"destination_table": "costs"}, write=WriteSpec(**write))
-        step = Step(spec, StepStatus.RUNNING, attempt=1, fence=fence, deadline=NEVER)
+        step = Step(spec, StepStatus.RUNNING, attempt=1, fence=fence, lease_until=NEVER)
         request = RunRequest(f"run_{fence}", self.org, "a/b/c", D1, D1, now)
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(spec,))
         runner = AttemptRunner(

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from common.adapters.sqlite.bus import SqliteBus
-from common.domain.draft import Change
 from common.domain.model import Run, RunStatus, StepStatus
+from common.domain.state import Change
 from common.platform.errors import PipelineOpsError
 from common.runs.engine import Engine
 from common.runs.landing import place as land

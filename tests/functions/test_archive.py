@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from common import bootstrap
-from common.domain.events import JobsCost
+from common.domain.messages import JobsCost
 from common.domain.model import Run, RunStatus
 from common.platform.errors import PermanentError, PipelineOpsError, TransientError
 from common.platform.logs import logger

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from common.adapters.sqlite.bus import MAX_DELIVERIES
-from common.domain.model import RunStatus
-from common.platform.errors import ErrorKind, PermanentError, TransientError
+from common.domain.model import ErrorKind, RunStatus
+from common.platform.errors import PermanentError, TransientError
 from tests.fakes import Suspending
 from tests.harness import ORG, Harness, step
 

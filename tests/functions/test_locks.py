@@ -13,7 +13,7 @@ from common import bootstrap
 from common.access.invokers import Invokers
 from common.adapters.google.oidc import SIGNATURE_TAKEN_OFF
 from common.adapters.sqlite.bus import Delivery
-from common.domain.events import AttemptFailed
+from common.domain.messages import AttemptFailed
 from common.platform.errors import TransientError
 from common.platform.settings import Settings
 from common.ports.bus import Message

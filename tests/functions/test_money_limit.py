@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from common import bootstrap
-from common.domain.events import JobsCost
+from common.domain.messages import JobsCost
 from common.domain.model import Estimate
 from common.platform.errors import QuotaExceededError
 from tests.functions.limited import ask, plan, shown, statuses, waits_for

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from common.bootstrap import build
-from common.domain import plan
+from common.domain import graph
 from common.domain.model import RunStatus, StepStatus
 from common.platform.errors import PermanentError, StaleRunError, TransientError
 from functions.locks import TOKEN_HEADER
@@ -71,7 +71,7 @@ def test_an_early_delivery_of_a_retry_is_refused_and_comes_back(harness: Harness
     harness.drain()
     with pytest.raises(TransientError, match="is due at"):
         run = harness.run(run_id)
-        harness.engine.run_step(plan.work_order(run, run.steps["only"]), run.steps["only"])
+        harness.engine.run_step(graph.work_order(run, run.steps["only"]), run.steps["only"])
     assert script.calls == [1]
 
 

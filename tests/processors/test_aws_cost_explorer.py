@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from common.platform.errors import ErrorKind, PermanentError, TransientError
+from common.domain.model import ErrorKind
+from common.platform.errors import PermanentError, TransientError
 from common.processors.clouds.aws.cost_explorer import AwsCostExplorer, CostExplorerParams, check
 from infra.local.sandbox import bills
 from infra.local.sandbox.aws_ce import ACCOUNT, CostExplorerSandbox

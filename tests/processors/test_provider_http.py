@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from common.platform.errors import ErrorKind, PermanentError, StepTimeoutError, TransientError
+from common.domain.model import ErrorKind
+from common.platform.errors import PermanentError, StepTimeoutError, TransientError
 from common.processors.http import client as provider_http
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError, retry_after_s
 from tests.processors.context import NOW, make_context

@@ -10,12 +10,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from common.domain.draft import RESEND_AFTER, Transition
-from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
+from common.domain.graph import RUN_END, map_of, spec_of, unlocked_by, whole
 from common.domain.mapping import item_config
+from common.domain.messages import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import Run, RunStatus, Step, StepSpec, StepStatus
-from common.domain.plan import RUN_END, map_of, spec_of, unlocked_by, whole
 from common.domain.quota import Limits, Usage
+from common.domain.state import RESEND_AFTER, Transition
 from common.ports.bus import Message
 from common.runs.attempt import Result
 from common.runs.topics import read_dead
@@ -211,7 +211,7 @@ class Rules:
         if new.status.is_terminal:
             self._step_ended(run, old, new, about)
         else:
-            seen = new.reason and new.since and (new.deadline or new.items)
+            seen = new.reason and new.since and (new.due_at or new.items)
             self._check(seen, 8, "a step does not say what it waits for, since when, until when", *about)
         if new.status is StepStatus.RUNNING and was is not StepStatus.RUNNING:
             self._started(run, old, new, about)
@@ -241,9 +241,9 @@ class Rules:
         self._check(new.attempt == (old.attempt if old else 1), 6, "a step started an attempt out of turn", *about)
         due = old.not_before if old else None
         self._check(due is None or (new.since and new.since >= due), 6, "an attempt started before its time", *about)
-        assert new.since is not None and new.deadline is not None
+        assert new.since is not None and new.lease_until is not None
         self.claims[run.run_id, new.step_id, new.attempt] = new.since
-        lease = new.deadline - new.since - timedelta(seconds=new.spec.timeout_seconds)
+        lease = new.lease_until - new.since - timedelta(seconds=new.spec.timeout_seconds)
         self._check(LEASE_MARGIN <= lease <= 2 * LEASE_MARGIN, 4, "a lease does not outlive its attempt", *about)
 
     def _needs_met(self, spec: StepSpec, records: dict[str, Step], about: tuple[Any, ...]) -> None:
@@ -266,7 +266,7 @@ class Rules:
         elif "max_wait_seconds" in new.error:
             kind = "timeout"
         elif "process that ran it" not in new.error:
-            self._check(old.deadline and old.deadline <= self._now(), 6, "a lease was taken away", *about)
+            self._check(old.lease_until and old.lease_until <= self._now(), 6, "a lease was taken away", *about)
         self._check(kind, 6, "a permanent failure was tried again", *about)
         self._check(not policy.retry_on or kind in policy.retry_on, 6, "retry_on does not name this kind", kind, *about)
         rest = min(policy.backoff_seconds * policy.backoff_multiplier ** (old.attempt - 1), policy.max_backoff_seconds)
@@ -351,7 +351,7 @@ class Rules:
                 continue
             self._check(run.wake_at and run.wake_at > late, 3, "a run is overdue", run_id, run.reason, run.wake_at)
             for step in whole(run, self.steps[run_id]).steps.values():
-                until = step.deadline
+                until = step.due_at
                 if step.status is StepStatus.QUEUED and step.since:
                     until = step.since + RESEND_AFTER
                 overdue = until and until <= late and not step.status.is_terminal

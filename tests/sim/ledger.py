@@ -2,8 +2,8 @@
 
 from datetime import datetime, timedelta
 
+from common.domain.graph import map_of
 from common.domain.model import Run, Step
-from common.domain.plan import map_of
 from common.platform.errors import StepTimeoutError, SupersededError
 
 type Key = tuple[str, str, str, str, str]
@@ -34,7 +34,7 @@ class SimLedger:
         newest = max(held, default=(0, ("", "", 0)))
         if newest[0] > step.fence:
             raise SupersededError(f"{newest[1][0]} started later and has written these days already.")
-        if step.deadline is None or now > step.deadline:
+        if step.lease_until is None or now > step.lease_until:
             raise StepTimeoutError("The commit came after the end of its attempt's lease.")
         self._last |= dict.fromkeys(days, (step.fence, attempt))
         return True

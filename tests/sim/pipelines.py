@@ -2,8 +2,7 @@
 
 from random import Random
 
-from common.domain.model import MapSpec, RetryPolicy, StepSpec
-from common.platform.errors import ErrorKind
+from common.domain.model import ErrorKind, MapSpec, RetryPolicy, StepSpec
 
 MOODS = ("steady", "steady", "steady", "flaky", "slow", "waits", "broken", "mixed")
 TRANSIENT = [str(kind) for kind in ErrorKind]

@@ -3,9 +3,9 @@
 
 from tests.sim.sabotage import Sabotage
 
-CORE = "common/domain/transitions.py"
-DRAFT = "common/domain/draft.py"
-PLAN = "common/domain/plan.py"
+CORE = "common/domain/state.py"
+DRAFT = "common/domain/state.py"
+PLAN = "common/domain/graph.py"
 RETRY = "common/domain/retry.py"
 ENGINE = "common/runs/engine.py"
 VALIDATION = "common/runs/validation.py"

@@ -2,9 +2,9 @@
 
 from tests.sim.sabotage import Sabotage
 
-CORE = "common/domain/transitions.py"
-DRAFT = "common/domain/draft.py"
-DOMAIN = "common/domain/admission.py"
+CORE = "common/domain/state.py"
+DRAFT = "common/domain/state.py"
+DOMAIN = "common/domain/state.py"
 LIMITS = "common/domain/quota.py"
 QUEUEING = "common/domain/queueing.py"
 ENGINE = "common/runs/engine.py"

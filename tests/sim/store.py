@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from common.domain.draft import Transition
 from common.domain.model import Run, Step
 from common.domain.queueing import Queue
 from common.domain.quota import Limits
+from common.domain.state import Transition
 from common.platform.errors import QuotaExceededError, TransientError
 from common.ports.bus import Message
 from tests.memory_store import MemoryRunStore

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
-from common.domain.model import Receipt, Run, Step
-from common.platform.errors import ErrorKind, LostLeaseError, StepTimeoutError, SupersededError
+from common.domain.messages import AttemptFailed, AttemptSucceeded, AttemptSuspended
+from common.domain.model import ErrorKind, Receipt, Run, Step
+from common.platform.errors import LostLeaseError, StepTimeoutError, SupersededError
 from common.runs.attempt import Result, _unexpected
 from tests.sim.invariants import CANARY, Rules
 from tests.sim.kernel import Kernel, Killed

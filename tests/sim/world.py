@@ -12,7 +12,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import common.runs.engine
-from common.domain.events import JobsCost
+from common.domain.messages import JobsCost
 from common.domain.model import Estimate, Pipeline, Run, RunRequest, StepSpec
 from common.domain.quota import Limits, Usage
 from common.platform.errors import ConfigError, ConflictingStateError, NotFoundError, PermanentError, PipelineOpsError

@@ -6,21 +6,25 @@ from decimal import Decimal
 
 import pytest
 
-from common.domain import transitions
-from common.domain.commands import AnnounceRunFinished, MoveInQueue, SettleMoney, SettleReservation, StartRun
-from common.domain.events import (
+from common.domain import state
+from common.domain.messages import (
+    AnnounceRunFinished,
     CancelRequested,
     Event,
     JobsCost,
+    MoveInQueue,
     RunAdmitted,
     RunAnnounced,
     RunKeptWaiting,
     RunRejected,
     RunValidated,
+    SettleMoney,
+    SettleReservation,
+    StartRun,
     Swept,
 )
 from common.domain.model import Estimate, Pipeline, Run, RunRequest, RunStatus, StepSpec
-from common.domain.transitions import Transition
+from common.domain.state import Transition
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 DAY = date(2026, 11, 20)
@@ -29,12 +33,12 @@ COST = Estimate(Decimal("0.5"), Decimal("0.1"), "a test")
 
 
 def waiting() -> Transition:
-    new = transitions.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, T0, queue=True))
-    return transitions.waiting(replace(new, run=replace(new.run, estimate=COST)), "concurrent", "the limit is used up")
+    new = state.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, T0, queue=True))
+    return state.waiting(replace(new, run=replace(new.run, estimate=COST)), "concurrent", "the limit is used up")
 
 
 def tell(run: Run, event: Event, at: datetime = T0) -> Transition:
-    return transitions.apply(run, event, at)
+    return state.apply(run, event, at)
 
 
 def test_a_new_run_that_waits_holds_nothing_starts_nothing_and_says_for_what_and_until_when() -> None:
@@ -63,7 +67,7 @@ def test_an_admitted_run_is_to_be_started_as_a_new_one_is() -> None:
     at = T0 + timedelta(hours=3)
     admitted = tell(waiting().run, RunAdmitted(global_slot=True), at)
     assert admitted.commands == (MoveInQueue("run_1", "concurrent", ""), StartRun("run_1"))
-    usual = transitions.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, at)).run
+    usual = state.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, at)).run
     same = ("status", "reason", "since", "wake_at", "expires_at", "admitted_at", "waits_for")
     assert [getattr(admitted.run, name) for name in same] == [getattr(usual, name) for name in same]
     assert admitted.run.global_slot and admitted.changes[0].reason == "admitted after 10800 s"
@@ -98,7 +102,7 @@ def test_one_that_ends_leaves_the_queue_and_settles_nothing(event: Event, status
 
 
 def ended(estimate: Estimate | None = COST) -> Run:
-    new = transitions.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, T0))
+    new = state.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, T0))
     rejected = tell(replace(new.run, estimate=estimate), RunRejected("no"))
     assert any(isinstance(command, SettleReservation) for command in rejected.commands)
     return rejected.run

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import pyarrow.parquet as pq
 import pytest
 
-from common.domain.events import AttemptFailed, AttemptSucceeded, AttemptSuspended
+from common.domain.messages import AttemptFailed, AttemptSucceeded, AttemptSuspended
 from common.domain.model import (
     DEFAULT_WRITE,
+    ErrorKind,
     Receipt,
     Run,
     RunRequest,
@@ -23,7 +24,7 @@ from common.domain.model import (
     StepStatus,
     WriteSpec,
 )
-from common.platform.errors import ErrorKind, LostLeaseError, PermanentError, SupersededError, TransientError
+from common.platform.errors import LostLeaseError, PermanentError, SupersededError, TransientError
 from common.platform.settings import Settings
 from common.ports.logs import LogLine
 from common.ports.warehouse import Commit
@@ -127,7 +128,7 @@ class World:
     ) -> Result:
         Yielding.does = staticmethod(does)  # type: ignore[assignment]
         spec = StepSpec("extract", "test.yielding", (), 60, write=write, config={"destination_table": "t"})
-        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on, fence=7, deadline=LEASE)
+        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on, fence=7, lease_until=LEASE)
         request = RunRequest("run_1", "acme", "a/b/c", DAY, DAY, datetime(2026, 11, 21, tzinfo=UTC))
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(step.spec,))
         return self.runner.run(run, step, lambda: still_ours)

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from common.domain.draft import Change
 from common.domain.model import Run, RunStatus
+from common.domain.state import Change
 from common.platform.errors import RequestError
 from common.ports.logs import LogLine
 from common.runs.engine import Engine

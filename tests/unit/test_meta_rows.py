@@ -11,9 +11,9 @@ import pytest
 from common.config.bigquery_prices import PRICES_FILE, BigQueryPrices, load_prices
 from common.config.check import validate_tree
 from common.config.problems import InvalidFileError
-from common.domain.draft import Change
-from common.domain.events import JobsCost
+from common.domain.messages import JobsCost
 from common.domain.model import Receipt, RetryPolicy, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
+from common.domain.state import Change
 from common.meta.archive import ROWS_PER_JOB, WarehouseArchive
 from common.meta.costs import TIB, cost_usd
 from common.meta.rows import COSTS, META_TABLES, RUNS, STEPS, TRANSITIONS, Pricing, jobs_cost, jobs_of, rows_of

@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from common.domain import transitions
-from common.domain.events import PreviewSettled
+from common.domain import state
+from common.domain.messages import PreviewSettled
 from common.domain.model import PreviewEnd, Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
 
 NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
@@ -22,13 +22,13 @@ def ended(status: RunStatus = RunStatus.COMPLETED, *, preview: bool = False) -> 
 
 def test_a_preview_runs_every_step_again_also_those_that_succeeded() -> None:
     request = replace(REQUEST, run_id="run_2", rerun_of="run_1", preview=True)
-    new = transitions.rerun(ended(), request, who="ana", why="new prices")
+    new = state.rerun(ended(), request, who="ana", why="new prices")
     assert new.run.steps == {} and new.run.specs == SPECS
     assert new.changes[0].reason == "preview of run_1 by ana: new prices"
 
 
 def test_a_decision_on_a_preview_is_logged_and_changes_its_receipts() -> None:
-    done = transitions.apply(ended(preview=True), PROMOTED, NOW)
+    done = state.apply(ended(preview=True), PROMOTED, NOW)
     assert done.header and done.touched == ("load",)
     assert done.run.preview_end is PreviewEnd.PROMOTED and done.run.status is RunStatus.COMPLETED
     assert done.run.steps["load"].receipt.table == "p.d.t"
@@ -36,8 +36,8 @@ def test_a_decision_on_a_preview_is_logged_and_changes_its_receipts() -> None:
 
 
 def test_a_preview_is_decided_on_once() -> None:
-    first = transitions.apply(ended(preview=True), PROMOTED, NOW).run
-    second = transitions.apply(first, PreviewSettled(PreviewEnd.DISCARDED, {}, "bob", "no"), NOW)
+    first = state.apply(ended(preview=True), PROMOTED, NOW).run
+    second = state.apply(first, PreviewSettled(PreviewEnd.DISCARDED, {}, "bob", "no"), NOW)
     assert not second.writes and second.run.preview_end is PreviewEnd.PROMOTED
 
 
@@ -47,4 +47,4 @@ def test_a_preview_is_decided_on_once() -> None:
     ids=["no preview", "still at work"],
 )
 def test_what_is_no_ended_preview_is_not_decided_on(run: Run) -> None:
-    assert not transitions.apply(run, PROMOTED, NOW).writes
+    assert not state.apply(run, PROMOTED, NOW).writes

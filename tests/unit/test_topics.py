@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from common.domain.commands import AnnounceRunFinished, DispatchStep, SettleReservation, StartRun
-from common.domain.events import AttemptFailed, AttemptSucceeded
+from common.domain.messages import (
+    AnnounceRunFinished,
+    AttemptFailed,
+    AttemptSucceeded,
+    DispatchStep,
+    SettleReservation,
+    StartRun,
+)
 from common.domain.model import Receipt, RetryPolicy, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
 from common.platform.errors import PermanentError
 from common.runs.topics import completed, messages, read_completed, read_dead, read_order, read_run_id

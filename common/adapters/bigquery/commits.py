@@ -12,8 +12,8 @@ from common.adapters.bigquery.commit_sql import script, suffix
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import Jobs
 from common.adapters.bigquery.refusals import refusal, span
-from common.domain.model import Receipt
-from common.platform.errors import ErrorKind, PipelineOpsError, TransientError
+from common.domain.model import ErrorKind, Receipt
+from common.platform.errors import PipelineOpsError, TransientError
 from common.ports.warehouse import Commit
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.platform.errors import ErrorKind, PermanentError, PipelineOpsError, StepTimeoutError, TransientError
+from common.domain.model import ErrorKind
+from common.platform.errors import PermanentError, PipelineOpsError, StepTimeoutError, TransientError
 
 MAX_CHARS = 300
 

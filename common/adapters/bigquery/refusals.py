@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from common.domain.model import ErrorKind
 from common.platform.errors import (
-    ErrorKind,
     PermanentError,
     PipelineOpsError,
     StepTimeoutError,

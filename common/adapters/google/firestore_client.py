@@ -15,7 +15,8 @@ from functools import cache
 from typing import Any
 
 from common.adapters.google.refusals import passing, short
-from common.platform.errors import ErrorKind, NotFoundError, PermanentError, PipelineOpsError, TransientError
+from common.domain.model import ErrorKind
+from common.platform.errors import NotFoundError, PermanentError, PipelineOpsError, TransientError
 
 PATIENCE_S = 10.0
 """All tries of one call together. The client's own patience is five minutes."""

@@ -15,9 +15,9 @@ from heapq import merge
 from typing import Any
 
 from common.adapters.google.firestore_client import version
-from common.domain.draft import Change, Transition
+from common.domain.graph import spec_of
 from common.domain.model import Run, Step
-from common.domain.plan import spec_of
+from common.domain.state import Change, Transition
 from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 
 SEQUENCE_DIGITS = 20
@@ -40,7 +40,7 @@ def step_fields(run_id: str, step: Step, commit: str) -> dict[str, Any]:
         "run_id": run_id,
         "step_id": step.step_id,
         "ended": step.status.is_terminal,
-        "deadline": step.deadline,
+        "deadline": step.due_at,
         "commit": commit,
         "body": encode_step(step).decode(),
     }

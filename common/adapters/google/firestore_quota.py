@@ -15,8 +15,7 @@ from decimal import Decimal
 from typing import Any, Self
 
 from common.adapters.google.firestore_client import Firestore, standard_time, unchanged_since, version, where
-from common.domain.commands import MoveInQueue, SettleMoney, SettleReservation
-from common.domain.draft import Transition
+from common.domain.messages import MoveInQueue, SettleMoney, SettleReservation
 from common.domain.model import Run, RunStatus
 from common.domain.queueing import Place, Queue, Waiting, heads, joining_turn, next_turn
 from common.domain.quota import (
@@ -31,6 +30,7 @@ from common.domain.quota import (
     to_micro_usd,
     wider,
 )
+from common.domain.state import Transition
 from common.platform.errors import QuotaExceededError
 
 KEPT_DAYS = 62

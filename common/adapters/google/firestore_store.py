@@ -32,14 +32,13 @@ from common.adapters.google.firestore_documents import (
     step_fields,
 )
 from common.adapters.google.firestore_quota import Fill, FirestoreQuota
-from common.domain.draft import Change, Transition
-from common.domain.model import Run, Step
-from common.domain.plan import whole
+from common.domain.graph import whole
+from common.domain.model import ErrorKind, Run, Step
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
+from common.domain.state import Change, Transition
 from common.platform.errors import (
     ConflictingStateError,
-    ErrorKind,
     NotFoundError,
     PipelineOpsError,
     QuotaExceededError,

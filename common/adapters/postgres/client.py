@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from common.adapters.postgres.dsn import connect_args
-from common.platform.errors import ErrorKind, PermanentError, TransientError
+from common.domain.model import ErrorKind
+from common.platform.errors import PermanentError, TransientError
 from common.platform.logs import logger
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from common.adapters.postgres.client import AgainError, utc
-from common.domain.commands import Command, MoveInQueue, SettleMoney, SettleReservation
+from common.domain.messages import Command, MoveInQueue, SettleMoney, SettleReservation
 from common.domain.model import Run
 from common.domain.queueing import Place, Queue, Waiting, joining_turn, next_turn
 from common.domain.quota import (

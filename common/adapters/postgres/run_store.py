@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from common.adapters.cursor import decode_cursor, encode_cursor
 from common.adapters.postgres import quota
 from common.adapters.postgres.client import Postgres
-from common.domain.draft import Change, Transition
+from common.domain.graph import spec_of, whole
 from common.domain.model import Run, Step
-from common.domain.plan import spec_of, whole
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
+from common.domain.state import Change, Transition
 from common.platform.errors import (
     ConflictingStateError,
     NotFoundError,
@@ -286,7 +286,7 @@ def _columns(steps: Sequence[Step]) -> tuple[list[str], list[int], list[bool], l
         [step.step_id for step in steps],
         [step.version for step in steps],
         [step.status.is_terminal for step in steps],
-        [step.deadline for step in steps],
+        [step.due_at for step in steps],
         [encode_step(step).decode() for step in steps],
     )
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import cache
 
 from common.adapters.sqlite.database import from_micros, to_micros
-from common.domain.commands import Command, MoveInQueue, SettleMoney, SettleReservation
+from common.domain.messages import Command, MoveInQueue, SettleMoney, SettleReservation
 from common.domain.model import Run
 from common.domain.queueing import Place, Queue, Waiting, joining_turn, next_turn
 from common.domain.quota import (

@@ -13,11 +13,11 @@ from common.adapters.sqlite import quota
 from common.adapters.sqlite.bus import Delivery, SqliteBus
 from common.adapters.sqlite.database import Database, to_micros
 from common.adapters.sqlite.history import page_query, page_values
-from common.domain.draft import Change, Transition
+from common.domain.graph import spec_of, whole
 from common.domain.model import Run, Step
-from common.domain.plan import spec_of, whole
 from common.domain.queueing import Place, Queue
 from common.domain.quota import Limits, Usage
+from common.domain.state import Change, Transition
 from common.platform.errors import ConflictingStateError, NotFoundError, StaleRunError
 from common.ports.store import RunPage
 from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
@@ -165,7 +165,7 @@ class SqliteRunStore:
 
     @staticmethod
     def _write_step(db: sqlite3.Connection, run: Run, step: Step) -> Step:
-        values = (step.status.is_terminal, _micros(step.deadline), step.version + 1, encode_step(step))
+        values = (step.status.is_terminal, _micros(step.due_at), step.version + 1, encode_step(step))
         key = (run.run_id, step.step_id)
         if step.version == 0:
             insert = "INSERT OR IGNORE INTO steps (ended, deadline, version, body, run_id, step_id)"

@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
-from common.platform.errors import ErrorKind, PermanentError, TransientError
+from common.domain.model import ErrorKind
+from common.platform.errors import PermanentError, TransientError
 from common.ports.http import Calls
 
 MAX_BODY_BYTES = 32 * 1024 * 1024

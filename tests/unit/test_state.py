@@ -5,19 +5,22 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from common.domain import transitions
-from common.domain.commands import AnnounceRunFinished, DispatchStep, SettleReservation, StartRun
-from common.domain.draft import RETRY_GRACE
-from common.domain.events import (
+from common.domain import state
+from common.domain.graph import whole
+from common.domain.messages import (
+    AnnounceRunFinished,
     AttemptClaimed,
     AttemptFailed,
     AttemptSucceeded,
+    DispatchStep,
     Event,
     MessageDied,
     OwnerLost,
     RunAnnounced,
     RunRejected,
     RunValidated,
+    SettleReservation,
+    StartRun,
     Swept,
 )
 from common.domain.model import (
@@ -31,8 +34,7 @@ from common.domain.model import (
     StepSpec,
     StepStatus,
 )
-from common.domain.plan import whole
-from common.domain.transitions import LEASE_MARGIN, RESEND_AFTER, Transition
+from common.domain.state import LEASE_MARGIN, RESEND_AFTER, RETRY_GRACE, Transition
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 DAY = date(2026, 11, 20)
@@ -47,7 +49,7 @@ def step(step_id: str, *after: str, attempts: int = 1, backoff: float = 0, timeo
 
 
 def pending() -> Transition:
-    return transitions.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, T0))
+    return state.create(RunRequest("run_1", "acme", "a/b/c", DAY, DAY, T0))
 
 
 class World:
@@ -67,7 +69,7 @@ class World:
 
     def tell(self, event: Event, after: float = 0) -> Transition:
         self.now += timedelta(seconds=after)
-        transition = transitions.apply(self.run, event, self.now)
+        transition = state.apply(self.run, event, self.now)
         if transition.header:
             self.header = replace(transition.run, steps={}, version=self.header.version + 1)
         for step_id in transition.touched:
@@ -339,7 +341,7 @@ def test_every_open_state_has_a_reason_and_a_time_when_the_sweep_looks() -> None
         for open_step in world.run.steps.values():
             assert open_step.reason and open_step.since is not None
             followed = open_step.status in (StepStatus.WAITING, StepStatus.QUEUED)  # by the run's own wake_at
-            assert open_step.deadline is not None or followed
+            assert open_step.due_at is not None or followed
 
 
 def test_the_end_of_a_run_is_announced_until_somebody_says_that_it_was() -> None:
@@ -381,7 +383,7 @@ def test_every_change_is_logged_with_before_and_after() -> None:
 def test_the_same_inputs_always_give_the_same_transition() -> None:
     world = World(step("a"), step("b", "a"))
     event = AttemptClaimed("a", 1, "me")
-    assert transitions.apply(world.run, event, at(1)) == transitions.apply(replace(world.run), event, at(1))
+    assert state.apply(world.run, event, at(1)) == state.apply(replace(world.run), event, at(1))
 
 
 def test_a_fence_grows_with_every_claim_of_a_step_even_if_the_clock_stands_still() -> None:

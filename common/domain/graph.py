@@ -26,7 +26,7 @@ ITEM_ID = re.compile(r"^(.+)\[(\d+)\]$")
 class Verdict:
     """What is to become of a step now. ``unknown`` holds ids of steps that have to be looked at to tell."""
 
-    kind: Literal["wait", "ask", "queue", "expand", "skip", "omit", "fail"]
+    kind: Literal["wait", "unknown", "queue", "expand", "skip", "omit", "fail"]
     reason: str = ""
     unknown: tuple[str, ...] = ()
     items: tuple[Any, ...] = ()
@@ -123,7 +123,7 @@ def verdict(run: Run, step_id: str) -> Verdict:
     if is_open:
         return Verdict("wait")
     if unknown:
-        return Verdict("ask", unknown=unknown)
+        return Verdict("unknown", unknown=unknown)
     lost = [name for name in spec.depends_on if not run.steps[name].is_done]
     if lost and not spec.always:
         return Verdict("omit", f"{', '.join(lost)} did not succeed")
@@ -167,14 +167,14 @@ def _items_problem(items: Any, *, dates: bool) -> str:
 def _item_verdict(run: Run, map_id: str, index: int) -> Verdict:
     parent = run.steps.get(map_id)
     if parent is None:
-        return Verdict("ask", unknown=(map_id,))
+        return Verdict("unknown", unknown=(map_id,))
     before = index - _lanes(parent)
     if before < 0:
         return Verdict("queue")
     is_open, unknown = not_ended(run, (item_id(map_id, before),))
     if is_open:
         return Verdict("wait")
-    return Verdict("ask", unknown=unknown) if unknown else Verdict("queue")
+    return Verdict("unknown", unknown=unknown) if unknown else Verdict("queue")
 
 
 def _lanes(parent: Step) -> int:
