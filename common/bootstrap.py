@@ -19,7 +19,7 @@ from common.config.providers import load_providers, provider_url
 from common.meta.archive import WarehouseArchive
 from common.notify.failure_limit import FailureLimit
 from common.notify.notifications import Notifications
-from common.notify.settings import SettingsBook
+from common.notify.settings import SettingsStore
 from common.platform.settings import POSTGRES_DSN, SUPABASE_DSN, Settings
 from common.ports.bus import EventBus
 from common.ports.google import GoogleCloud
@@ -68,7 +68,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     store, bus, logs, records = STACKS[settings.store](settings, clock)
     sealer, audit, configs = _sealer(settings), Audit(records, clock), ConfigTree(settings.configs, REGISTRY)
     credentials = SealedCredentials(records, sealer)
-    book = SettingsBook(records, sealer, audit, clock, lambda: load_hosts(settings.configs), configs.find)
+    book = SettingsStore(records, sealer, audit, clock, lambda: load_hosts(settings.configs), configs.find)
     return Engine(
         settings=settings,
         store=store,

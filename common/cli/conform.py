@@ -15,7 +15,7 @@ from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.focus.commitments import TABLE as COMMITMENTS
 from common.focus.commitments import check_commitments, commitment_checks, statements
-from common.focus.conformance import Checks, Finding, Report, Scope, sources
+from common.focus.conformance import CheckedRows, Checks, Finding, Report, sources
 from common.platform.errors import PipelineOpsError, nearest
 from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
@@ -58,7 +58,7 @@ def conform(
     if not NAME.fullmatch(name):
         raise PipelineOpsError(f"--table: {name[:80]!r} is not the name of a table.{nearest(name, [TABLE])}")
     days = {"first": first and first.date(), "last": last and last.date()}
-    scope = Scope(org, **{day: value for day, value in days.items() if value is not None})
+    scope = CheckedRows(org, **{day: value for day, value in days.items() if value is not None})
     if as_sql:
         for sql in _statements(settings, org, name):
             click.echo(f"{sql.strip()};\n")
@@ -81,7 +81,7 @@ def _statements(settings: Settings, org: str, name: str) -> Iterator[str]:
     yield from statements(commitment_checks(settings.configs), dataset)
 
 
-def reports(warehouse: Warehouse, settings: Settings, scope: Scope, name: str = TABLE) -> dict[str, Report]:
+def reports(warehouse: Warehouse, settings: Settings, scope: CheckedRows, name: str = TABLE) -> dict[str, Report]:
     """Check a table of FOCUS rows, and what the organisation has committed to, if anything; return reports by table."""
     dataset = f"{settings.project_id}.{settings.dataset(scope.org)}"
     origins = sources(ConfigTree(settings.configs, REGISTRY), TABLE)
@@ -90,7 +90,7 @@ def reports(warehouse: Warehouse, settings: Settings, scope: Scope, name: str = 
     return found | ({f"{dataset}.{COMMITMENTS}": committed} if committed else {})
 
 
-def _checked(settings: Settings, scope: Scope, name: str) -> dict[str, Report]:
+def _checked(settings: Settings, scope: CheckedRows, name: str) -> dict[str, Report]:
     table_id = f"{settings.project_id}.{settings.dataset(scope.org)}.{name}"
     quiet(settings)
     with warehouse_of(settings) as warehouse:

@@ -16,7 +16,7 @@ from common.cli.client import ApiClient
 from common.cli.conform import TABLE, reports, show_report
 from common.cli.stack import follow
 from common.config.loader import ConfigTree
-from common.focus.conformance import Scope
+from common.focus.conformance import CheckedRows
 from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
 from common.processors.registry import REGISTRY
@@ -99,7 +99,7 @@ def _show_all(warehouse: Warehouse, scene: Scene, made: dict[Play, Made]) -> boo
     bills = {tree.load(play.route).config.pipeline_id: its.billed for play, its in made.items()}
     proved = show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
     click.echo("\nIs it FOCUS 1.3? The checks of configs/sql/checks on every row:")
-    checked = reports(warehouse, scene.settings, Scope(ORG))
+    checked = reports(warehouse, scene.settings, CheckedRows(ORG))
     for table_id, report in checked.items():
         show_report(table_id, report)
     click.echo(

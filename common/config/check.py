@@ -17,7 +17,7 @@ from common.config.providers import PROVIDERS_FILE, load_providers
 from common.config.registry import Registry
 from common.config.service_categories import CATEGORIES_FILE, load_categories
 from common.config.writes import TableMode, table_modes
-from common.config.yaml_source import Source, read
+from common.config.yaml_source import YamlFile, read
 from common.platform.errors import ConfigError
 
 
@@ -84,16 +84,16 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
         yield "", path, check
 
 
-def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, Source]:
+def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, YamlFile]:
     """What stands in each file, for comparing; one that can't be read is reported where it is checked itself."""
-    found: dict[Path, Source] = {}
+    found: dict[Path, YamlFile] = {}
     for path in paths:
         with suppress(InvalidFileError):
             found[path] = read(path, tree.shown(path))
     return found
 
 
-def _check_pipeline(tree: ConfigTree, route: str, sources: Mapping[Path, Source]) -> None:
+def _check_pipeline(tree: ConfigTree, route: str, sources: Mapping[Path, YamlFile]) -> None:
     file = tree.load(route)
     others = [source for path, source in sources.items() if path != file.path]
     problems = [*_repeated_id(file.source, others), *_other_modes(file.source, others)]
@@ -101,7 +101,7 @@ def _check_pipeline(tree: ConfigTree, route: str, sources: Mapping[Path, Source]
         raise InvalidFileError(problems)
 
 
-def _repeated_id(source: Source, others: Iterable[Source]) -> Iterator[Problem]:
+def _repeated_id(source: YamlFile, others: Iterable[YamlFile]) -> Iterator[Problem]:
     name = source.data.get("pipeline_id")
     same = [other.name for other in others if other.data.get("pipeline_id") == name]
     if same:  # the id is part of the key of every row: two pipelines of one id would delete each other's rows
@@ -109,9 +109,9 @@ def _repeated_id(source: Source, others: Iterable[Source]) -> Iterator[Problem]:
         yield source.problem(("pipeline_id",), message)
 
 
-def _other_modes(source: Source, others: Iterable[Source]) -> Iterator[Problem]:
+def _other_modes(source: YamlFile, others: Iterable[YamlFile]) -> Iterator[Problem]:
     # A table has one mode: what one pipeline keeps, such as rows that were appended once, another would replace.
-    elsewhere: dict[str, list[tuple[TableMode, Source]]] = defaultdict(list)
+    elsewhere: dict[str, list[tuple[TableMode, YamlFile]]] = defaultdict(list)
     for other in others:
         for write in table_modes(other.data):
             elsewhere[write.table].append((write, other))

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.config.problems import Finding, InvalidFileError, findings_of
-from common.config.yaml_source import Source, read
+from common.config.yaml_source import YamlFile, read
 from common.platform.errors import nearest
 from common.tables.contract import LINEAGE, META_PREFIX, MetaTable, Table
 
@@ -29,7 +29,7 @@ def check_contract(path: Path, name: str) -> None:
         raise InvalidFileError(sorted(found, key=lambda problem: problem.line))
 
 
-def _findings(source: Source, stem: str, *, is_meta: bool) -> Iterator[Finding]:
+def _findings(source: YamlFile, stem: str, *, is_meta: bool) -> Iterator[Finding]:
     model = MetaTable if is_meta else Table
     try:
         model.model_validate(source.data)

@@ -18,7 +18,7 @@ from common.config.problems import Finding, InvalidFileError, Location, Problem,
 from common.config.registry import Registry
 from common.config.rules import check
 from common.config.templates import ITEM, TEMPLATE, strings, substitute, unresolved
-from common.config.yaml_source import Source, read
+from common.config.yaml_source import YamlFile, read
 from common.domain.model import MapSpec, Pipeline, RetryPolicy, StepSpec, WriteSpec
 from common.platform.errors import ConfigError, NotFoundError, nearest
 
@@ -39,7 +39,7 @@ class PipelineFile:
     route: str
     text_hash: str
     config: PipelineConfig
-    source: Source = field(repr=False, compare=False)
+    source: YamlFile = field(repr=False, compare=False)
     constant: dict[str, StepSpec] = field(default_factory=dict, repr=False, compare=False)
     """Steps that are the same in every run, because no template is in them: resolved once."""
 
@@ -214,7 +214,7 @@ class ConfigTree:
             raise _StepError([(place, str(error))]) from None
 
 
-def _concurrency(source: Source) -> int | None:
+def _concurrency(source: YamlFile) -> int | None:
     value = source.data.get("concurrency") if isinstance(source.data, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from common.config.model import IDENTIFIER
 from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
-from common.config.yaml_source import Source, read
+from common.config.yaml_source import YamlFile, read
 from common.platform.errors import ConfigError, nearest
 from common.platform.strict import StrictModel
 
@@ -105,7 +105,7 @@ def load_providers(root: Path) -> Mapping[str, Provider]:
     return MappingProxyType(parse_providers(source).providers)
 
 
-def parse_providers(source: Source) -> ProviderRegistry:
+def parse_providers(source: YamlFile) -> ProviderRegistry:
     """Validate the registry, or raise InvalidFileError."""
     try:
         return ProviderRegistry.model_validate(source.data)

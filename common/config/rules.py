@@ -24,7 +24,7 @@ from common.config.providers import load_providers, unknown_provider
 from common.config.registry import Registry
 from common.config.templates import ITEM, NAMES, TEMPLATE, strings, substitute, unresolved
 from common.config.writes import write_findings
-from common.config.yaml_source import Source
+from common.config.yaml_source import YamlFile
 from common.domain.condition import ConditionError, parse
 from common.platform.errors import ConfigError, nearest
 
@@ -47,7 +47,7 @@ TABLE_KEYS = ("source_table", "destination_table")
 class Draft:
     """A file that has not been found right yet. ``steps`` are those that are mappings at all, with their place."""
 
-    source: Source
+    source: YamlFile
     root: Path
     registry: Registry
 
@@ -62,7 +62,7 @@ class Draft:
         return [step["step_id"] for _, step in self.steps if isinstance(step.get("step_id"), str)]
 
 
-def check(source: Source, root: Path, registry: Registry) -> PipelineConfig:
+def check(source: YamlFile, root: Path, registry: Registry) -> PipelineConfig:
     """Return the pipeline, or raise InvalidFileError with all its problems, in the order of their lines."""
     draft = Draft(source, root, registry)
     found: dict[Location, str] = {}

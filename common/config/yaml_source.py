@@ -33,7 +33,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\ufff
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class YamlFile:
     """A file's data. ``name`` is the path as people are shown it. Shared between callers: read, never change."""
 
     name: str
@@ -49,7 +49,7 @@ class Source:
         return Problem(self.name, self.lines.get(known, 1), field_name(location), message)
 
 
-def read(path: Path, name: str) -> Source:
+def read(path: Path, name: str) -> YamlFile:
     """Read a file whose top level is a mapping; ``name`` stands for it in messages.
 
     Raises InvalidFileError (a ConfigError) for whatever is wrong with it. Cheap while the file stays untouched.
@@ -65,12 +65,12 @@ def read(path: Path, name: str) -> Source:
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path, name: str, _mtime_ns: int, _size: int) -> Source:
+def _read(path: Path, name: str, _mtime_ns: int, _size: int) -> YamlFile:
     with path.open("rb") as file:
         return parse(file.read(MAX_BYTES + 1), name)
 
 
-def parse(raw: bytes, name: str) -> Source:
+def parse(raw: bytes, name: str) -> YamlFile:
     """Like ``read``, of bytes."""
     if len(raw) > MAX_BYTES:
         raise _invalid(name, 1, "(file)", _too_large(len(raw)))
@@ -86,7 +86,7 @@ def parse(raw: bytes, name: str) -> Source:
         raise InvalidFileError(builder.problems[:MAX_PROBLEMS])
     if not isinstance(data, dict):
         raise _invalid(name, 1, "(file)", "must be a mapping of keys to values at its top level.")
-    return Source(name, data, builder.lines, hashlib.sha256(raw).hexdigest())
+    return YamlFile(name, data, builder.lines, hashlib.sha256(raw).hexdigest())
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:

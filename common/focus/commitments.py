@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from common.focus.conformance import COLUMNS, FATAL, ROWS, UNREADABLE, Checks, Report, Scope
+from common.focus.conformance import COLUMNS, FATAL, ROWS, UNREADABLE, CheckedRows, Checks, Report
 from common.ports.warehouse import Warehouse
 
 TABLE = "contract_commitment_1_3"
@@ -21,12 +21,12 @@ def commitment_checks(configs: Path) -> Checks:
     return Checks(configs, "commitments")
 
 
-def check_commitments(checks: Checks, warehouse: Warehouse, dataset: str, scope: Scope) -> Report | None:
+def check_commitments(checks: Checks, warehouse: Warehouse, dataset: str, scope: CheckedRows) -> Report | None:
     """Check all commitments of the organisation, and the charges of the scope that count for one.
 
     None if it has no commitments. Raises as ``Checks.run`` does.
     """
-    table_id, everything = f"{dataset}.{TABLE}", Scope(scope.org)
+    table_id, everything = f"{dataset}.{TABLE}", CheckedRows(scope.org)
     if warehouse.tables.find(table_id) is None:
         return None
     columns = checks.family(warehouse, COLUMNS, table_id, everything)

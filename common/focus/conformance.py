@@ -50,7 +50,7 @@ class Check(StrictModel):
 
 
 @dataclass(frozen=True)
-class Scope:
+class CheckedRows:
     """The rows that are checked: those of one organisation, and of these days."""
 
     org: str
@@ -91,7 +91,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceTable:
     """The table that a pipeline makes its FOCUS rows from, and the columns that have to add up to BilledCost.
 
     ``credits`` is the JSON column with a list of amounts that are billed besides, if there is one. With ``usage_only``
@@ -111,12 +111,12 @@ class Source:
         return f"{self.billed} + {CREDITS.format(column=self.credits)}" if self.credits else self.billed
 
 
-def sources(tree: ConfigTree, destination: str) -> list[Source]:
+def sources(tree: ConfigTree, destination: str) -> list[SourceTable]:
     """Return the source of each pipeline that has a step from a ``source_table`` to the table ``destination``.
 
     A source whose contract does not say what is ``billed`` is left out. Raises ConfigError.
     """
-    found = list[Source]()
+    found = list[SourceTable]()
     for route in tree.routes():
         config = tree.load(route).config
         for step in config.steps:
@@ -128,7 +128,7 @@ def sources(tree: ConfigTree, destination: str) -> list[Source]:
             if contract.billed:
                 further = bool(step.config.get("further_tables"))
                 currency = currencies[contract.billed]
-                its = Source(config.pipeline_id, name, contract.billed, currency, further, contract.billed_credits)
+                its = SourceTable(config.pipeline_id, name, contract.billed, currency, further, contract.billed_credits)
                 found.append(its)
     return found
 
@@ -145,7 +145,9 @@ class Checks:
         except (OSError, yaml.YAMLError, ValidationError) as error:
             raise ConfigError(f"sql/checks: {error}") from error
 
-    def statements(self, family: str, table_id: str, origins: Sequence[Source]) -> Iterator[tuple[str, Source | None]]:
+    def statements(
+        self, family: str, table_id: str, origins: Sequence[SourceTable]
+    ) -> Iterator[tuple[str, SourceTable | None]]:
         """Yield a family's statements as BigQuery takes them; those of sums with the source that each compares."""
         dataset, _, name = table_id.rpartition(".")
         sql = self._sql[family].replace("{table}", table_id).replace("{dataset}", dataset).replace("{name}", name)
@@ -157,7 +159,9 @@ class Checks:
             charges = "ChargeCategory = 'Usage'" if origin.usage_only else "TRUE"
             yield filled.replace("{currency}", origin.currency).replace("{charges}", charges), origin
 
-    def run(self, warehouse: Warehouse, table_id: str, scope: Scope, origins: Sequence[Source] = ()) -> Report:
+    def run(
+        self, warehouse: Warehouse, table_id: str, scope: CheckedRows, origins: Sequence[SourceTable] = ()
+    ) -> Report:
         """Check the rows of the scope.
 
         Raises PermanentError if a statement fails, TransientError if the warehouse does not answer.
@@ -182,7 +186,7 @@ class Checks:
         return Report(sum(rows.values()), tuple(findings), {})
 
     def family(
-        self, warehouse: Warehouse, family: str, table_id: str, scope: Scope, origins: Sequence[Source] = ()
+        self, warehouse: Warehouse, family: str, table_id: str, scope: CheckedRows, origins: Sequence[SourceTable] = ()
     ) -> list[Finding]:
         """Run the checks of one family; return a finding for each, in the order of ``checks.yml``."""
         checks = self.catalog[family]
@@ -199,7 +203,7 @@ class Checks:
         return list(found.values())
 
 
-def _parameters(family: str, scope: Scope, origin: Source | None, warehouse: Warehouse) -> dict[str, Any]:
+def _parameters(family: str, scope: CheckedRows, origin: SourceTable | None, warehouse: Warehouse) -> dict[str, Any]:
     """Return the parameters that the head of the family's SQL names."""
     if family == COLUMNS:
         return {}

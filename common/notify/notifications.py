@@ -14,7 +14,7 @@ from common.notify.channels import CHANNELS
 from common.notify.channels.base import LeftOut, Notice, Post
 from common.notify.channels.sender import send
 from common.notify.failure_limit import FailureLimit
-from common.notify.settings import ChannelSettings, NotificationSettings, SettingsBook
+from common.notify.settings import ChannelSettings, NotificationSettings, SettingsStore
 from common.platform.errors import NotFoundError, PermanentError, PipelineOpsError, TransientError, nearest
 from common.platform.logs import logger
 from common.ports.logs import LogLine, RunLogs
@@ -41,7 +41,7 @@ class Sent:
 class Notifications:
     """Sends notices. ``settings`` are the organisations' own."""
 
-    settings: SettingsBook
+    settings: SettingsStore
     records: Records
     logs: RunLogs
     limit: FailureLimit
@@ -142,7 +142,7 @@ class Notifications:
         self.logs.append(notice.run_id, LogLine(self.settings.now(), "WARNING", text))
 
 
-def _test_notice(org_slug: str, settings: SettingsBook) -> Notice:
+def _test_notice(org_slug: str, settings: SettingsStore) -> Notice:
     now = settings.now()
     return Notice(
         key=f"test-{secrets.token_hex(8)}",

@@ -88,7 +88,7 @@ def notifications_body(body: Any) -> NotificationsBody:
     return checked
 
 
-class SettingsBook:
+class SettingsStore:
     """The notification settings of all organisations."""
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from common.domain.model import Receipt, WriteSpec
 from common.ports.meta import MetaWarehouse
 from common.tables.contract import Table
-from common.tables.schema_plan import FoundColumn, FoundTable
+from common.tables.schema_plan import ExistingColumn, ExistingTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,13 @@ class Tables(Protocol):
     def make_dataset(self, dataset: str) -> None:
         """Make the dataset unless it is there."""
 
-    def find(self, target: str) -> FoundTable | None:
+    def find(self, target: str) -> ExistingTable | None:
         """Return the table as it is, or None if it, or its dataset, is not there."""
 
     def create(self, target: str, table: Table) -> None:
         """Make the table, and its dataset, unless they are there, or somebody else is making them now."""
 
-    def change(self, target: str, found: FoundTable, columns: Sequence[FoundColumn], description: str) -> bool:
+    def change(self, target: str, found: ExistingTable, columns: Sequence[ExistingColumn], description: str) -> bool:
         """Give the table these columns and this description; return False if it has changed since it was found."""
 
     def find_view(self, target: str) -> str | None:

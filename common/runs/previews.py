@@ -18,7 +18,7 @@ from common.platform.logs import logger
 from common.ports.warehouse import Commit, Lineage, Warehouse
 from common.runs.engine import Engine
 from common.tables.contract import PREVIEW, Table, load_table
-from common.writes.preview_diff import Scope, TableDiff, table_diff
+from common.writes.preview_diff import ComparedRows, TableDiff, table_diff
 from common.writes.receipts import PROMOTE_WITHIN
 
 
@@ -109,7 +109,7 @@ class Previews:
     def _diff(self, run: Run, writes: Sequence[_Write]) -> TableDiff:
         first = writes[0]
         days = tuple(sorted({day for write in writes for day in write.days}))
-        scope = Scope(run.request.org_slug, run.pipeline_id, run.credential_id, days)
+        scope = ComparedRows(run.request.org_slug, run.pipeline_id, run.credential_id, days)
         warehouse = self._warehouse(run)
         warehouse.ensure_table(first.target, first.table)
         return table_diff(warehouse.query, first.target, first.shadow, first.table, first.step.spec.write, scope)

@@ -16,7 +16,7 @@ LATE = "Required of new rows; rows from before the column was added hold NULL."
 
 
 @dataclass(frozen=True, slots=True)
-class FoundColumn:
+class ExistingColumn:
     """A column as BigQuery has it; ``type`` by its name in SQL."""
 
     name: str
@@ -26,10 +26,10 @@ class FoundColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundTable:
+class ExistingTable:
     """A table as BigQuery has it. ``state`` changes with every change of it."""
 
-    columns: tuple[FoundColumn, ...]
+    columns: tuple[ExistingColumn, ...]
     description: str = ""
     partitioned_by: str = ""
     clustered_by: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class SchemaChange:
         return self.action not in ("note", "refused")
 
 
-def schema_changes(table: Table, found: FoundTable | None) -> list[SchemaChange]:
+def schema_changes(table: Table, found: ExistingTable | None) -> list[SchemaChange]:
     """Return what differs, in the contract's order; columns that the contract does not know come last."""
     if found is None:
         columns = f"{len(table.all_columns)} columns, partitioned by {table.partitioned_by}"
@@ -70,7 +70,7 @@ def _held(change: SchemaChange) -> SchemaChange:
     return SchemaChange("note", change.column, f"is left undone ({change.action}: {change.text})")
 
 
-def _stranger(column: FoundColumn) -> SchemaChange:
+def _stranger(column: ExistingColumn) -> SchemaChange:
     if column.mode == "REQUIRED":  # it may be that of a newer contract: relaxing it could never be taken back
         text = (
             "is REQUIRED in the table and not in the contract, so no row can be written. Say it in the contract, as "
@@ -80,7 +80,7 @@ def _stranger(column: FoundColumn) -> SchemaChange:
     return SchemaChange("note", column.name, "is not in the contract; it stays, and new rows have NULL in it.")
 
 
-def columns_after(table: Table, found: FoundTable) -> tuple[FoundColumn, ...]:
+def columns_after(table: Table, found: ExistingTable) -> tuple[ExistingColumn, ...]:
     """Return the table's columns once the changes are made; those that were there keep their place."""
     contract = {column.name.lower(): column for column in table.all_columns}
     there = _by_name(found.columns)
@@ -89,23 +89,23 @@ def columns_after(table: Table, found: FoundTable) -> tuple[FoundColumn, ...]:
         for column in found.columns
     ]
     added = [
-        FoundColumn(column.name, column.type, "NULLABLE", _description(column, None))
+        ExistingColumn(column.name, column.type, "NULLABLE", _description(column, None))
         for column in table.all_columns
         if column.name.lower() not in there
     ]
     return (*kept, *added)
 
 
-def _by_name(columns: Sequence[FoundColumn]) -> Mapping[str, FoundColumn]:
+def _by_name(columns: Sequence[ExistingColumn]) -> Mapping[str, ExistingColumn]:
     return {column.name.lower(): column for column in columns}  # BigQuery's names differ by more than case
 
 
-def _after(column: Column, there: FoundColumn) -> FoundColumn:
+def _after(column: Column, there: ExistingColumn) -> ExistingColumn:
     mode = "NULLABLE" if (column.mode, there.mode) == ("NULLABLE", "REQUIRED") else there.mode
     return replace(there, mode=mode, description=_description(column, there))
 
 
-def _description(column: Column, there: FoundColumn | None) -> str:
+def _description(column: Column, there: ExistingColumn | None) -> str:
     """Return what the column is to be described as; a contract that says nothing leaves what is there."""
     late = column.mode == "REQUIRED" and (there is None or there.description.endswith(LATE))
     if not column.description and there is not None and not late:
@@ -113,7 +113,7 @@ def _description(column: Column, there: FoundColumn | None) -> str:
     return f"{column.description} {LATE}".strip() if late else column.description
 
 
-def _of_column(column: Column, there: FoundColumn | None) -> Iterator[SchemaChange]:
+def _of_column(column: Column, there: ExistingColumn | None) -> Iterator[SchemaChange]:
     if there is None:
         yield SchemaChange("add", column.name, f"{column.type} NULLABLE")
         if column.mode == "REQUIRED":
@@ -143,7 +143,7 @@ def _of_column(column: Column, there: FoundColumn | None) -> Iterator[SchemaChan
         yield SchemaChange("describe", column.name, column.description)
 
 
-def _of_layout(table: Table, found: FoundTable) -> Iterator[SchemaChange]:
+def _of_layout(table: Table, found: ExistingTable) -> Iterator[SchemaChange]:
     if found.partitioned_by != table.partitioned_by:
         yield SchemaChange(
             "refused",

@@ -24,7 +24,7 @@ Kind = Literal["added", "changed", "removed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class ComparedRows:
     """The rows that are compared: those of one composite key and these days."""
 
     org_slug: str
@@ -80,7 +80,9 @@ class TableDiff:
     samples: tuple[RowDiff, ...]
 
 
-def table_diff(query: Query, target: str, shadow: str, table: Table, write: WriteSpec, scope: Scope) -> TableDiff:
+def table_diff(
+    query: Query, target: str, shadow: str, table: Table, write: WriteSpec, scope: ComparedRows
+) -> TableDiff:
     """Compare ``shadow`` with ``target``; rows that a ``merge`` would leave as they are do not count.
 
     Raises what the query raises.

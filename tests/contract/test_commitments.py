@@ -15,7 +15,7 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.config.loader import ConfigTree
 from common.focus.commitments import CHARGES, TABLE, check_commitments, commitment_checks
-from common.focus.conformance import Report, Scope
+from common.focus.conformance import CheckedRows, Report
 from common.platform.paths import CONFIGS
 from common.processors.base import TableParams
 from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
@@ -95,7 +95,7 @@ def test_the_published_commitments_of_a_bill_are_those_that_its_charges_name(
     dataset.fill("cloud_focus_export", rows, days=days)
     where = {"start_date": days[0], "end_date": days[1]}
     keep(dataset, CHARGES, dataset.call("sp_lift_focus_export", "cloud_focus_export", **where), days)
-    report = check_commitments(CHECKS, dataset.warehouse, dataset.name, Scope("acme"))
+    report = check_commitments(CHECKS, dataset.warehouse, dataset.name, CheckedRows("acme"))
     assert report is not None and (report.rows, report.conforms, found(report)) == (10, True, {})
 
 
@@ -152,7 +152,7 @@ def test_a_cycle_longer_than_a_month_is_a_commitment_that_its_days_use_up_to_the
     assert applied["Purchase", "forge/2026-06-01"] == [Decimal("365.00")], "what is added in October is none"
     (bought,) = (row for row in charges if row["ResourceId"] is not None)
     assert (bought["ResourceId"], bought["ResourceType"]) == ("forge/2026-06-01", "Subscription")
-    assert found(check_commitments(CHECKS, dataset.warehouse, dataset.name, Scope("acme"))) == {}
+    assert found(check_commitments(CHECKS, dataset.warehouse, dataset.name, CheckedRows("acme"))) == {}
 
 
 def commitment(number: str, **more: Any) -> dict[str, Any]:
@@ -238,14 +238,14 @@ def planted(warehouse: BigQueryWarehouse, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_clean_commitment_passes_every_check(planted: tuple[BigQueryWarehouse, str]) -> None:
     warehouse, dataset = planted
-    report = check_commitments(CHECKS, warehouse, dataset, Scope("clean"))
+    report = check_commitments(CHECKS, warehouse, dataset, CheckedRows("clean"))
     assert report is not None and report.conforms and (report.rows, found(report)) == (1, {})
     assert [finding.name for finding in report.findings] == [n for family in CHECKS.catalog.values() for n in family]
 
 
 def test_each_planted_defect_is_found_by_its_check_and_by_no_other(planted: tuple[BigQueryWarehouse, str]) -> None:
     warehouse, dataset = planted
-    report = check_commitments(CHECKS, warehouse, dataset, Scope("wrong"))
+    report = check_commitments(CHECKS, warehouse, dataset, CheckedRows("wrong"))
     assert found(report) == Counter([*DEFECTS, *APPLIED, *FURTHER.values()])
     assert report is not None and not report.conforms
     for finding in (finding for finding in report.findings if finding.failed):
@@ -263,14 +263,14 @@ def test_charges_of_other_days_are_not_checked_and_commitments_of_all_days_are(
     planted: tuple[BigQueryWarehouse, str],
 ) -> None:
     warehouse, dataset = planted
-    report = check_commitments(CHECKS, warehouse, dataset, Scope("wrong", first=date(2027, 1, 1)))
+    report = check_commitments(CHECKS, warehouse, dataset, CheckedRows("wrong", first=date(2027, 1, 1)))
     assert found(report) == Counter([*DEFECTS, *FURTHER.values()])
 
 
 def test_an_organisation_without_commitments_has_no_report(planted: tuple[BigQueryWarehouse, str]) -> None:
     warehouse, dataset = planted
-    assert check_commitments(CHECKS, warehouse, dataset, Scope("nobody")) is None
-    assert check_commitments(CHECKS, warehouse, f"{PROJECT}.nothing_here", Scope("clean")) is None
+    assert check_commitments(CHECKS, warehouse, dataset, CheckedRows("nobody")) is None
+    assert check_commitments(CHECKS, warehouse, f"{PROJECT}.nothing_here", CheckedRows("clean")) is None
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_column_that_is_missing_strange_or_of_another_type_is_found(
     warehouse.tables.make_dataset(other)
     sql = f"CREATE TABLE `{other}.{TABLE}` AS SELECT {select} FROM `{dataset}.{TABLE}` WHERE x_org_slug = 'clean'"
     warehouse.connection.client.query(sql).result()
-    report = check_commitments(CHECKS, warehouse, other, Scope("clean"))
+    report = check_commitments(CHECKS, warehouse, other, CheckedRows("clean"))
     assert report is not None
     assert {finding.name for finding in report.findings if finding.failed} == {check}
     assert report.conforms is False

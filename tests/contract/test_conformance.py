@@ -14,7 +14,7 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.config.loader import ConfigTree
-from common.focus.conformance import Checks, Report, Scope, Source, sources
+from common.focus.conformance import CheckedRows, Checks, Report, SourceTable, sources
 from common.platform.paths import CONFIGS
 from common.processors.registry import REGISTRY
 from common.tables.contract import load_table
@@ -55,7 +55,7 @@ class Planted:
         self.warehouse.connection.client.query(sql).result()
 
     def family(self, family: str, org: str, table: str = LOOSE) -> Counter[str]:
-        findings = CHECKS.family(self.warehouse, family, table, Scope(org))
+        findings = CHECKS.family(self.warehouse, family, table, CheckedRows(org))
         return Counter({finding.name: finding.failed for finding in findings if finding.failed})
 
 
@@ -79,7 +79,7 @@ def tables(warehouse: BigQueryWarehouse, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def clean_report(tables: Planted) -> Report:
-    return CHECKS.run(tables.warehouse, CLEAN, Scope("acme"))
+    return CHECKS.run(tables.warehouse, CLEAN, CheckedRows("acme"))
 
 
 def test_clean_rows_pass_every_check(clean_report: Report) -> None:
@@ -99,7 +99,7 @@ def test_a_column_that_is_missing_strange_or_of_another_type_is_found(tables: Pl
     selected, check = planted.COLUMN_DEFECTS[what]
     table = f"{DATASET}.{org_of(what)}"
     tables.run(f"CREATE TABLE `{table}` AS SELECT {selected} FROM `{CLEAN}`")
-    report = CHECKS.run(tables.warehouse, table, Scope("acme")) if check == "columns.missing" else None
+    report = CHECKS.run(tables.warehouse, table, CheckedRows("acme")) if check == "columns.missing" else None
     assert set(tables.family("columns", "acme", table)) == {check}
     if report is not None:
         assert not report.conforms and set(report.not_run) == set(CHECKS.catalog) - {"columns"}
@@ -124,7 +124,7 @@ def test_every_check_has_a_planted_defect() -> None:
 def test_an_example_is_the_key_of_a_row_and_no_amount_tag_or_name(tables: Planted) -> None:
     (finding,) = [
         finding
-        for finding in CHECKS.family(tables.warehouse, "json", LOOSE, Scope(org_of("nested object in Tags")))
+        for finding in CHECKS.family(tables.warehouse, "json", LOOSE, CheckedRows(org_of("nested object in Tags")))
         if finding.failed
     ]
     assert finding.examples == (
@@ -134,7 +134,7 @@ def test_an_example_is_the_key_of_a_row_and_no_amount_tag_or_name(tables: Plante
 
 
 def test_rows_of_other_organisations_and_days_are_not_checked(tables: Planted) -> None:
-    later = Scope(org_of("unknown currency"), first=clean_rows()[0]["x_pipeline_run_date"].replace(day=6))
+    later = CheckedRows(org_of("unknown currency"), first=clean_rows()[0]["x_pipeline_run_date"].replace(day=6))
     assert [f.name for f in CHECKS.family(tables.warehouse, "values", LOOSE, later) if f.failed] == []
 
 
@@ -160,11 +160,11 @@ def source_rows(*costs: str | None) -> list[dict[str, object]]:
 def test_sums_are_compared_with_those_of_the_source_to_the_last_digit(tables: Planted, tmp_path: Path) -> None:
     """However the source splits it up; usage without a price is no cost."""
     contract = load_table(CONFIGS, "genai_payg_cost")
-    source = [Source("pipe", contract.table, contract.billed, "currency")]
+    source = [SourceTable("pipe", contract.table, contract.billed, "currency")]
 
     def compared(*costs: str | None) -> dict[str, tuple[int, tuple[str, ...]]]:
         fill(tables.warehouse, tmp_path, f"{DATASET}.{contract.table}", contract, source_rows(*costs))
-        findings = CHECKS.family(tables.warehouse, "sums", CLEAN, Scope("acme"), source)
+        findings = CHECKS.family(tables.warehouse, "sums", CLEAN, CheckedRows("acme"), source)
         return {f.name: (f.failed, f.examples) for f in findings if f.failed}
 
     billed = sum((row["BilledCost"] for row in clean_rows()), Decimal(0))
@@ -175,7 +175,7 @@ def test_sums_are_compared_with_those_of_the_source_to_the_last_digit(tables: Pl
 
 def test_credits_that_are_a_list_beside_the_cost_are_a_part_of_the_sum(tables: Planted, tmp_path: Path) -> None:
     contract = load_table(CONFIGS, "gcp_billing_export")
-    source = [Source("pipe", contract.table, contract.billed, "currency", credits=contract.billed_credits)]
+    source = [SourceTable("pipe", contract.table, contract.billed, "currency", credits=contract.billed_credits)]
     billed = sum((row["BilledCost"] for row in clean_rows()), Decimal(0))
     day = clean_rows()[0]["x_pipeline_run_date"]
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
@@ -184,7 +184,7 @@ def test_credits_that_are_a_list_beside_the_cost_are_a_part_of_the_sum(tables: P
         row = {"billing_account_id": "0", "usage_start_time": start, "cost": billed + 3, "currency": "USD"}
         rows = [row | {"x_pipeline_run_date": day, "credits": credits}]
         fill(tables.warehouse, tmp_path, f"{DATASET}.{contract.table}", contract, rows)
-        return sum(f.failed for f in CHECKS.family(tables.warehouse, "sums", CLEAN, Scope("acme"), source))
+        return sum(f.failed for f in CHECKS.family(tables.warehouse, "sums", CLEAN, CheckedRows("acme"), source))
 
     assert compared([{"type": "PROMOTION", "amount": -2.5}, {"type": "DISCOUNT", "amount": -0.5}]) == 0
     assert compared([{"type": "PROMOTION", "amount": -2.5}]) == compared([]) == compared(None) == 1

@@ -10,7 +10,7 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse
 from common.domain.model import WriteSpec
 from common.tables.contract import Table
-from common.writes.preview_diff import DayDiff, MoneyDiff, Scope, TableDiff, table_diff
+from common.writes.preview_diff import ComparedRows, DayDiff, MoneyDiff, TableDiff, table_diff
 from tests.conftest import PROJECT
 
 TABLE = Table.model_validate(
@@ -27,7 +27,7 @@ TABLE = Table.model_validate(
     }
 )
 D1, D2 = date(2026, 11, 1), date(2026, 11, 2)
-SCOPE = Scope("acme", "pipe", "cred", (D1, D2))
+SCOPE = ComparedRows("acme", "pipe", "cred", (D1, D2))
 numbers = itertools.count()
 
 Row = tuple[str, date, str | None, int | None, str | None]

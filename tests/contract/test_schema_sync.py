@@ -18,7 +18,7 @@ from common.platform.errors import PermanentError, TransientError
 from common.platform.logs import logger
 from common.platform.paths import CONFIGS
 from common.tables.contract import Table, every_table, load_meta_table, load_table
-from common.tables.schema_plan import LATE, FoundColumn, FoundTable
+from common.tables.schema_plan import LATE, ExistingColumn, ExistingTable
 from common.writes.schema_sync import fit
 from infra.local.emulator import BigQueryEmulator
 from tests.conftest import PROJECT
@@ -39,7 +39,7 @@ def target() -> str:
     return f"{PROJECT}.sync_{next(numbers)}.t"
 
 
-def columns(warehouse: BigQueryWarehouse, target: str) -> dict[str, FoundColumn]:
+def columns(warehouse: BigQueryWarehouse, target: str) -> dict[str, ExistingColumn]:
     found = warehouse.tables.find(target)
     assert found is not None
     return {column.name: column for column in found.columns}
@@ -54,7 +54,7 @@ def test_what_was_made_is_found_as_the_contract_says(warehouse: BigQueryWarehous
     assert brief(fit(warehouse.tables, target, FIRST)) == [("create", "")]
     found = warehouse.tables.find(target)
     assert found is not None and warehouse.tables.has_dataset(target.rpartition(".")[0])
-    assert found.columns[0] == FoundColumn("a", "STRING", "REQUIRED", "first")
+    assert found.columns[0] == ExistingColumn("a", "STRING", "REQUIRED", "first")
     assert (found.description, found.partitioned_by, found.clustered_by) == (
         "A test",
         FIRST.partitioned_by,
@@ -86,8 +86,8 @@ def test_columns_are_added_relaxed_and_described_and_rows_stay(warehouse: BigQue
     made = fit(warehouse.tables, target, wanted)
     assert brief(made) == [("relax", "a"), ("describe", "a"), ("add", "b"), ("note", "b"), ("add", "c")]
     there = columns(warehouse, target)
-    assert there["a"] == FoundColumn("a", "STRING", "NULLABLE", "First.")
-    assert there["b"] == FoundColumn("b", "BIGNUMERIC", "NULLABLE", f"Second. {LATE}")
+    assert there["a"] == ExistingColumn("a", "STRING", "NULLABLE", "First.")
+    assert there["b"] == ExistingColumn("b", "BIGNUMERIC", "NULLABLE", f"Second. {LATE}")
     assert there["c"].type == "BOOL"
     assert fit(warehouse.tables, target, wanted) == []
     assert list(warehouse.query(f"SELECT a, b, c FROM `{target}`")) == [{"a": "row", "b": None, "c": None}]
@@ -137,8 +137,8 @@ def test_many_at_once_end_with_the_columns_of_all(warehouse: BigQueryWarehouse, 
 class Restless:
     """A table that somebody else changes each time that it was looked at."""
 
-    def find(self, _target: str) -> FoundTable:
-        return FoundTable((), partitioned_by=FIRST.partitioned_by)
+    def find(self, _target: str) -> ExistingTable:
+        return ExistingTable((), partitioned_by=FIRST.partitioned_by)
 
     def change(self, *_: Any) -> bool:
         return False
@@ -223,7 +223,7 @@ def test_the_command_adds_a_column_to_a_tracking_table(tree: Path, warehouse: Bi
     assert command(org, "--apply").exit_code == 0
     assert differences(org) == []
     there = columns(warehouse, f"{PROJECT}.{org}_local.org_meta_pipeline_runs")
-    assert there["cost_centre"] == FoundColumn("cost_centre", "STRING", "NULLABLE", "Who pays")
+    assert there["cost_centre"] == ExistingColumn("cost_centre", "STRING", "NULLABLE", "Who pays")
 
 
 @pytest.mark.parametrize("flag", [(), ("--apply",)])

@@ -23,7 +23,7 @@ from common.adapters.key_file import KeyFile
 from common.domain.model import Run, RunRequest, RunStatus, Step
 from common.notify.failure_limit import FailureLimit
 from common.notify.notifications import Notifications
-from common.notify.settings import SettingsBook
+from common.notify.settings import SettingsStore
 from common.ports.bus import Message
 from common.ports.secrets import CredentialInfo
 from common.runs.attempt import AttemptRunner, Result
@@ -140,7 +140,7 @@ def new_bill(*, harness: Harness, host: str, project: str, writing: bool = False
     sealer = Sealer(KeyFile(harness.folder / "key"))
     credentials = SealedCredentials(records, sealer)
     told, audit = harness.engine.notifications, Audit(records, harness.clock)
-    book = SettingsBook(records, sealer, audit, harness.clock, told.settings.hosts, harness.engine.configs.find)
+    book = SettingsStore(records, sealer, audit, harness.clock, told.settings.hosts, harness.engine.configs.find)
     notifications = Notifications(book, records, logs, FailureLimit(records, harness.clock))
     credentials.add(CredentialInfo(ORG, "cred_openai", "openai", harness.clock()), SECRET)
     kind = WritingAttempts if writing else AttemptRunner

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.config.loader import ConfigTree
-from common.focus.conformance import Checks, Report, Scope, sources
+from common.focus.conformance import CheckedRows, Checks, Report, sources
 from common.platform.paths import CONFIGS
 from common.processors.registry import REGISTRY
 from infra.local.demo_data import PLAYS
@@ -69,7 +69,7 @@ def judged(world: World, written: Written) -> Callable[[Case], Verdict]:
 
 def checked(world: World, org: str, **days: date) -> Report:
     origins = sources(ConfigTree(CONFIGS, REGISTRY), FOCUS.table)
-    return Checks(CONFIGS).run(world.warehouse, world.table_id(org=org), Scope(org, **days), origins)
+    return Checks(CONFIGS).run(world.warehouse, world.table_id(org=org), CheckedRows(org, **days), origins)
 
 
 @pytest.mark.parametrize("org", WARNED)

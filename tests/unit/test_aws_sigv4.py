@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from common.processors.clouds.aws.sigv4 import AwsKeys, Scope, sign
+from common.processors.clouds.aws.sigv4 import AwsKeys, CredentialScope, sign
 
 AT = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 KEYS = AwsKeys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 SESSION = AwsKeys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "FQoG/session+token==")
-S3 = Scope("eu-west-1", "s3")
+S3 = CredentialScope("eu-west-1", "s3")
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
@@ -44,7 +44,7 @@ def test_a_body_and_the_headers_that_belong_to_it() -> None:
         "Content-Type": "application/x-amz-json-1.1",
         "X-Amz-Target": "AWSInsightsIndexService.GetCostAndUsage",
     }
-    scope = Scope("us-east-1", "ce")
+    scope = CredentialScope("us-east-1", "ce")
     signed = sign(KEYS, scope, AT, "POST", "https://ce.us-east-1.amazonaws.com/", b'{"Granularity":"DAILY"}', headers)
     assert set(signed) == {"x-amz-date", "authorization"}
     assert signed["authorization"].endswith(

@@ -12,7 +12,7 @@ from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, patience
 from common.adapters.bigquery.names import beside, quoted
 from common.platform.errors import PermanentError
 from common.tables.contract import Table
-from common.tables.schema_plan import FoundColumn, FoundTable
+from common.tables.schema_plan import ExistingColumn, ExistingTable
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -57,7 +57,7 @@ class BigQueryTables:
         with suppress(ConflictError), translated(f"make dataset {dataset}"):
             self._connection.client.create_dataset(made, exists_ok=True, **_times())
 
-    def find(self, target: str) -> FoundTable | None:
+    def find(self, target: str) -> ExistingTable | None:
         from google.api_core.exceptions import NotFound
 
         with translated(f"look at table {target}"):
@@ -66,7 +66,7 @@ class BigQueryTables:
             except NotFound:
                 return None
         partitioning = found.time_partitioning
-        return FoundTable(
+        return ExistingTable(
             columns=tuple(_found(field) for field in found.schema),
             description=found.description or "",
             partitioned_by=(partitioning.field or "_PARTITIONTIME") if partitioning else "",
@@ -77,7 +77,7 @@ class BigQueryTables:
     def create(self, target: str, table: Table) -> None:
         from google.cloud import bigquery
 
-        schema = [_field(FoundColumn(c.name, c.type, c.mode, c.description)) for c in table.all_columns]
+        schema = [_field(ExistingColumn(c.name, c.type, c.mode, c.description)) for c in table.all_columns]
         wanted = bigquery.Table(target, schema=schema)
         wanted.description = table.description
         wanted.time_partitioning = bigquery.TimePartitioning(field=table.partitioned_by)
@@ -87,7 +87,7 @@ class BigQueryTables:
         with suppress(ConflictError), translated(f"make table {target}"):
             self._connection.client.create_table(wanted, exists_ok=True, **_times())
 
-    def change(self, target: str, found: FoundTable, columns: Sequence[FoundColumn], description: str) -> bool:
+    def change(self, target: str, found: ExistingTable, columns: Sequence[ExistingColumn], description: str) -> bool:
         from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed
 
         with suppress(ConflictError), translated(f"change table {target}"):
@@ -158,19 +158,19 @@ def _times() -> dict[str, Any]:
     return {"retry": patience(), "timeout": CALL_TIMEOUT_S}
 
 
-def _found(field: "bigquery.SchemaField") -> FoundColumn:
-    return FoundColumn(
+def _found(field: "bigquery.SchemaField") -> ExistingColumn:
+    return ExistingColumn(
         field.name, TYPE_NAMES.get(field.field_type, field.field_type), field.mode, field.description or ""
     )
 
 
-def _field(column: FoundColumn) -> "bigquery.SchemaField":
+def _field(column: ExistingColumn) -> "bigquery.SchemaField":
     from google.cloud import bigquery
 
     return bigquery.SchemaField(column.name, column.type, mode=column.mode, description=column.description)
 
 
-def _merged(field: "bigquery.SchemaField", column: FoundColumn) -> "bigquery.SchemaField":
+def _merged(field: "bigquery.SchemaField", column: ExistingColumn) -> "bigquery.SchemaField":
     from google.cloud import bigquery
 
     changed = {**field.to_api_repr(), "mode": column.mode}

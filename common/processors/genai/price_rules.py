@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from common.config.model import IDENTIFIER
 from common.config.money import Money, Usd
 from common.config.problems import Finding, InvalidFileError, Problem, findings_of
-from common.config.yaml_source import Source, read
+from common.config.yaml_source import YamlFile, read
 from common.platform.errors import nearest
 from common.platform.strict import StrictModel
 from common.processors.genai.sources import known
@@ -135,7 +135,7 @@ def load_price_rules(root: Path, org_slug: str) -> PriceRules:
     return PriceRules(org_slug, PriceFile.model_validate(source.data).rules)
 
 
-def _findings(source: Source, org_slug: str) -> Iterator[Finding]:
+def _findings(source: YamlFile, org_slug: str) -> Iterator[Finding]:
     try:
         file = PriceFile.model_validate(source.data)
     except ValidationError as error:

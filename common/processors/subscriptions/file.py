@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from common.config.problems import Finding, InvalidFileError, findings_of
-from common.config.yaml_source import Source, read
+from common.config.yaml_source import YamlFile, read
 from common.platform.errors import nearest
 from common.processors.subscriptions.charges import charges
 from common.processors.subscriptions.model import FOLDER, Subscription, SubscriptionsFile
@@ -23,7 +23,7 @@ def load_subscriptions(root: Path, org_slug: str) -> tuple[Subscription, ...]:
     if not path.is_file():
         known = [p.stem for p in subscription_files(root)]
         hint = f"An organisation that has none says so with `subscriptions: []`.{nearest(org_slug, known)}"
-        raise InvalidFileError([Source(name, {}, {}, "").problem((), f"there is no such file. {hint}")])
+        raise InvalidFileError([YamlFile(name, {}, {}, "").problem((), f"there is no such file. {hint}")])
     source = read(path, name)
     try:
         file = SubscriptionsFile.model_validate(source.data)

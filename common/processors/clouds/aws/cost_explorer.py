@@ -18,7 +18,7 @@ from common.ports.http import Calls
 from common.processors.base import Params, StepContext
 from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
 from common.processors.clouds.aws.export import aws_keys
-from common.processors.clouds.aws.sigv4 import Scope, signer
+from common.processors.clouds.aws.sigv4 import CredentialScope, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
 from common.processors.http.client import Api, ProviderClient, Said
 from common.processors.http.json_fields import Fields
@@ -30,7 +30,7 @@ HELP = (
     "ce:GetCostAndUsage, and the payer's account number."
 )
 CLOUD = Cloud("aws", "AWS", "Amazon Web Services, Inc.", "Payer Account", "Linked Account")
-SCOPE = Scope("us-east-1", "ce")
+SCOPE = CredentialScope("us-east-1", "ce")
 SOURCE = "AWS GetCostAndUsage"
 HEADERS = {
     "content-type": "application/x-amz-json-1.1",

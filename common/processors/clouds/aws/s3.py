@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from common.config.providers import filled
 from common.ports.http import Calls
 from common.processors.bills.cells import timestamp
-from common.processors.clouds.aws.sigv4 import AwsKeys, Scope, signer
+from common.processors.clouds.aws.sigv4 import AwsKeys, CredentialScope, signer
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.object_store import ObjectStore, Stored, xml_error
 
@@ -33,7 +33,7 @@ class Bucket(ObjectStore):
             secret=keys.secret_access_key,
             headers={"accept": "*/*"},
             base=filled(calls.provider_url("aws.s3"), region=region),
-            sign=signer(keys, Scope(region, "s3"), calls.now),
+            sign=signer(keys, CredentialScope(region, "s3"), calls.now),
         )
         missing = f"There is no bucket {bucket!r} in that region: check bucket and region in the credential."
         super().__init__(client, f"/{quote(bucket)}", missing)

@@ -25,7 +25,7 @@ class AwsKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class CredentialScope:
     """What a signature is good for: S3 (``s3``) or Cost Explorer (``ce``), in a region."""
 
     region: str
@@ -33,14 +33,14 @@ class Scope:
 
 
 def signer(
-    keys: AwsKeys, scope: Scope, now: Callable[[], datetime], headers: Mapping[str, str] | None = None
+    keys: AwsKeys, scope: CredentialScope, now: Callable[[], datetime], headers: Mapping[str, str] | None = None
 ) -> Callable[[str, str, bytes], Mapping[str, str]]:
     """Return a function that gives the headers which sign a request; ``headers`` are signed with it."""
     return lambda method, url, body: sign(keys, scope, now(), method, url, body, headers or {})
 
 
 def sign(
-    keys: AwsKeys, scope: Scope, now: datetime, method: str, url: str, body: bytes, headers: Mapping[str, str]
+    keys: AwsKeys, scope: CredentialScope, now: datetime, method: str, url: str, body: bytes, headers: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the headers to add to a request. ``url`` is quoted as it is sent; ``headers`` are sent too."""
     parts = urlsplit(url)
@@ -78,7 +78,7 @@ def canonical_query(query: str) -> str:
     return "&".join(sorted(f"{quote(name, UNRESERVED)}={quote(value, UNRESERVED)}" for name, value in pairs))
 
 
-def _key(secret: str, day: str, scope: Scope) -> bytes:
+def _key(secret: str, day: str, scope: CredentialScope) -> bytes:
     key = ("AWS4" + secret).encode()
     for part in (day, scope.region, scope.service, "aws4_request"):
         key = _hmac(key, part)
