@@ -10,6 +10,7 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.platform.paths import PROJECT_ROOT
 from common.processors import registry
 from infra.local.emulator import BigQueryEmulator
+from tests import seed
 from tests.google_fixtures import google_emulators, google_project  # noqa: F401 - fixtures
 from tests.postgres_fixtures import postgres, postgres_database, postgres_server  # noqa: F401 - fixtures
 
@@ -17,11 +18,23 @@ PROJECT = "pipeline-ops-test"
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
 
 
-@pytest.fixture(scope="module")
-def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmulator]:
-    """One emulator for a file of tests, which use datasets of their own: it gets slower with every table it has."""
+@pytest.fixture(scope="session")
+def bigquery_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmulator]:
+    """The emulator of this process of tests."""
     with BigQueryEmulator(tmp_path_factory.mktemp("bigquery"), PROJECT) as emulator:
         yield emulator
+
+
+@pytest.fixture(scope="module")
+def bigquery_emulator(bigquery_server: BigQueryEmulator) -> Iterator[BigQueryEmulator]:
+    """The emulator, empty. A file of tests uses datasets of its own, and they go with it.
+
+    A dropped dataset costs a twentieth of a second, a start of the emulator three; and it gets slower with every table.
+    """
+    yield bigquery_server
+    client = BigQueryWarehouse(PROJECT, location="US", emulator_url=bigquery_server.url).connection.client
+    for dataset in client.list_datasets():
+        client.delete_dataset(dataset.reference, delete_contents=True)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +60,10 @@ LONG_FIRST = ("e2e", "sim", "contract")
 """Folders whose files take longest: begun last, one of them would keep one process busy while the other is done."""
 
 
+def pytest_configure() -> None:
+    seed.choose()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, name in enumerate(LONG_FIRST) if f"tests/{name}/" in item.nodeid), 9))
     if not SHARED.is_dir():
@@ -65,3 +82,4 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         reasons["slow: make test-slow"] = len(slow)
     left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(reasons.items())) or "nothing"
     terminalreporter.write_line(f"not run: {left_out}")
+    terminalreporter.write_line(seed.replay())

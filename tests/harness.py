@@ -4,6 +4,7 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def step(step_id: str, *after: str, script: str = "ok", attempts: int = 1, **mor
     }
 
 
+@cache
+def app() -> Any:
+    """Return the functions' application, one for the process: it keeps nothing and looks the engine up at each call."""
+    return wsgi_app()
+
+
 class Harness:
     """One engine on one file. ``drain`` delivers what is due, as the dispatcher would."""
 
@@ -68,7 +75,7 @@ class Harness:
             (self.configs / "system" / name).write_text(yaml.safe_dump(data))
         (self.configs / "system" / "providers.yml").write_text(PROVIDERS.read_text())
         self.pipeline(step("only"))
-        self.app = wsgi_app()
+        self.app = app()
         self.restart()
         self.engine.credentials.add(CredentialInfo(ORG, "cred_openai", "openai", datetime.now(UTC)), SECRET)
 

@@ -8,6 +8,7 @@ it back later.
 import base64
 import json
 import logging
+import sys
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -42,10 +43,15 @@ def wsgi_app() -> Any:
         return create_app(target=name, source=str(PROJECT_ROOT / "main.py"))
 
     names = [*SUBSCRIPTIONS.values(), "sweep"]
+    # functions-framework appends the folder of main.py to sys.path for every app it makes: a process that makes many
+    # stacks would search thousands of paths for each module that it imports.
+    known = list(sys.path)
     mounts = {f"/functions/{name}": target(name) for name in names}
-    # functions-framework lowers the root logger and adds handlers of its own for every app it makes.
+    api = target("api")
+    sys.path[:] = known
+    # It also lowers the root logger and adds handlers of its own for every app.
     logging.getLogger().handlers.clear()
-    return DispatcherMiddleware(target("api"), mounts)
+    return DispatcherMiddleware(api, mounts)
 
 
 def cloud_event(delivery: Delivery, project_id: str, token: str | None) -> tuple[dict[str, str], bytes]:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from common.adapters.bigquery import BigQueryWarehouse
-from common.domain.model import DEFAULT_WRITE
 from common.platform.paths import CONFIGS
-from common.ports.warehouse import Commit, Lineage
+from common.ports.warehouse import Lineage
 from common.processors.sql.procedure_executor import ProcedureExecutor, ProcedureParams
 from common.tables.contract import Table, load_table
-from common.writes.batch import Batch
-from common.writes.spool import Spool
+from tests.loaded import load_rows
 from tests.processors.context import make_context
 
 DAY = date(2026, 10, 5)
@@ -39,31 +37,10 @@ class Dataset:
         days: tuple[date, date] = (DAY, DAY),
         pipeline: str = "pipe",
     ) -> None:
-        contract, target = load_table(CONFIGS, table), f"{self.name}.{table}"
-        self.warehouse.ensure_table(target, contract)
-        staging = self.warehouse.create_staging(target, contract, f"n{next(numbers)}")
-        number = next(numbers)
-        path = self.folder / f"{number}.parquet"
-        spool = Spool(path, contract, *days, self.warehouse.decimal_digits, write=DEFAULT_WRITE, org_slug=org)
-        spool.write(Batch([{"x_pipeline_run_date": DAY, **row} for row in rows]))
-        spool.close()
-        self.warehouse.load(staging, contract, path, job_id=f"fill{number}")
-        key = Lineage(org, pipeline, "cred", "run", AT)
-        write = Commit(
-            target=target,
-            table=contract,
-            staging=staging,
-            lineage=key,
-            first_day=days[0],
-            last_day=days[1],
-            write=DEFAULT_WRITE,
-            step_id="fill",
-            attempt=number,
-            fence=number,
-            not_after=datetime(2100, 1, 1, tzinfo=UTC),
-            job_id=f"fillc{number}",
-        )
-        self.warehouse.commit(write, lambda _text: None)
+        contract = load_table(CONFIGS, table)
+        dated = [{"x_pipeline_run_date": DAY, **row} for row in rows]
+        lineage = Lineage(org, pipeline, "cred", "run", AT)
+        load_rows(self.warehouse, self.folder, f"{self.name}.{table}", contract, dated, days, lineage)
 
     def call(
         self, procedure: str, source: str, reported: str = "", into: Table = FOCUS, **where: Any

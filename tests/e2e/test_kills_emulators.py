@@ -21,8 +21,8 @@ from common.runs.engine import Engine
 from infra.local.google_emulators import GoogleEmulators
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
 from tests.e2e.kills import Asked, Emulator, Place, Served, until, wait_for_all
+from tests.seed import seed
 
-SEED = int(os.environ.get("PIPELINE_OPS_KILL_SEED", "20261121"))
 ACME, GLOBEX, ROUTE = "acme_corp", "globex", "genai/payg/openai"
 DAYS = {"start_date": "2026-11-01", "end_date": "2026-11-02"}
 TABLES = ("genai_payg_usage", "genai_reported_cost", "genai_payg_cost", "cost_data_standard_1_3")
@@ -32,7 +32,7 @@ KILLS = 6
 
 @pytest.mark.usefixtures("google_emulators")
 def test_kills_on_googles_emulators_lose_and_double_nothing(tmp_path: Path, google_emulators: GoogleEmulators) -> None:
-    chance = random.Random(SEED)
+    chance = random.Random(seed())
     hosts = {
         "FIRESTORE_EMULATOR_HOST": google_emulators.firestore_host,
         "PUBSUB_EMULATOR_HOST": google_emulators.pubsub_host,

@@ -1,6 +1,5 @@
 """Tables of FOCUS rows for tests: filled as the engine fills them, read as files that the focus-validator takes."""
 
-import itertools
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -9,16 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.domain.model import DEFAULT_WRITE
+from common.adapters.bigquery import BigQueryWarehouse
 from common.platform.paths import CONFIGS
-from common.ports.warehouse import Commit, Lineage, Warehouse
+from common.ports.warehouse import Lineage, Warehouse
 from common.tables.contract import DATA_DATE, Table, load_table
-from common.writes.batch import Batch
-from common.writes.spool import Spool
+from tests.loaded import load_rows
 
 FOCUS = load_table(CONFIGS, "cost_data_standard_1_3")
 AT = datetime(2026, 10, 6, tzinfo=UTC)
-numbers = itertools.count()
 
 ARROW = {
     "STRING": pa.string(),
@@ -31,7 +28,7 @@ ARROW = {
 
 
 def fill(
-    warehouse: Warehouse,
+    warehouse: BigQueryWarehouse,
     folder: Path,
     table_id: str,
     contract: Table,
@@ -43,30 +40,8 @@ def fill(
 ) -> None:
     """Write rows as a step of that pipeline would; those of one key replace each other."""
     days: list[date] = [row[DATA_DATE] for row in rows]
-    first, last = min(days), max(days)
-    number = next(numbers)
-    warehouse.ensure_table(table_id, contract)
-    staging = warehouse.create_staging(table_id, contract, f"f{number}")
-    path = folder / f"fill{number}.parquet"
-    spool = Spool(path, contract, first, last, warehouse.decimal_digits, write=DEFAULT_WRITE, org_slug=org)
-    spool.write(Batch(list(rows)))
-    spool.close()
-    warehouse.load(staging, contract, path, job_id=f"focus_fill{number}")
-    write = Commit(
-        target=table_id,
-        table=contract,
-        staging=staging,
-        lineage=Lineage(org, pipeline, credential, "run", AT),
-        first_day=first,
-        last_day=last,
-        write=DEFAULT_WRITE,
-        step_id="fill",
-        attempt=number + 1,
-        fence=number + 1,
-        not_after=datetime(2100, 1, 1, tzinfo=UTC),
-        job_id=f"focus_commit{number}",
-    )
-    warehouse.commit(write, lambda _text: None)
+    lineage = Lineage(org, pipeline, credential, "run", AT)
+    load_rows(warehouse, folder, table_id, contract, rows, (min(days), max(days)), lineage)
 
 
 def relaxed(contract: Table) -> Table:
