@@ -10,7 +10,7 @@ FOCUS := .venv-focus
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help docs demo serve bench bench-api bench-load test test-slow check sim mutants format clean
+.PHONY: help docs demo serve bench bench-api bench-load test test-slow check sim mutants hooks format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -25,7 +25,7 @@ serve: $(VENV)/.local  ## serve the API and every function on http://127.0.0.1:8
 TEST_PROCESSES ?= 2
 
 test: check $(FOCUS)/.installed  ## lint, types and every test
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --run-integration -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.dev  ## runs per second, latency and CPU, beside DBOS on PostgreSQL
 	@$(BIN)/python -m tests.bench
@@ -54,6 +54,9 @@ sim: $(VENV)/.dev  ## play simulated worlds: make sim SEEDS=0..100000
 
 mutants: $(VENV)/.dev  ## sabotage the code line by line; each time a test has to notice
 	@$(BIN)/python -m tests.sim.mutants
+
+hooks: $(VENV)/.dev  ## run linter, types and validate before each commit
+	@$(BIN)/pre-commit install
 
 format: $(VENV)/.dev  ## mend what linter and formatter can
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

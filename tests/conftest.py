@@ -12,6 +12,7 @@ from common.processors import registry
 from infra.local.emulator import BigQueryEmulator
 from tests import seed
 from tests.google_fixtures import google_emulators, google_project  # noqa: F401 - fixtures
+from tests.harness import harness  # noqa: F401 - a fixture
 from tests.postgres_fixtures import postgres, postgres_database, postgres_server  # noqa: F401 - fixtures
 
 PROJECT = "pipeline-ops-test"
@@ -60,12 +61,20 @@ LONG_FIRST = ("e2e", "sim", "contract")
 """Folders whose files take longest: begun last, one of them would keep one process busy while the other is done."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-integration", action="store_true", help="also run whole pipelines on the embedded stack")
+
+
 def pytest_configure() -> None:
     seed.choose()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, name in enumerate(LONG_FIRST) if f"tests/{name}/" in item.nodeid), 9))
+    if not config.getoption("--run-integration"):
+        for item in items:
+            if item.get_closest_marker("integration"):
+                item.add_marker(pytest.mark.skip(reason="integration: pytest --run-integration, as make test does"))
     if not SHARED.is_dir():
         for item in items:
             if item.get_closest_marker("shared"):

@@ -4,7 +4,7 @@
 - ``RequestError``: the caller mends the request (``status`` is the HTTP status it is answered with).
 - ``TransientError``: try the attempt again later; ``retry_after_s`` is the earliest moment the other side asked for.
 - ``PermanentError``: the step fails now; a second attempt would end the same way.
-- ``StaleRun``: somebody else changed the run; load it again and apply the event again.
+- ``StaleRunError``: somebody else changed the run, or one of its steps; load it again and apply the event again.
 
 Messages are written for the person who reads them: where, what, what to do. They never hold a secret.
 """
@@ -164,7 +164,10 @@ class LostLeaseError(PipelineOpsError):
 
 
 class StaleRunError(PipelineOpsError):
-    """The stored run is newer than the one the transition was made from."""
+    """A stored record that the transition changes, the run or one of its steps, is newer than the one it was made from.
+
+    Nothing was committed. Load the run again and apply the event to what is stored now.
+    """
 
 
 class StaleRecordError(PipelineOpsError):

@@ -22,9 +22,11 @@ from common.processors.sql.external_bq import ExternalBqExtractor, ExternalBqPar
 from common.processors.sql.external_bq_days import ChangedDaysParams, ExternalBqChangedDays
 from common.processors.subscriptions.cost import SubscriptionCost
 from infra.local.gcp_export import Row, export_rows, write_export
+from tests.bills import BILLS, FILES, google_rows
 from tests.conftest import PROJECT
 from tests.contract.test_focus_sql import FOCUS, Dataset, numbers
 from tests.processors.context import make_context
+from tests.processors.layouts import read_bill
 
 
 @pytest.fixture
@@ -190,6 +192,31 @@ def test_days_that_have_got_late_rows_are_told_and_so_is_a_day_without_any(
     assert outputs == {"days": late}
     assert date(2026, 10, 1).isoformat() in late, "else the test shows nothing"
     assert len(context.warnings) == 1 and "no rows for 2026-10-05" in context.warnings[0]
+
+
+def test_the_bills_of_every_layout_add_up_in_the_unified_table(dataset: Dataset) -> None:
+    """All of them together (``tests/data_fixtures``): nothing of one bill depends on another."""
+    bills = [bill for bill in FILES if "BilledCost" in bill.sums]
+    days = min(bill.days[0] for bill in bills), max(bill.days[1] for bill in bills)
+    dataset.fill(
+        "cloud_focus_export", [row for bill in bills for row in read_bill(bill.path, **bill.config)], days=days
+    )
+    found = dataset.call("sp_lift_focus_export", "cloud_focus_export", start_date=days[0], end_date=days[1])
+    check_focus(found)
+    assert len(found) == sum(bill.rows for bill in bills)
+    for column in ("BilledCost", "EffectiveCost"):
+        assert total(found, column) == sum(bill.sums[column] for bill in bills)
+
+
+def test_googles_bill_has_the_rows_and_the_sums_that_were_added_up_by_hand(
+    dataset: Dataset, warehouse: BigQueryWarehouse
+) -> None:
+    bill, name = BILLS["gcp_billing_export.jsonl"], f"{PROJECT}.billing{next(numbers)}"
+    rows = google_rows()
+    write_export(warehouse.connection.client, f"{name}.export", rows)
+    found = to_focus(dataset, gcp_rows(warehouse, name, bill.days), bill.days)
+    assert (len(rows), len(found)) == (bill.lines, bill.rows)
+    assert {column: total(found, column) for column in bill.sums} == bill.sums
 
 
 @pytest.mark.shared

@@ -31,7 +31,7 @@ PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 
 SIMULATION = ("-m", "tests.sim", "--seeds", "0..150", "--stop")
 TESTS = (
-    ("tests/unit/test_transitions.py", "tests/unit/test_retry.py", "tests/unit/test_topics.py"),
+    ("tests/unit/test_state.py", "tests/unit/test_retry.py", "tests/unit/test_topics.py"),
     ("tests/unit/test_admission.py", "tests/unit/test_queueing.py", "tests/unit/test_plans.py"),
     (
         "tests/contract/test_run_store.py",
