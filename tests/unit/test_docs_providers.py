@@ -16,13 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from common import processors
 from common.config.check import validate_tree
 from common.config.loader import ConfigTree
 from common.config.providers import load_providers
 from common.domain.model import DEFAULT_WRITE
 from common.platform.paths import PROJECT_ROOT, configs_dir
-from common.processors import registry
+from common.processors import clouds, registry
 from common.processors.bills.layout import LAYOUTS
 from common.processors.genai import providers, sources
 from common.processors.genai.payg_cost import GenaiPaygCost, GenaiPaygCostParams
@@ -115,9 +114,9 @@ def test_the_provider_of_the_docs_works_with_nothing_else_changed(acme: Path, mo
 def acme_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The processor of the example, put where it says. Returns the configs, in which its pipeline is."""
     (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "acme_cost.py").write_text(block("common/processors/acme_cost.py", CLOUDS), "utf-8")
-    monkeypatch.setattr(processors, "__path__", [*processors.__path__, str(tmp_path / "modules")])
-    monkeypatch.delitem(sys.modules, "common.processors.acme_cost", raising=False)
+    (tmp_path / "modules" / "acme.py").write_text(block("common/processors/clouds/acme.py", CLOUDS), "utf-8")
+    monkeypatch.setattr(clouds, "__path__", [*clouds.__path__, str(tmp_path / "modules")])
+    monkeypatch.delitem(sys.modules, "common.processors.clouds.acme", raising=False)
     (line,) = re.findall(r'"(\w+)": "([\w.:]+)",', block("common/processors/registry.py", CLOUDS))
     monkeypatch.setitem(registry.PROCESSORS, *line)
     configs = tmp_path / "configs"
