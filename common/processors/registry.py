@@ -1,8 +1,8 @@
 """Which processor does the work of which ``ps_type``.
 
-Values are import paths, so that a step function imports its own processor and no other: cold starts pay for each import.
-A GenAI provider needs no line here (its module in ``genai/providers/`` is found by its name); another processor is one
-module and one line.
+Values are import paths, so that a step function imports its own processor and no other: a cold start pays for each
+import. A GenAI provider needs no line here, because its module in ``genai/providers/`` is found by its name. Another
+processor is one module and one line.
 """
 
 from functools import cache

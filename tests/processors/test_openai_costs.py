@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from common.adapters.google.cloud import GoogleCloudAdapter
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import configs_dir
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
@@ -203,8 +204,9 @@ def test_endpoints_are_those_of_usage() -> None:
 @pytest.mark.parametrize("key", known())
 def test_a_good_credential_is_proved_by_one_small_call_and_a_bad_one_refused(key: str) -> None:
     with SandboxServer(1, rate_limit_every=0) as server:
-        context = make_context(provider_url=lambda name: server.urls[name], now=lambda: NOW)
-        assert source(key).check(context, server.secrets[key])
-        assert len([request for request in server.requests if request.path != "/token"]) == 1
+        google = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])
+        context = make_context(provider_url=lambda name: server.urls[name], now=lambda: NOW, google=lambda: google)
+        assert source(key).try_credential(context, server.secrets[key])
+        assert len([request for request in server.requests if request.path != "/gcp-token"]) == 1
         with pytest.raises(PermanentError, match="credentials add"):
-            source(key).check(context, "wrong-key-1234")
+            source(key).try_credential(context, "wrong-key-1234")

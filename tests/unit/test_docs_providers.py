@@ -92,7 +92,7 @@ def test_the_provider_of_the_docs_works_with_nothing_else_changed(acme: Path, mo
     with SandboxServer(fail_with=acme_api) as server:
         origin = server.urls["anthropic"]
         context = make_context(provider_url=lambda _key: origin, secret=lambda: "key-1")
-        assert sources.source("acme_llm").check(context, "key-1") == "acme-7"
+        assert sources.source("acme_llm").try_credential(context, "key-1") == "acme-7"
         params = GenaiPaygUsageParams.model_validate(dict(file.config.steps[0].config))
         rows = [dict(row) for batch in GenaiPaygUsage().run(context, params) for row in batch.rows]
     assert {row["meter"]: row["quantity"] for row in rows} == {"input_text": 1_000, "output_text": 10}

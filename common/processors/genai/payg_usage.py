@@ -4,13 +4,13 @@ The same processor reads what a provider reports besides quantities: money (``re
 own figures and is compared with them, and prepaid balances (``report: balance``).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from common.platform.errors import ConfigError, nearest
-from common.processors.base import Params, StepContext, TableParams
+from common.processors.base import Caller, Params, StepContext, TableParams
 from common.processors.genai.sources import ReportName, known, source
 from common.writes.batch import Batch
 
@@ -66,6 +66,7 @@ class GenaiPaygUsage:
 
     params_type: ClassVar[type[Params]] = GenaiPaygUsageParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = ""
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
         its = source(params.provider)
@@ -73,6 +74,11 @@ class GenaiPaygUsage:
         for rows in its.report(params.report)(context, params.endpoints or its.endpoints):
             if rows:
                 yield Batch([{**row, **named} for row in rows] if named else rows)
+
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask the provider of the steps whose secret it is."""
+        providers = dict.fromkeys(params.provider for params in configured if isinstance(params, GenaiPaygUsageParams))
+        return "; ".join(source(key).try_credential(caller, secret) for key in providers)
 
     def calls(self, params: Any, days: int) -> Mapping[str, int]:
         """Return the calls of one step: so many pages for each endpoint; none where a file is read."""

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.platform.errors import ConfigError, nearest
-from common.ports.http import Calls
-from common.processors.base import StepContext
+from common.processors.base import Caller, StepContext
 from common.processors.genai import providers
 from common.writes.batch import Row
 
@@ -21,7 +20,7 @@ ReportName = Literal["usage", "cost", "balance"]
 Report = Callable[[StepContext, Sequence[str]], Iterator[Sequence[Row]]]
 """Yields bounded lists of rows, of the run's days alone. The endpoints are those to read, of ``usage`` only."""
 
-Check = Callable[[Calls, str], str]
+TryCredential = Callable[[Caller, str], str]
 """Makes the cheapest call that proves a secret, and returns in a few words whose it is. Raises as ProviderClient."""
 
 
@@ -60,7 +59,7 @@ class Source:
     names: Names
     price_key: str
     reports: Mapping[ReportName, Report | str]
-    check: Check
+    try_credential: TryCredential
     endpoints: Sequence[str] = field(default=())
     page_days: int | None = None
     file_days: Callable[[Path], tuple[date, date]] | None = None

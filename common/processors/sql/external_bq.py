@@ -4,7 +4,8 @@ A row belongs to the day of ``day_column``. The table is read with filters on th
 such rows can be, a page at a time. Rows that come later than their day are found by ``ExternalBqChangedDays``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
@@ -13,14 +14,23 @@ from common.config.yaml_source import read
 from common.platform.errors import ConfigError, PermanentError, nearest
 from common.platform.paths import configs_dir
 from common.ports.google import SourceTable
-from common.processors.base import Params, StepContext, TableParams
-from common.processors.clouds.gcp.credential import PLACES, GoogleCredential, google_credential, table_id
+from common.processors.base import Caller, Params, StepContext, TableParams
+from common.processors.clouds.gcp.credential import (
+    PLACES,
+    GoogleCredential,
+    ServiceAccount,
+    access_token,
+    google_credential,
+    table_id,
+    unknown_table,
+)
 from common.processors.sql.computed_columns import Categorise, Computed, Product, Quotient, check_operands
 from common.processors.sql.external_sql import Source
 from common.tables.contract import Column, Table, load_table
 from common.writes.batch import Batch
 
 GIB = 2**30
+BIGQUERY_READ = "https://www.googleapis.com/auth/bigquery.readonly"
 
 Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,14}$")]
 Columns = Mapping[str, Path | Product | Quotient]
@@ -44,18 +54,29 @@ class ExternalTableParams(Params):
     label_column: Path = Field("labels", description="Repeated field of records with `key` and `value`.")
     max_gib_billed: int = Field(100, ge=1, le=100_000, description="A query that would read more is refused.")
 
-    def source(self, context: StepContext, credential: GoogleCredential) -> Source:
-        """Look at the table. Raises PermanentError if it is not there."""
-        name = table_id(context, credential, {part: getattr(self, part) for part in PLACES})
-        table = context.google().find_table(credential.key, name)
-        if table is None:
-            raise PermanentError(
-                f"There is no table {name}. A billing export takes some hours after it was switched on; "
-                "else check the names."
-            )
+    @property
+    def places(self) -> dict[str, str | None]:
+        """What the step itself says of the table's name."""
+        return {part: getattr(self, part) for part in PLACES}
+
+    def source(self, caller: Caller, credential: GoogleCredential) -> Source:
+        """Look at the table. Raises PermanentError if nobody names it, or it is not there."""
+        name = table_id(credential, self.places)
+        if name is None:
+            raise PermanentError(unknown_table(caller.credential_id, credential, self.places))
+        table = _existing(caller, credential, name)
         if not table.partition:
-            context.info(f"{name} has no partitions (a view?): each query reads all of it.")
+            caller.info(f"{name} has no partitions (a view?): each query reads all of it.")
+        return self.source_of(name, table)
+
+    def source_of(self, name: str, table: SourceTable) -> Source:
+        """Return a table as the source of this step's rows."""
         return Source(name, table, self.day_column, self.equal, self.unequal, self.label_column, self.labels)
+
+    def check_fields(self, source: Source, day: date) -> list[str]:
+        """Return fields that the table lacks and the step can do without. Raises PermanentError for one it needs."""
+        source.rows([], day, day)
+        return []
 
 
 class ExternalBqParams(ExternalTableParams, TableParams):
@@ -84,6 +105,12 @@ class ExternalBqParams(ExternalTableParams, TableParams):
                 raise ValueError(f"units: {name!r} is no column of this step that is read.")
         return self
 
+    def check_fields(self, source: Source, day: date) -> list[str]:
+        columns = _columns(load_table(configs_dir(), self.destination_table), self, source.table)
+        source.rows(columns, day, day)  # builds the query, which names whatever it can't read
+        paths = self.all_columns()
+        return [str(paths[column.name]) for column, path in columns if path is None]
+
     def all_columns(self) -> Columns:
         """Return the columns, wherever they stand. Raises ValueError for a file that is missing or wrong."""
         if self.columns_from is None:
@@ -100,6 +127,7 @@ class ExternalBqExtractor:
 
     params_type: ClassVar[type[Params]] = ExternalBqParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = ""
 
     def run(self, context: StepContext, params: ExternalBqParams) -> Iterator[Batch]:
         credential = google_credential(context.credential_id, context.secret())
@@ -115,11 +143,48 @@ class ExternalBqExtractor:
         for text in compute.told():
             context.info(text)
 
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask for a token, and for the description of each table that the steps read with this credential.
 
-def check(context: StepContext, params: ExternalTableParams) -> str:
-    """Ask for the table's description, the least there is to ask; return what was found. Raises as ``run`` does."""
-    source = params.source(context, google_credential(context.credential_id, context.secret()))
-    return f"{source.table_id}: {len(source.table.fields)} fields, partitioned by {source.table.partition or 'nothing'}"
+        Which tables those are is known as far as the configs or the credential name them. Raises as ``run`` does.
+        """
+        credential = google_credential(caller.credential_id, secret)
+        found = ["the function's own identity"]
+        if credential.key is not None:
+            account = ServiceAccount.of(credential.key, caller.credential_id)
+            access_token(caller, account.key, (BIGQUERY_READ,))
+            found = [f"service account {account.email}"]
+        by_table: dict[str | None, list[ExternalTableParams]] = {}
+        for params in configured:
+            if isinstance(params, ExternalTableParams):
+                by_table.setdefault(table_id(credential, params.places), []).append(params)
+        found += [_look_at(caller, credential, name, steps) for name, steps in by_table.items() if name is not None]
+        if credential.key is None and len(found) == 1:
+            return f"{found[0]}: nothing is asked"
+        if None in by_table:
+            found.append("no table was looked at: neither the credential nor a config names project, dataset and table")
+        return "; ".join(found)
+
+
+def _existing(caller: Caller, credential: GoogleCredential, name: str) -> SourceTable:
+    table = caller.google().find_table(credential.key, name)
+    if table is None:
+        raise PermanentError(
+            f"There is no table {name}. A billing export takes some hours after it was switched on; "
+            "else check the names."
+        )
+    return table
+
+
+def _look_at(caller: Caller, credential: GoogleCredential, name: str, steps: Sequence[ExternalTableParams]) -> str:
+    """Ask for a table's description, the least there is to ask, and compare it with what the steps read of it."""
+    table = _existing(caller, credential, name)
+    day = caller.now().date()
+    missing = dict.fromkeys(field for step in steps for field in step.check_fields(step.source_of(name, table), day))
+    text = f"{name}: {len(table.fields)} fields, partitioned by {table.partition or 'nothing'}"
+    if missing:
+        text += f", without {', '.join(missing)} (their columns stay NULL)"
+    return text
 
 
 def _columns(contract: Table, params: ExternalBqParams, table: SourceTable) -> list[tuple[Column, str | None]]:

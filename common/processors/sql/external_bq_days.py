@@ -13,6 +13,7 @@ from pydantic import Field
 from common.processors.base import Params, StepContext
 from common.processors.clouds.gcp.credential import google_credential
 from common.processors.sql.external_bq import GIB, ExternalTableParams, Path
+from common.processors.sql.external_sql import Source
 from common.writes.batch import Batch
 
 
@@ -21,6 +22,10 @@ class ChangedDaysParams(ExternalTableParams):
 
     export_column: Path = Field(description="Field that says when a row came.")
     late_days: int = Field(62, ge=0, le=400, description="How many days before the run's first are looked at.")
+
+    def check_fields(self, source: Source, day: date) -> list[str]:
+        source.changed_days(self.export_column, day, day, day)
+        return []
 
 
 class ExternalBqChangedDays:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from common.platform.errors import TransientError
 from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.bills.files import BATCH_ROWS
 from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
 from common.processors.clouds.aws.export import aws_keys
@@ -81,6 +81,7 @@ class AwsCostExplorer:
 
     params_type: ClassVar[type[Params]] = CostExplorerParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "account"
 
     def run(self, context: StepContext, params: CostExplorerParams) -> Iterator[Batch]:
         stored = StoredSettings(context.credential_id, context.secret(), HELP)
@@ -99,14 +100,13 @@ class AwsCostExplorer:
         if reader.estimated:
             context.info(f"AWS's figures since {min(reader.estimated)} are estimates: the month is not closed.")
 
-
-def check(calls: Calls, secret: str) -> str:
-    """Ask for yesterday's cost, which costs US$ 0.01; return what was found. Raises as ``run`` does."""
-    stored = StoredSettings(calls.credential_id, secret, HELP)
-    account, day = stored.text("account", r"[0-9]{12}"), calls.now().date() - timedelta(days=1)
-    with _client(calls, stored) as client:
-        found = list(_Reader(client, ("SERVICE",), account, day, day).summaries())
-    return f"{account}: {len(found)} services had costs on {day}"
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask for yesterday's cost, which costs US$ 0.01; return what was found. Raises as ``run`` does."""
+        stored = StoredSettings(caller.credential_id, secret, HELP)
+        account, day = stored.text("account", r"[0-9]{12}"), caller.now().date() - timedelta(days=1)
+        with _client(caller, stored) as client:
+            found = list(_Reader(client, ("SERVICE",), account, day, day).summaries())
+        return f"{account}: {len(found)} services had costs on {day}"
 
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:

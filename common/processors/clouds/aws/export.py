@@ -10,15 +10,14 @@ reports ``assemblyId``, ``reportKeys``) are those that three public readers agre
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, ClassVar
 
 from common.platform.errors import PermanentError, TransientError
-from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.bills.deliveries import (
     ExportParams,
     Manifests,
@@ -59,6 +58,7 @@ class AwsExportExtractor:
 
     params_type: ClassVar[type[Params]] = ExportParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "bucket"
 
     def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch]:
         place = _place(context.credential_id, context.secret())
@@ -73,16 +73,15 @@ class AwsExportExtractor:
                 "else check prefix and export in the credential.",
             )
 
-
-def check(calls: Calls, secret: str) -> str:
-    """List the export's manifests, the least there is to ask; return what was found. Raises as ``run`` does."""
-    place = _place(calls.credential_id, secret)
-    today = calls.now().date()
-    months = months_of(today - timedelta(days=31), today)
-    with Bucket(calls, place.keys, region=place.region, bucket=place.bucket) as bucket:
-        found = newest(_listed(bucket, place, months), months, lambda _text: None)
-    last = f"manifests of {shown(found)}" if found else "no manifest of this month or the last"
-    return f"{place.bucket}/{place.folder}: {last}"
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """List the export's manifests, the least there is to ask; return what was found. Raises as ``run`` does."""
+        place = _place(caller.credential_id, secret)
+        today = caller.now().date()
+        months = months_of(today - timedelta(days=31), today)
+        with Bucket(caller, place.keys, region=place.region, bucket=place.bucket) as bucket:
+            found = newest(_listed(bucket, place, months), months, lambda _text: None)
+        last = f"manifests of {shown(found)}" if found else "no manifest of this month or the last"
+        return f"{place.bucket}/{place.folder}: {last}"
 
 
 def _place(credential_id: str, secret: str) -> Place:

@@ -8,14 +8,14 @@ Facts: microsoft/finops-toolkit, docs-mslearn/toolkit/hubs/data-processing.md, a
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import ClassVar
 
 from common.platform.errors import PermanentError
 from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.bills.deliveries import (
     ExportParams,
     Manifests,
@@ -48,6 +48,7 @@ class AzureExportExtractor:
 
     params_type: ClassVar[type[Params]] = ExportParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "container"
 
     def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch]:
         opened, folder = _opened(context, context.secret())
@@ -62,14 +63,13 @@ class AzureExportExtractor:
                 "in the credential.",
             )
 
-
-def check(calls: Calls, secret: str) -> str:
-    """Ask for a token and list the export's manifests; return what was found. Raises as ``run`` does."""
-    opened, folder = _opened(calls, secret)
-    today = calls.now().date()
-    with opened as container:
-        found = newest(_listed(container, folder), months_of(today - timedelta(days=31), today), lambda _text: None)
-    return f"{folder}: " + (f"manifests of {shown(found)}" if found else "no manifest of this month or the last")
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask for a token and list the export's manifests; return what was found. Raises as ``run`` does."""
+        opened, folder = _opened(caller, secret)
+        today = caller.now().date()
+        with opened as container:
+            found = newest(_listed(container, folder), months_of(today - timedelta(days=31), today), lambda _text: None)
+        return f"{folder}: " + (f"manifests of {shown(found)}" if found else "no manifest of this month or the last")
 
 
 def _opened(calls: Calls, secret: str) -> tuple[Container, str]:

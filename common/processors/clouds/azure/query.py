@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from common.platform.errors import PermanentError, TransientError
 from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.bills.files import BATCH_ROWS
 from common.processors.clouds.azure.login import HELP, MANAGEMENT, azure_client, token
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
@@ -72,6 +72,7 @@ class AzureCostQuery:
 
     params_type: ClassVar[type[Params]] = AzureQueryParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "scope"
 
     def run(self, context: StepContext, params: AzureQueryParams) -> Iterator[Batch]:
         stored = StoredSettings(context.credential_id, context.secret(), HELP)
@@ -95,15 +96,14 @@ class AzureCostQuery:
                 context.remaining_s()
         yield Batch(rows)
 
-
-def check(calls: Calls, secret: str) -> str:
-    """Ask for a token and for yesterday's cost; return what was found. Raises as ``run`` does."""
-    stored = StoredSettings(calls.credential_id, secret, HELP)
-    scope = stored.text("scope", SCOPE).rstrip("/")
-    day = calls.now().date() - timedelta(days=1)
-    with _client(calls, stored) as client:
-        found = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
-    return f"{scope}: {len(found)} services had costs on {day}"
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask for a token and for yesterday's cost; return what was found. Raises as ``run`` does."""
+        stored = StoredSettings(caller.credential_id, secret, HELP)
+        scope = stored.text("scope", SCOPE).rstrip("/")
+        day = caller.now().date() - timedelta(days=1)
+        with _client(caller, stored) as client:
+            found = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
+        return f"{scope}: {len(found)} services had costs on {day}"
 
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:

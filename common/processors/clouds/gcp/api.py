@@ -19,7 +19,7 @@ from common.platform.paths import configs_dir
 from common.ports.http import Calls
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, timestamp
-from common.processors.clouds.gcp.credential import google_credential
+from common.processors.clouds.gcp.credential import access_token, google_credential
 from common.processors.http.client import Api, ProviderClient, Said, json_error
 from common.tables.contract import DATA_DATE, Column, Table, load_table
 from common.writes.bad_rows import BadRow, row_text, shown
@@ -87,17 +87,9 @@ class GcpApiExtractor:
             context.info(f"{rows.outside} items are of days outside the run's, and left out.")
 
 
-def check(context: StepContext, params: GcpApiParams) -> str:
-    """Ask for one page; return what was found. Raises as ``run`` does."""
-    token = _token(context, context.secret(), params)
-    with _client(context, params, token) as client:
-        found = next(_pages(client, params), [])
-    return f"{params.api}{params.path}: {len(found)} items in the first page"
-
-
 def _token(context: StepContext, secret: str, params: GcpApiParams) -> str:
     credential = google_credential(context.credential_id, secret)
-    return context.google().token(credential.key, params.scopes)
+    return access_token(context, credential.key, params.scopes)
 
 
 def _client(calls: Calls, params: GcpApiParams, token: str) -> ProviderClient:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from common.platform.errors import PermanentError, nearest
 from common.ports.http import Calls
-from common.processors.base import StepContext
+from common.processors.base import Caller, StepContext
 from common.processors.bills.file_extractor import inside
 from common.processors.bills.files import Record, csv_records
 from common.processors.genai.prices import STANDARD
@@ -46,9 +46,9 @@ def _balances(calls: Calls, secret: str) -> tuple[Fields, list[Fields]]:
     return body, body.objects("balance_infos")
 
 
-def check(calls: Calls, secret: str) -> str:
+def try_credential(caller: Caller, secret: str) -> str:
     """Ask for the balance, which is the only thing that the API tells."""
-    _, infos = _balances(calls, secret)
+    _, infos = _balances(caller, secret)
     return f"account in {', '.join(info.required('currency') for info in infos) or 'no currency'}"
 
 
@@ -356,6 +356,6 @@ SOURCE = Source(
     price_key="deepseek",
     reports={"usage": usage, "cost": costs, "balance": balance},
     endpoints=("export",),
-    check=check,
+    try_credential=try_credential,
     file_days=file_days,
 )

@@ -14,9 +14,8 @@ from decimal import Decimal
 from typing import Any
 
 from common.platform.errors import PermanentError, TransientError
-from common.ports.http import Calls
-from common.processors.base import StepContext
-from common.processors.clouds.gcp.google_token import ServiceAccount, access_token
+from common.processors.base import Caller, StepContext
+from common.processors.clouds.gcp.credential import ServiceAccount, access_token
 from common.processors.genai.prices import BATCH, FREE, STANDARD
 from common.processors.genai.sources import Names, Source
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
@@ -63,8 +62,9 @@ def usage(context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[
             "What was read then stays as it is; its cost is in the Cloud Billing export."
         )
     account = ServiceAccount.of(context.secret(), context.credential_id)
+    project = _project(account)
     with _client(context, account) as client:
-        reader = _Reader(context, client, _project(account))
+        reader = _Reader(context, client, project)
         for endpoint in endpoints:
             yield reader.developer_rows() if endpoint == DEVELOPER else reader.vertex_rows()
     if not reader.found:
@@ -73,18 +73,19 @@ def usage(context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[
         )
 
 
-def check(calls: Calls, secret: str) -> str:
+def try_credential(caller: Caller, secret: str) -> str:
     """Get a token and ask for one metric's description."""
-    account = ServiceAccount.of(secret, calls.credential_id)
+    account = ServiceAccount.of(secret, caller.credential_id)
+    project = _project(account)
     query = [("filter", f'metric.type = "{_TOKENS}"'), ("pageSize", "1")]
-    with _client(calls, account) as client:
-        Fields.of(client.get_json(f"/v3/projects/{_project(account)}/metricDescriptors", query).body, API.name)
+    with _client(caller, account) as client:
+        Fields.of(client.get_json(f"/v3/projects/{project}/metricDescriptors", query).body, API.name)
     return f"service account {account.email} of project {account.project_id}"
 
 
-def _client(calls: Calls, account: ServiceAccount) -> ProviderClient:
-    token = access_token(calls, account, SCOPE)
-    return ProviderClient(calls, API, secret=token, headers={"authorization": f"Bearer {token}"})
+def _client(caller: Caller, account: ServiceAccount) -> ProviderClient:
+    token = access_token(caller, account.key, (SCOPE,))
+    return ProviderClient(caller, API, secret=token, headers={"authorization": f"Bearer {token}"})
 
 
 def _project(account: ServiceAccount) -> str:
@@ -258,5 +259,5 @@ SOURCE = Source(
         "balance": "Google has no balance API for Gemini: prepaid credits are on aistudio.google.com alone.",
     },
     endpoints=(DEVELOPER, VERTEX),
-    check=check,
+    try_credential=try_credential,
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 from common.platform.errors import PermanentError
 from common.ports.http import Calls
-from common.processors.base import StepContext
+from common.processors.base import Caller, StepContext
 from common.processors.genai.prices import variant
 from common.processors.genai.sources import Names, Source
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
@@ -44,10 +44,10 @@ def client(calls: Calls, secret: str) -> ProviderClient:
     return ProviderClient(calls, API, secret=secret, headers={"authorization": f"Bearer {secret}"})
 
 
-def check(calls: Calls, secret: str) -> str:
+def try_credential(caller: Caller, secret: str) -> str:
     """Ask for one day of costs: only an admin key may, and the answer is the smallest there is."""
-    query = [("start_time", str(int(calls.now().timestamp()) - 86_400)), ("limit", "1")]
-    with client(calls, secret) as opened:
+    query = [("start_time", str(int(caller.now().timestamp()) - 86_400)), ("limit", "1")]
+    with client(caller, secret) as opened:
         answer = opened.get_json(COSTS_PATH, query)
     Fields.of(answer.body, COSTS_TITLE).objects("data")
     return f"organisation {answer.headers.get('openai-organization') or '(OpenAI does not say which)'}"
@@ -417,5 +417,5 @@ SOURCE = Source(
     },
     endpoints=tuple(ENDPOINTS),
     page_days=USAGE_PAGE_DAYS,
-    check=check,
+    try_credential=try_credential,
 )
