@@ -7,11 +7,11 @@ own figures and is compared with them, and prepaid balances (``report: balance``
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from common.platform.errors import ConfigError, nearest
 from common.processors.base import Caller, Params, StepContext, TableParams
-from common.processors.genai.sources import ReportName, known, source
+from common.processors.genai.sources import ReportName, source
 from common.writes.batch import Batch
 
 
@@ -26,9 +26,10 @@ def _known_provider(key: str) -> str:
 class GenaiPaygUsageParams(TableParams):
     """``config:`` of a ``genai.payg_usage`` step."""
 
-    provider: Annotated[
-        str, AfterValidator(_known_provider), WithJsonSchema({"enum": list(known()), "type": "string"})
-    ] = Field(description="Whose report is read; the credential has to be this provider's.")
+    # Not an enum of known(): pipeline.schema.json would have to be written anew for each provider's module.
+    provider: Annotated[str, AfterValidator(_known_provider)] = Field(
+        description="Whose report is read, e.g. openai; the credential has to be this provider's."
+    )
     report: ReportName = Field(
         default="usage", description="usage: quantities. cost: money as the provider reports it. balance: what is left."
     )

@@ -44,6 +44,9 @@ PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (
     TableSandbox,
 )
 
+SANDBOXED = frozenset(make(0).key.partition("_")[0] for make in PROVIDERS)
+"""The providers that have a sandbox, by their key in the registry. Only these can be run by the demo and by tests."""
+
 RATE_LIMIT_EVERY = 7
 """One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
 

@@ -101,7 +101,11 @@ class TokenSandbox:
     settled = True
 
     def __init__(self, _seed: int) -> None:
-        self.secret = BILLS.key_file()
+        pass
+
+    @property
+    def secret(self) -> str:
+        return BILLS.key_file()
 
     def refuse(self, request: Request) -> Answer | None:
         if request.method != "POST" or request.form.get("grant_type") != GRANT:
