@@ -14,7 +14,7 @@ from common.config.model import StepConfig
 from common.platform.errors import PipelineOpsError
 from common.platform.settings import Settings
 from common.processors.bills.file_extractor import ExternalFileParams, date_span
-from common.processors.genai.sources import source as source_of
+from common.processors.genai.provider import genai_provider
 
 FILE_STEP, GENAI_STEP = "ExternalFileExtractor", "genai.payg_usage"
 
@@ -40,7 +40,7 @@ def _days_of(step: StepConfig) -> Callable[[Path], tuple[date, date]] | None:
     """Return what tells the days of a file that the step reads; None if it reads none."""
     if step.ps_type == FILE_STEP:
         return lambda path: date_span(path, ExternalFileParams.model_validate(dict(step.config)))
-    return source_of(str(step.config["provider"])).file_days if step.ps_type == GENAI_STEP else None
+    return genai_provider(str(step.config["provider"])).file_days if step.ps_type == GENAI_STEP else None
 
 
 def place(folder: Path, source: Path) -> str:

@@ -16,7 +16,7 @@ from common.ports.google import SourceField, SourceTable
 from common.processors.base import Params
 from common.processors.sql.external_bq import ExternalBqExtractor, ExternalBqParams
 from common.processors.sql.external_bq_days import ChangedDaysParams
-from common.processors.sql.external_sql import Source
+from common.processors.sql.external_sql import ExternalTable
 from common.tables.contract import Column
 from tests.processors.context import make_context
 
@@ -67,9 +67,9 @@ class Recording:
             yield pa.RecordBatch.from_pylist(list(self.rows))
 
 
-def source(table: SourceTable = TABLE, **more: Any) -> Source:
+def external(table: SourceTable = TABLE, **more: Any) -> ExternalTable:
     kept: dict[str, Any] = {"equal": {}, "unequal": {}, "label_path": "labels", "labels": {}} | more
-    return Source("p.d.t", table, "usage_start_time", **kept)
+    return ExternalTable("p.d.t", table, "usage_start_time", **kept)
 
 
 def where(select: Any) -> str:
@@ -78,7 +78,7 @@ def where(select: Any) -> str:
 
 def test_only_partitions_since_the_day_before_the_first_are_read_and_no_last_one_is_set() -> None:
     """Rows of a day can come at any time after it."""
-    assert where(source().rows([], *DAYS)).splitlines()[-1] == (
+    assert where(external().rows([], *DAYS)).splitlines()[-1] == (
         "  AND _PARTITIONDATE >= DATE_SUB(@first, INTERVAL @lead DAY)"
     )
 
@@ -92,12 +92,12 @@ def test_only_partitions_since_the_day_before_the_first_are_read_and_no_last_one
     ],
 )
 def test_whatever_a_table_is_partitioned_by_is_filtered(partition: str, said: str) -> None:
-    assert where(source(SourceTable(TABLE.fields, partition)).rows([], *DAYS)).endswith(said)
+    assert where(external(SourceTable(TABLE.fields, partition)).rows([], *DAYS)).endswith(said)
 
 
 def test_values_are_parameters_and_never_a_part_of_the_sql() -> None:
     evil = "x' OR TRUE --"
-    select = source(equal={"project.id": [evil]}, unequal={"currency": [evil]}, labels={evil: [evil]}).rows([], *DAYS)
+    select = external(equal={"project.id": [evil]}, unequal={"currency": [evil]}, labels={evil: [evil]}).rows([], *DAYS)
     assert evil not in select.sql
     assert sum(value == evil for value in select.params.values()) == 4
     assert "CAST(`project`.`id` AS STRING) IN (@e0_0)" in select.sql
@@ -115,14 +115,14 @@ def test_a_path_that_is_no_name_is_refused(path: str) -> None:
 def test_money_that_comes_as_a_float_is_taken_by_its_shortest_text() -> None:
     """Cast directly, 0.1 would become 0.1000000000000000055511151231257827021182."""
     (line,) = (
-        line for line in source().rows([(Column(name="cost", type="BIGNUMERIC"), "cost")], *DAYS).sql.split("\n")
+        line for line in external().rows([(Column(name="cost", type="BIGNUMERIC"), "cost")], *DAYS).sql.split("\n")
         if "AS `cost`" in line
     )  # fmt: skip
     assert line.strip() == "CAST(CAST(`cost` AS STRING) AS BIGNUMERIC) AS `cost`"
 
 
 def test_changed_days_are_the_runs_own_and_those_with_rows_since() -> None:
-    select = source().changed_days("export_time", date(2026, 8, 4), *DAYS)
+    select = external().changed_days("export_time", date(2026, 8, 4), *DAYS)
     assert where(select).splitlines()[:2] == [
         "DATE(`usage_start_time`) BETWEEN @earliest AND @last",
         "  AND (DATE(`usage_start_time`) >= @first OR DATE(`export_time`) >= @first)",
@@ -319,7 +319,9 @@ def test_a_table_that_a_step_can_not_read_is_told_before_any_run(step: Params, s
 
 def test_a_table_that_nobody_names_is_not_looked_at() -> None:
     cloud = Recording(token_of="ya29.x")
-    assert "no table was looked at: neither the credential nor a config names" in tried(cloud, OWNED, params())
+    assert "no table was looked at, because neither the credential nor a config names one" in tried(
+        cloud, OWNED, params()
+    )
     assert len(cloud.asked) == 1, "the token alone"
 
 

@@ -16,8 +16,8 @@ from common.config.loader import ConfigTree
 from common.config.providers import load_providers
 from common.platform.paths import PROJECT_ROOT, configs_dir
 from common.processors.bills.layout import LAYOUTS
-from common.processors.genai import sources
 from common.processors.genai.price_rules import load_price_rules
+from common.processors.genai.provider import provider_keys
 from infra.local.sandbox.server import SANDBOXED
 
 CLOUDS = (PROJECT_ROOT / "docs" / "providers-cloud.md").read_text("utf-8")
@@ -36,7 +36,7 @@ def block(name: str, text: str = TEXT) -> str:
     return next(code for title, code in blocks(text).items() if title.startswith(name))
 
 
-@pytest.mark.parametrize("key", [key for key in sources.known() if key in SANDBOXED])
+@pytest.mark.parametrize("key", [key for key in provider_keys() if key in SANDBOXED])
 def test_every_provider_has_its_column_and_its_chapter(key: str) -> None:
     assert f"`{key}`" in TEXT.split("\n\n")[2]
     its = load_providers(configs_dir())[key]

@@ -5,29 +5,20 @@ own figures and is compared with them, and prepaid balances (``report: balance``
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from common.platform.errors import ConfigError, nearest
 from common.processors.base import Caller, Params, StepContext, TableParams
-from common.processors.genai.sources import ReportName, source
+from common.processors.genai.provider import ProviderKey, ReportName, genai_provider
 from common.writes.batch import Batch
-
-
-def _known_provider(key: str) -> str:
-    try:
-        source(key)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-    return key
 
 
 class GenaiPaygUsageParams(TableParams):
     """``config:`` of a ``genai.payg_usage`` step."""
 
-    # Not an enum of known(): pipeline.schema.json would have to be written anew for each provider's module.
-    provider: Annotated[str, AfterValidator(_known_provider)] = Field(
+    provider: ProviderKey = Field(
         description="Whose report is read, e.g. openai; the credential has to be this provider's."
     )
     report: ReportName = Field(
@@ -40,7 +31,7 @@ class GenaiPaygUsageParams(TableParams):
     @model_validator(mode="after")
     def _known_report(self) -> Self:
         try:
-            source(self.provider).report(self.report)
+            genai_provider(self.provider).report(self.report)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self
@@ -51,7 +42,7 @@ class GenaiPaygUsageParams(TableParams):
             return self
         if self.report != "usage":
             raise ValueError("endpoints are those of usage: leave them out of another report.")
-        names = source(self.provider).endpoints
+        names = genai_provider(self.provider).endpoints
         for name in self.endpoints:
             if name not in names:
                 raise ValueError(
@@ -70,7 +61,7 @@ class GenaiPaygUsage:
     credential_field: ClassVar[str] = ""
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch]:
-        its = source(params.provider)
+        its = genai_provider(params.provider)
         named = its.names.columns() if params.report == "cost" else {}
         for rows in its.report(params.report)(context, params.endpoints or its.endpoints):
             if rows:
@@ -79,11 +70,11 @@ class GenaiPaygUsage:
     def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
         """Ask the provider of the steps whose secret it is."""
         providers = dict.fromkeys(params.provider for params in configured if isinstance(params, GenaiPaygUsageParams))
-        return "; ".join(source(key).try_credential(caller, secret) for key in providers)
+        return "; ".join(genai_provider(key).try_credential(caller, secret) for key in providers)
 
     def calls(self, params: Any, days: int) -> Mapping[str, int]:
         """Return the calls of one step: so many pages for each endpoint; none where a file is read."""
-        its = source(params.provider)
+        its = genai_provider(params.provider)
         if its.page_days is None:
             return {}
         return {params.provider: -(-days // its.page_days) * len(params.endpoints or its.endpoints)}

@@ -7,13 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from common.config.model import IDENTIFIER
 from common.config.problems import Finding, InvalidFileError, findings_of
 from common.config.yaml_source import Source, read
-from common.platform.errors import nearest
-from common.processors.genai.sources import known
+from common.processors.genai.provider import ProviderKey
 
 PRICES_FOLDER = Path("system") / "prices"
 
@@ -30,18 +29,9 @@ def _day_from_text(value: object) -> object:
     return value
 
 
-def _known_provider(key: str) -> str:
-    if key not in known():
-        raise ValueError(
-            f"no GenAI provider is named {key[:80]!r}.{nearest(key, known())} Known: {', '.join(known())}."
-        )
-    return key
-
-
 Money = Annotated[Decimal, BeforeValidator(_from_text), Field(ge=0, max_digits=38, decimal_places=18)]
 Share = Annotated[Decimal, BeforeValidator(_from_text), Field(ge=0, le=100, max_digits=9)]
 Day = Annotated[date, BeforeValidator(_day_from_text)]
-Provider = Annotated[str, AfterValidator(_known_provider)]
 
 
 class PriceRule(BaseModel):
@@ -49,7 +39,7 @@ class PriceRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: Provider = Field(description="Whose usage, e.g. openai.")
+    provider: ProviderKey = Field(description="Whose usage, e.g. openai.")
     model: str | None = Field(
         None, min_length=1, description="The provider's model name; with * at its end, a beginning."
     )
@@ -138,9 +128,9 @@ def load_price_rules(root: Path, org_slug: str) -> PriceRules:
     if not path.is_file():
         return PriceRules(org_slug)
     source = read(path, f"{root.resolve().name}/{PRICES_FOLDER.as_posix()}/{path.name}")
-    found = [source.problem(*finding) for finding in _findings(source, org_slug)]
-    if found:
-        raise InvalidFileError(sorted(found, key=lambda problem: problem.line))
+    problems = [source.problem(*finding) for finding in _findings(source, org_slug)]
+    if problems:
+        raise InvalidFileError(sorted(problems, key=lambda problem: problem.line))
     return PriceRules(org_slug, PriceFile.model_validate(source.data).rules)
 
 

@@ -25,7 +25,7 @@ from common.processors.clouds.gcp.credential import (
     unknown_table,
 )
 from common.processors.sql.computed_columns import Categorise, Computed, Product, Quotient, check_operands
-from common.processors.sql.external_sql import Source
+from common.processors.sql.external_sql import ExternalTable
 from common.tables.contract import Column, Table, load_table
 from common.writes.batch import Batch
 
@@ -59,7 +59,7 @@ class ExternalTableParams(Params):
         """What the step itself says of the table's name."""
         return {part: getattr(self, part) for part in PLACES}
 
-    def source(self, caller: Caller, credential: GoogleCredential) -> Source:
+    def external_table(self, caller: Caller, credential: GoogleCredential) -> ExternalTable:
         """Look at the table. Raises PermanentError if nobody names it, or it is not there."""
         name = table_id(credential, self.places)
         if name is None:
@@ -67,15 +67,15 @@ class ExternalTableParams(Params):
         table = _existing(caller, credential, name)
         if not table.partition:
             caller.info(f"{name} has no partitions (a view?): each query reads all of it.")
-        return self.source_of(name, table)
+        return self.described(name, table)
 
-    def source_of(self, name: str, table: SourceTable) -> Source:
-        """Return a table as the source of this step's rows."""
-        return Source(name, table, self.day_column, self.equal, self.unequal, self.label_column, self.labels)
+    def described(self, name: str, table: SourceTable) -> ExternalTable:
+        """Return a table of this description, and which of its rows the step wants."""
+        return ExternalTable(name, table, self.day_column, self.equal, self.unequal, self.label_column, self.labels)
 
-    def check_fields(self, source: Source, day: date) -> list[str]:
+    def check_fields(self, external: ExternalTable, day: date) -> list[str]:
         """Return fields that the table lacks and the step can do without. Raises PermanentError for one it needs."""
-        source.rows([], day, day)
+        external.rows([], day, day)
         return []
 
 
@@ -105,9 +105,9 @@ class ExternalBqParams(ExternalTableParams, TableParams):
                 raise ValueError(f"units: {name!r} is no column of this step that is read.")
         return self
 
-    def check_fields(self, source: Source, day: date) -> list[str]:
-        columns = _columns(load_table(configs_dir(), self.destination_table), self, source.table)
-        source.rows(columns, day, day)  # builds the query, which names whatever it can't read
+    def check_fields(self, external: ExternalTable, day: date) -> list[str]:
+        columns = _columns(load_table(configs_dir(), self.destination_table), self, external.table)
+        external.rows(columns, day, day)  # builds the query, which names whatever it can't read
         paths = self.all_columns()
         return [str(paths[column.name]) for column, path in columns if path is None]
 
@@ -131,9 +131,9 @@ class ExternalBqExtractor:
 
     def run(self, context: StepContext, params: ExternalBqParams) -> Iterator[Batch]:
         credential = google_credential(context.credential_id, context.secret())
-        source = params.source(context, credential)
+        external = params.external_table(context, credential)
         contract = load_table(configs_dir(), params.destination_table)
-        select = source.rows(_columns(contract, params, source.table), context.start_date, context.end_date)
+        select = external.rows(_columns(contract, params, external.table), context.start_date, context.end_date)
         compute = Computed(params.all_columns(), params.categorise, params.units)
         limit = params.max_gib_billed * GIB
         for rows in context.google().read(credential.key, select.sql, select.params, max_bytes=limit):
@@ -149,21 +149,21 @@ class ExternalBqExtractor:
         Which tables those are is known as far as the configs or the credential name them. Raises as ``run`` does.
         """
         credential = google_credential(caller.credential_id, secret)
-        found = ["the function's own identity"]
+        opened = ["the function's own identity"]
         if credential.key is not None:
             account = ServiceAccount.of(credential.key, caller.credential_id)
             access_token(caller, account.key, (BIGQUERY_READ,))
-            found = [f"service account {account.email}"]
+            opened = [f"service account {account.email}"]
         by_table: dict[str | None, list[ExternalTableParams]] = {}
         for params in configured:
             if isinstance(params, ExternalTableParams):
                 by_table.setdefault(table_id(credential, params.places), []).append(params)
-        found += [_look_at(caller, credential, name, steps) for name, steps in by_table.items() if name is not None]
-        if credential.key is None and len(found) == 1:
-            return f"{found[0]}: nothing is asked"
+        opened += [_look_at(caller, credential, name, steps) for name, steps in by_table.items() if name is not None]
+        if credential.key is None and len(opened) == 1:
+            return f"{opened[0]}: nothing is asked"
         if None in by_table:
-            found.append("no table was looked at: neither the credential nor a config names project, dataset and table")
-        return "; ".join(found)
+            opened.append("no table was looked at, because neither the credential nor a config names one in full")
+        return "; ".join(opened)
 
 
 def _existing(caller: Caller, credential: GoogleCredential, name: str) -> SourceTable:
@@ -180,7 +180,7 @@ def _look_at(caller: Caller, credential: GoogleCredential, name: str, steps: Seq
     """Ask for a table's description, the least there is to ask, and compare it with what the steps read of it."""
     table = _existing(caller, credential, name)
     day = caller.now().date()
-    missing = dict.fromkeys(field for step in steps for field in step.check_fields(step.source_of(name, table), day))
+    missing = dict.fromkeys(field for step in steps for field in step.check_fields(step.described(name, table), day))
     text = f"{name}: {len(table.fields)} fields, partitioned by {table.partition or 'nothing'}"
     if missing:
         text += f", without {', '.join(missing)} (their columns stay NULL)"
@@ -195,7 +195,7 @@ def _columns(contract: Table, params: ExternalBqParams, table: SourceTable) -> l
     """
     known = {column.name: column for column in contract.columns}
     paths = params.all_columns() or {name: name for name in known}
-    found: list[tuple[Column, str | None]] = []
+    selected: list[tuple[Column, str | None]] = []
     for name, path in paths.items():
         if name not in known:
             raise PermanentError(f"columns.{name}: table {contract.table} has no such column.{nearest(name, known)}")
@@ -207,5 +207,5 @@ def _columns(contract: Table, params: ExternalBqParams, table: SourceTable) -> l
                 f"The table has no field {path!r}, which {name} needs.{nearest(path, table.fields)} "
                 "Is it the export that the step's config is for?"
             )
-        found.append((known[name], path if is_there else None))
-    return found
+        selected.append((known[name], path if is_there else None))
+    return selected

@@ -100,8 +100,8 @@ class GeminiSandbox:
             raise BadRequest("Field pageSize had an invalid value.")
         every = [s for s in series_of(self._seed, metric[1], start, end, late=self.settled)]
         first = _position(given.get("pageToken"), query)
-        found = every[first : first + PAGE]
-        body: dict[str, Any] = {"timeSeries": [_shown(metric[1], s, end, period) for s in found]} if found else {}
+        page = every[first : first + PAGE]
+        body: dict[str, Any] = {"timeSeries": [_shown(metric[1], s, end, period) for s in page]} if page else {}
         if first + PAGE < len(every):
             body["nextPageToken"] = _page_token(first + PAGE, query)
         return Answer(200, body)
@@ -130,12 +130,12 @@ def _shown(metric: str, series: Series, end: datetime, period: timedelta) -> dic
 
 def _time(given: Mapping[str, str], name: str) -> datetime:
     try:
-        found = datetime.fromisoformat(given.get(name, ""))
+        moment = datetime.fromisoformat(given.get(name, ""))
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
+        moment = None
+    if moment is None or moment.tzinfo is None:
         raise BadRequest(f"Field {name} had an invalid value: a timestamp such as 2026-11-01T00:00:00Z is needed.")
-    return found.astimezone(UTC)
+    return moment.astimezone(UTC)
 
 
 def _period(given: Mapping[str, str]) -> timedelta:

@@ -82,12 +82,12 @@ class AzureCostQuery:
         with _client(context, stored) as client:
             for first, last in _spans(context.start_date, context.end_date):
                 query = _Query(client, scope, params.dimensions, first, last)
-                found: dict[Key, _Costs] = defaultdict(_Costs)
+                by_key: dict[Key, _Costs] = defaultdict(_Costs)
                 for key, amount in query.costs("ActualCost"):
-                    found[key].billed += amount
+                    by_key[key].billed += amount
                 for key, amount in query.costs("AmortizedCost"):
-                    found[key].effective += amount
-                for key, costs in sorted(found.items()):
+                    by_key[key].effective += amount
+                for key, costs in sorted(by_key.items()):
                     number += 1
                     rows.append(focus_row(CLOUD, SOURCE, number, _summary(scope, params.dimensions, key, costs)))
                     if len(rows) == BATCH_ROWS:
@@ -102,8 +102,8 @@ class AzureCostQuery:
         scope = stored.text("scope", SCOPE).rstrip("/")
         day = caller.now().date() - timedelta(days=1)
         with _client(caller, stored) as client:
-            found = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
-        return f"{scope}: {len(found)} services had costs on {day}"
+            services = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
+        return f"{scope}: {len(services)} services had costs on {day}"
 
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
@@ -186,10 +186,10 @@ def _skip_token(link: Any) -> str | None:
     """Take of the next page's address its token alone: where requests go is the registry's to say."""
     if not link:
         return None
-    found = parse_qs(urlsplit(str(link)).query).get("$skiptoken")
-    if not found:
+    tokens = parse_qs(urlsplit(str(link)).query).get("$skiptoken")
+    if not tokens:
         raise TransientError("Azure Cost Management: a nextLink without a $skiptoken. It is asked again.")
-    return found[0]
+    return tokens[0]
 
 
 def _summary(scope: str, dimensions: Sequence[str], key: Key, costs: _Costs) -> Summary:

@@ -57,8 +57,8 @@ class OciReportExtractor:
         """List yesterday's reports; return what was found. Raises as ``run`` does."""
         day = caller.now().date() - timedelta(days=1)
         with _opened(caller, secret) as bucket:
-            found = list(_files(bucket, "oci_focus", day, day))
-        return f"{len(found)} FOCUS reports of {day}"
+            reports = list(_files(bucket, "oci_focus", day, day))
+        return f"{len(reports)} FOCUS reports of {day}"
 
 
 def _opened(calls: Calls, secret: str) -> OciBucket:

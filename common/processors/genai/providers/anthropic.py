@@ -14,7 +14,7 @@ from common.platform.errors import TransientError
 from common.ports.http import Calls
 from common.processors.base import Caller, StepContext
 from common.processors.genai.prices import US, variant
-from common.processors.genai.sources import Names, Source
+from common.processors.genai.provider import FocusNames, GenaiProvider
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import DAY, Days, pages
@@ -178,8 +178,8 @@ def _cost_rows(result: Fields) -> Iterator[dict[str, Any]]:
     }
 
 
-SOURCE = Source(
-    names=Names(provider="Anthropic", service="Claude API", project="Workspace"),
+PROVIDER = GenaiProvider(
+    names=FocusNames(provider="Anthropic", service="Claude API", project="Workspace"),
     price_key="anthropic",
     reports={
         "usage": usage,

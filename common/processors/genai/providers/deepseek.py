@@ -23,7 +23,7 @@ from common.processors.base import Caller, StepContext
 from common.processors.bills.file_extractor import inside
 from common.processors.bills.files import Record, csv_records
 from common.processors.genai.prices import STANDARD
-from common.processors.genai.sources import Names, Source
+from common.processors.genai.provider import FocusNames, GenaiProvider
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import DAY, midnight
@@ -35,7 +35,7 @@ API = Api(
 )
 ROWS = 5_000
 NO_API = (
-    "DeepSeek has no API for usage or cost, its API tells the balance alone. Download the export on "
+    "DeepSeek has no API for usage or cost, only one for the balance. Download the export on "
     "platform.deepseek.com (Usage, Export) and run the pipeline with --source usage_data_….zip."
 )
 
@@ -47,27 +47,27 @@ def _balances(calls: Calls, secret: str) -> tuple[Fields, list[Fields]]:
 
 
 def try_credential(caller: Caller, secret: str) -> str:
-    """Ask for the balance, which is the only thing that the API tells."""
+    """Ask for the balance, the only thing that the API has."""
     _, infos = _balances(caller, secret)
     return f"account in {', '.join(info.required('currency') for info in infos) or 'no currency'}"
 
 
 def balance(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """Yield what is left now, as a row of the run's last day; nothing if that day is past, since its balance is gone.
+    """Yield the balance of now as a row of the run's last day; nothing for an older day, whose balance is gone.
 
     Puts out ``export``: whether the run was given an export to read. Raises as ProviderClient.
     """
     context.put_out("export", context.source is not None)
     now = context.now()
     if context.end_date < now.date() - timedelta(days=1):
-        context.info(f"The balance is that of now: nothing is kept for {context.end_date}.")
+        context.info(f"The API has today's balance only: no balance is kept for {context.end_date}.")
         return
     body, infos = _balances(context, context.secret())
     is_available = body.flag("is_available")
     if is_available is None:
         body.wrong("is_available", "true or false")
     if not is_available:
-        context.warn("DeepSeek takes no calls of this account any more: its balance is used up. Top it up.")
+        context.warn("DeepSeek refuses further calls from this account: its balance is used up. Top it up.")
     yield [
         {
             "provider": API.key,
@@ -94,17 +94,17 @@ COST_COLUMNS = frozenset({"user_id", "utc_date", "model", "wallet_type", "cost",
 METERS = {
     "input_cache_hit_tokens": "input_cached_text",
     "input_cache_miss_tokens": "input_text",
-    "input_tokens": "input_text",  # of older keys, without a cache
+    "input_tokens": "input_text",  # of older API keys, which have no cache
     "output_tokens": "output_text",
 }
 REQUESTS = "request_count"
 WALLETS = {"paid": False, "granted": True}
-"""Whether what a wallet pays is a credit."""
+"""Whether the wallet's share is a credit. The export writes Paid and granted: the case differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """So many tokens of one kind, at one price. A day may have two prices: they differ by the hour."""
+    """Tokens of one kind at one price. A day can have two prices, because DeepSeek charges more at peak hours."""
 
     day: date
     user: str | None
@@ -138,12 +138,15 @@ class Export:
 
     @property
     def days(self) -> tuple[date, date]:
-        """The first and the last day that it speaks of."""
-        found = [amount.day for amount in self.amounts] + [cost.day for cost in self.costs]
-        return min(found), max(found)
+        """The first and the last day with an amount or a cost."""
+        days = [amount.day for amount in self.amounts] + [cost.day for cost in self.costs]
+        return min(days), max(days)
 
     def currency(self, day: date, model: str) -> str:
-        """Return the currency that a model's prices of a day are in. Raises PermanentError if that can't be told."""
+        """Return the currency of a model's prices on a day. Raises PermanentError if the costs leave it open.
+
+        The amounts have prices and no currency, and an account can have a wallet in USD and one in CNY.
+        """
         same = {c.currency for c in self.costs if (c.day, c.model) == (day, model)} or {c.currency for c in self.costs}
         if len(same) != 1:
             raise PermanentError(
@@ -164,10 +167,10 @@ def read_export(path: Path) -> Export:
                 for record in csv_records(Path(name), raw, ","):
                     line = _Line(f"{path.name}: {name}: {record.where}", record)
                     if name.rpartition("/")[2].startswith("cost"):
-                        line.check(COST_COLUMNS, optional={"user_id"})
+                        line.require_columns(COST_COLUMNS, optional={"user_id"})
                         costs.append(_cost(line))
                         continue
-                    line.check(AMOUNT_COLUMNS, optional={"user_id", "api_key", "api_key_name"})
+                    line.require_columns(AMOUNT_COLUMNS, optional={"user_id", "api_key", "api_key_name"})
                     if line.text("type") == REQUESTS:
                         key = (line.day(), line.required("model"), line.text("api_key_name"))
                         requests[key] = requests.get(key, 0) + int(line.number("amount"))
@@ -191,10 +194,10 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> list[str]:
-    found = [i for i in archive.infolist() if not i.is_dir() and i.filename.lower().endswith(".csv")]
-    names = [item.filename for item in found]
+    members = [i for i in archive.infolist() if not i.is_dir() and i.filename.lower().endswith(".csv")]
+    names = [item.filename for item in members]
     kinds = [next((k for k in ("amount", "cost") if n.rpartition("/")[2].startswith(k)), None) for n in names]
-    if sum(item.file_size for item in found) > MAX_BYTES:
+    if sum(item.file_size for item in members) > MAX_BYTES:
         raise PermanentError(f"{path.name}: unpacks to more than {MAX_BYTES // 2**20} MiB. Export fewer days.")
     if None in kinds or set(kinds) != {"amount", "cost"}:
         raise PermanentError(
@@ -209,7 +212,7 @@ class _Line:
     def __init__(self, where: str, record: Record) -> None:
         self._where, self._values = where, record.values
 
-    def check(self, known: frozenset[str], optional: set[str]) -> None:
+    def require_columns(self, known: frozenset[str], optional: set[str]) -> None:
         for name in self._values:
             if name not in known:
                 raise PermanentError(
@@ -229,12 +232,12 @@ class _Line:
     def number(self, name: str) -> Decimal:
         text = self.text(name) or ""
         try:
-            found = Decimal(text) if text.isascii() and "_" not in text and len(text) <= 60 else Decimal("NaN")
+            number = Decimal(text) if text.isascii() and "_" not in text and len(text) <= 60 else Decimal("NaN")
         except InvalidOperation:
-            found = Decimal("NaN")
-        if not found.is_finite() or not 0 <= found <= Decimal(10) ** 30:
+            number = Decimal("NaN")
+        if not number.is_finite() or not 0 <= number <= Decimal(10) ** 30:
             self._wrong(name, "a number that is not negative")
-        return found
+        return number
 
     def day(self) -> date:
         text = self.required("utc_date")
@@ -351,8 +354,8 @@ def _cost_row(context: StepContext, cost: Cost) -> dict[str, Any]:
     }
 
 
-SOURCE = Source(
-    names=Names(provider="DeepSeek", service="DeepSeek API", account="Account", project="API Key"),
+PROVIDER = GenaiProvider(
+    names=FocusNames(provider="DeepSeek", service="DeepSeek API", account="Account", project="API Key"),
     price_key="deepseek",
     reports={"usage": usage, "cost": costs, "balance": balance},
     endpoints=("export",),

@@ -18,7 +18,7 @@ from common.platform.errors import PermanentError
 from common.ports.http import Calls
 from common.processors.base import Caller, StepContext
 from common.processors.genai.prices import variant
-from common.processors.genai.sources import Names, Source
+from common.processors.genai.provider import FocusNames, GenaiProvider
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
 from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import Days, pages
@@ -407,8 +407,8 @@ def _parsed_line_item(text: str) -> dict[str, str | None]:
     return {"model": match["model"], "meter": meter, "price_variant": how}
 
 
-SOURCE = Source(
-    names=Names(provider="OpenAI", service="OpenAI API"),
+PROVIDER = GenaiProvider(
+    names=FocusNames(provider="OpenAI", service="OpenAI API"),
     price_key="openai",
     reports={
         "usage": usage,

@@ -7,7 +7,9 @@ from datetime import date
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from common.platform.errors import ConfigError, nearest
 from common.processors.base import Caller, StepContext
@@ -25,7 +27,7 @@ TryCredential = Callable[[Caller, str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class FocusNames:
     """What FOCUS calls the parties and parts of a charge. ``account`` and ``project`` are the provider's own words.
 
     ``services`` are names of other services, by the endpoint that their usage is read from.
@@ -48,15 +50,15 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One provider. ``price_key`` is what the price library calls it.
+class GenaiProvider:
+    """What can be read of one provider. ``price_key`` is what the price library calls it.
 
     ``reports`` holds a report, or the sentence that says why the provider has none. ``endpoints`` names everything
     that usage is read from, in order. ``page_days`` are the days that one call answers for; ``file_days``, of a
     provider whose usage comes in files, is a file's days.
     """
 
-    names: Names
+    names: FocusNames
     price_key: str
     reports: Mapping[ReportName, Report | str]
     try_credential: TryCredential
@@ -66,24 +68,36 @@ class Source:
 
     def report(self, name: ReportName) -> Report:
         """Return a report, or raise ConfigError with the reason why there is none."""
-        found = self.reports.get(name, f"{self.names.provider} has no {name} report.")
-        if isinstance(found, str):
-            raise ConfigError(found)
-        return found
+        report = self.reports.get(name, f"{self.names.provider} has no {name} report.")
+        if isinstance(report, str):
+            raise ConfigError(report)
+        return report
 
 
 @cache
-def known() -> tuple[str, ...]:
+def provider_keys() -> tuple[str, ...]:
     """Return the keys of all providers that have a module."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(providers.__path__)))
 
 
 @cache
-def source(key: str) -> Source:
-    """Return a provider's source, or raise ConfigError that names the nearest one."""
-    if key not in known():
-        raise ConfigError(
-            f"no GenAI provider is named {key[:80]!r}.{nearest(key, known())} Known: {', '.join(known())}."
-        )
-    found: Source = import_module(f"common.processors.genai.providers.{key}").SOURCE
-    return found
+def genai_provider(key: str) -> GenaiProvider:
+    """Return what a provider's module declares, or raise ConfigError that names the nearest provider."""
+    try:
+        module = import_module(f"common.processors.genai.providers.{known_key(key)}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    provider: GenaiProvider = module.PROVIDER
+    return provider
+
+
+def known_key(key: str) -> str:
+    """Return the key of a provider that has a module, or raise ValueError that names the nearest one."""
+    keys = provider_keys()
+    if key not in keys:
+        raise ValueError(f"no GenAI provider is named {key[:80]!r}.{nearest(key, keys)} Known: {', '.join(keys)}.")
+    return key
+
+
+ProviderKey = Annotated[str, AfterValidator(known_key)]
+"""In a YAML file. Not an enum: the schema for editors would have to be written anew for each provider's module."""
