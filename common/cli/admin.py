@@ -17,7 +17,7 @@ from common.config.providers import load_providers
 from common.platform.errors import PipelineOpsError, nearest
 from common.platform.settings import Settings, environment_variable
 from common.ports.secrets import CredentialInfo
-from common.processors.online_checks import Verdict, check_credentials
+from common.processors.online_checks import OnlineChecks, Verdict
 from common.processors.registry import REGISTRY
 
 CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
@@ -72,7 +72,9 @@ def _online(settings: Settings, org: str | None) -> list[Verdict]:
     if org:
         engine.plans.limits(org)
     orgs = [org] if org else sorted(load_plans(settings.configs).organisations)
-    return list(check_credentials(engine.credentials, orgs, engine.attempts.provider_url))
+    attempts = engine.attempts
+    checks = OnlineChecks(engine.settings, engine.configs, engine.credentials, attempts.provider_url, attempts.google)
+    return list(checks.verdicts(orgs))
 
 
 def _told(verdict: Verdict) -> dict[str, object]:

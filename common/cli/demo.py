@@ -21,14 +21,22 @@ from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
 from common.processors.registry import REGISTRY
 from common.tables.contract import LINEAGE
-from infra.local.demo_data import MONTH, PLAYS, Made, Play, Scene, add_credentials, add_gcp_export
+from infra.local.demo_data import (
+    DEMO_PIPELINES,
+    MONTH,
+    DemoInput,
+    DemoPipeline,
+    DemoSetup,
+    add_credentials,
+    add_gcp_export,
+)
 from infra.local.sandbox.server import SandboxServer
 from infra.local.stack import EmbeddedStack
 
 ORG = "acme_corp"
 DAYS = 3
 SEED = 20261121
-PROOF = Play("genai/unified/consolidate", days=MONTH)
+PROOF = DemoPipeline("genai/unified/consolidate", days=MONTH)
 
 CHARGE = ("BilledCost", "BillingCurrency", "ServiceProviderName", "ServiceName", "ChargeDescription")
 LINEAGE_FIELDS = tuple(name for name, _ in LINEAGE)
@@ -49,20 +57,20 @@ def run_demo(settings: Settings) -> int:
     first = datetime.now(UTC).date() - timedelta(days=DAYS)
     with SandboxServer(seed=SEED) as sandbox:
         settings = replace(settings, provider_urls={**settings.provider_urls, **sandbox.urls})
-        scene = Scene(settings, sandbox, ORG, SEED, first, DAYS)
+        setup = DemoSetup(settings, sandbox, ORG, SEED, first, DAYS)
         # Before the stack starts: it takes up what an earlier, killed demo left, with the sandboxes of this one.
-        add_credentials(bootstrap.build(settings).credentials, scene)
+        add_credentials(bootstrap.build(settings).credentials, setup)
         click.echo("Starting the embedded stack (SQLite, BigQuery emulator, every function in one process) ...")
         with EmbeddedStack(settings) as stack:
             up = time.monotonic() - began
             click.echo(f"  up in {up:.1f} s on {stack.url}; sandboxes of the providers on {sandbox.url}")
-            add_gcp_export(scene, str(stack.engine.settings.bigquery_url))
+            add_gcp_export(setup, str(stack.engine.settings.bigquery_url))
             client = ApiClient(stack.url, stack.token)
             _finish_earlier(client)
-            made = {play: play.make(scene) for play in PLAYS}
-            ended = _run(client, scene, made)
-            ended += _run(client, scene, {PROOF: Made()})
-            good = _show_all(stack.engine.attempts.warehouse(), scene, made)
+            made = {pipeline: pipeline.make(setup) for pipeline in DEMO_PIPELINES}
+            ended = _run(client, setup, made)
+            ended += _run(client, setup, {PROOF: DemoInput()})
+            good = _show_all(stack.engine.attempts.warehouse(), setup, made)
     click.echo(f"The demo took {time.monotonic() - began:.0f} s.")
     return 0 if good and all(run["status"] == "completed" for run in ended) else 1
 
@@ -75,13 +83,13 @@ def _finish_earlier(client: ApiClient) -> None:
             show.run_table(follow(client, ORG, run["run_id"], run["pipeline"]))
 
 
-def _run(client: ApiClient, scene: Scene, made: dict[Play, Made]) -> list[dict[str, Any]]:
+def _run(client: ApiClient, setup: DemoSetup, made: dict[DemoPipeline, DemoInput]) -> list[dict[str, Any]]:
     """Start all of them, so that they are at work side by side; follow one after the other to its end."""
     started: list[tuple[str, str]] = []
-    for play, its in made.items():
-        body = play.body(scene, its)
-        click.echo(f"POST /pipelines/run/{ORG}/{play.route} {json.dumps(body)}")
-        started.append((play.route, client.start(ORG, play.route, body | {"queue": True})["run_id"]))
+    for pipeline, its in made.items():
+        body = pipeline.body(setup, its)
+        click.echo(f"POST /pipelines/run/{ORG}/{pipeline.route} {json.dumps(body)}")
+        started.append((pipeline.route, client.start(ORG, pipeline.route, body | {"queue": True})["run_id"]))
     ended = []
     for route, run_id in started:
         click.echo(f"\n{route} {run_id}")
@@ -91,15 +99,15 @@ def _run(client: ApiClient, scene: Scene, made: dict[Play, Made]) -> list[dict[s
     return ended
 
 
-def _show_all(warehouse: Warehouse, scene: Scene, made: dict[Play, Made]) -> bool:
+def _show_all(warehouse: Warehouse, setup: DemoSetup, made: dict[DemoPipeline, DemoInput]) -> bool:
     """Show rows, proof and conformance; return whether all of it is good."""
-    dataset = f"{scene.settings.project_id}.{scene.settings.dataset(ORG)}"
+    dataset = f"{setup.settings.project_id}.{setup.settings.dataset(ORG)}"
     _show_rows(warehouse, f"{dataset}.{TABLE}")
-    tree = ConfigTree(scene.settings.configs, REGISTRY)
-    bills = {tree.load(play.route).config.pipeline_id: its.billed for play, its in made.items()}
-    proved = show_proof(warehouse, f"{dataset}.cost_consolidation", scene, bills)
+    tree = ConfigTree(setup.settings.configs, REGISTRY)
+    bills = {tree.load(pipeline.route).config.pipeline_id: its.billed for pipeline, its in made.items()}
+    proved = show_proof(warehouse, f"{dataset}.cost_consolidation", setup, bills)
     click.echo("\nIs it FOCUS 1.3? The checks of configs/sql/checks on every row:")
-    checked = reports(warehouse, scene.settings, CheckedRows(ORG))
+    checked = reports(warehouse, setup.settings, CheckedRows(ORG))
     for table_id, report in checked.items():
         show_report(table_id, report)
     click.echo(
@@ -120,22 +128,22 @@ def _show_rows(warehouse: Warehouse, table: str) -> None:
         show.table(title, ("#", *names), cells, ("#", "BilledCost"))
 
 
-def show_proof(warehouse: Warehouse, table: str, scene: Scene, bills: dict[str, Decimal | None]) -> bool:
+def show_proof(warehouse: Warehouse, table: str, setup: DemoSetup, bills: dict[str, Decimal | None]) -> bool:
     """Print rows and sums of each provider in its source and in the FOCUS table, and what made-up bills say of theirs.
 
     Return whether all of it is equal, and there is something of every pipeline.
     """
-    days = {"org": ORG, "first": scene.last - timedelta(days=MONTH - 1), "last": scene.last, "made": scene.first}
+    days = {"org": ORG, "first": setup.last - timedelta(days=MONTH - 1), "last": setup.last, "made": setup.first}
     rows = list(warehouse.query(SUMS.format(table=table), days))
     lines = [_proved(row, bills.get(row["pipeline"])) for row in rows]
-    title = f"What was proved, {days['first']} to {scene.last}: rows and sums in the source and in {TABLE}"
+    title = f"What was proved, {days['first']} to {setup.last}: rows and sums in the source and in {TABLE}"
     show.table(title, PROVED, lines, PROVED[3:7])
     click.echo("A row of FOCUS may sum several of the source (x_SourceRows); credits and adjustments are rows beside.")
     missing = sorted(bills.keys() - {row["pipeline"] for row in rows})
     for pipeline in missing:
         click.echo(f"{pipeline} has brought nothing.")
     click.echo(
-        f"bill: whether the sum from {scene.first} on is that of the bill as it was made, before anything read it."
+        f"bill: whether the sum from {setup.first} on is that of the bill as it was made, before anything read it."
     )
     return not missing and all(line[-2:] in (("equal", "equal"), ("equal", "")) for line in lines)
 

@@ -37,8 +37,8 @@ class GoogleCloud(Protocol):
     Raises TransientError for outages, PermanentError for what a second try can't mend. No message holds the key.
     """
 
-    def token(self, key: str | None, scopes: Sequence[str]) -> str:
-        """Return an access token for these scopes."""
+    def token(self, key: str | None, scopes: Sequence[str], *, timeout_s: float) -> str:
+        """Return an access token for these scopes. An answer later than ``timeout_s`` is a TransientError."""
 
     def find_table(self, key: str | None, table_id: str) -> SourceTable | None:
         """Describe a table ``project.dataset.name``; None if it is not there."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -23,11 +23,9 @@ from common.domain.model import Run
 from common.platform.errors import ConfigError, StepTimeoutError
 from common.platform.strict import StrictModel
 from common.ports.google import GoogleCloud
+from common.ports.http import Calls
 from common.ports.warehouse import Warehouse
 from common.writes.batch import Batch, Waiting
-
-if TYPE_CHECKING:  # a function that writes nothing imports no data library
-    pass
 
 
 class Params(StrictModel):
@@ -96,6 +94,18 @@ class StepContext:
         return left
 
 
+class Caller(Calls, Protocol):
+    """Who uses a credential: a step's attempt, or a check of credentials that no run needs yet."""
+
+    @property
+    def google(self) -> Callable[[], GoogleCloud]:
+        """Google Cloud in the name of a key."""
+
+    @property
+    def configs(self) -> Path:
+        """The folder of contracts and columns that steps are checked against."""
+
+
 class Processor(Protocol):
     """The work of a step. One class per ``ps_type``, registered in ``common/processors/registry.py``.
 
@@ -122,6 +132,25 @@ class CountsCalls(Protocol):
 
     def calls(self, params: Any, days: int) -> Mapping[str, int]:
         """Return about how many calls a step of so many days makes, by key of ``configs/system/providers.yml``."""
+        ...
+
+
+@runtime_checkable
+class TriesCredential(Protocol):
+    """A processor that can try a stored credential without a run, for ``main.py validate --online``.
+
+    A credential of a cloud may be for one of several ways to read it, such as a bucket or an API.
+    ``credential_field`` is the field that the one for this processor has in any case; empty if all of them are.
+    """
+
+    params_type: ClassVar[type[Params]]
+    credential_field: ClassVar[str]
+
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Make the cheapest call that proves a secret, and say in a few words what it opens.
+
+        ``configured`` are the params of all steps of the provider's pipelines. Raises as ProviderClient.
+        """
         ...
 
 

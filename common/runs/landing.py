@@ -15,7 +15,7 @@ from common.config.params import read_params
 from common.platform.errors import PipelineOpsError
 from common.platform.settings import Settings
 from common.processors.bills.file_extractor import ExternalFileParams, date_span
-from common.processors.genai.sources import source as source_of
+from common.processors.genai.registry import genai_provider
 from common.processors.registry import REGISTRY
 
 FILE_STEP, GENAI_STEP = "ExternalFileExtractor", "genai.payg_usage"
@@ -42,7 +42,7 @@ def _days_of(step: StepConfig, configs: Path) -> Callable[[Path], tuple[date, da
     """Return what tells the days of a file that the step reads; None if it reads none."""
     if step.ps_type == FILE_STEP:
         return lambda path: date_span(path, read_params(ExternalFileParams, step.config, configs), configs)
-    return source_of(str(step.config["provider"])).file_days if step.ps_type == GENAI_STEP else None
+    return genai_provider(str(step.config["provider"])).file_days if step.ps_type == GENAI_STEP else None
 
 
 def place(folder: Path, source: Path) -> str:

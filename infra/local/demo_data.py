@@ -31,7 +31,7 @@ BY_GEMINI = ("Vertex AI",)
 
 
 @dataclass(frozen=True)
-class Scene:
+class DemoSetup:
     """Days of an organisation, and where its pipelines find what they read."""
 
     settings: Settings
@@ -54,23 +54,23 @@ class Scene:
         return list(rows)
 
 
-class Made(NamedTuple):
-    """What a pipeline reads: the name of a landed file if it is one; and the bill's sum where whoever made it knows."""
+class DemoInput(NamedTuple):
+    """What a pipeline reads: the name of a landed file, if it reads one; the bill's sum, if the generator knows it."""
 
     source: str | None = None
     billed: Decimal | None = None
 
 
-class Play(NamedTuple):
+class DemoPipeline(NamedTuple):
     """A pipeline, whose credential it takes (none: it needs none), and what it is run on.
 
-    ``days`` are how many it needs at least, up to the scene's last.
+    ``days`` are how many it needs at least, up to the setup's last.
     """
 
     route: str
     provider: str = ""
-    secret: Callable[[Scene], str] = lambda _scene: ""
-    make: Callable[[Scene], Made] = lambda _scene: Made()
+    secret: Callable[[DemoSetup], str] = lambda _setup: ""
+    make: Callable[[DemoSetup], DemoInput] = lambda _setup: DemoInput()
     days: int = 0
 
     @property
@@ -78,80 +78,82 @@ class Play(NamedTuple):
         """The name of its credential."""
         return f"cred_{self.provider}_sandbox"
 
-    def body(self, scene: Scene, made: Made) -> dict[str, Any]:
-        """Return the request that runs it on the scene's days."""
-        first = min(scene.first, scene.last - timedelta(days=self.days - 1))
-        body = {"start_date": first.isoformat(), "end_date": scene.last.isoformat()}
+    def body(self, setup: DemoSetup, made: DemoInput) -> dict[str, Any]:
+        """Return the request that runs it on the setup's days."""
+        first = min(setup.first, setup.last - timedelta(days=self.days - 1))
+        body = {"start_date": first.isoformat(), "end_date": setup.last.isoformat()}
         given = {"credential_id": self.credential_id if self.provider else None, "source": made.source}
         return body | {name: value for name, value in given.items() if value is not None}
 
 
-def secret_of(sandbox: str) -> Callable[[Scene], str]:
+def secret_of(sandbox: str) -> Callable[[DemoSetup], str]:
     """Return what gives the credential that a sandbox accepts, by the sandbox's key."""
-    return lambda scene: scene.sandbox.secrets[sandbox]
+    return lambda setup: setup.sandbox.secrets[sandbox]
 
 
-def _gcp_secret(scene: Scene) -> str:
+def _gcp_secret(setup: DemoSetup) -> str:
     dataset, table = GCP_TABLE
-    where = {"project": scene.settings.project_id, "dataset": dataset, "table": table}
-    return json.dumps({"service_account": json.loads(scene.sandbox.secrets["gcp_token"]), **where})
+    where = {"project": setup.settings.project_id, "dataset": dataset, "table": table}
+    return json.dumps({"service_account": json.loads(setup.sandbox.secrets["gcp_token"]), **where})
 
 
-def _deepseek(scene: Scene) -> Made:
+def _deepseek(setup: DemoSetup) -> DemoInput:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "usage_data_demo.zip"
-        billed = write_deepseek_export(path, seed=scene.seed, first_day=scene.first, days=scene.days)
-        return Made(place(scene.settings.landing / scene.org, path), billed.paid)
+        billed = write_deepseek_export(path, seed=setup.seed, first_day=setup.first, days=setup.days)
+        return DemoInput(place(setup.settings.landing / setup.org, path), billed.paid)
 
 
-def _aws(scene: Scene) -> Made:
+def _aws(setup: DemoSetup) -> DemoInput:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "aws-focus-demo.csv.gz"
         billed = write_focus_export(
-            path, seed=scene.seed, first_day=scene.first, days=scene.days, rows_per_day=AWS_ROWS_PER_DAY
+            path, seed=setup.seed, first_day=setup.first, days=setup.days, rows_per_day=AWS_ROWS_PER_DAY
         )
-        return Made(place(scene.settings.landing / scene.org, path), billed)
+        return DemoInput(place(setup.settings.landing / setup.org, path), billed)
 
 
-PLAYS = (
-    Play("genai/payg/openai", "openai", secret_of("openai")),
-    Play("genai/payg/anthropic", "anthropic", secret_of("anthropic")),
-    Play("genai/payg/gemini", "gemini", secret_of("gemini")),
-    Play("genai/payg/deepseek", "deepseek", secret_of("deepseek"), _deepseek),
-    Play("aws/cost/billing", make=_aws),
-    Play(
+DEMO_PIPELINES = (
+    DemoPipeline("genai/payg/openai", "openai", secret_of("openai")),
+    DemoPipeline("genai/payg/anthropic", "anthropic", secret_of("anthropic")),
+    DemoPipeline("genai/payg/gemini", "gemini", secret_of("gemini")),
+    DemoPipeline("genai/payg/deepseek", "deepseek", secret_of("deepseek"), _deepseek),
+    DemoPipeline("aws/cost/billing", make=_aws),
+    DemoPipeline(
         "azure/cost/billing",
         "azure",
         secret_of("azure_blob"),
-        lambda scene: Made(billed=bills.billed("azure", scene.seed, scene.first, scene.last)),
+        lambda setup: DemoInput(billed=bills.billed("azure", setup.seed, setup.first, setup.last)),
     ),
-    Play(
+    DemoPipeline(
         "gcp/cost/billing",
         "gcp",
         _gcp_secret,
-        lambda scene: Made(billed=sum((amount for _, amount in scene.gcp_rows()), Decimal(0))),
+        lambda setup: DemoInput(billed=sum((amount for _, amount in setup.gcp_rows()), Decimal(0))),
     ),
-    Play(
+    DemoPipeline(
         "oci/cost/billing",
         "oci",
         secret_of("oci_objectstorage"),
-        lambda scene: Made(billed=oci.billed(scene.seed, scene.first, scene.last)),
+        lambda setup: DemoInput(billed=oci.billed(setup.seed, setup.first, setup.last)),
     ),
-    Play("subscription/costs/subscription_cost", days=MONTH),
+    DemoPipeline("subscription/costs/subscription_cost", days=MONTH),
 )
 """One route to each provider's bill; AWS, Azure and OCI have others, which bring the same bill again."""
 
 
-def add_credentials(credentials: Credentials, scene: Scene, plays: Iterable[Play] = PLAYS) -> None:
+def add_credentials(
+    credentials: Credentials, setup: DemoSetup, pipelines: Iterable[DemoPipeline] = DEMO_PIPELINES
+) -> None:
     """Store what the sandboxes accept. Keys of theirs may differ from process to process, so this replaces."""
-    for play in plays:
-        if play.provider:
-            info = CredentialInfo(scene.org, play.credential_id, play.provider, datetime.now(UTC))
-            credentials.add(info, play.secret(scene))
+    for pipeline in pipelines:
+        if pipeline.provider:
+            info = CredentialInfo(setup.org, pipeline.credential_id, pipeline.provider, datetime.now(UTC))
+            credentials.add(info, pipeline.secret(setup))
 
 
-def add_gcp_export(scene: Scene, bigquery_url: str) -> None:
+def add_gcp_export(setup: DemoSetup, bigquery_url: str) -> None:
     """Put the days of Google's billing export that are not there yet into its table on the emulator."""
-    rows = [row for row, _ in scene.gcp_rows()]
-    table_id = ".".join((scene.settings.project_id, *GCP_TABLE))
-    gcp_export.add_days(gcp_export.emulator_client(scene.settings.project_id, bigquery_url), table_id, rows)
+    rows = [row for row, _ in setup.gcp_rows()]
+    table_id = ".".join((setup.settings.project_id, *GCP_TABLE))
+    gcp_export.add_days(gcp_export.emulator_client(setup.settings.project_id, bigquery_url), table_id, rows)

@@ -16,7 +16,7 @@ from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
 from common.runs.landing import land
 from common.runs.request import run_request
-from infra.local.demo_data import PLAYS, Play, Scene, add_credentials, add_gcp_export, secret_of
+from infra.local.demo_data import DEMO_PIPELINES, DemoPipeline, DemoSetup, add_credentials, add_gcp_export, secret_of
 from infra.local.sandbox.server import SandboxServer
 from infra.local.stack import EmbeddedStack
 from tests.conftest import PROJECT, SHARED
@@ -29,9 +29,9 @@ SEED, FIRST, DAYS = 7, date(2026, 10, 30), 3
 """The end of a month and the begin of one, and a day on which a subscription is charged."""
 DEADLINE_S = 300.0
 LIGHT = (
-    Play("aws/cost/explorer", "aws", secret_of("aws_ce")),
-    Play("azure/cost/query", "azure", secret_of("azure_management")),
-    Play("oci/cost/usage", "oci", secret_of("oci_usage")),
+    DemoPipeline("aws/cost/explorer", "aws", secret_of("aws_ce")),
+    DemoPipeline("azure/cost/query", "azure", secret_of("azure_management")),
+    DemoPipeline("oci/cost/usage", "oci", secret_of("oci_usage")),
 )
 
 
@@ -40,21 +40,21 @@ class Case:
     """Pipelines whose rows are judged as one table. ``file`` is a published bill, read in the place of ours."""
 
     name: str
-    plays: tuple[Play, ...]
+    pipelines: tuple[DemoPipeline, ...]
     org: str = ORG
     file: str = ""
 
 
-def _case(play: Play) -> Case:
-    pipeline = play.route.split("/")
-    return Case(pipeline[2] if pipeline[0] == "genai" else pipeline[0], (play,))
+def _case(pipeline: DemoPipeline) -> Case:
+    group, _, name = pipeline.route.split("/")
+    return Case(name if group == "genai" else group, (pipeline,))
 
 
 BILL = "aws/cost/billing"
-OURS = (*map(_case, PLAYS), Case("light ways", LIGHT, BESIDE))
+OURS = (*map(_case, DEMO_PIPELINES), Case("light ways", LIGHT, BESIDE))
 PUBLISHED = (
-    Case("aws 1.2", (Play(BILL),), file="fdt_aws_1_2_rows100.csv"),
-    Case("aws 1.3", (Play(BILL),), file="fdt_aws_1_3_rows100.csv"),
+    Case("aws 1.2", (DemoPipeline(BILL),), file="fdt_aws_1_2_rows100.csv"),
+    Case("aws 1.3", (DemoPipeline(BILL),), file="fdt_aws_1_3_rows100.csv"),
 )
 
 
@@ -63,7 +63,7 @@ class World:
     """A running stack, and a folder for what its pipelines read."""
 
     stack: EmbeddedStack
-    scenes: dict[str, Scene]
+    setups: dict[str, DemoSetup]
     folder: Path
     started: dict[str, list[str]] = field(default_factory=dict)
 
@@ -74,12 +74,12 @@ class World:
 
     def table_id(self, table: str = FOCUS.table, org: str = ORG) -> str:
         """A table of an organisation."""
-        return f"{PROJECT}.{self.scenes[org].settings.dataset(org)}.{table}"
+        return f"{PROJECT}.{self.setups[org].settings.dataset(org)}.{table}"
 
     def start(self, case: Case) -> None:
         """Ask for the case's runs, once."""
         if case.name not in self.started:
-            bodies = [(play.route, self._body(case, play) | {"queue": True}) for play in case.plays]
+            bodies = [(pipeline.route, self._body(case, pipeline) | {"queue": True}) for pipeline in case.pipelines]
             self.started[case.name] = [self.request(case.org, route, body) for route, body in bodies]
 
     def request(self, org: str, route: str, body: dict[str, Any]) -> str:
@@ -87,13 +87,13 @@ class World:
         asked = run_request(org, route, body, now=datetime.now(UTC), trigger="test")
         return self.stack.engine.request_run(asked).run_id
 
-    def _body(self, case: Case, play: Play) -> dict[str, Any]:
-        scene = self.scenes[case.org]
+    def _body(self, case: Case, pipeline: DemoPipeline) -> dict[str, Any]:
+        setup = self.setups[case.org]
         if case.file:
-            return land(scene.settings, case.org, play.route, SHARED / "focus" / case.file, dated=False)
-        if play.provider == "gemini":  # its metrics are kept for six weeks
-            scene = replace(scene, first=datetime.now(UTC).date() - timedelta(days=DAYS))
-        return play.body(scene, play.make(scene))
+            return land(setup.settings, case.org, pipeline.route, SHARED / "focus" / case.file, dated=False)
+        if pipeline.provider == "gemini":  # its metrics are kept for six weeks
+            setup = replace(setup, first=datetime.now(UTC).date() - timedelta(days=DAYS))
+        return pipeline.body(setup, pipeline.make(setup))
 
     def ended(self, run_id: str) -> Run:
         """Return the run at its end, which is a good one."""
@@ -110,12 +110,12 @@ def running(folder: Path) -> Iterator[World]:
     """Start a stack and the sandboxes of the providers, and the runs on made-up bills; all end with the block."""
     with SandboxServer(seed=SEED) as sandbox:
         settings = Settings(state_dir=folder / "state", project_id=PROJECT, provider_urls=dict(sandbox.urls))
-        scenes = {org: Scene(settings, sandbox, org, SEED, FIRST, DAYS) for org in (ORG, BESIDE)}
+        setups = {org: DemoSetup(settings, sandbox, org, SEED, FIRST, DAYS) for org in (ORG, BESIDE)}
         with EmbeddedStack(settings) as stack:
-            add_credentials(stack.engine.credentials, scenes[ORG])
-            add_credentials(stack.engine.credentials, scenes[BESIDE], LIGHT)
-            add_gcp_export(scenes[ORG], str(stack.engine.settings.bigquery_url))
-            world = World(stack, scenes, folder)
+            add_credentials(stack.engine.credentials, setups[ORG])
+            add_credentials(stack.engine.credentials, setups[BESIDE], LIGHT)
+            add_gcp_export(setups[ORG], str(stack.engine.settings.bigquery_url))
+            world = World(stack, setups, folder)
             for case in OURS:
                 world.start(case)
             yield world

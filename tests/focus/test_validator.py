@@ -12,7 +12,7 @@ from common.config.loader import ConfigTree
 from common.focus.conformance import CheckedRows, Checks, Report, sources
 from common.platform.paths import CONFIGS
 from common.processors.registry import REGISTRY
-from infra.local.demo_data import PLAYS
+from infra.local.demo_data import DEMO_PIPELINES
 from tests.focus.pipelines import BESIDE, ORG, OURS, PUBLISHED, Case, World, running
 from tests.focus.tables import FOCUS, export
 from tests.focus.validator import DOCS, Verdict, absent, known_false, read, validate
@@ -88,7 +88,7 @@ def test_rows_of_all_pipelines_together_pass_our_own_checks(world: World, writte
 def test_all_of_it_is_proved_to_be_what_the_sources_say(world: World, written: Written) -> None:
     for case in OURS:
         written(case)
-    scene = world.scenes[ORG]
+    setup = world.setups[ORG]
     asked = {world.ended(run_id).request for case in OURS if case.org == ORG for run_id in world.started[case.name]}
     for first, last in {(request.start_date, request.end_date) for request in asked}:
         days = {"start_date": first.isoformat(), "end_date": last.isoformat()}
@@ -99,7 +99,7 @@ def test_all_of_it_is_proved_to_be_what_the_sources_say(world: World, written: W
     for row in rows:
         sums[row["source_pipeline_id"]] += row["sum_out"]
     tree = ConfigTree(CONFIGS, REGISTRY)
-    billed = {tree.load(play.route).config.pipeline_id: play.make(scene).billed for play in PLAYS}
+    billed = {tree.load(pipeline.route).config.pipeline_id: pipeline.make(setup).billed for pipeline in DEMO_PIPELINES}
     assert sums.keys() == billed.keys()
     assert {name: sums[name] for name, bill in billed.items() if bill is not None} == {
         name: bill for name, bill in billed.items() if bill is not None

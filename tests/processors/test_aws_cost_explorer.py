@@ -11,7 +11,7 @@ import pytest
 
 from common.domain.model import ErrorKind
 from common.platform.errors import PermanentError, TransientError
-from common.processors.clouds.aws.cost_explorer import AwsCostExplorer, CostExplorerParams, check
+from common.processors.clouds.aws.cost_explorer import AwsCostExplorer, CostExplorerParams
 from infra.local.sandbox import bills
 from infra.local.sandbox.aws_ce import ACCOUNT, CostExplorerSandbox
 from infra.local.sandbox.exchange import Answer, Request
@@ -131,7 +131,7 @@ def test_a_credential_that_can_not_sign_is_told(change: dict[str, str], said: st
     assert "a-wrong-secret" not in str(caught.value)
 
 
-def test_the_check_makes_one_request() -> None:
+def test_a_credential_is_tried_with_one_request() -> None:
     with sandbox() as (server, context):
-        assert check(context, CostExplorerSandbox.secret).startswith(f"{ACCOUNT}: ")
+        assert AwsCostExplorer().try_credential(context, CostExplorerSandbox.secret, ()).startswith(f"{ACCOUNT}: ")
         assert len(server.requests) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from common.platform.errors import PermanentError, TransientError
 from common.processors.bills.deliveries import ExportParams
-from common.processors.clouds.aws.export import AwsExportExtractor, check
+from common.processors.clouds.aws.export import AwsExportExtractor
 from infra.local.sandbox import bills
 from infra.local.sandbox.aws_s3 import BUCKET, EXPORT, PREFIX, S3Sandbox, manifest_of
 from infra.local.sandbox.bills import gzipped
@@ -316,11 +316,11 @@ def test_a_credential_that_does_not_lead_to_an_export_is_told(change: dict[str, 
         extract(context)
 
 
-def test_the_check_lists_manifests_and_reads_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_credential_is_tried_by_listing_manifests_and_no_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bills, "today", lambda: date(2026, 11, 21))
     with SandboxServer(SEED, rate_limit_every=0) as server:
         context = make_context(provider_url=lambda name: server.urls[name.replace(".", "_")])
-        found = check(context, server.secrets["aws_s3"])
+        found = AwsExportExtractor().try_credential(context, server.secrets["aws_s3"], ())
         assert found == f"{BUCKET}/{PREFIX}/{EXPORT}: manifests of 2026-10, 2026-11"
         assert not any("/data/" in request.path for request in server.requests)
 

@@ -11,8 +11,6 @@ import pytest
 
 from common.platform.errors import PermanentError, TransientError
 from common.processors.bills.deliveries import ExportParams
-from common.processors.clouds.azure import export as azure_export
-from common.processors.clouds.azure import query as azure_query
 from common.processors.clouds.azure.export import AzureExportExtractor
 from common.processors.clouds.azure.query import AzureCostQuery, AzureQueryParams
 from infra.local.sandbox import bills
@@ -229,9 +227,9 @@ def test_more_than_two_dimensions_are_refused_beforehand() -> None:
             AzureQueryParams.model_validate({"destination_table": "cloud_focus_export", "dimensions": names})
 
 
-def test_the_checks_ask_for_the_least_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_credential_is_tried_with_the_least_there_is_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bills, "today", lambda: date(2026, 11, 21))
     with sandbox() as (server, context):
-        assert azure_export.check(context, SECRET) == f"{FOLDER}: manifests of 2026-10, 2026-11"
-        assert azure_query.check(context, SECRET).startswith(f"{SCOPE}: ")
+        assert AzureExportExtractor().try_credential(context, SECRET, ()) == f"{FOLDER}: manifests of 2026-10, 2026-11"
+        assert AzureCostQuery().try_credential(context, SECRET, ()).startswith(f"{SCOPE}: ")
         assert not any("part_0" in request.path for request in server.requests)

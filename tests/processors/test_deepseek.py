@@ -14,8 +14,8 @@ from common.config.loader import ConfigTree
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
-from common.processors import deepseek_export
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.processors.genai.providers import deepseek
 from common.processors.registry import REGISTRY
 from common.runs.landing import land
 from common.tables.contract import load_table
@@ -162,7 +162,7 @@ def test_a_file_that_is_no_whole_export_is_refused(tmp_path: Path, monkeypatch: 
     with pytest.raises(PermanentError, match=r"an export has amount-….csv and cost-….csv"):
         read(tmp_path)
     export(tmp_path)
-    monkeypatch.setattr(deepseek_export, "MAX_BYTES", 10)
+    monkeypatch.setattr(deepseek, "MAX_BYTES", 10)
     with pytest.raises(PermanentError, match="unpacks to more than"):
         read(tmp_path)
 

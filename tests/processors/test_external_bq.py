@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from common.platform.errors import ConfigError, PermanentError
 from common.ports.google import SourceField, SourceTable
-from common.processors.sql.external_bq import ExternalBqExtractor, ExternalBqParams, check
-from common.processors.sql.external_sql import Source
+from common.processors.base import Params
+from common.processors.sql.external_bq import ExternalBqExtractor, ExternalBqParams
+from common.processors.sql.external_bq_days import ChangedDaysParams
+from common.processors.sql.external_sql import ExternalTable
 from common.tables.contract import Column
 from tests.processors.context import make_context
 
@@ -47,9 +49,13 @@ class Recording:
     table: SourceTable | None = TABLE
     rows: Sequence[Mapping[str, Any]] = ()
     asked: list[tuple[str | None, str]] = field(default_factory=list)
+    token_of: str = ""
 
-    def token(self, key: str | None, scopes: Sequence[str]) -> str:
-        raise AssertionError("a table is read by Google's client, which gets its own tokens")
+    def token(self, key: str | None, scopes: Sequence[str], *, timeout_s: float) -> str:
+        assert self.token_of, "a table is read by Google's client, which gets its own tokens"
+        assert timeout_s > 0
+        self.asked.append((key, *scopes))
+        return self.token_of
 
     def find_table(self, key: str | None, table_id: str) -> SourceTable | None:
         self.asked.append((key, table_id))
@@ -61,9 +67,9 @@ class Recording:
             yield pa.RecordBatch.from_pylist(list(self.rows))
 
 
-def source(table: SourceTable = TABLE, **more: Any) -> Source:
+def external(table: SourceTable = TABLE, **more: Any) -> ExternalTable:
     kept: dict[str, Any] = {"equal": {}, "unequal": {}, "label_path": "labels", "labels": {}} | more
-    return Source("p.d.t", table, "usage_start_time", **kept)
+    return ExternalTable("p.d.t", table, "usage_start_time", **kept)
 
 
 def where(select: Any) -> str:
@@ -72,7 +78,7 @@ def where(select: Any) -> str:
 
 def test_only_partitions_since_the_day_before_the_first_are_read_and_no_last_one_is_set() -> None:
     """Rows of a day can come at any time after it."""
-    assert where(source().rows([], *DAYS)).splitlines()[-1] == (
+    assert where(external().rows([], *DAYS)).splitlines()[-1] == (
         "  AND _PARTITIONDATE >= DATE_SUB(@first, INTERVAL @lead DAY)"
     )
 
@@ -86,12 +92,12 @@ def test_only_partitions_since_the_day_before_the_first_are_read_and_no_last_one
     ],
 )
 def test_whatever_a_table_is_partitioned_by_is_filtered(partition: str, said: str) -> None:
-    assert where(source(SourceTable(TABLE.fields, partition)).rows([], *DAYS)).endswith(said)
+    assert where(external(SourceTable(TABLE.fields, partition)).rows([], *DAYS)).endswith(said)
 
 
 def test_values_are_parameters_and_never_a_part_of_the_sql() -> None:
     evil = "x' OR TRUE --"
-    select = source(equal={"project.id": [evil]}, unequal={"currency": [evil]}, labels={evil: [evil]}).rows([], *DAYS)
+    select = external(equal={"project.id": [evil]}, unequal={"currency": [evil]}, labels={evil: [evil]}).rows([], *DAYS)
     assert evil not in select.sql
     assert sum(value == evil for value in select.params.values()) == 4
     assert "CAST(`project`.`id` AS STRING) IN (@e0_0)" in select.sql
@@ -109,14 +115,14 @@ def test_a_path_that_is_no_name_is_refused(path: str) -> None:
 def test_money_that_comes_as_a_float_is_taken_by_its_shortest_text() -> None:
     """Cast directly, 0.1 would become 0.1000000000000000055511151231257827021182."""
     (line,) = (
-        line for line in source().rows([(Column(name="cost", type="BIGNUMERIC"), "cost")], *DAYS).sql.split("\n")
+        line for line in external().rows([(Column(name="cost", type="BIGNUMERIC"), "cost")], *DAYS).sql.split("\n")
         if "AS `cost`" in line
     )  # fmt: skip
     assert line.strip() == "CAST(CAST(`cost` AS STRING) AS BIGNUMERIC) AS `cost`"
 
 
 def test_changed_days_are_the_runs_own_and_those_with_rows_since() -> None:
-    select = source().changed_days("export_time", date(2026, 8, 4), *DAYS)
+    select = external().changed_days("export_time", date(2026, 8, 4), *DAYS)
     assert where(select).splitlines()[:2] == [
         "DATE(`usage_start_time`) BETWEEN @earliest AND @last",
         "  AND (DATE(`usage_start_time`) >= @first OR DATE(`export_time`) >= @first)",
@@ -190,6 +196,7 @@ def test_a_name_of_a_table_that_is_none_is_refused(name: str) -> None:
 
 
 READ = {"project": "customer-1", "dataset": "billing", "table": "export"}
+READ_ID = "customer-1.billing.export"
 
 
 def test_a_table_that_is_not_there_is_told_with_what_may_be_the_reason() -> None:
@@ -265,8 +272,62 @@ def test_services_of_no_known_kind_are_other_and_told() -> None:
     assert infos == ["1 services are in no category of service_categories.yml, so Other: Quantum Toaster."]
 
 
-def test_the_check_asks_for_the_tables_description_alone() -> None:
-    cloud = Recording()
-    context = make_context(google=lambda: cloud, secret=lambda: json.dumps(KEY))
-    assert check(context, params(**READ)) == "customer-1.billing.export: 13 fields, partitioned by _PARTITIONDATE"
-    assert len(cloud.asked) == 1
+# Credentials tried without a run
+
+OWNED = KEY | {"client_email": "bills@customer-1.iam.gserviceaccount.com", "private_key_id": "1"}
+NAMED = {"service_account": OWNED, "project": "customer-1", "dataset": "billing", "table": "export"}
+
+
+def tried(cloud: Recording, credential: Any, *steps: Params) -> str:
+    context = make_context(google=lambda: cloud, secret=lambda: "")
+    return ExternalBqExtractor().try_credential(context, json.dumps(credential), steps)
+
+
+def days_params(**more: Any) -> ChangedDaysParams:
+    return ChangedDaysParams.model_validate({"day_column": "usage_start_time", "export_column": "export_time", **more})
+
+
+def test_a_table_of_several_steps_is_described_once_and_never_queried() -> None:
+    cloud = Recording(token_of="ya29.x")
+    assert tried(cloud, NAMED, days_params(), params()) == (
+        "service account bills@customer-1.iam.gserviceaccount.com; "
+        "customer-1.billing.export: 13 fields, partitioned by _PARTITIONDATE"
+    )
+    assert [asked for _, asked in cloud.asked] == ["https://www.googleapis.com/auth/bigquery.readonly", READ_ID]
+
+
+def test_fields_that_a_table_lacks_are_named_where_steps_can_do_without_them() -> None:
+    cloud = Recording(token_of="ya29.x")
+    found = tried(cloud, NAMED, params(columns={"cost": "cost", "zone": "location.zone"}))
+    assert found.endswith(", without location.zone (their columns stay NULL)")
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (params(columns={"cost": "costs"}), r"no field 'costs', which cost needs\. Did you mean 'cost'\?"),
+        (params(equal={"projekt.id": ["x"]}), r"no field 'projekt\.id'\. Did you mean 'project\.id'\?"),
+        (params(day_column="cost"), "'cost' of customer-1.billing.export is no date or time"),
+        (params(columns={"cost": "cost", "zone": "labels"}), "column 'zone' must be JSON"),
+        (days_params(export_column="exported"), "no field 'exported'"),
+    ],
+)
+def test_a_table_that_a_step_can_not_read_is_told_before_any_run(step: Params, said: str) -> None:
+    with pytest.raises(PermanentError, match=said):
+        tried(Recording(token_of="ya29.x"), NAMED, step)
+
+
+def test_a_table_that_nobody_names_is_not_looked_at() -> None:
+    cloud = Recording(token_of="ya29.x")
+    assert "no table was looked at, because neither the credential nor a config names one" in tried(
+        cloud, OWNED, params()
+    )
+    assert len(cloud.asked) == 1, "the token alone"
+
+
+def test_our_own_identity_looks_at_the_tables_that_configs_name_and_at_no_other() -> None:
+    cloud, ours = Recording(), {"type": "application_default"}
+    assert tried(cloud, ours, params()) == "the function's own identity: nothing is asked"
+    assert cloud.asked == []
+    assert READ_ID in tried(cloud, ours, params(**READ), params())
+    assert cloud.asked == [(None, READ_ID)]

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,20 +15,20 @@ from common.adapters.google.cloud import GoogleCloudAdapter
 from common.config.loader import ConfigTree
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import CONFIGS
-from common.processors.clouds.gcp.api import GcpApiExtractor, GcpApiParams, check
+from common.processors.clouds.gcp.api import GcpApiExtractor, GcpApiParams
 from common.processors.registry import REGISTRY
-from infra.local.sandbox import gcp
-from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.exchange import Answer
 from infra.local.sandbox.gcp import SERVICES
 from infra.local.sandbox.server import SandboxServer
-from tests.processors.context import RecordingContext, make_context
+from infra.local.sandbox.service_accounts import BILLS
+from tests.processors.context import NOW, RecordingContext, make_context
 
 
 @contextmanager
 def sandbox(fail_with: Any = (), secret: str | None = None, **context: Any) -> Iterator[tuple[SandboxServer, Any]]:
     with SandboxServer(0, fail_with=fail_with, rate_limit_every=0) as server:
         cloud = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])
-        text = gcp.secret() if secret is None else secret
+        text = BILLS.key_file() if secret is None else secret
         given = {"secret": lambda: text, "google": lambda: cloud} | context
         yield server, make_context(provider_url=lambda name: server.urls[name.replace(".", "_")], **given)
 
@@ -62,20 +63,20 @@ def test_all_pages_are_read_with_a_token_for_the_key() -> None:
 
 def test_the_address_for_tokens_that_a_key_names_is_not_asked() -> None:
     """Whoever uploads a key must not choose where our requests go: the sandbox's key names one where nobody is."""
-    assert json.loads(gcp.secret())["token_uri"] == "http://127.0.0.1:1/not-here"
+    assert json.loads(BILLS.key_file())["token_uri"] == "http://127.0.0.1:1/not-here"
     with sandbox() as (_, context):
         assert len(extract(context, params())) == len(SERVICES)
 
 
 def test_a_key_that_google_does_not_know_is_refused_and_not_shown() -> None:
-    other = json.dumps(json.loads(gcp.secret()) | {"client_email": "x@other.iam.gserviceaccount.com"})
+    other = json.dumps(json.loads(BILLS.key_file()) | {"client_email": "x@other.iam.gserviceaccount.com"})
     with sandbox(secret=other) as (_, context), pytest.raises(PermanentError, match="invalid_grant") as caught:
         extract(context, params())
     assert "PRIVATE KEY" not in str(caught.value)
 
 
 def test_a_key_that_is_cut_off_is_refused_and_not_shown() -> None:
-    cut = json.dumps(json.loads(gcp.secret()) | {"private_key": "-----BEGIN PRIVATE KEY-----\nMIIE"})
+    cut = json.dumps(json.loads(BILLS.key_file()) | {"private_key": "-----BEGIN PRIVATE KEY-----\nMIIE"})
     with (
         sandbox(secret=cut) as (_, context),
         pytest.raises(PermanentError, match="paste its JSON file whole") as caught,
@@ -170,17 +171,67 @@ def test_an_api_that_the_registry_does_not_have_can_not_be_asked() -> None:
 
     with sandbox() as (server, _):
         cloud = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])
-        context = make_context(provider_url=url, google=lambda: cloud, secret=gcp.secret)
+        context = make_context(provider_url=url, google=lambda: cloud, secret=BILLS.key_file)
         with pytest.raises(PermanentError, match=r"no url gcp\.storage"):
             extract(context, params(api="storage"))
 
 
-def test_the_check_reads_one_page() -> None:
-    def counted(request: Request) -> Answer | None:
-        pages.append(request.path)
-        return None
+# Tokens
 
-    pages: list[str] = []
-    with sandbox(counted) as (_, context):
-        assert check(context, params()) == "cloudbilling/v1/services: 3 items in the first page"
-    assert len(pages) == 2
+
+def tokens(server: SandboxServer) -> list[str]:
+    return [request.path for request in server.requests if request.path == "/gcp-token"]
+
+
+def test_an_answer_with_a_redirect_is_not_followed() -> None:
+    """It would carry the signed assertion to a host that is not in the registry."""
+    with sandbox() as (elsewhere, _):
+        away = Answer(307, b"", {"location": f"{elsewhere.urls['gcp_token']}/stolen"})
+        with (
+            sandbox([away]) as (_, context),
+            pytest.raises(PermanentError, match="does not accept the service account"),
+        ):
+            extract(context, params())
+        assert list(elsewhere.requests) == []
+
+
+def test_an_outage_of_the_token_endpoint_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # google-auth waits between its three tries
+    with sandbox([Answer(503, {"error": "temporarily_unavailable"})] * 3) as (server, context):
+        with pytest.raises(TransientError, match="temporarily_unavailable"):
+            extract(context, params())
+        assert len(tokens(server)) == 3
+
+
+def test_a_token_is_waited_for_no_longer_than_the_attempt_has_left() -> None:
+    with sandbox([Answer(200, b"", delay_s=30)], deadline=NOW + timedelta(seconds=0.3)) as (_, context):
+        began = monotonic()
+        with pytest.raises(TransientError, match="does not answer"):
+            extract(context, params())
+        assert monotonic() - began < 10
+
+
+def test_a_host_that_a_key_names_is_not_used() -> None:
+    """A key of another universe would have Google's client sign its own token for hosts there."""
+    key = json.dumps(json.loads(BILLS.key_file()) | {"universe_domain": "evil.example"})
+    with sandbox(secret=key) as (_, context):
+        assert len(extract(context, params())) == len(SERVICES)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"private_key_id": "old"}, "account not found"),
+        ({"client_email": "cost-reader@acme-gemini-sandbox.iam.gserviceaccount.com"}, "account not found"),
+    ],
+)
+def test_the_sandbox_gives_tokens_to_its_own_accounts_alone(change: dict[str, str], said: str) -> None:
+    key = json.dumps(json.loads(BILLS.key_file()) | change)
+    with sandbox(secret=key) as (_, context), pytest.raises(PermanentError, match=said):
+        extract(context, params())
+
+
+def test_the_sandbox_gives_no_token_for_a_scope_that_an_account_does_not_have() -> None:
+    scopes = ["https://www.googleapis.com/auth/monitoring.read"]
+    with sandbox() as (_, context), pytest.raises(PermanentError, match="invalid_scope"):
+        extract(context, params(scopes=scopes))

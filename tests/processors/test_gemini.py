@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from common.adapters.google.cloud import GoogleCloudAdapter
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import CONFIGS
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
 from common.tables.contract import load_table
 from infra.local.sandbox import gemini_data
 from infra.local.sandbox.exchange import Answer, Request
-from infra.local.sandbox.gemini import EMAIL, PROJECT, GeminiSandbox
+from infra.local.sandbox.gemini import PROJECT, GeminiSandbox
 from infra.local.sandbox.server import SandboxServer
+from infra.local.sandbox.service_accounts import MONITORING
 from tests.processors.context import NOW, RecordingContext, make_context
 
 DAY = date(2026, 11, 18)
@@ -37,7 +39,12 @@ def sandbox(
         return Answer(200, {"timeSeries": answers[name]}) if name in answers else Answer(404, {})
 
     with SandboxServer(1, fail_with=fake, rate_limit_every=0, settled=settled) as server:
-        mine = {"secret": lambda: server.secrets["gemini"], "provider_url": lambda key: server.urls[key]}
+        google = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])
+        mine = {
+            "secret": lambda: server.secrets["gemini"],
+            "provider_url": lambda key: server.urls[key],
+            "google": lambda: google,
+        }
         yield server, make_context(**mine | {"start_date": DAY, "end_date": DAY} | more)
 
 
@@ -206,7 +213,7 @@ def test_what_is_no_key_file_is_refused_and_not_repeated(secret: str) -> None:
 def test_a_private_key_that_can_not_be_read_is_refused_and_not_repeated() -> None:
     with sandbox() as (server, context):
         secret = broken(server.secrets["gemini"], private_key="-----BEGIN canary-77-----")
-        bad = make_context(provider_url=context.provider_url, secret=lambda: secret)
+        bad = make_context(provider_url=context.provider_url, google=context.google, secret=lambda: secret)
         with pytest.raises(PermanentError, match="no private key that can be read") as caught:
             read(bad)
     assert "canary" not in str(caught.value)
@@ -216,7 +223,7 @@ def test_a_private_key_that_can_not_be_read_is_refused_and_not_repeated() -> Non
 def test_a_service_account_that_google_refuses_is_explained(change: dict[str, str]) -> None:
     with sandbox() as (server, context):
         secret = broken(server.secrets["gemini"], **change)
-        bad = make_context(provider_url=context.provider_url, secret=lambda: secret)
+        bad = make_context(provider_url=context.provider_url, google=context.google, secret=lambda: secret)
         with pytest.raises(PermanentError, match="Google does not accept the service account.*credentials add"):
             read(bad)
 
@@ -224,7 +231,7 @@ def test_a_service_account_that_google_refuses_is_explained(change: dict[str, st
 def test_a_project_that_it_may_not_read_is_explained() -> None:
     with sandbox() as (server, context):
         secret = broken(server.secrets["gemini"], project_id="somebody-elses")
-        bad = make_context(provider_url=context.provider_url, secret=lambda: secret)
+        bad = make_context(provider_url=context.provider_url, google=context.google, secret=lambda: secret)
         with pytest.raises(PermanentError, match="403.*Monitoring Viewer"):
             read(bad)
 
@@ -233,25 +240,30 @@ def test_a_project_that_it_may_not_read_is_explained() -> None:
 def test_a_project_that_is_more_than_an_id_reaches_no_address(project: str) -> None:
     with sandbox() as (server, context):
         secret = broken(server.secrets["gemini"], project_id=project)
-        bad = make_context(provider_url=context.provider_url, secret=lambda: secret)
+        bad = make_context(provider_url=context.provider_url, google=context.google, secret=lambda: secret)
         with pytest.raises(PermanentError, match="project_id is no id"):
             read(bad)
-        assert [request.path for request in server.requests] == ["/token"]
+        assert list(server.requests) == []
 
 
 def test_the_token_is_asked_for_where_the_registry_says_and_not_where_the_key_file_does() -> None:
     with sandbox() as (server, context):
         secret = broken(server.secrets["gemini"], token_uri="https://evil.example/token")
-        good = make_context(provider_url=context.provider_url, secret=lambda: secret, start_date=DAY, end_date=DAY)
+        good = make_context(
+            provider_url=context.provider_url,
+            google=context.google,
+            secret=lambda: secret,
+            start_date=DAY,
+            end_date=DAY,
+        )
         assert read(good)
         form = server.requests[0].form
     claims = json.loads(base64.urlsafe_b64decode(form["assertion"].split(".")[1] + "=="))
+    assert claims.pop("exp") == claims.pop("iat") + 3600
     assert claims == {
-        "iss": EMAIL,
+        "iss": MONITORING.email,
         "scope": "https://www.googleapis.com/auth/monitoring.read",
-        "aud": f"{server.urls['google_oauth']}/token",
-        "iat": int(NOW.timestamp()),
-        "exp": int(NOW.timestamp()) + 3600,
+        "aud": "https://oauth2.googleapis.com/token",
     }
 
 

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from common.platform.errors import PermanentError, TransientError
-from common.processors.clouds.oci import report as oci_report
-from common.processors.clouds.oci import usage as oci_usage
 from common.processors.clouds.oci.report import OciReportExtractor, OciReportParams
 from common.processors.clouds.oci.usage import OciUsageApi
 from common.processors.clouds.summary_rows import SummaryParams
@@ -183,10 +181,9 @@ def test_a_bucket_that_may_not_be_read_is_told_with_the_policy_that_it_needs() -
         reports(context)
 
 
-def test_the_checks_ask_for_one_day_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_credential_is_tried_with_one_day_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with sandbox() as (server, context):
-        assert oci_report.check(context, oci.secret()) == "2 FOCUS reports of 2026-11-20"
-        assert oci_usage.check(context, oci.secret()).endswith(" costs of 2026-11-20")
+        assert OciReportExtractor().try_credential(context, oci.secret(), ()) == "2 FOCUS reports of 2026-11-20"
         assert not any(request.path.endswith(".gz") for request in server.requests)
 
 

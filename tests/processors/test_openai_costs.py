@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from common.adapters.google.cloud import GoogleCloudAdapter
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import CONFIGS
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
-from common.processors.genai.sources import known, source
+from common.processors.genai.registry import genai_provider, provider_keys
 from common.tables.contract import load_table
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.openai import OpenAISandbox
-from infra.local.sandbox.server import SandboxServer
+from infra.local.sandbox.server import SANDBOXED, SandboxServer
 from tests.processors.context import NOW, RecordingContext, make_context
 
 DAY = date(2024, 11, 1)  # 1730419200, the day of OpenAI's example
@@ -185,9 +186,9 @@ def test_the_sandbox_refuses_what_openai_does(query: list[tuple[str, str]], para
 # What every provider has
 
 
-@pytest.mark.parametrize("key", known())
+@pytest.mark.parametrize("key", provider_keys())
 def test_every_report_that_a_provider_lacks_is_refused_with_the_reason(key: str) -> None:
-    its = source(key)
+    its = genai_provider(key)
     for name in ("usage", "cost", "balance"):
         if callable(its.reports.get(name)):
             continue
@@ -200,11 +201,12 @@ def test_endpoints_are_those_of_usage() -> None:
         GenaiPaygUsageParams(destination_table="t", provider="openai", report="cost", endpoints=("completions",))
 
 
-@pytest.mark.parametrize("key", known())
+@pytest.mark.parametrize("key", [key for key in provider_keys() if key in SANDBOXED])
 def test_a_good_credential_is_proved_by_one_small_call_and_a_bad_one_refused(key: str) -> None:
     with SandboxServer(1, rate_limit_every=0) as server:
-        context = make_context(provider_url=lambda name: server.urls[name], now=lambda: NOW)
-        assert source(key).check(context, server.secrets[key])
-        assert len([request for request in server.requests if request.path != "/token"]) == 1
+        google = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])
+        context = make_context(provider_url=lambda name: server.urls[name], now=lambda: NOW, google=lambda: google)
+        assert genai_provider(key).try_credential(context, server.secrets[key])
+        assert len([request for request in server.requests if request.path != "/gcp-token"]) == 1
         with pytest.raises(PermanentError, match="credentials add"):
-            source(key).check(context, "wrong-key-1234")
+            genai_provider(key).try_credential(context, "wrong-key-1234")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from common.platform.errors import PermanentError, TransientError
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
-from common.processors.openai_usage import ENDPOINTS
+from common.processors.genai.providers.openai import ENDPOINTS
 from common.tables.contract import load_table
 from infra.local.sandbox import openai as documented
 from infra.local.sandbox.exchange import Answer, Request

@@ -12,7 +12,9 @@ from common import bootstrap
 from common.cli.main import cli
 from common.platform.settings import Settings
 from common.ports.secrets import CredentialInfo
+from infra.local.sandbox import gcp
 from infra.local.sandbox.server import SandboxServer
+from infra.local.sandbox.service_accounts import BILLS
 
 SECRET = "sk-canary-55de"
 
@@ -33,6 +35,7 @@ def add(state: Path, provider: str, secret: str, org: str = "acme_corp") -> None
 
 def validate(state: Path, sandbox: SandboxServer, *options: str) -> Result:
     environ = {f"PIPELINE_OPS_PROVIDER_URL_{key.upper()}": url for key, url in sandbox.urls.items()}
+    environ["BIGQUERY_EMULATOR_HOST"] = sandbox.urls["gcp_bigquery"]
     return CliRunner().invoke(cli, ["--state-dir", str(state), "validate", *options], env=environ)
 
 
@@ -110,3 +113,53 @@ def test_without_the_option_no_provider_is_called(tmp_path: Path, sandbox: Sandb
     add(tmp_path, "openai", SECRET)
     assert validate(tmp_path, sandbox).exit_code == 0
     assert list(sandbox.requests) == []
+
+
+def google(**places: str) -> str:
+    return json.dumps({"service_account": json.loads(BILLS.key_file()), **places})
+
+
+def exported(table: str, project: str = BILLS.project_id) -> str:
+    return google(project=project, dataset="billing", table=table)
+
+
+def test_the_billing_export_that_a_credential_names_is_looked_at(tmp_path: Path, sandbox: SandboxServer) -> None:
+    add(tmp_path, "gcp", exported(gcp.DETAILED))
+    result = validate(tmp_path, sandbox, "--online")
+    assert result.exit_code == 0, result.output
+    assert f"service account {BILLS.email}; sandbox-project.billing.{gcp.DETAILED}: " in result.output
+    assert "partitioned by export_time" in result.output and "without" not in result.output
+    assert [request.path.split("/")[1] for request in sandbox.requests] == ["gcp-token", "bigquery"]
+
+
+def test_an_older_export_is_good_and_the_fields_that_it_lacks_are_named(tmp_path: Path, sandbox: SandboxServer) -> None:
+    add(tmp_path, "gcp", exported(gcp.STANDARD))
+    result = validate(tmp_path, sandbox, "--online")
+    assert result.exit_code == 0, result.output
+    assert ", without " in result.output and "resource.name" in result.output and "stay NULL" in result.output
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        (
+            exported("billing_export"),
+            "There is no table sandbox-project.billing.billing_export. A billing export takes",
+        ),
+        (exported(gcp.FOREIGN), "Is it the export that the step's config is for?"),
+        (exported(gcp.DETAILED, project="other-project"), "Permission bigquery.tables.get denied"),
+    ],
+)
+def test_an_export_that_no_run_could_read_is_wrong_in_words(
+    tmp_path: Path, sandbox: SandboxServer, secret: str, said: str
+) -> None:
+    add(tmp_path, "gcp", secret)
+    result = validate(tmp_path, sandbox, "--online")
+    assert result.exit_code == 1 and said in result.output, result.output
+    assert "PRIVATE KEY" not in result.output
+
+
+def test_a_key_that_names_no_table_is_good_and_said_to_be_unproved(tmp_path: Path, sandbox: SandboxServer) -> None:
+    add(tmp_path, "gcp", google())
+    result = validate(tmp_path, sandbox, "--online")
+    assert result.exit_code == 0 and "no table was looked at" in result.output

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 BIGQUERY_SCOPE = "https://www.googleapis.com/auth/bigquery"
 PAGE_ROWS = 5_000
+KEY_FIELDS = ("project_id", "private_key_id", "private_key", "client_email")
 TOKEN_TIMEOUT_S = 30.0
 
 Identity = tuple[str, tuple[str, ...]]
@@ -37,20 +39,23 @@ class GoogleCloudAdapter:
         self._lock = threading.Lock()
         self._known: dict[Identity, Any] = {}
 
-    def token(self, key: str | None, scopes: Sequence[str]) -> str:
+    def token(self, key: str | None, scopes: Sequence[str], *, timeout_s: float) -> str:
         from google.auth.exceptions import GoogleAuthError, TransportError
 
         credentials = self._credentials(key, tuple(scopes))
         try:
-            with self._lock:
+            with self._lock:  # two threads that refresh one credential at once could each read the other's half
                 if not credentials.valid:
-                    credentials.refresh(self._request())
+                    credentials.refresh(self._request(timeout_s))
                 return str(credentials.token)
         except TransportError as error:
             raise TransientError(f"Google gave no token: it does not answer ({type(error).__name__}).") from None
         except GoogleAuthError as error:
-            said = str(error.args[0])[:200] if error.args else type(error).__name__
-            raise PermanentError(f"Google gave no token: {said}. Is the service account's key still valid?") from None
+            reason = str(error.args[0])[:200] if error.args else type(error).__name__
+            if error.retryable:  # 408, 429, 5xx and such: three tries of google-auth's own did not help
+                raise TransientError(f"Google gave no token: {reason}.") from None
+            whose = "us" if key is None else f"the service account {credentials.service_account_email}"
+            raise PermanentError(f"Google does not accept {whose}: {reason}.") from None
 
     def find_table(self, key: str | None, table_id: str) -> SourceTable | None:
         from google.api_core.exceptions import NotFound
@@ -100,7 +105,10 @@ class GoogleCloudAdapter:
                     if key is None:
                         self._known[identity] = google.auth.default(scopes=scopes)[0]
                     else:
-                        info = json.loads(key) | {"token_uri": self._token_url()}
+                        given = json.loads(key)
+                        # Only these fields: a key file can also name hosts (token_uri, universe_domain), and whoever
+                        # uploads one must not choose where our requests go.
+                        info = {name: given[name] for name in KEY_FIELDS} | {"token_uri": self._token_url()}
                         self._known[identity] = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
                             info, scopes=scopes
                         )
@@ -111,18 +119,28 @@ class GoogleCloudAdapter:
                     ) from None
                 except (ValueError, TypeError, KeyError):  # its text can quote the key
                     raise PermanentError(
-                        "The service account's key can't be read: paste its JSON file whole."
+                        "The service account's key has no private key that can be read: paste its JSON file whole."
                     ) from None
             return self._known[identity]
 
-    def _request(self) -> Any:
+    def _request(self, timeout_s: float) -> Any:
+        """Return what google-auth sends a token's request with: bounded in time, all tries together."""
         import requests
+        from google.auth.exceptions import TransportError
         from google.auth.transport.requests import Request
 
         session = requests.Session()
         session.trust_env = not is_loopback(urlsplit(self._token_url()).hostname or "")
-        request = Request(session)
-        return lambda **asked: request(**{**asked, "timeout": TOKEN_TIMEOUT_S})
+        request, deadline = Request(session), monotonic() + timeout_s
+
+        def send(**asked: Any) -> Any:
+            left = deadline - monotonic()
+            if left <= 0:
+                raise TransportError("no answer in time")  # type: ignore[no-untyped-call]
+            # A redirect would carry the signed assertion to a host that is not in the registry.
+            return request(**{**asked, "timeout": min(TOKEN_TIMEOUT_S, left), "allow_redirects": False})
+
+        return send
 
 
 def _partition(its: Any) -> str:

@@ -67,10 +67,10 @@ def _whole(value: Any) -> int:
 
 
 def _bool(value: Any) -> bool:
-    found = {"true": True, "false": False}.get(str(value).strip().lower())
-    if found is None:
+    flag = {"true": True, "false": False}.get(str(value).strip().lower())
+    if flag is None:
         raise ValueError(value)
-    return found
+    return flag
 
 
 def _json(value: Any) -> str:

@@ -173,13 +173,13 @@ def shown(months: Iterable[Month]) -> str:
     return ", ".join(f"{year}-{month:02}" for year, month in months)
 
 
-def newest(found: Iterable[tuple[Month, Stored]], months: Iterable[Month], tell: Tell) -> Manifests:
+def newest(listed: Iterable[tuple[Month, Stored]], months: Iterable[Month], tell: Tell) -> Manifests:
     """Return the newest manifest of each month. Exports that keep their deliveries have many of one month.
 
     Raises PermanentError for two of the same moment: which of them is right is not for a program to guess.
     """
     by_month: dict[Month, list[Stored]] = {}
-    for month, item in found:
+    for month, item in listed:
         by_month.setdefault(month, []).append(item)
     chosen: dict[Month, Stored] = {}
     for month in (month for month in months if month in by_month):
@@ -210,11 +210,11 @@ def delivered(
     are looked at again in the end; if they are others by then, TransientError has all of it read anew.
     """
     months = months_of(context.start_date, context.end_date)
-    found = find(months, context.info)
-    if not found:
+    manifests = find(months, context.info)
+    if not manifests:
         raise PermanentError(f"There is no manifest for {shown(months)}. {missing}")
-    yield from Delivery(context, params, provider).batches(parts(found))
-    if find(months, lambda _text: None) != found:
+    yield from Delivery(context, params, provider).batches(parts(manifests))
+    if find(months, lambda _text: None) != manifests:
         raise TransientError("The export was refreshed while it was read. It is read anew.")
 
 

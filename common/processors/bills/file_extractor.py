@@ -106,10 +106,10 @@ class ExternalFileExtractor:
             context.warn(f"{path.name} holds floating-point numbers in {names}: taken as their shortest decimal form.")
 
 
-def _tell_missing(path: Path, params: ExternalFileParams, found: set[date], context: StepContext) -> None:
+def _tell_missing(path: Path, params: ExternalFileParams, days: set[date], context: StepContext) -> None:
     """A day of the run that the file has no rows of loses what is stored of it."""
     run = (context.start_date + timedelta(days=n) for n in range((context.end_date - context.start_date).days + 1))
-    missing = [day for day in run if day not in found]
+    missing = [day for day in run if day not in days]
     if not missing or params.missing_days == "expected":
         return
     text = f"{path.name} has no rows for {some(missing)}, which the run is for."

@@ -66,8 +66,8 @@ def _unit(text: str) -> str:
 
 def _partition(text: str) -> tuple[str, str, str]:
     """Take ``GB/Month`` or ``Gigabytes Per Hour`` apart, at the last of such words."""
-    found = list(_OVER.finditer(text))
-    return (text[: found[-1].start()], "/", text[found[-1].end() :]) if found else (text, "", "")
+    slashes = list(_OVER.finditer(text))
+    return (text[: slashes[-1].start()], "/", text[slashes[-1].end() :]) if slashes else (text, "", "")
 
 
 def _plain(text: str) -> str:

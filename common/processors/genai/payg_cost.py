@@ -20,7 +20,8 @@ from pydantic import Field
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.genai.price_rules import PriceRules, load_price_rules
 from common.processors.genai.prices import CURRENCY, Item, Price, PriceList
-from common.processors.genai.sources import Source, source
+from common.processors.genai.provider import GenaiProvider
+from common.processors.genai.registry import genai_provider
 from common.writes.batch import Batch
 
 BATCH_ROWS = 2_000
@@ -110,7 +111,7 @@ class _Pricer:
 
     def priced(self, usage: Mapping[str, Any]) -> dict[str, Any]:
         quantity: Decimal = usage["quantity"]
-        its = source(usage["provider"])
+        its = genai_provider(usage["provider"])
         listed = self._listed(usage, its)
         price = self._own(usage, listed)
         if price.unit_price is None:
@@ -140,7 +141,7 @@ class _Pricer:
             return listed
         return Price(price, listed.model, source=self._rules.named(rule), since=rule.since)
 
-    def _listed(self, usage: Mapping[str, Any], its: Source) -> Price:
+    def _listed(self, usage: Mapping[str, Any], its: GenaiProvider) -> Price:
         """Return what the provider states with the usage, else what the price list has."""
         day: date = usage["x_pipeline_run_date"]
         if usage["stated_price"] is not None:

@@ -7,15 +7,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from common.config.model import IDENTIFIER
 from common.config.money import Money, Usd
 from common.config.problems import Finding, InvalidFileError, Problem, findings_of
 from common.config.yaml_source import YamlFile, read
-from common.platform.errors import nearest
 from common.platform.strict import StrictModel
-from common.processors.genai.sources import known
+from common.processors.genai.registry import ProviderKey
 
 PRICES_FOLDER = Path("system") / "prices"
 
@@ -26,23 +25,14 @@ def _day_from_text(value: object) -> object:
     return value
 
 
-def _known_provider(key: str) -> str:
-    if key not in known():
-        raise ValueError(
-            f"no GenAI provider is named {key[:80]!r}.{nearest(key, known())} Known: {', '.join(known())}."
-        )
-    return key
-
-
 Share = Annotated[Money, Field(ge=0, le=100, max_digits=9)]
 Day = Annotated[date, BeforeValidator(_day_from_text)]
-Provider = Annotated[str, AfterValidator(_known_provider)]
 
 
 class PriceRule(StrictModel):
     """One price or discount, and what it is for. What it does not name, it is for all of."""
 
-    provider: Provider = Field(description="Whose usage, e.g. openai.")
+    provider: ProviderKey = Field(description="Whose usage, e.g. openai.")
     model: str | None = Field(
         None, min_length=1, description="The provider's model name; with * at its end, a beginning."
     )
@@ -129,9 +119,9 @@ def load_price_rules(root: Path, org_slug: str) -> PriceRules:
     if not path.is_file():
         return PriceRules(org_slug)
     source = read(path, f"{root.resolve().name}/{PRICES_FOLDER.as_posix()}/{path.name}")
-    found = [source.problem(*finding) for finding in _findings(source, org_slug)]
-    if found:
-        raise InvalidFileError(sorted(found, key=lambda problem: problem.line))
+    problems = [source.problem(*finding) for finding in _findings(source, org_slug)]
+    if problems:
+        raise InvalidFileError(sorted(problems, key=lambda problem: problem.line))
     return PriceRules(org_slug, PriceFile.model_validate(source.data).rules)
 
 

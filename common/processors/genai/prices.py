@@ -155,26 +155,26 @@ def _look_up(source: str, item: Item) -> Price:
         around = _calculate(item, long, base, at)
     except LookupError:
         return Price(None, reason=f"{source} does not know the model")
-    found = around.model.id
+    model = around.model.id
     if base == FREE or _is_free(item, around):
-        return Price(Decimal(0), found, source=source)
+        return Price(Decimal(0), model, source=source)
     unit = _TOKENS.get(item.meter) or _OTHERS.get((item.endpoint, item.meter))
     if unit is None or not _has_price(around.model_price, unit):
-        return Price(None, found, f"{source} has no price for {item.meter} of this model")
+        return Price(None, model, f"{source} has no price for {item.meter} of this model")
     if _by_the_hour(around):
-        return Price(None, found, f"{source} has prices by the hour for this model, and the usage is that of a day")
+        return Price(None, model, f"{source} has prices by the hour for this model, and the usage is that of a day")
     if unit.is_token and base != STANDARD and not _has_variant(around, unit, base, at):
-        return Price(None, found, f"{source} has no {base} price of this model for {item.day}")
+        return Price(None, model, f"{source} has no {base} price of this model for {item.day}")
     factor = REGION_FACTORS.get((item.provider, region)) if region and unit.is_token else Decimal(1)
     if factor is None:
-        return Price(None, found, f"nothing is known of prices in the region {region}")
+        return Price(None, model, f"nothing is known of prices in the region {region}")
     try:
         one = _calculate(item, {**long, **{name: long.get(name, 0) + 1 for name in unit.usage}}, base, at)
     except ValueError:
-        return Price(None, found, f"{source} can't price {item.meter} of this model alone")
+        return Price(None, model, f"{source} can't price {item.meter} of this model alone")
     # Minus the price of what is around it: a fee per request is not part of the price of a token.
     unit_price = (one.total_price - around.total_price) * factor
-    return Price(unit_price, found, source=source, since=_since(around, base if unit.is_token else STANDARD, at))
+    return Price(unit_price, model, source=source, since=_since(around, base if unit.is_token else STANDARD, at))
 
 
 def _calculate(item: Item, counters: Mapping[str, int], base: str, at: datetime) -> "PriceCalculation":
@@ -195,36 +195,36 @@ def _context(base: str) -> dict[str, str] | None:
     return {"processing": BATCH} if base == BATCH else {"service_tier": base}
 
 
-def _variants(found: "PriceCalculation", base: str, at: datetime) -> "Iterator[PriceVariant]":
+def _variants(calculation: "PriceCalculation", base: str, at: datetime) -> "Iterator[PriceVariant]":
     wanted = _context(base) or {}
-    for item in found.model.price_variants or ():
+    for item in calculation.model.price_variants or ():
         active = item.constraint is None or item.constraint.active(at)
         if active and all(wanted.get(key) == value for key, value in item.when.items()):
             yield item
 
 
-def _has_variant(found: "PriceCalculation", unit: _Unit, base: str, at: datetime) -> bool:
+def _has_variant(calculation: "PriceCalculation", unit: _Unit, base: str, at: datetime) -> bool:
     """Whether the model has this price of that variant then: the library gives the standard one without a word."""
-    return any(_has_price(item.prices, unit) for item in _variants(found, base, at))
+    return any(_has_price(item.prices, unit) for item in _variants(calculation, base, at))
 
 
-def _dated(found: "PriceCalculation", at: datetime) -> "Any":
+def _dated(calculation: "PriceCalculation", at: datetime) -> "Any":
     """Return the constraint of the standard price that holds then; the library takes the last that does."""
-    prices = found.model.prices
+    prices = calculation.model.prices
     if not isinstance(prices, list):
         return None
     active = [p.constraint for p in prices if p.constraint is None or p.constraint.active(at)]
     return active[-1] if active else prices[0].constraint
 
 
-def _by_the_hour(found: "PriceCalculation") -> bool:
-    prices = found.model.prices
+def _by_the_hour(calculation: "PriceCalculation") -> bool:
+    prices = calculation.model.prices
     return isinstance(prices, list) and any(hasattr(p.constraint, "start_time") for p in prices)
 
 
-def _since(found: "PriceCalculation", base: str, at: datetime) -> date | None:
+def _since(calculation: "PriceCalculation", base: str, at: datetime) -> date | None:
     """Return the day from which the price holds: that of the variant, else of the standard price."""
-    for constraint in (*(item.constraint for item in _variants(found, base, at)), _dated(found, at)):
+    for constraint in (*(item.constraint for item in _variants(calculation, base, at)), _dated(calculation, at)):
         if (since := getattr(constraint, "start_date", None)) is not None:
             return cast(date, since)
     return None
@@ -234,7 +234,7 @@ def _has_price(prices: "ModelPrice", unit: _Unit) -> bool:
     return any(getattr(prices, key) is not None for key in unit.any_of)
 
 
-def _is_free(item: Item, found: "PriceCalculation") -> bool:
+def _is_free(item: Item, calculation: "PriceCalculation") -> bool:
     """OpenAI's moderation endpoint costs nothing.
 
     The library holds that as a model "moderation" described as "free of charge" with no price at all, which for every
@@ -242,5 +242,5 @@ def _is_free(item: Item, found: "PriceCalculation") -> bool:
     developers.openai.com/api/docs/models/omni-moderation-latest), so this one is a true 0. A model of such a name on
     another endpoint is not meant.
     """
-    no_prices = not any(value is not None for value in vars(found.model_price).values())
-    return (item.provider, item.endpoint, found.model.id) == ("openai", "moderations", "moderation") and no_prices
+    no_prices = not any(value is not None for value in vars(calculation.model_price).values())
+    return (item.provider, item.endpoint, calculation.model.id) == ("openai", "moderations", "moderation") and no_prices

@@ -4,7 +4,8 @@ A row belongs to the day of ``day_column``. The table is read with filters on th
 such rows can be, a page at a time. Rows that come later than their day are found by ``ExternalBqChangedDays``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -13,14 +14,23 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, Val
 from common.config.yaml_source import read
 from common.platform.errors import ConfigError, PermanentError, nearest
 from common.ports.google import SourceTable
-from common.processors.base import Params, StepContext, TableParams
-from common.processors.clouds.gcp.credential import PLACES, GoogleCredential, google_credential, table_id
+from common.processors.base import Caller, Params, StepContext, TableParams
+from common.processors.clouds.gcp.credential import (
+    PLACES,
+    GoogleCredential,
+    ServiceAccount,
+    access_token,
+    google_credential,
+    table_id,
+    unknown_table,
+)
 from common.processors.sql.computed_columns import Categorise, Computed, Product, Quotient, check_operands
-from common.processors.sql.external_sql import Source
+from common.processors.sql.external_sql import ExternalTable
 from common.tables.contract import Column, Table, load_table
 from common.writes.batch import Batch
 
 GIB = 2**30
+BIGQUERY_READ = "https://www.googleapis.com/auth/bigquery.readonly"
 
 FieldPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,14}$")]
 Columns = Mapping[str, FieldPath | Product | Quotient]
@@ -46,18 +56,29 @@ class ExternalTableParams(Params):
     label_column: FieldPath = Field("labels", description="Repeated field of records with `key` and `value`.")
     max_gib_billed: int = Field(100, ge=1, le=100_000, description="A query that would read more is refused.")
 
-    def source(self, context: StepContext, credential: GoogleCredential) -> Source:
-        """Look at the table. Raises PermanentError if it is not there."""
-        name = table_id(context, credential, {part: getattr(self, part) for part in PLACES})
-        table = context.google().find_table(credential.key, name)
-        if table is None:
-            raise PermanentError(
-                f"There is no table {name}. A billing export takes some hours after it was switched on; "
-                "else check the names."
-            )
+    @property
+    def places(self) -> dict[str, str | None]:
+        """What the step itself says of the table's name."""
+        return {part: getattr(self, part) for part in PLACES}
+
+    def external_table(self, caller: Caller, credential: GoogleCredential) -> ExternalTable:
+        """Look at the table. Raises PermanentError if nobody names it, or it is not there."""
+        name = table_id(credential, self.places)
+        if name is None:
+            raise PermanentError(unknown_table(caller.credential_id, credential, self.places))
+        table = _existing(caller, credential, name)
         if not table.partition:
-            context.info(f"{name} has no partitions (a view?): each query reads all of it.")
-        return Source(name, table, self.day_column, self.equal, self.unequal, self.label_column, self.labels)
+            caller.info(f"{name} has no partitions (a view?): each query reads all of it.")
+        return self.described(name, table)
+
+    def described(self, name: str, table: SourceTable) -> ExternalTable:
+        """Return a table of this description, and which of its rows the step wants."""
+        return ExternalTable(name, table, self.day_column, self.equal, self.unequal, self.label_column, self.labels)
+
+    def check_fields(self, external: ExternalTable, day: date, configs: Path) -> list[str]:
+        """Return fields that the table lacks and the step can do without. Raises PermanentError for one it needs."""
+        external.rows([], day, day)
+        return []
 
 
 class ExternalBqParams(ExternalTableParams, TableParams):
@@ -88,6 +109,12 @@ class ExternalBqParams(ExternalTableParams, TableParams):
                 raise ValueError(f"units: {name!r} is no column of this step that is read.")
         return self
 
+    def check_fields(self, external: ExternalTable, day: date, configs: Path) -> list[str]:
+        columns = _columns(load_table(configs, self.destination_table), self, external.table, configs)
+        external.rows(columns, day, day)  # builds the query, which names whatever it can't read
+        paths = self.all_columns(configs)
+        return [str(paths[column.name]) for column, path in columns if path is None]
+
     def all_columns(self, configs: Path) -> Columns:
         """Return the columns of the step, or of the file that ``columns_from`` names.
 
@@ -107,14 +134,14 @@ class ExternalBqExtractor:
 
     params_type: ClassVar[type[Params]] = ExternalBqParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = ""
 
     def run(self, context: StepContext, params: ExternalBqParams) -> Iterator[Batch]:
         credential = google_credential(context.credential_id, context.secret())
-        source = params.source(context, credential)
+        external = params.external_table(context, credential)
         contract = load_table(context.configs, params.destination_table)
-        select = source.rows(
-            _columns(contract, params, source.table, context.configs), context.start_date, context.end_date
-        )
+        columns = _columns(contract, params, external.table, context.configs)
+        select = external.rows(columns, context.start_date, context.end_date)
         compute = Computed(context.configs, params.all_columns(context.configs), params.categorise, params.units)
         limit = params.max_gib_billed * GIB
         for rows in context.google().read(credential.key, select.sql, select.params, max_bytes=limit):
@@ -124,11 +151,50 @@ class ExternalBqExtractor:
         for text in compute.told():
             context.info(text)
 
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask for a token, and for the description of each table that the steps read with this credential.
 
-def check(context: StepContext, params: ExternalTableParams) -> str:
-    """Ask for the table's description, the least there is to ask; return what was found. Raises as ``run`` does."""
-    source = params.source(context, google_credential(context.credential_id, context.secret()))
-    return f"{source.table_id}: {len(source.table.fields)} fields, partitioned by {source.table.partition or 'nothing'}"
+        Which tables those are is known as far as the configs or the credential name them. Raises as ``run`` does.
+        """
+        credential = google_credential(caller.credential_id, secret)
+        opened = ["the function's own identity"]
+        if credential.key is not None:
+            account = ServiceAccount.of(credential.key, caller.credential_id)
+            access_token(caller, account.key, (BIGQUERY_READ,))
+            opened = [f"service account {account.email}"]
+        by_table: dict[str | None, list[ExternalTableParams]] = {}
+        for params in configured:
+            if isinstance(params, ExternalTableParams):
+                by_table.setdefault(table_id(credential, params.places), []).append(params)
+        opened += [_look_at(caller, credential, name, steps) for name, steps in by_table.items() if name is not None]
+        if credential.key is None and len(opened) == 1:
+            return f"{opened[0]}: nothing is asked"
+        if None in by_table:
+            opened.append("no table was looked at, because neither the credential nor a config names one in full")
+        return "; ".join(opened)
+
+
+def _existing(caller: Caller, credential: GoogleCredential, name: str) -> SourceTable:
+    table = caller.google().find_table(credential.key, name)
+    if table is None:
+        raise PermanentError(
+            f"There is no table {name}. A billing export takes some hours after it was switched on; "
+            "else check the names."
+        )
+    return table
+
+
+def _look_at(caller: Caller, credential: GoogleCredential, name: str, steps: Sequence[ExternalTableParams]) -> str:
+    """Ask for a table's description, the least there is to ask, and compare it with what the steps read of it."""
+    table = _existing(caller, credential, name)
+    day = caller.now().date()
+    missing = dict.fromkeys(
+        field for step in steps for field in step.check_fields(step.described(name, table), day, caller.configs)
+    )
+    text = f"{name}: {len(table.fields)} fields, partitioned by {table.partition or 'nothing'}"
+    if missing:
+        text += f", without {', '.join(missing)} (their columns stay NULL)"
+    return text
 
 
 def _columns(
@@ -141,7 +207,7 @@ def _columns(
     """
     known = {column.name: column for column in contract.columns}
     paths = params.all_columns(configs) or {name: name for name in known}
-    found: list[tuple[Column, str | None]] = []
+    selected: list[tuple[Column, str | None]] = []
     for name, path in paths.items():
         if name not in known:
             raise PermanentError(f"columns.{name}: table {contract.table} has no such column.{nearest(name, known)}")
@@ -153,5 +219,5 @@ def _columns(
                 f"The table has no field {path!r}, which {name} needs.{nearest(path, table.fields)} "
                 "Is it the export that the step's config is for?"
             )
-        found.append((known[name], path if is_there else None))
-    return found
+        selected.append((known[name], path if is_there else None))
+    return selected

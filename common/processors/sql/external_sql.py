@@ -21,7 +21,7 @@ class Select:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ExternalTable:
     """The table, which column holds a row's day, and which of the rows are wanted.
 
     ``equal`` are values by path, ``unequal`` those that leave a row out (one without a value stays), ``labels`` values
@@ -57,13 +57,13 @@ class Source:
 
     def field(self, path: str) -> SourceField:
         """Return the field of a path, or raise PermanentError that names the nearest one."""
-        found = self.table.fields.get(path)
-        if found is None:
+        field = self.table.fields.get(path)
+        if field is None:
             raise PermanentError(
                 f"The table {self.table_id} has no field {path!r}.{nearest(path, self.table.fields)} "
                 "Is it the export that the step's config is for?"
             )
-        return found
+        return field
 
     def _value(self, column: Column, path: str | None) -> str:
         if path is None:
@@ -101,22 +101,22 @@ class Source:
         return [f"{value} >= {from_day}" if kind == "DATE" else f"{value} >= {kind}({from_day})"]
 
     def _filters(self, params: dict[str, Any]) -> list[str]:
-        found = []
+        conditions = []
         for number, (path, values) in enumerate(self.equal.items()):
             names = _params(params, f"e{number}", values)
             self.field(path)
-            found.append(f"CAST({_quoted(path)} AS STRING) IN ({names})")
+            conditions.append(f"CAST({_quoted(path)} AS STRING) IN ({names})")
         for number, (path, values) in enumerate(self.unequal.items()):
             names = _params(params, f"u{number}", values)
             self.field(path)
-            found.append(f"COALESCE(CAST({_quoted(path)} AS STRING) NOT IN ({names}), TRUE)")
+            conditions.append(f"COALESCE(CAST({_quoted(path)} AS STRING) NOT IN ({names}), TRUE)")
         for number, (key, values) in enumerate(self.labels.items()):
             self.field(self.label_path)
             params[f"k{number}"] = key
             names = _params(params, f"l{number}", values)
             given = f"UNNEST({_quoted(self.label_path)}) AS l WHERE l.key = @k{number} AND l.value IN ({names})"
-            found.append(f"EXISTS(SELECT 1 FROM {given})")  # noqa: S608 - checked names, values as parameters
-        return found
+            conditions.append(f"EXISTS(SELECT 1 FROM {given})")  # noqa: S608 - checked names, values as parameters
+        return conditions
 
 
 def _select(wanted: Sequence[str], table_id: str, where: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ def load_subscriptions(root: Path, org_slug: str) -> tuple[Subscription, ...]:
         file = SubscriptionsFile.model_validate(source.data)
     except ValidationError as error:
         raise InvalidFileError(source.problem(*finding) for finding in findings_of(error, SubscriptionsFile)) from None
-    stray = [found for n, its in enumerate(file.subscriptions) for found in _stray_invoices(n, its)]
+    stray = [finding for n, its in enumerate(file.subscriptions) for finding in _stray_invoices(n, its)]
     if stray:
         raise InvalidFileError(source.problem(*finding) for finding in stray)
     return file.subscriptions

@@ -124,21 +124,21 @@ class AnthropicSandbox:
         at, buckets = query.first, list[dict[str, Any]]()
         while at + query.width < query.end and len(buckets) < query.limit:  # "buckets that end before"
             upto = at + query.width
-            found = [
+            reported = [
                 record
                 for record in records(self._seed, at.date())
                 if at <= record.at < upto and (self.settled or not record.late)
             ]
-            buckets.append({"starting_at": _stamp(at), "ending_at": _stamp(upto), "results": results(query, found)})
+            buckets.append({"starting_at": _stamp(at), "ending_at": _stamp(upto), "results": results(query, reported)})
             at = upto
         more = at + query.width < query.end
         return {"data": buckets, "has_more": more, "next_page": _token(query.fingerprint, at) if more else None}
 
 
-def _usage_results(query: Query, found: Sequence[Record]) -> list[dict[str, Any]]:
+def _usage_results(query: Query, records: Sequence[Record]) -> list[dict[str, Any]]:
     """Sum the records by the dimensions asked for; the others are null."""
     sums: dict[tuple[str | None, ...], Counter[str]] = defaultdict(Counter)
-    for record in found:
+    for record in records:
         if all(record.dimensions.get(name) in wanted for name, wanted in query.filters.items()):
             sums[tuple(record.dimensions.get(name) for name in query.group_by)].update(record.measures)
     return [
@@ -158,10 +158,10 @@ def _usage_results(query: Query, found: Sequence[Record]) -> list[dict[str, Any]
     ]
 
 
-def _cost_results(query: Query, found: Sequence[Record]) -> list[dict[str, Any]]:
+def _cost_results(query: Query, records: Sequence[Record]) -> list[dict[str, Any]]:
     """Sum the costs by workspace and line, as far as they are asked for. Money is text, in cents."""
     sums: dict[tuple[str | None, tuple[tuple[str, str | None], ...]], Any] = {}
-    for record in found:
+    for record in records:
         workspace = record.dimensions["workspace_id"] if "workspace_id" in query.group_by else None
         for line, cost in cost_lines(record):
             described = tuple(line.items()) if "description" in query.group_by else ()
@@ -217,12 +217,12 @@ def _time(given: Mapping[str, list[str]], name: str) -> datetime:
     if name not in given:
         raise BadRequest(f"{name}: Field required")
     try:
-        found = datetime.fromisoformat(given[name][0])
+        moment = datetime.fromisoformat(given[name][0])
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
+        moment = None
+    if moment is None or moment.tzinfo is None:
         raise BadRequest(f"{name}: Input should be a valid RFC 3339 datetime")
-    return found.astimezone(UTC)
+    return moment.astimezone(UTC)
 
 
 def _snapped(moment: datetime, width: timedelta) -> datetime:

@@ -83,7 +83,7 @@ def records(seed: int, day: date) -> tuple[Record, ...]:
     if rng.random() < QUIET_DAYS:
         return ()
     midnight = datetime.combine(day, time(), UTC)
-    found = []
+    records = []
     for profile in PROFILES:
         for tier, window, geo in profile.kinds:
             workspace = rng.choice((None, "wrkspc_search", "wrkspc_support"))
@@ -99,8 +99,8 @@ def records(seed: int, day: date) -> tuple[Record, ...]:
             }
             at = midnight + timedelta(seconds=rng.randrange(86_400))
             hours = rng.randint(1, 4) if profile.model == "claude-opus-5" and tier == "standard" else 0
-            found.append(Record(at, dimensions, _measures(rng, profile.tokens), rng.random() < LATE, hours))
-    return tuple(sorted(found, key=lambda record: record.at))
+            records.append(Record(at, dimensions, _measures(rng, profile.tokens), rng.random() < LATE, hours))
+    return tuple(sorted(records, key=lambda record: record.at))
 
 
 def _measures(rng: random.Random, most: int) -> dict[str, int]:

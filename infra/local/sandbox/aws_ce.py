@@ -81,8 +81,8 @@ class CostExplorerSandbox:
             "TimePeriod": {"Start": str(day), "End": str(day + timedelta(days=1))},
             "Total": {},
             "Groups": [
-                {"Keys": list(key), "Metrics": {m: _metric(m, v, units[key]) for m, v in found.items()}}
-                for key, found in sorted(sums.items())
+                {"Keys": list(key), "Metrics": {m: _metric(m, v, units[key]) for m, v in amounts.items()}}
+                for key, amounts in sorted(sums.items())
             ],
             "Estimated": day.month == bills.today().month,
         }

@@ -75,8 +75,8 @@ class S3Sandbox:
         if unknown or given.get("list-type") != "2":
             return _error(400, "InvalidArgument", f"Invalid argument: {', '.join(unknown) or 'list-type'}")
         after = given.get("continuation-token", "")
-        found = [(k, c) for k, c in sorted(self.objects().items()) if k.startswith(given.get("prefix", ""))]
-        left = [(k, c) for k, c in found if k > after]
+        objects = [(k, c) for k, c in sorted(self.objects().items()) if k.startswith(given.get("prefix", ""))]
+        left = [(k, c) for k, c in objects if k > after]
         page, is_cut = left[:PAGE], len(left) > PAGE
         entries = "".join(
             f"<Contents><Key>{escape(key)}</Key><LastModified>{self.modified(key)}</LastModified>"

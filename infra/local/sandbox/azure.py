@@ -120,8 +120,8 @@ class BlobSandbox:
         unknown = sorted(set(given) - {"restype", "comp", "prefix", "maxresults", "marker"})
         if unknown or (given.get("restype"), given.get("comp")) != ("container", "list"):
             return _storage(400, "InvalidQueryParameterValue", f"Unknown: {', '.join(unknown) or 'comp'}")
-        found = sorted(name for name in self.blobs() if name.startswith(given.get("prefix", "")))
-        left = [name for name in found if name > given.get("marker", "")]
+        names = sorted(name for name in self.blobs() if name.startswith(given.get("prefix", "")))
+        left = [name for name in names if name > given.get("marker", "")]
         entries = "".join(map(self._entry, left[:PAGE]))
         marker = escape(left[PAGE - 1]) if len(left) > PAGE else ""
         body = (

@@ -1,21 +1,19 @@
-"""Google Cloud: the exchange of a signed assertion for a token (RFC 7523), and the list of Cloud Billing's services.
+"""Google Cloud: the list of Cloud Billing's services, and the descriptions of some BigQuery tables.
 
-Paths, parameters and shapes are the documented ones. The assertion's signature, audience and scope are checked. Made
-up: the services, and pages of ``PAGE``.
+Paths, parameters and shapes are the documented ones (Cloud Billing v1 ``services.list``, BigQuery v2 ``tables.get``).
+Made up: the services, pages of ``PAGE``, and the tables.
 """
 
-import base64
-import json
-from functools import cache
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from infra.local.gcp_export import SCHEMA
 from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.service_accounts import BILLS, is_token
 
-EMAIL = "bills@sandbox-project.iam.gserviceaccount.com"
-TOKEN = "ya29.sandbox-token"
-AUDIENCE = "https://oauth2.googleapis.com/token"
-GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 PAGE = 3
+BILLING_SCOPES = ("cloud-billing.readonly", "cloud-platform.read-only")
 SERVICES = [
     ("6F81-5844-456A", "Compute Engine"),
     ("95FF-2EF5-5EA1", "Cloud Storage"),
@@ -26,60 +24,14 @@ SERVICES = [
     ("A1E8-BE35-7EBC", "Cloud Pub/Sub"),
 ]
 
-
-@cache
-def _key() -> Any:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    return rsa.generate_private_key(65537, 2048)
-
-
-@cache
-def secret() -> str:
-    """Return the key of a service account. It names an address for tokens that nobody may ask: it is not ours."""
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    pem = _key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return json.dumps(
-        {
-            "type": "service_account",
-            "project_id": "sandbox-project",
-            "private_key_id": "1",
-            "private_key": pem,
-            "client_email": EMAIL,
-            "client_id": "1",
-            "token_uri": "http://127.0.0.1:1/not-here",
-        }
-    )
-
-
-class TokenSandbox:
-    """The token endpoint."""
-
-    key = "gcp_token"
-    base = "/gcp-token"
-    prefixes: tuple[str, ...] = ("/gcp-token",)
-    settled = True
-
-    def __init__(self, _seed: int) -> None:
-        self.secret = secret()
-
-    def refuse(self, request: Request) -> Answer | None:
-        form = dict(request.form)
-        if request.method != "POST" or form.get("grant_type") != GRANT:
-            return _oauth("unsupported_grant_type", f"Invalid grant_type: {form.get('grant_type')}")
-        claims = _claims(form.get("assertion", ""))
-        if claims is None:
-            return _oauth("invalid_grant", "Invalid JWT Signature.")
-        if claims.get("aud") != AUDIENCE or claims.get("iss") != EMAIL or not claims.get("scope"):
-            return _oauth("invalid_grant", "Invalid JWT: aud, iss and scope are needed.")
-        return None
-
-    def rate_limited(self) -> Answer:
-        return Answer(503, {"error": "temporarily_unavailable"}, {"retry-after": "1"})
-
-    def answer(self, request: Request) -> Answer:
-        return Answer(200, {"access_token": TOKEN, "expires_in": 3599, "token_type": "Bearer"})
+DETAILED, STANDARD, FOREIGN = "gcp_billing_export_resource_v1_0", "gcp_billing_export_v1_0", "daily_sums"
+TABLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("billing", DETAILED): SCHEMA,
+    ("billing", STANDARD): {name: kind for name, kind in SCHEMA.items() if name not in ("resource", "price", "tags")},
+    ("billing", FOREIGN): {"usage_start_time": "TIMESTAMP", "export_time": "TIMESTAMP", "costs": "FLOAT64"},
+}
+"""By dataset and name: a detailed export, a standard one, which has fewer fields, and a table that is no export."""
+_TABLE = re.compile(r"/bigquery/v2/projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)")
 
 
 class BillingSandbox:
@@ -91,10 +43,14 @@ class BillingSandbox:
     settled = True
 
     def __init__(self, _seed: int) -> None:
-        self.secret = secret()
+        pass
+
+    @property
+    def secret(self) -> str:
+        return BILLS.key_file()
 
     def refuse(self, request: Request) -> Answer | None:
-        if request.headers.get("authorization") == f"Bearer {TOKEN}":
+        if is_token(request.headers.get("authorization", ""), BILLING_SCOPES):
             return None
         return _error(401, "Request had invalid authentication credentials.", "UNAUTHENTICATED")
 
@@ -123,26 +79,66 @@ class BillingSandbox:
         return Answer(200, {"services": page, **more})
 
 
-def _claims(assertion: str) -> dict[str, Any] | None:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+class TableSandbox:
+    """``GET /bigquery/v2/projects/…/datasets/…/tables/…``: the descriptions of ``TABLES``.
 
-    try:
-        signed, _, signature = assertion.rpartition(".")
-        _key().public_key().verify(_decoded(signature), signed.encode(), PKCS1v15(), hashes.SHA256())
-        claims: dict[str, Any] = json.loads(_decoded(signed.partition(".")[2]))
-    except (InvalidSignature, ValueError):
-        return None
-    return claims
+    Clients of an emulator send no token, so none is asked for; one that is sent has to be good.
+    """
+
+    key = "gcp_bigquery"
+    base = ""
+    prefixes: tuple[str, ...] = ("/bigquery/v2/",)
+    settled = True
+
+    def __init__(self, _seed: int) -> None:
+        pass
+
+    @property
+    def secret(self) -> str:
+        return BILLS.key_file()
+
+    def refuse(self, request: Request) -> Answer | None:
+        given = request.headers.get("authorization")
+        if given is None or is_token(given, ("bigquery", "bigquery.readonly")):
+            return None
+        return _error(401, "Request had invalid authentication credentials.", "UNAUTHENTICATED")
+
+    def rate_limited(self) -> Answer:
+        return Answer(403, _error(403, "Exceeded rate limits.", "PERMISSION_DENIED").body)
+
+    def answer(self, request: Request) -> Answer:
+        match = _TABLE.fullmatch(request.path)
+        if match is None or request.method != "GET":
+            return _error(404, "Requested entity was not found.", "NOT_FOUND")
+        project, dataset, table = match.groups()
+        if project != BILLS.project_id:
+            name = f"{project}:{dataset}.{table}"
+            denied = f"Permission bigquery.tables.get denied on table {name} (or it may not exist)."
+            return _error(403, f"Access Denied: Table {name}: {denied}", "PERMISSION_DENIED")
+        fields = TABLES.get((dataset, table))
+        if fields is None:
+            return _error(404, f"Not found: Table {project}:{dataset}.{table}", "NOT_FOUND")
+        return Answer(
+            200,
+            {
+                "kind": "bigquery#table",
+                "tableReference": {"projectId": project, "datasetId": dataset, "tableId": table},
+                "type": "TABLE",
+                "schema": {"fields": _schema(fields)},
+                "timePartitioning": {"type": "DAY", "field": "export_time"},
+            },
+        )
 
 
-def _decoded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def _oauth(error: str, said: str) -> Answer:
-    return Answer(400, {"error": error, "error_description": said})
+def _schema(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = []
+    for name, kind in fields.items():
+        if isinstance(kind, str):
+            shown.append({"name": name, "type": kind, "mode": "NULLABLE"})
+        else:
+            mode, inner = ("REPEATED", kind[0]) if isinstance(kind, list) else ("NULLABLE", kind)
+            shown.append({"name": name, "type": "RECORD", "mode": mode, "fields": _schema(inner)})
+    return shown
 
 
 def _error(status: int, message: str, name: str) -> Answer:

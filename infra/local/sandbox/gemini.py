@@ -1,29 +1,22 @@
-"""Google, as far as Gemini's tokens are concerned: tokens of service accounts and Cloud Monitoring's time series.
+"""Cloud Monitoring's time series of Gemini's tokens.
 
 The parameters and answers are those of the Monitoring API v3 (cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.
-timeSeries/list) and of Google's OAuth for service accounts. What is not documented is marked ``made up``.
+timeSeries/list). What is not documented is marked ``made up``.
 """
 
 import base64
 import json
 import re
-import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property
 from typing import Any
 
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.gemini_data import METRICS, Series, series_of
+from infra.local.sandbox.service_accounts import MONITORING, is_token
 
-PROJECT = "acme-gemini-sandbox"
-EMAIL = f"cost-reader@{PROJECT}.iam.gserviceaccount.com"
-KEY_ID = "sandbox-key-1"
-SCOPE = "https://www.googleapis.com/auth/monitoring.read"
-SCOPES = {SCOPE, "https://www.googleapis.com/auth/bigquery.readonly"}
-"""What a key may ask a token for: Gemini's metrics, or as a key of Google Cloud its check."""
-GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+PROJECT = MONITORING.project_id
 RETRY_AFTER_S = 1
 PAGE = 4
 """Series a page, whatever is asked for (made up; Google may return fewer than pageSize): so that pages are followed."""
@@ -45,49 +38,24 @@ class BadRequest(Exception):
     """What Google answers with 400 INVALID_ARGUMENT."""
 
 
-@cache
-def _private_key() -> Any:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-
-
 class GeminiSandbox:
     """Answers as Google does for one project whose usage is made up from a seed."""
 
     key, base = "gemini", ""
-    prefixes: tuple[str, ...] = ("/token", "/v3/projects/")
+    prefixes: tuple[str, ...] = ("/v3/projects/",)
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._tokens: set[str] = set()
         self.settled = True
 
-    @cached_property
+    @property
     def secret(self) -> str:
         """A service account's key file, made for this process."""
-        from cryptography.hazmat.primitives import serialization
-
-        pem = _private_key().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return json.dumps(
-            {
-                "type": "service_account",
-                "project_id": PROJECT,
-                "private_key_id": KEY_ID,
-                "private_key": pem.decode(),
-                "client_email": EMAIL,
-                "token_uri": "https://oauth2.googleapis.com/token",
-            }
-        )
+        return MONITORING.key_file()
 
     def refuse(self, request: Request) -> Answer | None:
-        """401 without a token that was given out; the token's own address needs none."""
-        if request.path == "/token":
-            return None
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme == "Bearer" and token in self._tokens:
+        """401 without a token that was given out."""
+        if is_token(request.headers.get("authorization", ""), ("monitoring.read",)):
             return None
         said = (
             "Request had invalid authentication credentials. Expected OAuth 2 access token or other valid credential."
@@ -99,8 +67,6 @@ class GeminiSandbox:
         return Answer(429, answer.body, {"retry-after": str(RETRY_AFTER_S)})
 
     def answer(self, request: Request) -> Answer:
-        if request.path == "/token":
-            return self._token(request)
         project, _, method = request.path.removeprefix("/v3/projects/").partition("/")
         if project != PROJECT:
             return _error(403, "PERMISSION_DENIED", f"Permission monitoring.timeSeries.list denied on {project}.")
@@ -112,16 +78,6 @@ class GeminiSandbox:
         except BadRequest as error:
             return _error(400, "INVALID_ARGUMENT", str(error))
         return _error(404, "NOT_FOUND", "Requested entity was not found.")
-
-    def _token(self, request: Request) -> Answer:
-        if request.method != "POST" or request.form.get("grant_type") != GRANT:
-            return Answer(400, {"error": "unsupported_grant_type", "error_description": f"Invalid grant_type: {GRANT}"})
-        problem = _wrong_with(request.form.get("assertion", ""), request.headers.get("host", ""))
-        if problem:
-            return Answer(400, {"error": "invalid_grant", "error_description": problem})
-        token = f"ya29.sandbox-{secrets.token_hex(16)}"
-        self._tokens.add(token)
-        return Answer(200, {"access_token": token, "expires_in": 3599, "token_type": "Bearer"})
 
     def _time_series(self, query: Sequence[tuple[str, str]]) -> Answer:
         given: dict[str, str] = {}
@@ -144,37 +100,11 @@ class GeminiSandbox:
             raise BadRequest("Field pageSize had an invalid value.")
         every = [s for s in series_of(self._seed, metric[1], start, end, late=self.settled)]
         first = _position(given.get("pageToken"), query)
-        found = every[first : first + PAGE]
-        body: dict[str, Any] = {"timeSeries": [_shown(metric[1], s, end, period) for s in found]} if found else {}
+        page = every[first : first + PAGE]
+        body: dict[str, Any] = {"timeSeries": [_shown(metric[1], s, end, period) for s in page]} if page else {}
         if first + PAGE < len(every):
             body["nextPageToken"] = _page_token(first + PAGE, query)
         return Answer(200, body)
-
-
-def _wrong_with(assertion: str, host: str) -> str:
-    """Say what is wrong with a signed claim; nothing where it is good."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import padding
-
-    try:
-        head, body, signature = assertion.split(".")
-        header, claims = (json.loads(_bytes(part)) for part in (head, body))
-        _private_key().public_key().verify(
-            _bytes(signature), f"{head}.{body}".encode(), padding.PKCS1v15(), hashes.SHA256()
-        )
-    except (ValueError, InvalidSignature):
-        return "Invalid JWT Signature."
-    now = datetime.now(UTC).timestamp()
-    if header.get("alg") != "RS256" or header.get("kid") != KEY_ID or claims.get("iss") != EMAIL:
-        return "Invalid grant: account not found"
-    if claims.get("aud") != f"http://{host}/token":
-        return "Invalid JWT: Failed audience check."
-    if not claims.get("iat", 0) < claims.get("exp", 0) <= claims.get("iat", 0) + 3_600:
-        return "Invalid JWT: Token must be a short-lived token (60 minutes)."
-    if abs(now - claims["iat"]) > timedelta(days=3_660).total_seconds():  # tests have clocks of their own
-        return "Invalid JWT: Token must be in a reasonable timeframe."
-    return "" if claims.get("scope") in SCOPES else "Invalid scope."
 
 
 def _shown(metric: str, series: Series, end: datetime, period: timedelta) -> dict[str, Any]:
@@ -200,12 +130,12 @@ def _shown(metric: str, series: Series, end: datetime, period: timedelta) -> dic
 
 def _time(given: Mapping[str, str], name: str) -> datetime:
     try:
-        found = datetime.fromisoformat(given.get(name, ""))
+        moment = datetime.fromisoformat(given.get(name, ""))
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
+        moment = None
+    if moment is None or moment.tzinfo is None:
         raise BadRequest(f"Field {name} had an invalid value: a timestamp such as 2026-11-01T00:00:00Z is needed.")
-    return found.astimezone(UTC)
+    return moment.astimezone(UTC)
 
 
 def _period(given: Mapping[str, str]) -> timedelta:
@@ -230,10 +160,6 @@ def _position(token: str | None, query: Sequence[tuple[str, str]]) -> int:
     if [tuple(pair) for pair in bound] != [pair for pair in query if pair[0] != "pageToken"]:
         raise BadRequest("Field pageToken had an invalid value: it is of another query.")
     return int(position)
-
-
-def _bytes(part: str) -> bytes:
-    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _stamp(moment: datetime) -> str:

@@ -67,7 +67,7 @@ PAID_PRO = ("gemini-2.5-pro", 50_000)
 
 def series_of(seed: int, metric: str, start: datetime, end: datetime, *, late: bool) -> list[Series]:
     """Return the series of a metric between two moments; without ``late``, what arrives late is not there yet."""
-    found = []
+    series = []
     for labels, resource_type, resource, most in _kinds(metric):
         tokens: dict[datetime, int] = defaultdict(int)
         day = start.date()
@@ -77,8 +77,8 @@ def series_of(seed: int, metric: str, start: datetime, end: datetime, *, late: b
                     tokens[at] += count
             day += timedelta(days=1)
         if tokens:
-            found.append(Series(labels, resource_type, resource, tuple(sorted(tokens.items()))))
-    return found
+            series.append(Series(labels, resource_type, resource, tuple(sorted(tokens.items()))))
+    return series
 
 
 def _moments(name: str, day: date, most: int) -> list[tuple[datetime, int, bool]]:

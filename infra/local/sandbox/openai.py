@@ -175,10 +175,10 @@ class OpenAISandbox:
                 yield record
 
 
-def _results(endpoint: Endpoint, query: Query, found: Iterator[Record]) -> list[dict[str, Any]]:
+def _results(endpoint: Endpoint, query: Query, records: Iterator[Record]) -> list[dict[str, Any]]:
     """Sum the records by the dimensions asked for; the others are null."""
     sums: dict[tuple[str | bool | None, ...], Counter[str]] = defaultdict(Counter)
-    for record in found:
+    for record in records:
         if all(_text(record.dimensions.get(d)) in wanted for d, wanted in query.filters.items()):
             sums[tuple(record.dimensions.get(d) for d in query.group_by)].update(record.measures)
     results = []

@@ -73,11 +73,11 @@ def records(seed: int, endpoint: str, day: int) -> tuple[Record, ...]:
     if rng.random() < QUIET_DAYS:
         return ()
     late = random.Random(f"{seed}/{endpoint}/{day}/late")
-    found = [
+    records = [
         Record(day + rng.randrange(DAY_S), dims, measures, late.random() < LATE)
         for dims, measures in _MAKERS[endpoint](rng)
     ]
-    return tuple(sorted(found, key=lambda record: record.at))
+    return tuple(sorted(records, key=lambda record: record.at))
 
 
 Usage = Iterator[tuple[Dimensions, dict[str, int]]]

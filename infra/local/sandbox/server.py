@@ -18,10 +18,11 @@ from infra.local.sandbox.aws_s3 import S3Sandbox
 from infra.local.sandbox.azure import BlobSandbox, LoginSandbox, QuerySandbox
 from infra.local.sandbox.deepseek import DeepSeekSandbox
 from infra.local.sandbox.exchange import Answer, ProviderSandbox, Request
-from infra.local.sandbox.gcp import BillingSandbox, TokenSandbox
+from infra.local.sandbox.gcp import BillingSandbox, TableSandbox
 from infra.local.sandbox.gemini import GeminiSandbox
 from infra.local.sandbox.oci import ReportsSandbox, UsageSandbox
 from infra.local.sandbox.openai import ADMIN_KEY, OpenAISandbox
+from infra.local.sandbox.service_accounts import TokenSandbox
 
 SANDBOX_ADMIN_KEY = ADMIN_KEY
 """The admin key that the OpenAI sandbox accepts."""
@@ -40,7 +41,11 @@ PROVIDERS: tuple[Callable[[int], ProviderSandbox], ...] = (
     UsageSandbox,
     TokenSandbox,
     BillingSandbox,
+    TableSandbox,
 )
+
+SANDBOXED = frozenset(make(0).key.partition("_")[0] for make in PROVIDERS)
+"""The providers that have a sandbox, by their key in the registry. Only these can be run by the demo and by tests."""
 
 RATE_LIMIT_EVERY = 7
 """One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
@@ -92,7 +97,7 @@ class SandboxServer:
         """Serve from now on. Raises OSError if the port is taken."""
         self._server = _Server(("127.0.0.1", self._port), _handler(self))
         origin = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self.urls = {provider.key: origin + provider.base for provider in self._providers} | {"google_oauth": origin}
+        self.urls = {provider.key: origin + provider.base for provider in self._providers}
         self.url = self.urls["openai"]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="sandbox", daemon=True

@@ -15,12 +15,12 @@ from pydantic import Field, model_validator
 
 from common.platform.errors import TransientError
 from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
 from common.processors.clouds.aws.export import aws_keys
 from common.processors.clouds.aws.sigv4 import CredentialScope, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
-from common.processors.http.client import Api, ProviderClient, Said
+from common.processors.http.client import Api, ErrorBody, ProviderClient
 from common.processors.http.json_fields import Fields
 from common.processors.http.stored_settings import StoredSettings
 from common.writes.batch import Batch, batches
@@ -42,14 +42,14 @@ FEES = ("RIFee", "SavingsPlanRecurringFee")
 """Record types whose amortised cost is what of a commitment was not used."""
 
 
-def _json_error(body: bytes) -> Said:
+def _json_error(body: bytes) -> ErrorBody:
     """Read ``{"__type": "…#Code", "message": …}``."""
     try:
         values = json.loads(body)
         message = values.get("message") or values.get("Message") or ""
-        return Said(str(values.get("__type", "")).rpartition("#")[2], str(message))
+        return ErrorBody(str(values.get("__type", "")).rpartition("#")[2], str(message))
     except (ValueError, RecursionError, AttributeError):
-        return Said()
+        return ErrorBody()
 
 
 API = Api(
@@ -80,6 +80,7 @@ class AwsCostExplorer:
 
     params_type: ClassVar[type[Params]] = CostExplorerParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "account"
 
     def run(self, context: StepContext, params: CostExplorerParams) -> Iterator[Batch]:
         stored = StoredSettings(context.credential_id, context.secret(), HELP)
@@ -94,14 +95,13 @@ class AwsCostExplorer:
         if reader.estimated:
             context.info(f"AWS's figures since {min(reader.estimated)} are estimates: the month is not closed.")
 
-
-def check(calls: Calls, secret: str) -> str:
-    """Ask for yesterday's cost, which costs US$ 0.01; return what was found. Raises as ``run`` does."""
-    stored = StoredSettings(calls.credential_id, secret, HELP)
-    account, day = stored.text("account", r"[0-9]{12}"), calls.now().date() - timedelta(days=1)
-    with _client(calls, stored) as client:
-        found = list(_Reader(client, ("SERVICE",), account, day, day).summaries())
-    return f"{account}: {len(found)} services had costs on {day}"
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask for yesterday's cost, which costs US$ 0.01; return what was found. Raises as ``run`` does."""
+        stored = StoredSettings(caller.credential_id, secret, HELP)
+        account, day = stored.text("account", r"[0-9]{12}"), caller.now().date() - timedelta(days=1)
+        with _client(caller, stored) as client:
+            costs = list(_Reader(client, ("SERVICE",), account, day, day).summaries())
+        return f"{account}: {len(costs)} services had costs on {day}"
 
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:

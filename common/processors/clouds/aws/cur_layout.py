@@ -250,17 +250,17 @@ def _unused_row(unused: Decimal, commitment: Row, bought: Row) -> Row:
 
 def _tags(cells: Cells) -> str | None:
     """Tags of a map column, or of a column each. ``user:Team`` is the user's Team; others keep their prefix."""
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     whole = cells.text("resource_tags")
     if whole is not None:
         try:
             values = json.loads(whole)
         except (ValueError, RecursionError):
             raise cells.wrong("resource_tags", "JSON") from None
-        found |= values if isinstance(values, dict) else {}
+        given |= values if isinstance(values, dict) else {}
     for prefix in TAG_PREFIXES:
-        found |= dict(cells.prefixed(prefix))
-    tags = {_tag(key): str(value) for key, value in found.items() if value is not None and value != ""}
+        given |= dict(cells.prefixed(prefix))
+    tags = {_tag(key): str(value) for key, value in given.items() if value is not None and value != ""}
     return json.dumps(tags, ensure_ascii=False, sort_keys=True) if tags else None
 
 

@@ -10,15 +10,14 @@ reports ``assemblyId``, ``reportKeys``) are those that three public readers agre
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, ClassVar
 
 from common.platform.errors import PermanentError, TransientError
-from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.bills.deliveries import (
     ExportParams,
     Manifests,
@@ -59,6 +58,7 @@ class AwsExportExtractor:
 
     params_type: ClassVar[type[Params]] = ExportParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "bucket"
 
     def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch]:
         place = _place(context.credential_id, context.secret())
@@ -68,21 +68,20 @@ class AwsExportExtractor:
                 params,
                 "aws",
                 find=lambda months, tell: newest(_listed(bucket, place, months), months, tell),
-                parts=lambda found: _parts(bucket, place, found),
+                parts=lambda manifests: _parts(bucket, place, manifests),
                 missing=f"AWS delivers one to {place.bucket}/{place.folder} within a day after the export was made; "
                 "else check prefix and export in the credential.",
             )
 
-
-def check(calls: Calls, secret: str) -> str:
-    """List the export's manifests, the least there is to ask; return what was found. Raises as ``run`` does."""
-    place = _place(calls.credential_id, secret)
-    today = calls.now().date()
-    months = months_of(today - timedelta(days=31), today)
-    with Bucket(calls, place.keys, region=place.region, bucket=place.bucket) as bucket:
-        found = newest(_listed(bucket, place, months), months, lambda _text: None)
-    last = f"manifests of {shown(found)}" if found else "no manifest of this month or the last"
-    return f"{place.bucket}/{place.folder}: {last}"
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """List the export's manifests, the least there is to ask; return what was found. Raises as ``run`` does."""
+        place = _place(caller.credential_id, secret)
+        today = caller.now().date()
+        months = months_of(today - timedelta(days=31), today)
+        with Bucket(caller, place.keys, region=place.region, bucket=place.bucket) as bucket:
+            manifests = newest(_listed(bucket, place, months), months, lambda _text: None)
+        last = f"manifests of {shown(manifests)}" if manifests else "no manifest of this month or the last"
+        return f"{place.bucket}/{place.folder}: {last}"
 
 
 def _place(credential_id: str, secret: str) -> Place:
@@ -124,9 +123,9 @@ def _objects(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[Stor
             yield from bucket.objects(f"{place.folder}/{year}{month:02}01-")
 
 
-def _parts(bucket: Bucket, place: Place, found: Manifests) -> Iterator[Part]:
+def _parts(bucket: Bucket, place: Place, manifests: Manifests) -> Iterator[Part]:
     """Yield the files that the manifests list, each once."""
-    for manifest in found.values():
+    for manifest in manifests.values():
         for key in dict.fromkeys(_keys(bucket.read(manifest.key), place, manifest.key)):
             yield Part(key, partial(bucket.download, key))
 

@@ -218,8 +218,8 @@ def _resource(cells: Cells) -> Row:
     name = cells.text("resourceid", "instanceid", "instancename")
     if name is None:
         return {"ResourceId": None}
-    found = _TYPE.search(name)
-    kind = cells.text("resourcetype") or ("/".join(found.groups()) if found else cells.text("consumedservice"))
+    match = _TYPE.search(name)
+    kind = cells.text("resourcetype") or ("/".join(match.groups()) if match else cells.text("consumedservice"))
     return {
         "ResourceId": name,
         "ResourceName": cells.text("resourcename") or name.rstrip("/").rpartition("/")[2],

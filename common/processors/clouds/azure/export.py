@@ -8,14 +8,14 @@ Facts: microsoft/finops-toolkit, docs-mslearn/toolkit/hubs/data-processing.md, a
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import ClassVar
 
 from common.platform.errors import PermanentError
 from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.bills.deliveries import (
     ExportParams,
     Manifests,
@@ -48,6 +48,7 @@ class AzureExportExtractor:
 
     params_type: ClassVar[type[Params]] = ExportParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "container"
 
     def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch]:
         opened, folder = _opened(context, context.secret())
@@ -57,19 +58,20 @@ class AzureExportExtractor:
                 params,
                 "azure",
                 find=lambda months, tell: newest(_listed(container, folder), months, tell),
-                parts=lambda found: _parts(container, folder, found, params),
+                parts=lambda manifests: _parts(container, folder, manifests, params),
                 missing=f"An export delivers one below {folder} within a day after it was made; else check the folder "
                 "in the credential.",
             )
 
-
-def check(calls: Calls, secret: str) -> str:
-    """Ask for a token and list the export's manifests; return what was found. Raises as ``run`` does."""
-    opened, folder = _opened(calls, secret)
-    today = calls.now().date()
-    with opened as container:
-        found = newest(_listed(container, folder), months_of(today - timedelta(days=31), today), lambda _text: None)
-    return f"{folder}: " + (f"manifests of {shown(found)}" if found else "no manifest of this month or the last")
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask for a token and list the export's manifests; return what was found. Raises as ``run`` does."""
+        opened, folder = _opened(caller, secret)
+        today = caller.now().date()
+        with opened as container:
+            months = months_of(today - timedelta(days=31), today)
+            manifests = newest(_listed(container, folder), months, lambda _text: None)
+        last = f"manifests of {shown(manifests)}" if manifests else "no manifest of this month or the last"
+        return f"{folder}: {last}"
 
 
 def _opened(calls: Calls, secret: str) -> tuple[Container, str]:
@@ -89,9 +91,9 @@ def _listed(container: Container, folder: str) -> Iterator[tuple[Month, Stored]]
             yield (int(match[1]), int(match[2])), item
 
 
-def _parts(container: Container, folder: str, found: Manifests, params: ExportParams) -> Iterator[Part]:
+def _parts(container: Container, folder: str, manifests: Manifests, params: ExportParams) -> Iterator[Part]:
     """Yield the files that the manifests list, each once."""
-    for manifest in found.values():
+    for manifest in manifests.values():
         for name in dict.fromkeys(_blobs(container.read(manifest.key), manifest.key, folder, params)):
             yield Part(name, partial(container.download, name))
 

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from common.platform.errors import PermanentError, TransientError
 from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.clouds.azure.login import HELP, MANAGEMENT, azure_client, token
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
 from common.processors.http.client import Api, ProviderClient
@@ -71,6 +71,7 @@ class AzureCostQuery:
 
     params_type: ClassVar[type[Params]] = AzureQueryParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "scope"
 
     def run(self, context: StepContext, params: AzureQueryParams) -> Iterator[Batch]:
         stored = StoredSettings(context.credential_id, context.secret(), HELP)
@@ -96,15 +97,14 @@ class AzureCostQuery:
                 yield _summary(scope, params.dimensions, key, costs)
             context.remaining_s()
 
-
-def check(calls: Calls, secret: str) -> str:
-    """Ask for a token and for yesterday's cost; return what was found. Raises as ``run`` does."""
-    stored = StoredSettings(calls.credential_id, secret, HELP)
-    scope = stored.text("scope", SCOPE).rstrip("/")
-    day = calls.now().date() - timedelta(days=1)
-    with _client(calls, stored) as client:
-        found = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
-    return f"{scope}: {len(found)} services had costs on {day}"
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """Ask for a token and for yesterday's cost; return what was found. Raises as ``run`` does."""
+        stored = StoredSettings(caller.credential_id, secret, HELP)
+        scope = stored.text("scope", SCOPE).rstrip("/")
+        day = caller.now().date() - timedelta(days=1)
+        with _client(caller, stored) as client:
+            services = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
+        return f"{scope}: {len(services)} services had costs on {day}"
 
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
@@ -187,10 +187,10 @@ def _skip_token(link: Any) -> str | None:
     """Take of the next page's address its token alone: where requests go is the registry's to say."""
     if not link:
         return None
-    found = parse_qs(urlsplit(str(link)).query).get("$skiptoken")
-    if not found:
+    tokens = parse_qs(urlsplit(str(link)).query).get("$skiptoken")
+    if not tokens:
         raise TransientError("Azure Cost Management: a nextLink without a $skiptoken. It is asked again.")
-    return found[0]
+    return tokens[0]
 
 
 def _summary(scope: str, dimensions: Sequence[str], key: Key, costs: _Costs) -> Summary:

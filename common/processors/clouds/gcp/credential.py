@@ -1,17 +1,19 @@
 """The credential of a Google Cloud organisation: a service account's key and where its data is, or our own identity."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.platform.errors import PermanentError
-from common.processors.base import StepContext
+from common.processors.base import Caller
 from common.processors.http.stored_settings import StoredSettings
 
 HELP = (
     'Paste the JSON key of a service account, or {"service_account": {…}, "project": …, "dataset": …, "table": …}, '
     'or {"type": "application_default"} to read in the name of the function.'
 )
+KEY_HELP = "It has to be the JSON key of a service account that is enabled. Replace it: main.py credentials add."
 
 PLACES = {
     "project": r"[a-z][a-z0-9-]{4,28}[a-z0-9]",
@@ -52,13 +54,49 @@ def google_credential(credential_id: str, secret: str) -> GoogleCredential:
     return GoogleCredential(json.dumps(key), places)
 
 
-def table_id(context: StepContext, credential: GoogleCredential, configured: dict[str, str | None]) -> str:
-    """Return ``project.dataset.table``: each part from the step's config, else from the credential."""
-    parts = {name: configured[name] or credential.places.get(name) for name in PLACES}
-    missing = [name for name, value in parts.items() if value is None]
-    if missing:
-        raise PermanentError(
-            f"Which table is to be read? Neither the step's config nor the credential {context.credential_id!r} names "
-            f"its {', '.join(missing)}. {HELP}"
-        )
-    return ".".join(str(value) for value in parts.values())
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """Whose key it is. ``key`` is the key's file, as text."""
+
+    email: str
+    project_id: str
+    key: str = field(repr=False)
+
+    @classmethod
+    def of(cls, key: str, credential_id: str) -> "ServiceAccount":
+        """Read a key's file, or raise PermanentError that repeats nothing of it."""
+        try:
+            data: Any = json.loads(key)
+            fields = [data[name] for name in ("client_email", "project_id", "private_key_id", "private_key")]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            fields = []
+        if not fields or not all(isinstance(value, str) and value for value in fields):
+            raise PermanentError(
+                f"The credential {credential_id!r} is not the JSON key of a Google service account. {KEY_HELP}"
+            )
+        return cls(fields[0], fields[1], key)
+
+
+def access_token(caller: Caller, key: str | None, scopes: Sequence[str]) -> str:
+    """Return a token for a service account's key, or with None for our own identity. Raises as GoogleCloud."""
+    try:
+        return caller.google().token(key, scopes, timeout_s=caller.remaining_s())
+    except PermanentError as error:
+        if key is None:
+            raise
+        raise PermanentError(f"The credential {caller.credential_id!r}: {error} {KEY_HELP}") from None
+
+
+def table_id(credential: GoogleCredential, configured: Mapping[str, str | None]) -> str | None:
+    """Return ``project.dataset.table``, each part from the step's config, else from the credential; None if unknown."""
+    parts = [configured[name] or credential.places.get(name) for name in PLACES]
+    return None if None in parts else ".".join(str(part) for part in parts)
+
+
+def unknown_table(credential_id: str, credential: GoogleCredential, configured: Mapping[str, str | None]) -> str:
+    """Say which part of the table's name stands nowhere."""
+    missing = [name for name in PLACES if not (configured[name] or credential.places.get(name))]
+    return (
+        f"Which table is to be read? Neither the step's config nor the credential {credential_id!r} names "
+        f"its {', '.join(missing)}. {HELP}"
+    )

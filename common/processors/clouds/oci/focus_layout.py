@@ -78,12 +78,12 @@ def _prices(row: Row, cost: Decimal) -> Row:
     if row["ChargeCategory"] not in ("Usage", "Purchase"):
         return {name: row[name] if row[name] is not None else cost for name in unpriced(cost)}
     listed, quantity = row["ListUnitPrice"], row["PricingQuantity"]
-    found: Row = {"SkuPriceId": row["SkuPriceId"] or row["SkuId"]}
+    columns: Row = {"SkuPriceId": row["SkuPriceId"] or row["SkuId"]}
     if listed is None or quantity is None:
-        return found
+        return columns
     contracted = listed if row["ContractedUnitPrice"] is None else row["ContractedUnitPrice"]
     with localcontext(prec=76):
-        return found | {
+        return columns | {
             "ContractedUnitPrice": contracted,
             "ListCost": round(listed * quantity, PLACES),
             "ContractedCost": round(contracted * quantity, PLACES),

@@ -8,7 +8,7 @@ Facts: docs.oracle.com/en-us/iaas/Content/Billing, cost and usage reports; colum
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from functools import partial
 from typing import ClassVar, Literal
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from common.platform.errors import PermanentError
 from common.ports.http import Calls
-from common.processors.base import Params, StepContext
+from common.processors.base import Caller, Params, StepContext
 from common.processors.bills.deliveries import Delivery, ExportParams, Part
 from common.processors.clouds.oci.bucket import REPORTS, OciBucket
 from common.processors.clouds.oci.signature import HELP, oci_key
@@ -40,6 +40,7 @@ class OciReportExtractor:
 
     params_type: ClassVar[type[Params]] = OciReportParams
     needs_credential: ClassVar[bool] = True
+    credential_field: ClassVar[str] = "tenancy"
 
     def run(self, context: StepContext, params: OciReportParams) -> Iterator[Batch]:
         with _opened(context, context.secret()) as bucket:
@@ -52,13 +53,12 @@ class OciReportExtractor:
             parts = (Part(item.key, partial(bucket.download, item.key), day) for day, item in files)
             yield from Delivery(context, params, "oci").batches(parts)
 
-
-def check(calls: Calls, secret: str) -> str:
-    """List yesterday's reports; return what was found. Raises as ``run`` does."""
-    day = calls.now().date() - timedelta(days=1)
-    with _opened(calls, secret) as bucket:
-        found = list(_files(bucket, "oci_focus", day, day))
-    return f"{len(found)} FOCUS reports of {day}"
+    def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
+        """List yesterday's reports; return what was found. Raises as ``run`` does."""
+        day = caller.now().date() - timedelta(days=1)
+        with _opened(caller, secret) as bucket:
+            reports = list(_files(bucket, "oci_focus", day, day))
+        return f"{len(reports)} FOCUS reports of {day}"
 
 
 def _opened(calls: Calls, secret: str) -> OciBucket:

@@ -49,15 +49,6 @@ class OciUsageApi:
             )
 
 
-def check(calls: Calls, secret: str) -> str:
-    """Ask for yesterday's costs; return what was found. Raises as ``run`` does."""
-    day = calls.now().date() - timedelta(days=1)
-    client, key = _opened(calls, secret)
-    with client:
-        found = list(_items(client, key, day, day))
-    return f"{len(found)} costs of {day}"
-
-
 def _opened(calls: Calls, secret: str) -> tuple[ProviderClient, OciKey]:
     stored = StoredSettings(calls.credential_id, secret, HELP)
     key, region = oci_key(stored), stored.text("region", r"[a-z0-9-]{1,40}")

@@ -12,9 +12,9 @@ from typing import Any
 
 from common.platform.errors import TransientError
 from common.ports.http import Calls
-from common.processors.base import StepContext
+from common.processors.base import Caller, StepContext
 from common.processors.genai.prices import US, variant
-from common.processors.genai.sources import Names, Source
+from common.processors.genai.provider import FocusNames, GenaiProvider
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import DAY, Days, pages
@@ -60,9 +60,9 @@ def _client(calls: Calls, secret: str) -> ProviderClient:
     return ProviderClient(calls, API, secret=secret, headers=headers)
 
 
-def check(calls: Calls, secret: str) -> str:
+def try_credential(caller: Caller, secret: str) -> str:
     """Ask whose key it is."""
-    with _client(calls, secret) as client:
+    with _client(caller, secret) as client:
         return f"organisation {_organisation(client)}"
 
 
@@ -178,8 +178,8 @@ def _cost_rows(result: Fields) -> Iterator[dict[str, Any]]:
     }
 
 
-SOURCE = Source(
-    names=Names(provider="Anthropic", service="Claude API", project="Workspace"),
+PROVIDER = GenaiProvider(
+    names=FocusNames(provider="Anthropic", service="Claude API", project="Workspace"),
     price_key="anthropic",
     reports={
         "usage": usage,
@@ -188,5 +188,5 @@ SOURCE = Source(
     },
     endpoints=("messages",),
     page_days=PAGE_DAYS,
-    check=check,
+    try_credential=try_credential,
 )

@@ -1,22 +1,30 @@
-"""DeepSeek: the balance by its API; usage and cost from the export that a person makes in its console.
+"""DeepSeek: the balance from its API; usage and cost from the export that a person downloads from its console.
 
-The documented API tells balances alone (api-docs.deepseek.com/api/get-user-balance). The console's own addresses need
+The documented API has the balance alone (api-docs.deepseek.com/api/get-user-balance). The console's own addresses need
 a web login and are not documented: they are not used.
+
+The export is a ZIP with ``amount-….csv`` (tokens and prices) and ``cost-….csv`` (money), by UTC day. Nothing documents
+its layout; this is the layout of real exports in public code. An unknown column fails the file, so that a new layout
+is reported instead of half read. The column ``api_key`` is never read: in some exports it holds the whole key.
 """
 
-from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from itertools import batched
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from common.platform.errors import PermanentError
+from common.platform.errors import PermanentError, nearest
 from common.ports.http import Calls
-from common.processors.base import StepContext
+from common.processors.base import Caller, StepContext
 from common.processors.bills.file_extractor import inside
-from common.processors.deepseek_export import Amount, Cost, Export, read_export
+from common.processors.bills.files import Record, csv_records
 from common.processors.genai.prices import STANDARD
-from common.processors.genai.sources import Names, Source
+from common.processors.genai.provider import FocusNames, GenaiProvider
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import DAY, midnight
@@ -28,7 +36,7 @@ API = Api(
 )
 ROWS = 5_000
 NO_API = (
-    "DeepSeek has no API for usage or cost, its API tells the balance alone. Download the export on "
+    "DeepSeek has no API for usage or cost, only one for the balance. Download the export on "
     "platform.deepseek.com (Usage, Export) and run the pipeline with --source usage_data_….zip."
 )
 
@@ -39,28 +47,28 @@ def _balances(calls: Calls, secret: str) -> tuple[Fields, list[Fields]]:
     return body, body.objects("balance_infos")
 
 
-def check(calls: Calls, secret: str) -> str:
-    """Ask for the balance, which is the only thing that the API tells."""
-    _, infos = _balances(calls, secret)
+def try_credential(caller: Caller, secret: str) -> str:
+    """Ask for the balance, the only thing that the API has."""
+    _, infos = _balances(caller, secret)
     return f"account in {', '.join(info.required('currency') for info in infos) or 'no currency'}"
 
 
 def balance(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """Yield what is left now, as a row of the run's last day; nothing if that day is past, since its balance is gone.
+    """Yield the balance of now as a row of the run's last day; nothing for an older day, whose balance is gone.
 
     Puts out ``export``: whether the run was given an export to read. Raises as ProviderClient.
     """
     context.put_out("export", context.source is not None)
     now = context.now()
     if context.end_date < now.date() - timedelta(days=1):
-        context.info(f"The balance is that of now: nothing is kept for {context.end_date}.")
+        context.info(f"The API has today's balance only: no balance is kept for {context.end_date}.")
         return
     body, infos = _balances(context, context.secret())
     is_available = body.flag("is_available")
     if is_available is None:
         body.wrong("is_available", "true or false")
     if not is_available:
-        context.warn("DeepSeek takes no calls of this account any more: its balance is used up. Top it up.")
+        context.warn("DeepSeek refuses further calls from this account: its balance is used up. Top it up.")
     yield [
         {
             "provider": API.key,
@@ -75,6 +83,210 @@ def balance(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[di
         }
         for info in infos
     ]
+
+
+# The export
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Unpacked, all files together; a month of a busy account has a few megabytes."""
+
+AMOUNT_COLUMNS = frozenset({"user_id", "utc_date", "model", "api_key_name", "api_key", "type", "price", "amount"})
+COST_COLUMNS = frozenset({"user_id", "utc_date", "model", "wallet_type", "cost", "currency"})
+METERS = {
+    "input_cache_hit_tokens": "input_cached_text",
+    "input_cache_miss_tokens": "input_text",
+    "input_tokens": "input_text",  # of older API keys, which have no cache
+    "output_tokens": "output_text",
+}
+REQUESTS = "request_count"
+WALLETS = {"paid": False, "granted": True}
+"""Whether the wallet's share is a credit. The export writes Paid and granted: the case differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Tokens of one kind at one price. A day can have two prices, because DeepSeek charges more at peak hours."""
+
+    day: date
+    user: str | None
+    model: str
+    key_name: str | None
+    meter: str
+    quantity: Decimal
+    price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a model cost on a day, paid from one wallet."""
+
+    day: date
+    user: str | None
+    model: str
+    wallet: str
+    is_credit: bool
+    cost: Decimal
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A whole export. ``requests`` counts calls by day, model and key."""
+
+    amounts: tuple[Amount, ...]
+    requests: Mapping[tuple[date, str, str | None], int]
+    costs: tuple[Cost, ...]
+
+    @property
+    def days(self) -> tuple[date, date]:
+        """The first and the last day with an amount or a cost."""
+        days = [amount.day for amount in self.amounts] + [cost.day for cost in self.costs]
+        return min(days), max(days)
+
+    def currency(self, day: date, model: str) -> str:
+        """Return the currency of a model's prices on a day. Raises PermanentError if the costs leave it open.
+
+        The amounts have prices and no currency, and an account can have a wallet in USD and one in CNY.
+        """
+        same = {c.currency for c in self.costs if (c.day, c.model) == (day, model)} or {c.currency for c in self.costs}
+        if len(same) != 1:
+            raise PermanentError(
+                f"The export does not say in which currency {model} is priced on {day} "
+                f"(found: {', '.join(sorted(same)) or 'none'}). Export one account and one currency at a time."
+            )
+        return same.pop()
+
+
+def read_export(path: Path) -> Export:
+    """Read the ZIP. Raises PermanentError that names the file, the line and the column of what is wrong."""
+    amounts: list[Amount] = []
+    requests: dict[tuple[date, str, str | None], int] = {}
+    costs: list[Cost] = []
+    with _opened(path) as archive:
+        for name in _members(path, archive):
+            with archive.open(name) as raw:
+                for record in csv_records(Path(name), raw, ","):
+                    line = _Line(f"{path.name}: {name}: {record.where}", record)
+                    if name.rpartition("/")[2].startswith("cost"):
+                        line.require_columns(COST_COLUMNS, optional={"user_id"})
+                        costs.append(_cost(line))
+                        continue
+                    line.require_columns(AMOUNT_COLUMNS, optional={"user_id", "api_key", "api_key_name"})
+                    if line.text("type") == REQUESTS:
+                        key = (line.day(), line.required("model"), line.text("api_key_name"))
+                        requests[key] = requests.get(key, 0) + int(line.number("amount"))
+                    else:
+                        amounts.append(_amount(line))
+    if not amounts or not costs:
+        raise PermanentError(f"{path.name}: has no {'cost' if amounts else 'amount'} row. Export the days once more.")
+    return Export(tuple(amounts), requests, tuple(costs))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise PermanentError(
+            f"{path.name}: not a whole ZIP file ({type(error).__name__}). It has to be the export of "
+            "platform.deepseek.com as it was downloaded."
+        ) from error
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> list[str]:
+    members = [i for i in archive.infolist() if not i.is_dir() and i.filename.lower().endswith(".csv")]
+    names = [item.filename for item in members]
+    kinds = [next((k for k in ("amount", "cost") if n.rpartition("/")[2].startswith(k)), None) for n in names]
+    if sum(item.file_size for item in members) > MAX_BYTES:
+        raise PermanentError(f"{path.name}: unpacks to more than {MAX_BYTES // 2**20} MiB. Export fewer days.")
+    if None in kinds or set(kinds) != {"amount", "cost"}:
+        raise PermanentError(
+            f"{path.name}: holds {', '.join(names) or 'no CSV file'}; an export has amount-….csv and cost-….csv."
+        )
+    return names
+
+
+class _Line:
+    """One record and where it is. Every value that can't be read is a PermanentError."""
+
+    def __init__(self, where: str, record: Record) -> None:
+        self._where, self._values = where, record.values
+
+    def require_columns(self, known: frozenset[str], optional: set[str]) -> None:
+        for name in self._values:
+            if name not in known:
+                raise PermanentError(
+                    f"{self._where}: column {name[:80]!r} is not known.{nearest(name, known)} DeepSeek has changed its "
+                    "export: nothing of it is used."
+                )
+        for name in sorted(known - optional):
+            if name not in self._values:
+                raise PermanentError(f"{self._where}: column {name} is missing: nothing of the export is used.")
+
+    def text(self, name: str) -> str | None:
+        return self._values.get(name) or None
+
+    def required(self, name: str) -> str:
+        return self.text(name) or self._wrong(name, "a text")
+
+    def number(self, name: str) -> Decimal:
+        text = self.text(name) or ""
+        try:
+            number = Decimal(text) if text.isascii() and "_" not in text and len(text) <= 60 else Decimal("NaN")
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if not number.is_finite() or not 0 <= number <= Decimal(10) ** 30:
+            self._wrong(name, "a number that is not negative")
+        return number
+
+    def day(self) -> date:
+        text = self.required("utc_date")
+        for form in ("%Y-%m-%d", "%Y%m%d"):  # both are real
+            try:
+                return datetime.strptime(text, form).date()  # noqa: DTZ007 - a UTC day, not a moment
+            except ValueError:
+                continue
+        self._wrong("utc_date", "a day such as 2026-06-03")
+
+    def one_of[T](self, name: str, known: Mapping[str, T], of: Callable[[str], str] = str) -> T:
+        text = of(self.required(name))
+        if text not in known:
+            self._wrong(name, f"one of {', '.join(known)}")
+        return known[text]
+
+    def _wrong(self, name: str, expected: str) -> NoReturn:
+        raise PermanentError(f"{self._where}, column {name}: {(self.text(name) or '')[:60]!r} is not {expected}.")
+
+
+def _amount(line: _Line) -> Amount:
+    quantity = line.number("amount")
+    if quantity != quantity.to_integral_value():
+        raise PermanentError(f"{quantity} tokens: only whole tokens can be counted. Export the days once more.")
+    return Amount(
+        day=line.day(),
+        user=line.text("user_id"),
+        model=line.required("model"),
+        key_name=line.text("api_key_name"),
+        meter=line.one_of("type", METERS),
+        quantity=quantity,
+        price=line.number("price"),
+    )
+
+
+def _cost(line: _Line) -> Cost:
+    return Cost(
+        day=line.day(),
+        user=line.text("user_id"),
+        model=line.required("model"),
+        wallet=line.required("wallet_type"),
+        is_credit=line.one_of("wallet_type", WALLETS, str.lower),
+        cost=line.number("cost"),
+        currency=line.required("currency").upper(),
+    )
+
+
+# Its rows
 
 
 def usage(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
@@ -143,11 +355,11 @@ def _cost_row(context: StepContext, cost: Cost) -> dict[str, Any]:
     }
 
 
-SOURCE = Source(
-    names=Names(provider="DeepSeek", service="DeepSeek API", account="Account", project="API Key"),
+PROVIDER = GenaiProvider(
+    names=FocusNames(provider="DeepSeek", service="DeepSeek API", account="Account", project="API Key"),
     price_key="deepseek",
     reports={"usage": usage, "cost": costs, "balance": balance},
     endpoints=("export",),
-    check=check,
+    try_credential=try_credential,
     file_days=file_days,
 )

@@ -14,11 +14,10 @@ from decimal import Decimal
 from typing import Any
 
 from common.platform.errors import PermanentError, TransientError
-from common.ports.http import Calls
-from common.processors.base import StepContext
-from common.processors.clouds.gcp.google_token import ServiceAccount, access_token
+from common.processors.base import Caller, StepContext
+from common.processors.clouds.gcp.credential import ServiceAccount, access_token
 from common.processors.genai.prices import BATCH, FREE, STANDARD
-from common.processors.genai.sources import Names, Source
+from common.processors.genai.provider import FocusNames, GenaiProvider
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
 from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import DAY, midnight
@@ -63,28 +62,30 @@ def usage(context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[
             "What was read then stays as it is; its cost is in the Cloud Billing export."
         )
     account = ServiceAccount.of(context.secret(), context.credential_id)
+    project = _project(account)
     with _client(context, account) as client:
-        reader = _Reader(context, client, _project(account))
+        reader = _Reader(context, client, project)
         for endpoint in endpoints:
             yield reader.developer_rows() if endpoint == DEVELOPER else reader.vertex_rows()
-    if not reader.found:
+    if not reader.has_metrics:
         context.warn(
             f"Cloud Monitoring of project {account.project_id} has no metric of Gemini at all. Is Gemini used there?"
         )
 
 
-def check(calls: Calls, secret: str) -> str:
+def try_credential(caller: Caller, secret: str) -> str:
     """Get a token and ask for one metric's description."""
-    account = ServiceAccount.of(secret, calls.credential_id)
+    account = ServiceAccount.of(secret, caller.credential_id)
+    project = _project(account)
     query = [("filter", f'metric.type = "{_TOKENS}"'), ("pageSize", "1")]
-    with _client(calls, account) as client:
-        Fields.of(client.get_json(f"/v3/projects/{_project(account)}/metricDescriptors", query).body, API.name)
+    with _client(caller, account) as client:
+        Fields.of(client.get_json(f"/v3/projects/{project}/metricDescriptors", query).body, API.name)
     return f"service account {account.email} of project {account.project_id}"
 
 
-def _client(calls: Calls, account: ServiceAccount) -> ProviderClient:
-    token = access_token(calls, account, SCOPE)
-    return ProviderClient(calls, API, secret=token, headers={"authorization": f"Bearer {token}"})
+def _client(caller: Caller, account: ServiceAccount) -> ProviderClient:
+    token = access_token(caller, account.key, (SCOPE,))
+    return ProviderClient(caller, API, secret=token, headers={"authorization": f"Bearer {token}"})
 
 
 def _project(account: ServiceAccount) -> str:
@@ -111,7 +112,7 @@ class _Reader:
     def __init__(self, context: StepContext, client: ProviderClient, project: str) -> None:
         self._context, self._client, self._project = context, client, project
         self._start, self._end = midnight(context.start_date), midnight(context.end_date + DAY)
-        self.found = False
+        self.has_metrics = False
 
     def developer_rows(self) -> list[dict[str, Any]]:
         """Return what the Gemini API counted: input by tier, output without."""
@@ -181,13 +182,16 @@ class _Reader:
             ("filter", f'metric.type="{metric}"'),
             ("interval.startTime", _stamp(self._start)),
             ("interval.endTime", _stamp(self._end)),
-            ("aggregation.alignmentPeriod", "86400s"),  # counted back from the end, so that a period is a UTC day
+            (
+                "aggregation.alignmentPeriod",
+                "86400s",
+            ),  # aligned to endTime, which is a midnight: so a period is a UTC day
             ("aggregation.perSeriesAligner", "ALIGN_SUM"),
             ("pageSize", str(PAGE_SIZE)),
         ]
         try:
             for body in self._pages(query):
-                self.found = True
+                self.has_metrics = True
                 for series in body.objects("timeSeries") if "timeSeries" in body.values else []:
                     yield from self._series(series)
         except ProviderNotFoundError:
@@ -248,8 +252,8 @@ def _stamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-SOURCE = Source(
-    names=Names(provider="Google", service="Gemini API", account="Project", services={VERTEX: "Vertex AI"}),
+PROVIDER = GenaiProvider(
+    names=FocusNames(provider="Google", service="Gemini API", account="Project", services={VERTEX: "Vertex AI"}),
     price_key="google",
     reports={
         "usage": usage,
@@ -258,5 +262,5 @@ SOURCE = Source(
         "balance": "Google has no balance API for Gemini: prepaid credits are on aistudio.google.com alone.",
     },
     endpoints=(DEVELOPER, VERTEX),
-    check=check,
+    try_credential=try_credential,
 )

@@ -1,18 +1,13 @@
 """What a module of ``common/processors/genai/providers/`` declares: what can be read of a provider, and its names."""
 
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from common.platform.errors import ConfigError, nearest
-from common.ports.http import Calls
-from common.processors.base import StepContext
-from common.processors.genai import providers
+from common.platform.errors import ConfigError
+from common.processors.base import Caller, StepContext
 from common.writes.batch import Row
 
 ReportName = Literal["usage", "cost", "balance"]
@@ -21,12 +16,12 @@ ReportName = Literal["usage", "cost", "balance"]
 Report = Callable[[StepContext, Sequence[str]], Iterator[Sequence[Row]]]
 """Yields bounded lists of rows, of the run's days alone. The endpoints are those to read, of ``usage`` only."""
 
-Check = Callable[[Calls, str], str]
+TryCredential = Callable[[Caller, str], str]
 """Makes the cheapest call that proves a secret, and returns in a few words whose it is. Raises as ProviderClient."""
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class FocusNames:
     """What FOCUS calls the parties and parts of a charge. ``account`` and ``project`` are the provider's own words.
 
     ``services`` are names of other services, by the endpoint that their usage is read from.
@@ -49,42 +44,25 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One provider. ``price_key`` is what the price library calls it.
+class GenaiProvider:
+    """What can be read of one provider. ``price_key`` is what the price library calls it.
 
     ``reports`` holds a report, or the sentence that says why the provider has none. ``endpoints`` names everything
     that usage is read from, in order. ``page_days`` are the days that one call answers for; ``file_days``, of a
     provider whose usage comes in files, is a file's days.
     """
 
-    names: Names
+    names: FocusNames
     price_key: str
     reports: Mapping[ReportName, Report | str]
-    check: Check
+    try_credential: TryCredential
     endpoints: Sequence[str] = field(default=())
     page_days: int | None = None
     file_days: Callable[[Path], tuple[date, date]] | None = None
 
     def report(self, name: ReportName) -> Report:
         """Return a report, or raise ConfigError with the reason why there is none."""
-        found = self.reports.get(name, f"{self.names.provider} has no {name} report.")
-        if isinstance(found, str):
-            raise ConfigError(found)
-        return found
-
-
-@cache
-def known() -> tuple[str, ...]:
-    """Return the keys of all providers that have a module."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(providers.__path__)))
-
-
-@cache
-def source(key: str) -> Source:
-    """Return a provider's source, or raise ConfigError that names the nearest one."""
-    if key not in known():
-        raise ConfigError(
-            f"no GenAI provider is named {key[:80]!r}.{nearest(key, known())} Known: {', '.join(known())}."
-        )
-    found: Source = import_module(f"common.processors.genai.providers.{key}").SOURCE
-    return found
+        report = self.reports.get(name, f"{self.names.provider} has no {name} report.")
+        if isinstance(report, str):
+            raise ConfigError(report)
+        return report
