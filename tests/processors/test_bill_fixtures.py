@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
+from common.platform.paths import CONFIGS
 from common.processors.bills.file_extractor import ExternalFileParams, date_span
 from common.processors.bills.layout import LayoutName
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
@@ -32,7 +33,7 @@ def test_what_a_layout_makes_of_a_bill_keeps_the_price_rules_of_focus(bill: Bill
 @pytest.mark.parametrize("bill", FILES, ids=str)
 def test_the_days_of_a_bill_are_found_in_the_file(bill: Bill) -> None:
     params = ExternalFileParams.model_validate({"destination_table": "cloud_focus_export", **bill.config})
-    assert date_span(bill.path, params) == bill.days
+    assert date_span(bill.path, params, CONFIGS) == bill.days
 
 
 def test_every_layout_has_a_bill() -> None:
