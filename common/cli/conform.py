@@ -15,20 +15,19 @@ from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
 from common.focus.commitments import TABLE as COMMITMENTS
 from common.focus.commitments import check_commitments, commitment_checks, statements
-from common.focus.conformance import CheckedRows, Checks, Finding, Report, sources
+from common.focus.conformance import CHARGES, CheckedRows, Checks, Finding, Report, sources
 from common.platform.errors import PipelineOpsError, nearest
 from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
 from common.processors.registry import REGISTRY
 
-TABLE = "cost_data_standard_1_3"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,200}")
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @cli.command()
 @click.argument("org")
-@click.option("--table", "name", default=TABLE, show_default=True, help="Another table of FOCUS rows.")
+@click.option("--table", "name", default=CHARGES, show_default=True, help="Another table of FOCUS rows.")
 @click.option("--from", "first", type=DAY, help="First day that is checked. Default: the first there is.")
 @click.option("--to", "last", type=DAY, help="Last day, inclusive. Default: the last there is.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the statements as BigQuery takes them, and run nothing.")
@@ -56,7 +55,7 @@ def conform(
     """
     YamlPlans(settings.configs).limits(org)
     if not NAME.fullmatch(name):
-        raise PipelineOpsError(f"--table: {name[:80]!r} is not the name of a table.{nearest(name, [TABLE])}")
+        raise PipelineOpsError(f"--table: {name[:80]!r} is not the name of a table.{nearest(name, [CHARGES])}")
     days = {"first": first and first.date(), "last": last and last.date()}
     scope = CheckedRows(org, **{day: value for day, value in days.items() if value is not None})
     if as_sql:
@@ -75,16 +74,16 @@ def conform(
 
 def _statements(settings: Settings, org: str, name: str) -> Iterator[str]:
     dataset = f"{settings.project_id}.{settings.dataset(org)}"
-    checks, origins = Checks(settings.configs), sources(ConfigTree(settings.configs, REGISTRY), TABLE)
+    checks, origins = Checks(settings.configs), sources(ConfigTree(settings.configs, REGISTRY), CHARGES)
     for family in checks.catalog:
         yield from (sql for sql, _ in checks.statements(family, f"{dataset}.{name}", origins))
     yield from statements(commitment_checks(settings.configs), dataset)
 
 
-def reports(warehouse: Warehouse, settings: Settings, scope: CheckedRows, name: str = TABLE) -> dict[str, Report]:
+def reports(warehouse: Warehouse, settings: Settings, scope: CheckedRows, name: str = CHARGES) -> dict[str, Report]:
     """Check a table of FOCUS rows, and what the organisation has committed to, if anything; return reports by table."""
     dataset = f"{settings.project_id}.{settings.dataset(scope.org)}"
-    origins = sources(ConfigTree(settings.configs, REGISTRY), TABLE)
+    origins = sources(ConfigTree(settings.configs, REGISTRY), CHARGES)
     found = {f"{dataset}.{name}": Checks(settings.configs).run(warehouse, f"{dataset}.{name}", scope, origins)}
     committed = check_commitments(commitment_checks(settings.configs), warehouse, dataset, scope)
     return found | ({f"{dataset}.{COMMITMENTS}": committed} if committed else {})

@@ -13,10 +13,10 @@ import click
 from common import bootstrap
 from common.cli import show
 from common.cli.client import ApiClient
-from common.cli.conform import TABLE, reports, show_report
+from common.cli.conform import reports, show_report
 from common.cli.stack import follow
 from common.config.loader import ConfigTree
-from common.focus.conformance import CheckedRows
+from common.focus.conformance import CHARGES, CheckedRows
 from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
 from common.processors.registry import REGISTRY
@@ -102,7 +102,7 @@ def _run(client: ApiClient, setup: DemoSetup, made: dict[DemoPipeline, DemoInput
 def _show_all(warehouse: Warehouse, setup: DemoSetup, made: dict[DemoPipeline, DemoInput]) -> bool:
     """Show rows, proof and conformance; return whether all of it is good."""
     dataset = f"{setup.settings.project_id}.{setup.settings.dataset(ORG)}"
-    _show_rows(warehouse, f"{dataset}.{TABLE}")
+    _show_rows(warehouse, f"{dataset}.{CHARGES}")
     tree = ConfigTree(setup.settings.configs, REGISTRY)
     bills = {tree.load(pipeline.route).config.pipeline_id: its.billed for pipeline, its in made.items()}
     proved = show_proof(warehouse, f"{dataset}.cost_consolidation", setup, bills)
@@ -123,7 +123,7 @@ def _show_rows(warehouse: Warehouse, table: str) -> None:
     rows = list(
         warehouse.query(f"SELECT {columns} FROM `{table}` ORDER BY BilledCost DESC, ChargeDescription LIMIT 10")  # noqa: S608
     )
-    for title, names in ((f"The ten dearest rows of {TABLE}", CHARGE), ("Their lineage", LINEAGE_FIELDS)):
+    for title, names in ((f"The ten dearest rows of {CHARGES}", CHARGE), ("Their lineage", LINEAGE_FIELDS)):
         cells = [(number, *(_cell(row[name]) for name in names)) for number, row in enumerate(rows, 1)]
         show.table(title, ("#", *names), cells, ("#", "BilledCost"))
 
@@ -136,7 +136,7 @@ def show_proof(warehouse: Warehouse, table: str, setup: DemoSetup, bills: dict[s
     days = {"org": ORG, "first": setup.last - timedelta(days=MONTH - 1), "last": setup.last, "made": setup.first}
     rows = list(warehouse.query(SUMS.format(table=table), days))
     lines = [_proved(row, bills.get(row["pipeline"])) for row in rows]
-    title = f"What was proved, {days['first']} to {setup.last}: rows and sums in the source and in {TABLE}"
+    title = f"What was proved, {days['first']} to {setup.last}: rows and sums in the source and in {CHARGES}"
     show.table(title, PROVED, lines, PROVED[3:7])
     click.echo("A row of FOCUS may sum several of the source (x_SourceRows); credits and adjustments are rows beside.")
     missing = sorted(bills.keys() - {row["pipeline"] for row in rows})

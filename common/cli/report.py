@@ -11,9 +11,9 @@ import click
 
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
-from common.cli.conform import TABLE
 from common.cli.stack import warehouse_of
 from common.config.plans import YamlPlans
+from common.focus.conformance import CHARGES
 from common.focus.report.data import Ask, Line, MonthReport, Part, collect
 from common.focus.views import alone, load_views
 from common.platform.errors import PipelineOpsError
@@ -64,8 +64,10 @@ def _asking(settings: Settings, org: str) -> Iterator[Ask]:
     views = load_views(settings.configs)
     dataset = f"{settings.project_id}.{settings.dataset(org)}"
     with warehouse_of(settings) as warehouse:
-        if warehouse.tables.find(f"{dataset}.{TABLE}") is None:
-            raise PipelineOpsError(f"There is no table {dataset}.{TABLE}: nothing has been brought in. Run a pipeline.")
+        if warehouse.tables.find(f"{dataset}.{CHARGES}") is None:
+            raise PipelineOpsError(
+                f"There is no table {dataset}.{CHARGES}: nothing has been brought in. Run a pipeline."
+            )
 
         def ask(view: str, select: str, params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             return warehouse.query(alone(views, view, dataset) + select, params)

@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from common.focus.conformance import COLUMNS, FATAL, ROWS, UNREADABLE, CheckedRows, Checks, Report
+from common.focus.conformance import CHARGES, COLUMNS, FATAL, ROWS, UNREADABLE, CheckedRows, Checks, Report
 from common.ports.warehouse import Warehouse
 
 TABLE = "contract_commitment_1_3"
-CHARGES = "cost_data_standard_1_3"
 APPLIED = "applied"
 NO_CHARGES = f"There is no table {CHARGES}."
 
 
 def commitment_checks(configs: Path) -> Checks:
     """Return the checks of commitments. Raises ConfigError if they can't be read."""
-    return Checks(configs, "commitments")
+    return Checks(configs, TABLE, "commitments")
 
 
 def check_commitments(checks: Checks, warehouse: Warehouse, dataset: str, scope: CheckedRows) -> Report | None:

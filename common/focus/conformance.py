@@ -5,6 +5,7 @@ through is found here, row by row.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -19,10 +20,13 @@ from common.config.loader import ConfigTree
 from common.platform.errors import ConfigError, nearest
 from common.platform.strict import StrictModel
 from common.ports.warehouse import Warehouse
-from common.tables.contract import load_table
+from common.tables.contract import Column, Table, load_table
 
+CHARGES = "cost_data_standard_1_3"
 COLUMNS = "columns"
-"""The family that the others need: what reads a column that is not there would only fail."""
+"""The family that the others need: what reads a column that is not there would only fail. One text for all tables."""
+OWN = "x_"
+"""How names of columns begin that are not FOCUS's."""
 FATAL = ("columns.missing", "columns.type")
 UNREADABLE = "The table's columns are not those that it reads."
 SUMS = "sums"
@@ -134,23 +138,39 @@ def sources(tree: ConfigTree, destination: str) -> list[SourceTable]:
 
 
 class Checks:
-    """The checks of a tree of configs, or those in its folder ``part``. Raises ConfigError if they can't be read."""
+    """The checks of a tree of configs on tables with the contract of ``table``; those in the folder ``part``, if given.
 
-    def __init__(self, configs: Path, part: str = "") -> None:
-        self._folder = configs / "sql" / "checks" / part
-        path = self._folder / "checks.yml"
+    Raises ConfigError if they can't be read.
+    """
+
+    def __init__(self, configs: Path, table: str = CHARGES, part: str = "") -> None:
+        common = configs / "sql" / "checks"
+        folder = common / part
         try:
-            self.catalog = CATALOG.validate_python(yaml.safe_load(path.read_text("utf-8")))
-            self._sql = {family: (self._folder / f"{family}.sql").read_text("utf-8") for family in self.catalog}
+            self.catalog = CATALOG.validate_python(yaml.safe_load((folder / "checks.yml").read_text("utf-8")))
+            paths = {family: (common if family == COLUMNS else folder) / f"{family}.sql" for family in self.catalog}
+            self._sql = {family: path.read_text("utf-8") for family, path in paths.items()}
         except (OSError, yaml.YAMLError, ValidationError) as error:
             raise ConfigError(f"sql/checks: {error}") from error
+        self._columns = self._wanted(load_table(configs, table))
+
+    def _wanted(self, contract: Table) -> list[Column]:
+        """Return the columns that a table must have: all of FOCUS, and of ours those that the checks read.
+
+        A statement that reads a second table of the dataset names that table's columns as well, so it does not count.
+        """
+        read = [sql for sql in self._sql.values() if "`{dataset}." not in sql]
+        own = {name for sql in read for name in re.findall(rf"\b{OWN}\w+", re.sub(r"--.*", "", sql))}
+        return [column for column in contract.all_columns if not column.name.startswith(OWN) or column.name in own]
 
     def statements(
         self, family: str, table_id: str, origins: Sequence[SourceTable]
     ) -> Iterator[tuple[str, SourceTable | None]]:
         """Yield a family's statements as BigQuery takes them; those of sums with the source that each compares."""
         dataset, _, name = table_id.rpartition(".")
+        columns = ",\n    ".join(f"'{column.name} {column.type}'" for column in self._columns)
         sql = self._sql[family].replace("{table}", table_id).replace("{dataset}", dataset).replace("{name}", name)
+        sql = sql.replace("{columns}", columns)
         if family != SUMS:
             yield sql, None
             return

@@ -129,7 +129,7 @@ ORDER BY {", ".join([*sizes, "n DESC", "day", "id"])} LIMIT {SAMPLES}"""  # noqa
         one = f"SELECT IFNULL({_q(amount.currency)}, '') AS currency"
         both = f"""
   {one}, {_q(amount.name)} AS b, NULL AS a FROM {_q(self._target)} {self._before}
-  UNION ALL {one}, NULL, {_q(amount.name)} FROM {_q(self._shadow)} {self._after}"""
+  UNION ALL {one}, NULL AS b, {_q(amount.name)} AS a FROM {_q(self._shadow)} {self._after}"""
         return f"""SELECT '{amount.name}' AS `column`, currency,
   IFNULL(SUM(b), 0) AS `before`, IFNULL(SUM(a), 0) AS `after`
 FROM ({both}) GROUP BY currency ORDER BY currency"""  # noqa: S608

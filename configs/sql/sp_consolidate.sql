@@ -27,21 +27,24 @@ BEGIN
 
   IF 'genai_payg_cost' IN UNNEST(v_tables) THEN
     SET v_known = CONCAT(v_known, """
-      UNION ALL SELECT DISTINCT x_pipeline_id, 'genai_payg_cost', TRUE FROM `{dataset}.genai_payg_cost` WHERE x_org_slug = @org
+      UNION ALL
+      SELECT DISTINCT x_pipeline_id AS pipeline, 'genai_payg_cost' AS source, TRUE AS is_genai
+      FROM `{dataset}.genai_payg_cost` WHERE x_org_slug = @org
     """);
     -- Priced usage of the days that the provider has not reported; of the others only how many rows it has.
     SET v_in = CONCAT(v_in, """
       UNION ALL
       SELECT
-        x_pipeline_id, x_credential_id, provider_name, currency, x_pipeline_run_date, 'genai_payg_cost',
-        COUNTIF(cost IS NOT NULL), COUNTIF(cost IS NULL),
+        x_pipeline_id AS pipeline, x_credential_id AS credential, provider_name AS provider, currency,
+        x_pipeline_run_date AS day, 'genai_payg_cost' AS source,
+        COUNTIF(cost IS NOT NULL) AS rows_in, COUNTIF(cost IS NULL) AS rows_unpriced,
     """, IF('genai_reported_cost' IN UNNEST(v_tables), """
         COALESCE(SUM(IF(
           CONCAT(x_pipeline_id, '/', x_credential_id, '/', CAST(x_pipeline_run_date AS STRING), '/', account_id) IN (
             SELECT CONCAT(x_pipeline_id, '/', x_credential_id, '/', CAST(x_pipeline_run_date AS STRING), '/', account_id)
             FROM `{dataset}.genai_reported_cost` WHERE x_org_slug = @org
-          ), 0, cost)), 0)
-    """, 'COALESCE(SUM(cost), 0)'), """
+          ), 0, cost)), 0) AS amount
+    """, 'COALESCE(SUM(cost), 0) AS amount'), """
       FROM `{dataset}.genai_payg_cost` WHERE """, v_of_days, """
       GROUP BY x_pipeline_id, x_credential_id, provider_name, currency, x_pipeline_run_date
     """);
@@ -51,8 +54,9 @@ BEGIN
     SET v_in = CONCAT(v_in, """
       UNION ALL
       SELECT
-        x_pipeline_id, x_credential_id, provider_name, currency, x_pipeline_run_date, 'genai_payg_cost', 0, 0,
-        SUM(amount) + SUM(COALESCE(credit, 0))
+        x_pipeline_id AS pipeline, x_credential_id AS credential, provider_name AS provider, currency,
+        x_pipeline_run_date AS day, 'genai_payg_cost' AS source, 0 AS rows_in, 0 AS rows_unpriced,
+        SUM(amount) + SUM(COALESCE(credit, 0)) AS amount
       FROM `{dataset}.genai_reported_cost` WHERE """, v_of_days, """
       GROUP BY x_pipeline_id, x_credential_id, provider_name, currency, x_pipeline_run_date
     """);
@@ -61,13 +65,16 @@ BEGIN
   IF 'cloud_focus_export' IN UNNEST(v_tables) THEN
     SET v_known = CONCAT(v_known, """
       UNION ALL
-      SELECT DISTINCT x_pipeline_id, 'cloud_focus_export', FALSE FROM `{dataset}.cloud_focus_export` WHERE x_org_slug = @org
+      SELECT DISTINCT x_pipeline_id AS pipeline, 'cloud_focus_export' AS source, FALSE AS is_genai
+      FROM `{dataset}.cloud_focus_export` WHERE x_org_slug = @org
     """);
     SET v_in = CONCAT(v_in, """
       UNION ALL
       SELECT
-        x_pipeline_id, x_credential_id, COALESCE(ServiceProviderName, ProviderName), BillingCurrency,
-        x_pipeline_run_date, 'cloud_focus_export', COUNT(*), 0, SUM(BilledCost)
+        x_pipeline_id AS pipeline, x_credential_id AS credential,
+        COALESCE(ServiceProviderName, ProviderName) AS provider, BillingCurrency AS currency,
+        x_pipeline_run_date AS day, 'cloud_focus_export' AS source, COUNT(*) AS rows_in, 0 AS rows_unpriced,
+        SUM(BilledCost) AS amount
       FROM `{dataset}.cloud_focus_export` WHERE """, v_of_days, """
       GROUP BY x_pipeline_id, x_credential_id, COALESCE(ServiceProviderName, ProviderName), BillingCurrency,
         x_pipeline_run_date
@@ -77,16 +84,18 @@ BEGIN
   IF 'gcp_billing_export' IN UNNEST(v_tables) THEN
     SET v_known = CONCAT(v_known, """
       UNION ALL
-      SELECT DISTINCT x_pipeline_id, 'gcp_billing_export', FALSE FROM `{dataset}.gcp_billing_export` WHERE x_org_slug = @org
+      SELECT DISTINCT x_pipeline_id AS pipeline, 'gcp_billing_export' AS source, FALSE AS is_genai
+      FROM `{dataset}.gcp_billing_export` WHERE x_org_slug = @org
     """);
     -- What Google invoices: the cost and all credits of each row, whatever becomes a row of its own.
     SET v_in = CONCAT(v_in, """
       UNION ALL
       SELECT
-        x_pipeline_id, x_credential_id, 'Google Cloud', currency, x_pipeline_run_date, 'gcp_billing_export', COUNT(*), 0,
+        x_pipeline_id AS pipeline, x_credential_id AS credential, 'Google Cloud' AS provider, currency,
+        x_pipeline_run_date AS day, 'gcp_billing_export' AS source, COUNT(*) AS rows_in, 0 AS rows_unpriced,
         SUM(cost) + SUM(COALESCE((
           SELECT SUM(CAST(JSON_VALUE(c, '$.amount') AS BIGNUMERIC)) FROM UNNEST(JSON_QUERY_ARRAY(credits)) AS c
-        ), 0))
+        ), 0)) AS amount
       FROM `{dataset}.gcp_billing_export` WHERE """, v_of_days, """
       GROUP BY x_pipeline_id, x_credential_id, currency, x_pipeline_run_date
     """);
@@ -95,13 +104,15 @@ BEGIN
   IF 'subscription_cost' IN UNNEST(v_tables) THEN
     SET v_known = CONCAT(v_known, """
       UNION ALL
-      SELECT DISTINCT x_pipeline_id, 'subscription_cost', FALSE FROM `{dataset}.subscription_cost` WHERE x_org_slug = @org
+      SELECT DISTINCT x_pipeline_id AS pipeline, 'subscription_cost' AS source, FALSE AS is_genai
+      FROM `{dataset}.subscription_cost` WHERE x_org_slug = @org
     """);
     SET v_in = CONCAT(v_in, """
       UNION ALL
       SELECT
-        x_pipeline_id, x_credential_id, vendor, currency, x_pipeline_run_date, 'subscription_cost', COUNT(*), 0,
-        SUM(billed_cost)
+        x_pipeline_id AS pipeline, x_credential_id AS credential, vendor AS provider, currency,
+        x_pipeline_run_date AS day, 'subscription_cost' AS source, COUNT(*) AS rows_in, 0 AS rows_unpriced,
+        SUM(billed_cost) AS amount
       FROM `{dataset}.subscription_cost` WHERE """, v_of_days, """
       GROUP BY x_pipeline_id, x_credential_id, vendor, currency, x_pipeline_run_date
     """);
@@ -119,8 +130,11 @@ BEGIN
       FROM (""", v_in, """)
       UNION ALL
       SELECT
-        x_pipeline_id, x_credential_id, ServiceProviderName, BillingCurrency, x_pipeline_run_date, 0, 0, BIGNUMERIC '0',
-        IF(ChargeCategory = 'Usage' OR x_SourceRows IS NULL, COALESCE(x_SourceRows, 1), 0), 1, BilledCost
+        x_pipeline_id AS pipeline, x_credential_id AS credential, ServiceProviderName AS provider,
+        BillingCurrency AS currency, x_pipeline_run_date AS day,
+        0 AS rows_in, 0 AS rows_unpriced, BIGNUMERIC '0' AS sum_in,
+        IF(ChargeCategory = 'Usage' OR x_SourceRows IS NULL, COALESCE(x_SourceRows, 1), 0) AS rows_out,
+        1 AS focus_rows, BilledCost AS sum_out
       FROM `""", p_source, """` WHERE """, v_of_days, """
     ),
     summed AS (
@@ -133,14 +147,24 @@ BEGIN
     known AS (""", v_known, """),
     sources AS (SELECT pipeline, MIN(source) AS source FROM known GROUP BY pipeline)
     SELECT
-      day, @org, s.pipeline, credential, provider, currency, COALESCE(source, 'none'),
-      IF(source IS NULL, NULL, rows_in), IF(source IS NULL, NULL, rows_unpriced), rows_out, focus_rows,
-      IF(source IS NULL, NULL, sum_in), sum_out,
+      day AS x_pipeline_run_date,
+      @org AS x_org_slug,
+      s.pipeline AS source_pipeline_id,
+      credential AS source_credential_id,
+      provider,
+      currency,
+      COALESCE(source, 'none') AS source,
+      IF(source IS NULL, NULL, rows_in) AS rows_in,
+      IF(source IS NULL, NULL, rows_unpriced) AS rows_unpriced,
+      rows_out,
+      focus_rows,
+      IF(source IS NULL, NULL, sum_in) AS sum_in,
+      sum_out,
       CASE
         WHEN source IS NULL THEN 'no source'
         WHEN rows_in = rows_out AND sum_in = sum_out THEN 'equal'
         ELSE 'different'
-      END
+      END AS proof
     FROM summed AS s
     LEFT JOIN sources ON sources.pipeline = s.pipeline
   """)
@@ -158,7 +182,7 @@ BEGIN
       UNION ALL
       SELECT CONCAT(
         CAST(g.day AS STRING), ' ', g.service, ': counted twice, by ', g.pipeline, ' and by ', o.pipeline
-      )
+      ) AS line
       FROM (
         SELECT DISTINCT x_pipeline_run_date AS day, ServiceName AS service, x_pipeline_id AS pipeline
         FROM `""", p_source, """` WHERE """, v_of_days, """

@@ -13,6 +13,16 @@ CREATE OR REPLACE PROCEDURE `{dataset}.sp_convert_to_focus`(
   p_start_date DATE, p_end_date DATE, p_reported STRING
 )
 BEGIN
+  -- Without a value:
+  --   no provider shares costs out: AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId,
+  --     AllocatedResourceName, AllocatedTags
+  --   pay as you go reserves and commits to nothing: CapacityReservationId, CapacityReservationStatus,
+  --     CommitmentDiscountCategory, CommitmentDiscountId, CommitmentDiscountName, CommitmentDiscountQuantity,
+  --     CommitmentDiscountStatus, CommitmentDiscountType, CommitmentDiscountUnit, ContractApplied
+  --   a model has no resource, zone or tags: ResourceId, ResourceName, ResourceType, AvailabilityZone, Tags
+  --   what was restated replaces its day and corrects no invoice: ChargeClass
+  --   no report names the invoice: InvoiceId
+  --   a row sums many of the source: x_SourceColumns
   EXECUTE IMMEDIATE FORMAT("""
     INSERT INTO `%s` (
       x_pipeline_run_date, x_org_slug, x_FocusVersion, x_Model, x_TokenType, x_ServiceTier, x_PriceSource, x_PriceDate,
@@ -43,23 +53,78 @@ BEGIN
         unit_price, list_unit_price, price_source, price_date, provider_name, publisher_name, service_name, region
     )
     SELECT
-      day, org, '1.3', model, meter, price_variant, price_source, price_date, source_rows,
-      cost, cost, list_cost, cost, cost,
-      list_unit_price, unit_price, list_unit_price, unit_price,
-      quantity, unit, quantity, unit, 'Standard',
-      currency, currency,
-      account_id, account_id, account_type, project_id, project_id, IF(project_id IS NULL, NULL, project_type),
-      TIMESTAMP(DATE_TRUNC(day, MONTH)), TIMESTAMP(DATE_ADD(DATE_TRUNC(day, MONTH), INTERVAL 1 MONTH)),
-      TIMESTAMP(day), TIMESTAMP(DATE_ADD(day, INTERVAL 1 DAY)),
-      'Usage', 'Usage-Based', CONCAT(sku, ' ', meter, IF(price_variant = 'standard', '', CONCAT(' ', price_variant))),
-      provider_name, publisher_name, provider_name, provider_name, provider_name,
-      'AI and Machine Learning', 'Generative AI', service_name, region, IF(region = 'us', 'United States', region),
-      CONCAT(sku, '/', meter), meter, CONCAT(sku, '/', meter, '/', price_variant), TO_JSON(STRUCT(meter AS x_TokenType))
+      day AS x_pipeline_run_date,
+      org AS x_org_slug,
+      '1.3' AS x_FocusVersion,
+      model AS x_Model,
+      meter AS x_TokenType,
+      price_variant AS x_ServiceTier,
+      price_source AS x_PriceSource,
+      price_date AS x_PriceDate,
+      source_rows AS x_SourceRows,
+      cost AS BilledCost,
+      cost AS EffectiveCost,
+      list_cost AS ListCost,
+      cost AS ContractedCost,
+      cost AS PricingCurrencyEffectiveCost,
+      list_unit_price AS ListUnitPrice,
+      unit_price AS ContractedUnitPrice,
+      list_unit_price AS PricingCurrencyListUnitPrice,
+      unit_price AS PricingCurrencyContractedUnitPrice,
+      quantity AS PricingQuantity,
+      unit AS PricingUnit,
+      quantity AS ConsumedQuantity,
+      unit AS ConsumedUnit,
+      'Standard' AS PricingCategory,
+      currency AS BillingCurrency,
+      currency AS PricingCurrency,
+      account_id AS BillingAccountId,
+      account_id AS BillingAccountName,
+      account_type AS BillingAccountType,
+      project_id AS SubAccountId,
+      project_id AS SubAccountName,
+      IF(project_id IS NULL, NULL, project_type) AS SubAccountType,
+      TIMESTAMP(DATE_TRUNC(day, MONTH)) AS BillingPeriodStart,
+      TIMESTAMP(DATE_ADD(DATE_TRUNC(day, MONTH), INTERVAL 1 MONTH)) AS BillingPeriodEnd,
+      TIMESTAMP(day) AS ChargePeriodStart,
+      TIMESTAMP(DATE_ADD(day, INTERVAL 1 DAY)) AS ChargePeriodEnd,
+      'Usage' AS ChargeCategory,
+      'Usage-Based' AS ChargeFrequency,
+      CONCAT(sku, ' ', meter, IF(price_variant = 'standard', '', CONCAT(' ', price_variant))) AS ChargeDescription,
+      provider_name AS ProviderName,
+      publisher_name AS PublisherName,
+      provider_name AS ServiceProviderName,
+      provider_name AS HostProviderName,
+      provider_name AS InvoiceIssuerName,
+      'AI and Machine Learning' AS ServiceCategory,
+      'Generative AI' AS ServiceSubcategory,
+      service_name AS ServiceName,
+      region AS RegionId,
+      IF(region = 'us', 'United States', region) AS RegionName,
+      CONCAT(sku, '/', meter) AS SkuId,
+      meter AS SkuMeter,
+      CONCAT(sku, '/', meter, '/', price_variant) AS SkuPriceId,
+      TO_JSON(STRUCT(meter AS x_TokenType)) AS SkuPriceDetails
     FROM priced
   """, p_staging, p_source)
   USING p_org_slug, p_pipeline_id, p_credential_id, p_start_date, p_end_date;
 
   IF p_reported != '' THEN
+    -- Without a value:
+    --   no provider shares costs out: AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId,
+    --     AllocatedResourceName, AllocatedTags
+    --   pay as you go reserves and commits to nothing: CapacityReservationId, CapacityReservationStatus,
+    --     CommitmentDiscountCategory, CommitmentDiscountId, CommitmentDiscountName, CommitmentDiscountQuantity,
+    --     CommitmentDiscountStatus, CommitmentDiscountType, CommitmentDiscountUnit, ContractApplied
+    --   a model has no resource, zone or tags: ResourceId, ResourceName, ResourceType, AvailabilityZone, Tags
+    --   what was restated replaces its day and corrects no invoice: ChargeClass
+    --   no report names the invoice: InvoiceId
+    --   a difference has no quantity, so FOCUS wants neither price nor SKU: PricingQuantity, PricingUnit,
+    --     PricingCategory, ListUnitPrice, ContractedUnitPrice, PricingCurrencyListUnitPrice,
+    --     PricingCurrencyContractedUnitPrice, ConsumedQuantity, ConsumedUnit, SkuId, SkuMeter, SkuPriceId,
+    --     SkuPriceDetails
+    --   it is known by model alone: x_TokenType, x_ServiceTier, x_PriceDate, RegionId, RegionName
+    --   a row sums many of the source: x_SourceColumns
     EXECUTE IMMEDIATE FORMAT("""
       INSERT INTO `%s` (
         x_pipeline_run_date, x_org_slug, x_FocusVersion, x_Model, x_PriceSource, x_SourceRows,
@@ -125,15 +190,40 @@ BEGIN
         HAVING SUM(credit) != 0
       )
       SELECT
-        day, org, '1.3', model, CONCAT('reported by ', provider_name), source_rows,
-        amount, amount, amount, amount, amount,
-        currency, currency,
-        account_id, account_id, account_type, project_id, project_id, IF(project_id IS NULL, NULL, project_type),
-        TIMESTAMP(DATE_TRUNC(day, MONTH)), TIMESTAMP(DATE_ADD(DATE_TRUNC(day, MONTH), INTERVAL 1 MONTH)),
-        TIMESTAMP(day), TIMESTAMP(DATE_ADD(day, INTERVAL 1 DAY)),
-        category, 'One-Time', description,
-        provider_name, provider_name, provider_name, provider_name, provider_name,
-        'AI and Machine Learning', 'Generative AI', service_name
+        day AS x_pipeline_run_date,
+        org AS x_org_slug,
+        '1.3' AS x_FocusVersion,
+        model AS x_Model,
+        CONCAT('reported by ', provider_name) AS x_PriceSource,
+        source_rows AS x_SourceRows,
+        amount AS BilledCost,
+        amount AS EffectiveCost,
+        amount AS ListCost,
+        amount AS ContractedCost,
+        amount AS PricingCurrencyEffectiveCost,
+        currency AS BillingCurrency,
+        currency AS PricingCurrency,
+        account_id AS BillingAccountId,
+        account_id AS BillingAccountName,
+        account_type AS BillingAccountType,
+        project_id AS SubAccountId,
+        project_id AS SubAccountName,
+        IF(project_id IS NULL, NULL, project_type) AS SubAccountType,
+        TIMESTAMP(DATE_TRUNC(day, MONTH)) AS BillingPeriodStart,
+        TIMESTAMP(DATE_ADD(DATE_TRUNC(day, MONTH), INTERVAL 1 MONTH)) AS BillingPeriodEnd,
+        TIMESTAMP(day) AS ChargePeriodStart,
+        TIMESTAMP(DATE_ADD(day, INTERVAL 1 DAY)) AS ChargePeriodEnd,
+        category AS ChargeCategory,
+        'One-Time' AS ChargeFrequency,
+        description AS ChargeDescription,
+        provider_name AS ProviderName,
+        provider_name AS PublisherName,
+        provider_name AS ServiceProviderName,
+        provider_name AS HostProviderName,
+        provider_name AS InvoiceIssuerName,
+        'AI and Machine Learning' AS ServiceCategory,
+        'Generative AI' AS ServiceSubcategory,
+        service_name AS ServiceName
       FROM charges
     """, p_staging, p_reported, p_source)
     USING

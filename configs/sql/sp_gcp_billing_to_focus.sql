@@ -12,6 +12,14 @@ CREATE OR REPLACE PROCEDURE `{dataset}.sp_gcp_billing_to_focus`(
   p_start_date DATE, p_end_date DATE
 )
 BEGIN
+  -- Without a value:
+  --   the export shares no costs out: AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId,
+  --     AllocatedResourceName, AllocatedTags
+  --   it tells of no capacity reservation and no contract: CapacityReservationId, CapacityReservationStatus,
+  --     ContractApplied
+  --   it has the month of the invoice, not its number: InvoiceId
+  --   it has no properties of a price: SkuPriceDetails
+  --   no charge of it is known to be one of GenAI: x_Model, x_TokenType, x_ServiceTier, x_PriceSource, x_PriceDate
   EXECUTE IMMEDIATE FORMAT("""
     INSERT INTO `%s` (
       x_pipeline_run_date, x_org_slug, x_FocusVersion, x_SourceRows, x_SourceColumns,
@@ -96,66 +104,98 @@ BEGIN
       FROM charge
     )
     SELECT
-      x_pipeline_run_date, x_org_slug, '1.3', IF(is_own, NULL, 0),
+      x_pipeline_run_date,
+      x_org_slug,
+      '1.3' AS x_FocusVersion,
+      IF(is_own, NULL, 0) AS x_SourceRows,
       JSON_STRIP_NULLS(JSON_OBJECT(
         'cost', CAST(cost AS STRING), 'cost_type', cost_type, 'credits', IF(is_own, credits, credit),
         'system_labels', system_labels, 'adjustment_id', adjustment_id, 'adjustment_type', adjustment_type,
         'adjustment_mode', adjustment_mode, 'export_time', CAST(export_time AS STRING),
         'currency_conversion_rate', CAST(currency_conversion_rate AS STRING), 'transaction_type', transaction_type
-      )),
-      billed, billed, billed,
-      CASE WHEN is_priced THEN list_cost WHEN is_usage THEN cost ELSE billed END,
+      )) AS x_SourceColumns,
+      billed AS BilledCost,
+      billed AS EffectiveCost,
+      billed AS PricingCurrencyEffectiveCost,
+      CASE WHEN is_priced THEN list_cost WHEN is_usage THEN cost ELSE billed END AS ListCost,
       CASE
         WHEN is_priced THEN COALESCE(default_cost, effective_price_cost, list_cost) WHEN is_usage THEN cost ELSE billed
-      END,
-      unit_price, contracted_price, unit_price, contracted_price,
-      quantity,
+      END AS ContractedCost,
+      unit_price AS ListUnitPrice,
+      contracted_price AS ContractedUnitPrice,
+      unit_price AS PricingCurrencyListUnitPrice,
+      contracted_price AS PricingCurrencyContractedUnitPrice,
+      quantity AS PricingQuantity,
       CASE
         WHEN is_priced AND COALESCE(pricing_unit_quantity, 1) NOT IN (0, 1)
           THEN CONCAT(CAST(CAST(pricing_unit_quantity AS INT64) AS STRING), ' ', COALESCE(pricing_unit, 'Count'))
         WHEN is_priced THEN COALESCE(pricing_unit, 'Count')
         WHEN is_usage THEN 'Charges'
-      END,
-      CASE WHEN is_committed THEN 'Committed' WHEN is_usage THEN 'Standard' END,
-      IF(is_usage, COALESCE(usage_amount, 1), NULL),
-      CASE WHEN NOT is_usage THEN NULL WHEN usage_amount IS NULL THEN 'Charges' ELSE COALESCE(usage_unit, 'Count') END,
-      currency, currency,
-      billing_account_id, billing_account_id, 'Billing Account',
-      project_id, IF(project_id IS NULL, NULL, COALESCE(project_name, project_id)), IF(project_id IS NULL, NULL, 'Project'),
-      TIMESTAMP(period), TIMESTAMP(DATE_ADD(period, INTERVAL 1 MONTH)),
-      usage_start_time,
-      IF(usage_end_time > usage_start_time, usage_end_time, TIMESTAMP_ADD(usage_start_time, INTERVAL 1 HOUR)),
-      category,
+      END AS PricingUnit,
+      CASE WHEN is_committed THEN 'Committed' WHEN is_usage THEN 'Standard' END AS PricingCategory,
+      IF(is_usage, COALESCE(usage_amount, 1), NULL) AS ConsumedQuantity,
+      CASE
+        WHEN NOT is_usage THEN NULL WHEN usage_amount IS NULL THEN 'Charges' ELSE COALESCE(usage_unit, 'Count')
+      END AS ConsumedUnit,
+      currency AS BillingCurrency,
+      currency AS PricingCurrency,
+      billing_account_id AS BillingAccountId,
+      billing_account_id AS BillingAccountName,
+      'Billing Account' AS BillingAccountType,
+      project_id AS SubAccountId,
+      IF(project_id IS NULL, NULL, COALESCE(project_name, project_id)) AS SubAccountName,
+      IF(project_id IS NULL, NULL, 'Project') AS SubAccountType,
+      TIMESTAMP(period) AS BillingPeriodStart,
+      TIMESTAMP(DATE_ADD(period, INTERVAL 1 MONTH)) AS BillingPeriodEnd,
+      usage_start_time AS ChargePeriodStart,
+      IF(
+        usage_end_time > usage_start_time, usage_end_time, TIMESTAMP_ADD(usage_start_time, INTERVAL 1 HOUR)
+      ) AS ChargePeriodEnd,
+      category AS ChargeCategory,
       IF(
         is_own AND adjustment_type IN ('USAGE_CORRECTION', 'PRICE_CORRECTION') AND DATE(usage_start_time) < period,
         'Correction', NULL
-      ),
-      IF(is_usage, 'Usage-Based', 'One-Time'),
+      ) AS ChargeClass,
+      IF(is_usage, 'Usage-Based', 'One-Time') AS ChargeFrequency,
       IF(
         is_own, COALESCE(adjustment_description, sku_description, service_description, cost_type),
         COALESCE(JSON_VALUE(credit, '$.full_name'), JSON_VALUE(credit, '$.name'), 'Credit')
-      ),
-      'Google Cloud', IF(publisher_type = 'PARTNER', COALESCE(seller_name, 'Partner'), 'Google Cloud'),
-      'Google Cloud', 'Google Cloud',
-      IF(transaction_type = 'THIRD_PARTY_RESELLER', COALESCE(seller_name, 'Google Cloud'), 'Google Cloud'),
-      COALESCE(service_category, 'Other'), COALESCE(service_subcategory, 'Other (Other)'),
-      COALESCE(service_description, 'Google Cloud'),
-      IF(category = 'Tax', NULL, sku), IF(category = 'Tax', NULL, COALESCE(sku_description, sku)),
+      ) AS ChargeDescription,
+      'Google Cloud' AS ProviderName,
+      IF(publisher_type = 'PARTNER', COALESCE(seller_name, 'Partner'), 'Google Cloud') AS PublisherName,
+      'Google Cloud' AS ServiceProviderName,
+      'Google Cloud' AS HostProviderName,
+      IF(
+        transaction_type = 'THIRD_PARTY_RESELLER', COALESCE(seller_name, 'Google Cloud'), 'Google Cloud'
+      ) AS InvoiceIssuerName,
+      COALESCE(service_category, 'Other') AS ServiceCategory,
+      COALESCE(service_subcategory, 'Other (Other)') AS ServiceSubcategory,
+      COALESCE(service_description, 'Google Cloud') AS ServiceName,
+      IF(category = 'Tax', NULL, sku) AS SkuId,
+      IF(category = 'Tax', NULL, COALESCE(sku_description, sku)) AS SkuMeter,
       CASE
         WHEN is_priced THEN CONCAT(sku, '/', COALESCE(REGEXP_REPLACE(CAST(tier_start_amount AS STRING), r'[.]0*$', ''), '0'))
         WHEN is_usage THEN CONCAT(sku, '/charge')
-      END,
-      place, place, zone,
-      resource, IF(resource IS NULL, NULL, COALESCE(resource_name, resource)),
+      END AS SkuPriceId,
+      place AS RegionId,
+      place AS RegionName,
+      zone AS AvailabilityZone,
+      resource AS ResourceId,
+      IF(resource IS NULL, NULL, COALESCE(resource_name, resource)) AS ResourceName,
       IF(
         resource IS NULL, NULL,
         COALESCE(REGEXP_EXTRACT(resource_global_name, r'/([A-Za-z]+)/[^/]+$'), service_description, 'Resource')
-      ),
-      IF(is_committed, COALESCE(subscription_id, consumption_model_id, consumption_model), NULL),
-      IF(is_committed, consumption_model, NULL), IF(is_committed, 'Spend', NULL),
-      IF(is_committed, consumption_model, NULL), IF(is_committed, 'Used', NULL),
-      IF(is_committed, cost, NULL), IF(is_committed, currency, NULL),
-      all_tags
+      ) AS ResourceType,
+      IF(
+        is_committed, COALESCE(subscription_id, consumption_model_id, consumption_model), NULL
+      ) AS CommitmentDiscountId,
+      IF(is_committed, consumption_model, NULL) AS CommitmentDiscountName,
+      IF(is_committed, 'Spend', NULL) AS CommitmentDiscountCategory,
+      IF(is_committed, consumption_model, NULL) AS CommitmentDiscountType,
+      IF(is_committed, 'Used', NULL) AS CommitmentDiscountStatus,
+      IF(is_committed, cost, NULL) AS CommitmentDiscountQuantity,
+      IF(is_committed, currency, NULL) AS CommitmentDiscountUnit,
+      all_tags AS Tags
     FROM priced
   """, p_staging, p_source)
   USING p_org_slug, p_pipeline_id, p_credential_id, p_start_date, p_end_date;

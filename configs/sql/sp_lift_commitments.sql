@@ -16,10 +16,13 @@ BEGIN
       ContractCommitmentType, ContractCommitmentUnit, ContractId, ContractPeriodEnd, ContractPeriodStart
     )
     SELECT
-      x_pipeline_run_date, x_org_slug, '1.3', extra,
+      x_pipeline_run_date, x_org_slug,
+      '1.3' AS x_FocusVersion,
+      extra AS x_SourceColumns,
       BillingCurrency, ContractCommitmentCategory, ContractCommitmentCost, ContractCommitmentDescription,
       ContractCommitmentId, ContractCommitmentPeriodEnd, ContractCommitmentPeriodStart, ContractCommitmentQuantity,
-      ContractCommitmentType, ContractCommitmentUnit, COALESCE(ContractId, ContractCommitmentId),
+      ContractCommitmentType, ContractCommitmentUnit,
+      COALESCE(ContractId, ContractCommitmentId) AS ContractId,
       ContractPeriodEnd, ContractPeriodStart
     FROM `%s`
     WHERE x_org_slug = ? AND x_pipeline_id = ? AND x_credential_id = ? AND x_pipeline_run_date BETWEEN ? AND ?

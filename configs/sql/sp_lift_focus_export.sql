@@ -13,6 +13,10 @@ CREATE OR REPLACE PROCEDURE `{dataset}.sp_lift_focus_export`(
   p_start_date DATE, p_end_date DATE
 )
 BEGIN
+  -- Without a value:
+  --   no charge of an export is known to be one of GenAI: x_Model, x_TokenType, x_ServiceTier, x_PriceSource,
+  --     x_PriceDate
+  --   a row of the export is one row here, which is what NULL means: x_SourceRows
   EXECUTE IMMEDIATE FORMAT("""
     INSERT INTO `%s` (
       x_pipeline_run_date, x_org_slug, x_FocusVersion, x_SourceColumns,
@@ -35,36 +39,41 @@ BEGIN
       WHERE x_org_slug = ? AND x_pipeline_id = ? AND x_credential_id = ? AND x_pipeline_run_date BETWEEN ? AND ?
     )
     SELECT
-      x_pipeline_run_date, x_org_slug, '1.3', extra,
+      x_pipeline_run_date, x_org_slug,
+      '1.3' AS x_FocusVersion,
+      extra AS x_SourceColumns,
       AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId, AllocatedResourceName, AllocatedTags,
-      AvailabilityZone, BilledCost, BillingAccountId, COALESCE(BillingAccountName, BillingAccountId),
-      BillingCurrency, BillingPeriodEnd,
-      BillingPeriodStart, CapacityReservationId, CapacityReservationStatus, ChargeCategory, ChargeClass,
-      ChargeDescription, ChargePeriodEnd, ChargePeriodStart, CommitmentDiscountCategory, CommitmentDiscountId,
-      CommitmentDiscountName, CommitmentDiscountQuantity, CommitmentDiscountStatus, CommitmentDiscountType,
-      CommitmentDiscountUnit, ConsumedQuantity, ConsumedUnit, ContractApplied,
-      ContractedUnitPrice, EffectiveCost, InvoiceId, InvoiceIssuerName, ListCost, ListUnitPrice,
-      PricingCategory, PricingQuantity, PricingUnit, RegionId, RegionName, ResourceId, ResourceName,
-      ResourceType, ServiceCategory, ServiceName, SkuId, SkuMeter, SkuPriceDetails, SkuPriceId, SubAccountId,
-      IF(SubAccountId IS NULL, SubAccountName, COALESCE(SubAccountName, SubAccountId)), Tags,
-      COALESCE(ServiceProviderName, ProviderName),
-      COALESCE(ProviderName, ServiceProviderName),
-      COALESCE(PublisherName, ServiceProviderName, ProviderName),
-      COALESCE(HostProviderName, ServiceProviderName, ProviderName),
-      COALESCE(ServiceSubcategory, CONCAT('Other (', ServiceCategory, ')')),
-      COALESCE(BillingAccountType, 'Billing Account'),
-      IF(SubAccountId IS NULL, NULL, COALESCE(SubAccountType, 'Sub Account')),
+      AvailabilityZone, BilledCost, BillingAccountId,
+      COALESCE(BillingAccountName, BillingAccountId) AS BillingAccountName,
+      BillingCurrency, BillingPeriodEnd, BillingPeriodStart, CapacityReservationId, CapacityReservationStatus,
+      ChargeCategory, ChargeClass, ChargeDescription, ChargePeriodEnd, ChargePeriodStart, CommitmentDiscountCategory,
+      CommitmentDiscountId, CommitmentDiscountName, CommitmentDiscountQuantity, CommitmentDiscountStatus,
+      CommitmentDiscountType, CommitmentDiscountUnit, ConsumedQuantity, ConsumedUnit, ContractApplied,
+      ContractedUnitPrice, EffectiveCost, InvoiceId, InvoiceIssuerName, ListCost, ListUnitPrice, PricingCategory,
+      PricingQuantity, PricingUnit, RegionId, RegionName, ResourceId, ResourceName, ResourceType, ServiceCategory,
+      ServiceName, SkuId, SkuMeter, SkuPriceDetails, SkuPriceId, SubAccountId,
+      IF(SubAccountId IS NULL, SubAccountName, COALESCE(SubAccountName, SubAccountId)) AS SubAccountName,
+      Tags,
+      COALESCE(ServiceProviderName, ProviderName) AS ServiceProviderName,
+      COALESCE(ProviderName, ServiceProviderName) AS ProviderName,
+      COALESCE(PublisherName, ServiceProviderName, ProviderName) AS PublisherName,
+      COALESCE(HostProviderName, ServiceProviderName, ProviderName) AS HostProviderName,
+      COALESCE(ServiceSubcategory, CONCAT('Other (', ServiceCategory, ')')) AS ServiceSubcategory,
+      COALESCE(BillingAccountType, 'Billing Account') AS BillingAccountType,
+      IF(SubAccountId IS NULL, NULL, COALESCE(SubAccountType, 'Sub Account')) AS SubAccountType,
       CASE LOWER(ChargeFrequency)
         WHEN 'usage-based' THEN 'Usage-Based'  -- real exports spell it in other ways
         WHEN 'one-time' THEN 'One-Time'
         WHEN 'recurring' THEN 'Recurring'
         ELSE COALESCE(ChargeFrequency, IF(ChargeCategory = 'Usage', 'Usage-Based', 'One-Time'))
-      END,
-      COALESCE(PricingCurrency, BillingCurrency),
-      COALESCE(PricingCurrencyEffectiveCost, IF(same_currency, EffectiveCost, NULL)),
-      COALESCE(PricingCurrencyListUnitPrice, IF(same_currency, ListUnitPrice, NULL)),
-      COALESCE(PricingCurrencyContractedUnitPrice, IF(same_currency, ContractedUnitPrice, NULL)),
-      COALESCE(ContractedCost, ListCost)
+      END AS ChargeFrequency,
+      COALESCE(PricingCurrency, BillingCurrency) AS PricingCurrency,
+      COALESCE(PricingCurrencyEffectiveCost, IF(same_currency, EffectiveCost, NULL)) AS PricingCurrencyEffectiveCost,
+      COALESCE(PricingCurrencyListUnitPrice, IF(same_currency, ListUnitPrice, NULL)) AS PricingCurrencyListUnitPrice,
+      COALESCE(
+        PricingCurrencyContractedUnitPrice, IF(same_currency, ContractedUnitPrice, NULL)
+      ) AS PricingCurrencyContractedUnitPrice,
+      COALESCE(ContractedCost, ListCost) AS ContractedCost
     FROM source
   """, p_staging, p_source)
   USING p_org_slug, p_pipeline_id, p_credential_id, p_start_date, p_end_date;

@@ -7,6 +7,8 @@ CREATE OR REPLACE PROCEDURE `{dataset}.sp_subscription_commitments`(
   p_start_date DATE, p_end_date DATE
 )
 BEGIN
+  -- Without a value:
+  --   it is committed to Spend, not to Usage: ContractCommitmentQuantity, ContractCommitmentUnit
   EXECUTE IMMEDIATE FORMAT("""
     INSERT INTO `%s` (
       x_pipeline_run_date, x_org_slug, x_FocusVersion, x_SourceColumns,
@@ -15,12 +17,24 @@ BEGIN
       ContractId, ContractPeriodStart, ContractPeriodEnd
     )
     SELECT
-      x_pipeline_run_date, x_org_slug, '1.3', JSON_OBJECT('vendor', vendor, 'service', service),
-      currency, 'Spend', commitment_cost,
-      CONCAT(service, ', ', plan, ', ', CAST(seats AS STRING), ' seats, ', billing_cycle),
-      commitment_id, TIMESTAMP(x_pipeline_run_date), TIMESTAMP(covers_until), 'Subscription',
-      subscription_id, TIMESTAMP(contract_first_day),
-      TIMESTAMP(GREATEST(COALESCE(DATE_ADD(contract_last_day, INTERVAL 1 DAY), covers_until), covers_until))
+      x_pipeline_run_date, x_org_slug,
+      '1.3' AS x_FocusVersion,
+      JSON_OBJECT('vendor', vendor, 'service', service) AS x_SourceColumns,
+      currency AS BillingCurrency,
+      'Spend' AS ContractCommitmentCategory,
+      commitment_cost AS ContractCommitmentCost,
+      CONCAT(
+        service, ', ', plan, ', ', CAST(seats AS STRING), ' seats, ', billing_cycle
+      ) AS ContractCommitmentDescription,
+      commitment_id AS ContractCommitmentId,
+      TIMESTAMP(x_pipeline_run_date) AS ContractCommitmentPeriodStart,
+      TIMESTAMP(covers_until) AS ContractCommitmentPeriodEnd,
+      'Subscription' AS ContractCommitmentType,
+      subscription_id AS ContractId,
+      TIMESTAMP(contract_first_day) AS ContractPeriodStart,
+      TIMESTAMP(
+        GREATEST(COALESCE(DATE_ADD(contract_last_day, INTERVAL 1 DAY), covers_until), covers_until)
+      ) AS ContractPeriodEnd
     FROM `%s`
     WHERE x_org_slug = ? AND x_pipeline_id = ? AND x_credential_id = ? AND x_pipeline_run_date BETWEEN ? AND ?
       AND kind = 'cycle' AND commitment_id IS NOT NULL

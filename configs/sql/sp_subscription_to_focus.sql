@@ -12,6 +12,19 @@ CREATE OR REPLACE PROCEDURE `{dataset}.sp_subscription_to_focus`(
   p_start_date DATE, p_end_date DATE
 )
 BEGIN
+  -- Without a value:
+  --   nothing is shared out: AllocatedMethodDetails, AllocatedMethodId, AllocatedResourceId, AllocatedResourceName,
+  --     AllocatedTags
+  --   a cycle is a contract commitment and no discount: CapacityReservationId, CapacityReservationStatus,
+  --     CommitmentDiscountCategory, CommitmentDiscountId, CommitmentDiscountName, CommitmentDiscountQuantity,
+  --     CommitmentDiscountStatus, CommitmentDiscountType, CommitmentDiscountUnit
+  --   seats have no place: AvailabilityZone, RegionId, RegionName
+  --   a resource is its commitment, which has an id alone: ResourceName
+  --   the file knows one account: SubAccountId, SubAccountName, SubAccountType
+  --   a credit is a charge of its own day: ChargeClass
+  --   a plan has no properties of a price: SkuPriceDetails
+  --   it is no charge of GenAI: x_Model, x_TokenType, x_ServiceTier, x_PriceSource, x_PriceDate
+  --   a row of the source is one row here, which is what NULL means: x_SourceRows
   EXECUTE IMMEDIATE FORMAT("""
     INSERT INTO `%s` (
       x_pipeline_run_date, x_org_slug, x_FocusVersion, x_SourceColumns,
@@ -39,24 +52,56 @@ BEGIN
       WHERE x_org_slug = ? AND x_pipeline_id = ? AND x_credential_id = ? AND x_pipeline_run_date BETWEEN ? AND ?
     )
     SELECT
-      day, x_org_slug, '1.3', JSON_OBJECT('subscription_id', subscription_id, 'kind', kind),
-      billed_cost, effective_cost, list_cost, list_cost, effective_cost,
-      unit_price, unit_price, unit_price, unit_price,
-      quantity, unit, IF(is_day, CAST(seats AS BIGNUMERIC), NULL), IF(is_day, 'Seats', NULL), 'Standard',
-      currency, currency,
-      account_id, account_id, 'Account',
-      TIMESTAMP(DATE_TRUNC(day, MONTH)), TIMESTAMP(DATE_ADD(DATE_TRUNC(day, MONTH), INTERVAL 1 MONTH)),
-      TIMESTAMP(day), TIMESTAMP(DATE_ADD(day, INTERVAL 1 DAY)),
-      IF(is_day, 'Usage', 'Purchase'), IF(kind IN ('cycle', 'day'), 'Recurring', 'One-Time'), described, invoice_id,
-      vendor, vendor, vendor, vendor, vendor,
-      category, subcategory, service,
-      sku, unit, CONCAT(sku, '/', billing_cycle, '/', kind), tags,
-      IF(kind = 'cycle', commitment_id, NULL), IF(kind = 'cycle' AND commitment_id IS NOT NULL, 'Subscription', NULL),
+      day AS x_pipeline_run_date,
+      x_org_slug,
+      '1.3' AS x_FocusVersion,
+      JSON_OBJECT('subscription_id', subscription_id, 'kind', kind) AS x_SourceColumns,
+      billed_cost AS BilledCost,
+      effective_cost AS EffectiveCost,
+      list_cost AS ListCost,
+      list_cost AS ContractedCost,
+      effective_cost AS PricingCurrencyEffectiveCost,
+      unit_price AS ListUnitPrice,
+      unit_price AS ContractedUnitPrice,
+      unit_price AS PricingCurrencyListUnitPrice,
+      unit_price AS PricingCurrencyContractedUnitPrice,
+      quantity AS PricingQuantity,
+      unit AS PricingUnit,
+      IF(is_day, CAST(seats AS BIGNUMERIC), NULL) AS ConsumedQuantity,
+      IF(is_day, 'Seats', NULL) AS ConsumedUnit,
+      'Standard' AS PricingCategory,
+      currency AS BillingCurrency,
+      currency AS PricingCurrency,
+      account_id AS BillingAccountId,
+      account_id AS BillingAccountName,
+      'Account' AS BillingAccountType,
+      TIMESTAMP(DATE_TRUNC(day, MONTH)) AS BillingPeriodStart,
+      TIMESTAMP(DATE_ADD(DATE_TRUNC(day, MONTH), INTERVAL 1 MONTH)) AS BillingPeriodEnd,
+      TIMESTAMP(day) AS ChargePeriodStart,
+      TIMESTAMP(DATE_ADD(day, INTERVAL 1 DAY)) AS ChargePeriodEnd,
+      IF(is_day, 'Usage', 'Purchase') AS ChargeCategory,
+      IF(kind IN ('cycle', 'day'), 'Recurring', 'One-Time') AS ChargeFrequency,
+      described AS ChargeDescription,
+      invoice_id AS InvoiceId,
+      vendor AS ProviderName,
+      vendor AS PublisherName,
+      vendor AS ServiceProviderName,
+      vendor AS HostProviderName,
+      vendor AS InvoiceIssuerName,
+      category AS ServiceCategory,
+      subcategory AS ServiceSubcategory,
+      service AS ServiceName,
+      sku AS SkuId,
+      unit AS SkuMeter,
+      CONCAT(sku, '/', billing_cycle, '/', kind) AS SkuPriceId,
+      tags AS Tags,
+      IF(kind = 'cycle', commitment_id, NULL) AS ResourceId,
+      IF(kind = 'cycle' AND commitment_id IS NOT NULL, 'Subscription', NULL) AS ResourceType,
       IF(commitment_id IS NULL, NULL, JSON_OBJECT('Elements', JSON_ARRAY(JSON_OBJECT(
         'ContractId', subscription_id, 'ContractCommitmentId', commitment_id,
         'ContractCommitmentAppliedCost', commitment_cost,
         'ContractCommitmentAppliedQuantity', NULL, 'ContractCommitmentAppliedUnit', NULL
-      ))))
+      )))) AS ContractApplied
     FROM cost
   """, p_staging, p_source)
   USING p_org_slug, p_pipeline_id, p_credential_id, p_start_date, p_end_date;

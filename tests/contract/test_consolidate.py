@@ -104,6 +104,8 @@ def test_every_provider_currency_and_day_is_proved_to_the_last_digit(dataset: Co
         ("aws", "Oracle", "EUR", "cloud_focus_export", 1, 0, 1, 1),
         ("pipe", "OpenAI", "USD", "genai_payg_cost", 2, 1, 2, 4),
     ]
+    keys = ("x_org_slug", "source_credential_id", "x_pipeline_run_date")
+    assert {tuple(row[name] for name in keys) for row in found} == {("acme", "cred", DAY)}
     assert [(row["sum_in"], row["sum_out"], row["proof"]) for row in found] == [
         (Decimal(1), Decimal(1), "equal"),
         (Decimal(7), Decimal(7), "equal"),

@@ -19,7 +19,15 @@ from common.ports.warehouse import Commit
 from common.tables.contract import DATA_DATE
 
 KEY = "x_org_slug = @org AND x_pipeline_id = @pipeline AND x_credential_id = @credential"
-LINEAGE_COLUMNS = "x_org_slug, x_pipeline_id, x_credential_id, x_run_id, x_ingested_at, x_ingestion_date"
+STAMPS = {
+    "x_org_slug": "@org",
+    "x_pipeline_id": "@pipeline",
+    "x_credential_id": "@credential",
+    "x_run_id": "@run",
+    "x_ingested_at": "@ingested_at",
+    "x_ingestion_date": "@ingestion_date",
+}
+"""What the engine writes into each row, by column. ``x_pipeline_run_date`` comes with the row."""
 OF_DAYS = f"{DATA_DATE} BETWEEN @first_day AND @last_day"
 SAME_DAYS = "first_day <= @last_day AND last_day >= @first_day"
 WITHIN_DAYS = "first_day >= @first_day AND last_day <= @last_day"
@@ -45,9 +53,11 @@ WHERE x_run_id IS NOT NULL AND x_pipeline_run_date IS NOT NULL
 GROUP BY x_org_slug, x_pipeline_id, x_credential_id, x_pipeline_run_date, x_run_id
 UNION ALL
 SELECT
-  CAST(NULL AS STRING), CAST(NULL AS STRING), CAST(NULL AS STRING), CAST(NULL AS DATE), CAST(NULL AS DATE), 0,
-  CAST(NULL AS STRING), '', 0, CAST(NULL AS STRING), 0, '', CAST(NULL AS DATE), CAST(NULL AS DATE),
-  CAST(NULL AS TIMESTAMP), CAST(NULL AS DATE)
+  CAST(NULL AS STRING) AS x_org_slug, CAST(NULL AS STRING) AS x_pipeline_id, CAST(NULL AS STRING) AS x_credential_id,
+  CAST(NULL AS DATE) AS first_day, CAST(NULL AS DATE) AS last_day, 0 AS fence, CAST(NULL AS STRING) AS x_run_id,
+  '' AS step_id, 0 AS attempt, CAST(NULL AS STRING) AS mode, 0 AS row_count, '' AS content_hash,
+  CAST(NULL AS DATE) AS oldest_partition, CAST(NULL AS DATE) AS newest_partition,
+  CAST(NULL AS TIMESTAMP) AS x_ingested_at, CAST(NULL AS DATE) AS x_ingestion_date
 """
 
 DECLARE = """
@@ -62,7 +72,10 @@ DECLARE days_left STRING;
 DECLARE problem STRING;
 DECLARE v_oldest, v_newest DATE;
 """
-VARIABLES = re.compile(r"(?<![\w@.'`])(outcome|found|staged|doubled|days_left|problem|v_oldest|v_newest)(?!['`\w}])")
+VARIABLES = re.compile(
+    r"(?<![\w@.'`])(?<!AS )(outcome|found|staged|doubled|days_left|problem|v_oldest|v_newest)(?!['`\w}])"
+)
+"""Not after AS: there it is the name of a column, which is the same in every block."""
 
 READ = """
 -- The gate: every commit changes this row, so of two transactions that meet at this table BigQuery cancels one,
@@ -168,14 +181,15 @@ END IF;
 WRITE = """
 IF outcome IS NULL THEN
   INSERT INTO {target} ({columns}, x_pipeline_run_date, {lineage})
-  SELECT {columns}, x_pipeline_run_date, @org, @pipeline, @credential, @run, @ingested_at, @ingestion_date
+  SELECT {columns}, x_pipeline_run_date, {stamps}
   FROM {staging};
   INSERT INTO {ledger}
     (first_day, last_day, fence, step_id, attempt, mode, row_count, content_hash, oldest_partition, newest_partition,
      {lineage})
   SELECT
-    @first_day, @last_day, @fence, @step, @attempt, @mode, staged.n, @content_hash, {oldest}, {newest},
-    @org, @pipeline, @credential, @run, @ingested_at, @ingestion_date;
+    @first_day AS first_day, @last_day AS last_day, @fence AS fence, @step AS step_id, @attempt AS attempt,
+    @mode AS mode, staged.n AS row_count, @content_hash AS content_hash, {oldest} AS oldest_partition,
+    {newest} AS newest_partition, {stamps};
   -- In a transaction BigQuery's clock stands still at its start; the job's time limit does the rest.
   IF CURRENT_TIMESTAMP() > @not_after THEN RAISE USING MESSAGE = 'pipeline-ops:{number}late{{}}'; END IF;
   SET outcome = 'committed';
@@ -248,7 +262,8 @@ def _block(write: Commit, number: int) -> str:
         doomed=_numbered(doomed(mode, staging, key_columns), number),
         replaced=SAME_PARTITION if mode == "truncate_partition" else WITHIN_DAYS,
         columns=", ".join(names),
-        lineage=LINEAGE_COLUMNS,
+        lineage=", ".join(STAMPS),
+        stamps=", ".join(f"{value} AS {name}" for name, value in STAMPS.items()),
         oldest=_numbered(oldest, number),
         newest=_numbered(newest, number),
     )

@@ -108,7 +108,7 @@ def script(write: MetaWrite) -> str:
 
 def _insert(part: MetaRows, number: int) -> str:
     columns = ", ".join(f"`{column.name}`" for column in part.table.columns)
-    values = ", ".join(_value(column) for column in part.table.columns)
+    values = ", ".join(f"{_value(column)} AS `{column.name}`" for column in part.table.columns)
     rows = f"UNNEST(JSON_QUERY_ARRAY(PARSE_JSON(@rows{number}))) AS row_"
     return f"INSERT INTO {quoted(part.target)} ({columns}) SELECT {values} FROM {rows};"  # noqa: S608 - checked names
 

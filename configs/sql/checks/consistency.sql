@@ -32,12 +32,12 @@ failures AS (
   UNION ALL
 
   SELECT
-    'token_type.twice',
-    COUNT(*) - 1,
+    'token_type.twice' AS name,
+    COUNT(*) - 1 AS failed,
     TO_JSON_STRING(STRUCT(
       x_pipeline_id AS pipeline, x_credential_id AS credential, x_pipeline_run_date AS day, BillingAccountId AS account,
       SubAccountId AS sub_account, SkuPriceId AS sku_price, x_TokenType AS token_type
-    ))
+    )) AS example
   FROM charges
   WHERE x_TokenType IS NOT NULL AND ChargeCategory = 'Usage' AND ChargeClass IS NULL
   GROUP BY
@@ -48,8 +48,8 @@ failures AS (
   UNION ALL
 
   SELECT
-    'ServiceName.categories', 1,
-    TO_JSON_STRING(STRUCT(ServiceProviderName AS provider, ServiceName AS service))
+    'ServiceName.categories' AS name, 1 AS failed,
+    TO_JSON_STRING(STRUCT(ServiceProviderName AS provider, ServiceName AS service)) AS example
   FROM charges
   GROUP BY ServiceProviderName, ServiceName
   HAVING COUNT(DISTINCT ServiceCategory) > 1
@@ -57,8 +57,8 @@ failures AS (
   UNION ALL
 
   SELECT
-    'ServiceName.subcategories', 1,
-    TO_JSON_STRING(STRUCT(ServiceProviderName AS provider, ServiceName AS service))
+    'ServiceName.subcategories' AS name, 1 AS failed,
+    TO_JSON_STRING(STRUCT(ServiceProviderName AS provider, ServiceName AS service)) AS example
   FROM charges
   GROUP BY ServiceProviderName, ServiceName
   HAVING COUNT(DISTINCT ServiceSubcategory) > 1
@@ -66,7 +66,8 @@ failures AS (
   UNION ALL
 
   SELECT
-    'SkuPriceId.skus', 1, TO_JSON_STRING(STRUCT(ServiceProviderName AS provider, SkuPriceId AS sku_price))
+    'SkuPriceId.skus' AS name, 1 AS failed,
+    TO_JSON_STRING(STRUCT(ServiceProviderName AS provider, SkuPriceId AS sku_price)) AS example
   FROM charges
   WHERE SkuPriceId IS NOT NULL
   GROUP BY ServiceProviderName, SkuPriceId
@@ -75,8 +76,8 @@ failures AS (
   UNION ALL
 
   SELECT
-    'CommitmentDiscountUnit.units', 1,
-    TO_JSON_STRING(STRUCT(ServiceProviderName AS provider, CommitmentDiscountId AS commitment))
+    'CommitmentDiscountUnit.units' AS name, 1 AS failed,
+    TO_JSON_STRING(STRUCT(ServiceProviderName AS provider, CommitmentDiscountId AS commitment)) AS example
   FROM charges
   WHERE CommitmentDiscountId IS NOT NULL
   GROUP BY ServiceProviderName, CommitmentDiscountId

@@ -40,7 +40,7 @@ failures AS (
   UNION ALL
 
   -- Nine noughts or nines in a row among the last of many digits: a binary fraction has been through here.
-  SELECT 'decimals.float', example
+  SELECT 'decimals.float' AS name, example
   FROM amounts
   WHERE
     REGEXP_CONTAINS(digits, r'[1-9]\d*\.?\d*?(?:0{9}|9{9})\d+$')

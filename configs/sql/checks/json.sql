@@ -93,7 +93,7 @@ failures AS (
 
   UNION ALL
 
-  SELECT 'SkuPriceDetails.keys', example
+  SELECT 'SkuPriceDetails.keys' AS name, example
   FROM price_keys
   WHERE NOT STARTS_WITH(key, 'x_') AND key NOT IN (
     'CoreCount', 'DiskMaxIops', 'DiskSpace', 'DiskType', 'GpuCount', 'InstanceSeries', 'InstanceType', 'MemorySize',
@@ -129,7 +129,7 @@ failures AS (
 
   UNION ALL
 
-  SELECT 'ContractApplied.keys', example
+  SELECT 'ContractApplied.keys' AS name, example
   FROM commitment_keys
   WHERE NOT STARTS_WITH(key, 'x_') AND key NOT IN (
     'ContractId', 'ContractCommitmentId', 'ContractCommitmentAppliedCost', 'ContractCommitmentAppliedQuantity',
@@ -138,7 +138,7 @@ failures AS (
 
   UNION ALL
 
-  SELECT 'ContractApplied.contracts', MIN(example)
+  SELECT 'ContractApplied.contracts' AS name, MIN(example) AS example
   FROM commitments
   WHERE is_object AND id_type = 'string'
   GROUP BY JSON_VALUE(part, '$.ContractCommitmentId')
@@ -166,7 +166,7 @@ failures AS (
 
   UNION ALL
 
-  SELECT 'AllocatedMethodDetails.keys', example
+  SELECT 'AllocatedMethodDetails.keys' AS name, example
   FROM share_keys
   WHERE NOT STARTS_WITH(key, 'x_') AND key NOT IN ('AllocatedRatio', 'UsageUnit', 'UsageQuantity')
 )

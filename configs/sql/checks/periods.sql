@@ -81,11 +81,11 @@ failures AS (
 
   UNION ALL
 
-  SELECT 'BillingPeriod.overlap', example FROM billing_periods WHERE BillingPeriodStart < busy_until
+  SELECT 'BillingPeriod.overlap' AS name, example FROM billing_periods WHERE BillingPeriodStart < busy_until
 
   UNION ALL
 
-  SELECT 'ChargePeriod.overlap', example FROM charge_periods WHERE ChargePeriodStart < busy_until
+  SELECT 'ChargePeriod.overlap' AS name, example FROM charge_periods WHERE ChargePeriodStart < busy_until
 )
 
 SELECT name, COUNT(*) AS failed, ARRAY_AGG(example ORDER BY example LIMIT 3) AS examples

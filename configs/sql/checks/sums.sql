@@ -14,7 +14,9 @@ WITH both_sides AS (
 
   UNION ALL
 
-  SELECT x_credential_id, x_pipeline_run_date, BillingCurrency, BIGNUMERIC '0', BilledCost
+  SELECT
+    x_credential_id AS credential, x_pipeline_run_date AS day, BillingCurrency AS currency, BIGNUMERIC '0' AS in_source,
+    BilledCost AS in_focus
   FROM `{table}`
   WHERE x_org_slug = @org AND x_pipeline_id = @pipeline AND x_pipeline_run_date BETWEEN @first AND @last
     AND {charges}

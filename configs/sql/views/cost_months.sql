@@ -32,7 +32,7 @@ months AS (
   FROM (
     SELECT provider, currency, day, billed, effective FROM daily
     UNION ALL
-    SELECT provider, currency, as_of.day, 0, 0 FROM providers CROSS JOIN as_of
+    SELECT provider, currency, as_of.day, 0 AS billed, 0 AS effective FROM providers CROSS JOIN as_of
     WHERE last_day >= DATE_SUB(as_of.day, INTERVAL 7 DAY)
   )
   GROUP BY provider, currency, month

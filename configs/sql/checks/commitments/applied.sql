@@ -47,8 +47,8 @@ failures AS (
   UNION ALL
 
   SELECT
-    'ContractApplied.exceeded',
-    TO_JSON_STRING(STRUCT(applied.id AS commitment, ANY_VALUE(commitments.currency) AS currency))
+    'ContractApplied.exceeded' AS name,
+    TO_JSON_STRING(STRUCT(applied.id AS commitment, ANY_VALUE(commitments.currency) AS currency)) AS example
   FROM applied
   JOIN commitments ON commitments.id = applied.id
   WHERE applied.category = 'Usage'

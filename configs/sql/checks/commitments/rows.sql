@@ -79,14 +79,14 @@ failures AS (
 
   UNION ALL
 
-  SELECT 'ContractCommitmentId.twice', MIN(example)
+  SELECT 'ContractCommitmentId.twice' AS name, MIN(example) AS example
   FROM commitments
   GROUP BY ContractCommitmentId
   HAVING COUNT(*) > 1
 
   UNION ALL
 
-  SELECT 'ContractCommitmentId.contracts', MIN(example)
+  SELECT 'ContractCommitmentId.contracts' AS name, MIN(example) AS example
   FROM commitments
   GROUP BY ContractCommitmentId
   HAVING COUNT(DISTINCT ContractId) > 1
