@@ -59,7 +59,10 @@ def _with_old_deadline(step: Step, body: bytes | str) -> Step:
     """Read ``deadline``, the one field that used to hold both times. Without it, a step that was open when a new
     version was deployed would have nothing that ends its lease. It can go once no run of an old version can be open.
     """
-    at = _adapter(datetime).validate_python(json.loads(body).get("deadline"))
+    stored = json.loads(body)
+    if "deadline" not in stored:  # the word is in an output or an error of the step
+        return step
+    at = _adapter(datetime).validate_python(stored["deadline"])
     running = step.status is StepStatus.RUNNING
     return replace(step, lease_until=at) if running else replace(step, resend_at=at)
 

@@ -309,9 +309,9 @@ class Engine:
             try:
                 self._apply(run_id, Swept())
                 swept += 1
-            except PipelineOpsError as error:
-                # One run that can't be mended now must not keep the sweep from the others.
-                logger.error("Run %s could not be swept: %s", run_id, error)
+            except Exception:
+                # Whatever is wrong with one run, even a bug in its handling, must not keep the sweep from the others.
+                logger.exception("Run %s could not be swept", run_id)
         for record, run_id in self.notifications.due():
             if run_id:
                 self.bus.publish([finished(run_id)])

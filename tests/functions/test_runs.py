@@ -1,13 +1,14 @@
 """Whole runs through the real functions: events in, events out, with time standing still."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from common.bootstrap import build
-from common.domain import graph
-from common.domain.model import RunStatus, StepStatus
+from common.domain import graph, state
+from common.domain.messages import Event
+from common.domain.model import Run, RunStatus, StepStatus
 from common.platform.errors import PermanentError, StaleRunError, TransientError
 from functions.locks import TOKEN_HEADER
 from tests.harness import INVOKER_TOKEN, ORG, ROUTE, Harness, step
@@ -242,6 +243,24 @@ def test_an_event_that_is_no_message_fails_and_is_not_acknowledged(harness: Harn
 def test_organisations_do_not_see_each_others_credentials(harness: Harness) -> None:
     answer = harness.http("POST", f"/pipelines/run/globex/{ROUTE}", json={"credential_id": "cred_openai"})
     assert answer.status_code == 404
+
+
+def test_a_run_that_cannot_be_swept_keeps_the_sweep_from_no_other(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.pipeline(step("a"))
+    broken, other = harness.start(), harness.start()
+    applied = state.apply
+
+    def apply(run: Run, event: Event, now: datetime) -> state.Transition:
+        if run.run_id == broken:
+            raise state.IllegalMoveError("a bug")
+        return applied(run, event, now)
+
+    monkeypatch.setattr(state, "apply", apply)
+    harness.clock.now += timedelta(hours=2)
+    harness.engine.sweep()
+    assert harness.run(other).status is RunStatus.FAILED
 
 
 def test_a_second_sweep_at_the_same_time_changes_nothing(harness: Harness) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from common.domain.model import Step, StepSpec, StepStatus
+from common.domain.model import Receipt, Step, StepSpec, StepStatus
 from common.runs.codec import decode_step, encode_step
 
 SPEC = StepSpec("extract", "noop")
@@ -15,6 +15,11 @@ AT = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 def test_a_step_comes_back_as_it_was_stored() -> None:
     step = Step(SPEC, StepStatus.RUNNING, version=3, attempt=2, lease_until=AT, fence=7)
     assert decode_step(encode_step(step), 3, SPEC) == step
+
+
+def test_a_step_whose_output_is_called_deadline_comes_back_as_it_was_stored() -> None:
+    step = Step(SPEC, StepStatus.SUCCEEDED, version=1, receipt=Receipt(outputs={"deadline": 1}))
+    assert decode_step(encode_step(step), 1, SPEC) == step
 
 
 @pytest.mark.parametrize(
