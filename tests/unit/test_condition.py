@@ -55,6 +55,7 @@ VALUES = {
         ("9007199254740993 == 9007199254740992", False),
         ("steps.extract.status == 'succeeded'", True),
         ('steps.extract.status in ["failed", "omitted"]', False),
+        ("steps.extract.status > 'run'", True),  # no status is named so, but texts have an order
         ("steps.extract.status not in ['failed', 'omitted',]", True),
         ("run.trigger in []", False),
         ("run.start_date >= '2026-01-01' and run.end_date < '2026-02-01'", True),
@@ -184,6 +185,10 @@ def test_what_only_a_run_can_tell_is_refused_in_words(text: str, message: str) -
     with pytest.raises(ConditionError) as caught:
         parse(text).holds(VALUES)
     assert message in str(caught.value) and caught.value.position is None
+
+
+def test_a_number_is_written_out_without_an_exponent() -> None:
+    assert str(parse("steps.extract.rows > 0.0000001")) == "steps.extract.rows > 0.0000001"
 
 
 def test_the_position_counts_from_zero() -> None:
