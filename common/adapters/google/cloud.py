@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, JOB_TIMEOUT_S, patience
 from common.adapters.bigquery.names import checked, parameters
+from common.adapters.google.errors import Service
 from common.config.providers import is_loopback
-from common.platform.errors import PermanentError, TransientError
+from common.platform.errors import PermanentError
 from common.ports.google import SourceField, SourceTable
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 BIGQUERY_SCOPE = "https://www.googleapis.com/auth/bigquery"
 PAGE_ROWS = 5_000
 TOKEN_TIMEOUT_S = 30.0
+
+TOKENS = Service("Google", credentials="Is the service account's key still valid?")
 
 Identity = tuple[str, tuple[str, ...]]
 
@@ -38,7 +41,7 @@ class GoogleCloudAdapter:
         self._known: dict[Identity, Any] = {}
 
     def token(self, key: str | None, scopes: Sequence[str]) -> str:
-        from google.auth.exceptions import GoogleAuthError, TransportError
+        from google.auth.exceptions import GoogleAuthError
 
         credentials = self._credentials(key, tuple(scopes))
         try:
@@ -46,11 +49,8 @@ class GoogleCloudAdapter:
                 if not credentials.valid:
                     credentials.refresh(self._request())
                 return str(credentials.token)
-        except TransportError as error:
-            raise TransientError(f"Google gave no token: it does not answer ({type(error).__name__}).") from None
         except GoogleAuthError as error:
-            said = str(error.args[0])[:200] if error.args else type(error).__name__
-            raise PermanentError(f"Google gave no token: {said}. Is the service account's key still valid?") from None
+            raise TOKENS.error("give a token", error) or error from None  # its context has the key
 
     def find_table(self, key: str | None, table_id: str) -> SourceTable | None:
         from google.api_core.exceptions import NotFound

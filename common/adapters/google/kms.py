@@ -12,14 +12,35 @@ from functools import cached_property
 from typing import Any
 
 from common.access.sealing import WrongKeyError
+from common.adapters.google.errors import Service, short
 from common.adapters.google.firestore_client import pauses
-from common.adapters.google.refusals import short
 from common.platform.errors import PermanentError, PipelineOpsError, TransientError
 
 TRIES = 4
 REMEMBERED = 200
 REMEMBERED_S = 300.0
 """For so long a process opens a secret again without asking: a step costs three times as much otherwise."""
+
+
+def _own(failed: str, error: Exception) -> PipelineOpsError | None:
+    from google.api_core import exceptions
+
+    match error:
+        case exceptions.InvalidArgument() if "crc32c" in str(error).lower() or "checksum" in str(error).lower():
+            return TransientError(f"{failed} what was sent arrived damaged: {short(error)}")
+        case exceptions.InvalidArgument():
+            return WrongKeyError(f"Cloud KMS says that it belongs to another key or place: {short(error)}.")
+        case _:
+            return None
+
+
+KMS = Service(
+    "Cloud KMS",
+    not_found="Check PIPELINE_OPS_KMS_KEY.",
+    forbidden="Give the function's service account roles/cloudkms.cryptoKeyEncrypterDecrypter on that key.",
+    precondition="Enable the key's version, or restore it in time.",
+    own=_own,
+)
 
 
 class CloudKms:
@@ -74,47 +95,24 @@ class CloudKms:
 
     def _asked(self, what: str, ask: Callable[[float], Any], whole: Callable[[Any], bool]) -> Any:
         """Ask until a whole answer comes, a few times; translate Google's errors."""
-        from google.api_core import exceptions
-        from google.auth.exceptions import GoogleAuthError, TransportError
-
-        failed = f"Cloud KMS could not {what}:"
-        problem: PipelineOpsError = TransientError(f"{failed} no answer in time.")
+        problem: PipelineOpsError = TransientError(f"Cloud KMS could not {what}: no answer in time.")
         for left in pauses(TRIES):
             try:
                 answer = ask(left)
-            except (exceptions.GoogleAPICallError, TransportError) as error:
-                problem = self._sorted_out(failed, error)
-                if not isinstance(problem, TransientError):
-                    raise problem from None
-            except GoogleAuthError as error:
-                raise PermanentError(f"{failed} no Google credentials ({type(error).__name__}).") from None
+            except Exception as error:
+                meaning = KMS.error(what, error)
+                if meaning is None:
+                    raise
+                if not isinstance(meaning, TransientError):
+                    raise meaning from None  # an exception's context would keep the request, and with it the key
+                problem = meaning
             else:
                 if whole(answer):
                     return answer
-                problem = TransientError(f"{failed} what arrived is damaged (its CRC32C is another).")
-        raise problem
-
-    def _sorted_out(self, failed: str, error: Any) -> PipelineOpsError:
-        from google.api_core import exceptions
-
-        match error:
-            case exceptions.FailedPrecondition():
-                return PermanentError(f"{failed} {short(error)} Enable the key's version, or restore it in time.")
-            case exceptions.InvalidArgument() if "crc32c" in str(error).lower() or "checksum" in str(error).lower():
-                return TransientError(f"{failed} what was sent arrived damaged: {short(error)}")
-            case exceptions.InvalidArgument():
-                return WrongKeyError(f"Cloud KMS says that it belongs to another key or place: {short(error)}.")
-            case exceptions.NotFound():
-                return PermanentError(f"{failed} {short(error)} Check PIPELINE_OPS_KMS_KEY.")
-            case exceptions.Forbidden() | exceptions.Unauthorized():
-                return PermanentError(
-                    f"{failed} {short(error)} Give the function's service account "
-                    "roles/cloudkms.cryptoKeyEncrypterDecrypter on that key."
+                problem = TransientError(
+                    f"Cloud KMS could not {what}: what arrived is damaged (its CRC32C is another)."
                 )
-            case exceptions.BadRequest():
-                return PermanentError(f"{failed} {short(error)}")
-            case _:
-                return TransientError(f"{failed} {short(error)}")
+        raise problem
 
     def _remembered(self, wrapped: bytes, bound_to: bytes) -> bytes | None:
         with self._lock:
