@@ -21,12 +21,12 @@ from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, timestamp
 from common.processors.clouds.gcp.credential import google_credential
 from common.processors.http.client import Api, ProviderClient, Said, json_error
+from common.processors.http.pager import follow
 from common.tables.contract import DATA_DATE, Column, Table, load_table
 from common.writes.bad_rows import BadRow, row_text, shown
 from common.writes.batch import Batch, Row
 
 READ_ONLY = "https://www.googleapis.com/auth/cloud-platform.read-only"
-MAX_PAGES = 100_000
 NANOS = Decimal(10) ** 9
 
 Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_@][A-Za-z0-9_@-]*(\.[A-Za-z_@][A-Za-z0-9_@-]*){0,14}$")]
@@ -118,22 +118,23 @@ def _pages(client: ProviderClient, params: GcpApiParams) -> Iterator[list[Any]]:
         for name, values in params.parameters.items()
         for value in ((values,) if isinstance(values, str) else values)
     ]
-    token: str | None = None
-    seen: set[str] = set()
-    for _ in range(MAX_PAGES):
+    api = f"Google's {params.api}{params.path}"
+
+    def ask(token: str | None) -> Any:
         asked = fixed if token is None else [*fixed, (params.page_parameter, token)]
-        body = client.get_json(params.path, asked).body
+        return client.get_json(params.path, asked).body
+
+    def following(body: Any) -> str | None:
+        token = _at(body, params.next_page)
+        if token and not isinstance(token, str):
+            raise TransientError(f"{api}: {params.next_page} is no text. It is read anew.")
+        return token or None
+
+    for body in follow(ask, following, api=api, field=params.next_page):
         items = _at(body, params.items)
         if items is not None and not isinstance(items, list):
-            raise TransientError(f"Google's {params.api}{params.path}: {params.items} is no list. It is read anew.")
+            raise TransientError(f"{api}: {params.items} is no list. It is read anew.")
         yield items or []  # Google leaves out a list without items
-        token = _at(body, params.next_page)
-        if not token:
-            return
-        if not isinstance(token, str) or token in seen:
-            break
-        seen.add(token)
-    raise TransientError(f"Google's {params.api}{params.path}: the pages lead round in a circle.")
 
 
 def _at(value: Any, path: str) -> Any:
