@@ -196,7 +196,7 @@ def test_a_process_asks_once_in_five_minutes_for_one_key_and_forgets_the_oldest(
     cloud.unwrap(wrapped, b"p")
     assert len(server.calls) == 2
     for number in range(REMEMBERED):
-        cloud._remember(b"%d" % number, b"p", b"")
+        cloud._known[b"%d" % number, b"p"] = b""
     cloud.unwrap(wrapped, b"p")
     assert len(server.calls) == 3
 

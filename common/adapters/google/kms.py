@@ -6,10 +6,11 @@ https://cloud.google.com/kms/docs/data-integrity-guidelines
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
+
+from cachetools import TTLCache
 
 from common.access.sealing import WrongKeyError
 from common.adapters.google.errors import Service, short
@@ -47,9 +48,9 @@ class CloudKms:
     """Wraps data keys with a symmetric key of Cloud KMS. ``endpoint`` is a server in the place of Google's."""
 
     def __init__(self, key_name: str, endpoint: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._name, self._endpoint, self._clock = key_name, endpoint, clock
+        self._name, self._endpoint = key_name, endpoint
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[bytes, bytes], tuple[float, bytes]] = OrderedDict()
+        self._known: TTLCache[tuple[bytes, bytes], bytes] = TTLCache(REMEMBERED, REMEMBERED_S, clock)
 
     def wrap(self, key: bytes, bound_to: bytes) -> bytes:
         """Return the data key encrypted. Raises TransientError, PermanentError."""
@@ -74,9 +75,9 @@ class CloudKms:
 
     def unwrap(self, wrapped: bytes, bound_to: bytes) -> bytes:
         """Return the data key. Raises WrongKeyError, TransientError, PermanentError."""
-        known = self._remembered(wrapped, bound_to)
-        if known is not None:
-            return known
+        with self._lock:  # a cache is not safe for threads by itself
+            if (known := self._known.get((wrapped, bound_to))) is not None:
+                return known
         request = {
             "name": self._name,
             "ciphertext": wrapped,
@@ -90,7 +91,8 @@ class CloudKms:
             lambda answer: bool(answer.plaintext_crc32c == _crc(answer.plaintext)),
         )
         key = bytes(answer.plaintext)
-        self._remember(wrapped, bound_to, key)
+        with self._lock:
+            self._known[wrapped, bound_to] = key
         return key
 
     def _asked(self, what: str, ask: Callable[[float], Any], whole: Callable[[Any], bool]) -> Any:
@@ -113,18 +115,6 @@ class CloudKms:
                     f"Cloud KMS could not {what}: what arrived is damaged (its CRC32C is another)."
                 )
         raise problem
-
-    def _remembered(self, wrapped: bytes, bound_to: bytes) -> bytes | None:
-        with self._lock:
-            until, key = self._known.get((wrapped, bound_to), (0.0, b""))
-            return key if self._clock() < until else None
-
-    def _remember(self, wrapped: bytes, bound_to: bytes, key: bytes) -> None:
-        with self._lock:
-            self._known[wrapped, bound_to] = self._clock() + REMEMBERED_S, key
-            self._known.move_to_end((wrapped, bound_to))
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
 
     @cached_property
     def _client(self) -> Any:
