@@ -16,6 +16,7 @@ from typing import Any
 
 from common.adapters.google.errors import Service, passing, short
 from common.platform.errors import NotFoundError
+from common.platform.retry import Backoff, countdown, retried
 
 PATIENCE_S = 10.0
 """All tries of one call together. The client's own patience is five minutes."""
@@ -23,6 +24,7 @@ PATIENCE_S = 10.0
 TRIES = 5
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+BACKOFF = Backoff(2 * FIRST_PAUSE_S, LONGEST_PAUSE_S)
 SECOND_NS = 1_000_000_000
 USUAL_ID = re.compile(r"(?!__)[\w\[\]-]{1,500}", re.ASCII)
 """Ids come from outside: a slash in one would name another document, and Firestore refuses ``__x__``."""
@@ -145,18 +147,10 @@ class Firestore:
 
     def _tried[T](self, what: str, call: Callable[[float], T]) -> T:
         """Call until it answers, within ``PATIENCE_S``; it is given the seconds that are left."""
+        left_s = countdown(PATIENCE_S)
         with self._translated(what):
-            again = passing()
-            tries = pauses(TRIES)
-            left = next(tries)
-            while True:
-                try:
-                    return call(left)
-                except again:
-                    left = next(tries, 0.0)
-                    if not left:
-                        raise
-        raise AssertionError  # for the type checker: the context manager swallows nothing
+            result = retried(lambda: call(left_s()), on=passing(), backoff=BACKOFF, tries=TRIES, left_s=left_s)
+        return result
 
     def _translated(self, what: str) -> AbstractContextManager[None]:
         return FIRESTORE.translated(f"{what} in project {self._project_id!r}")

@@ -14,8 +14,9 @@ from cachetools import TTLCache
 
 from common.access.sealing import WrongKeyError
 from common.adapters.google.errors import Service, short
-from common.adapters.google.firestore_client import pauses
+from common.adapters.google.firestore_client import BACKOFF, PATIENCE_S
 from common.platform.errors import PermanentError, PipelineOpsError, TransientError
+from common.platform.retry import countdown, retried
 
 TRIES = 4
 REMEMBERED = 200
@@ -97,24 +98,19 @@ class CloudKms:
 
     def _asked(self, what: str, ask: Callable[[float], Any], whole: Callable[[Any], bool]) -> Any:
         """Ask until a whole answer comes, a few times; translate Google's errors."""
-        problem: PipelineOpsError = TransientError(f"Cloud KMS could not {what}: no answer in time.")
-        for left in pauses(TRIES):
+        left_s = countdown(PATIENCE_S)
+
+        def once() -> Any:
             try:
-                answer = ask(left)
+                answer = ask(left_s())
             except Exception as error:
-                meaning = KMS.error(what, error)
-                if meaning is None:
-                    raise
-                if not isinstance(meaning, TransientError):
-                    raise meaning from None  # an exception's context would keep the request, and with it the key
-                problem = meaning
-            else:
-                if whole(answer):
-                    return answer
-                problem = TransientError(
-                    f"Cloud KMS could not {what}: what arrived is damaged (its CRC32C is another)."
-                )
-        raise problem
+                # Without its cause: that would keep the request, and with it the key.
+                raise KMS.error(what, error) or error from None
+            if not whole(answer):
+                raise TransientError(f"Cloud KMS could not {what}: what arrived is damaged (its CRC32C is another).")
+            return answer
+
+        return retried(once, on=TransientError, backoff=BACKOFF, tries=TRIES, left_s=left_s)
 
     @cached_property
     def _client(self) -> Any:
