@@ -133,26 +133,27 @@ RUNS = (
     Sabotage(
         "messages go out before the commit",
         ENGINE,
-        "                stored = self.store.commit(transition)",
-        "                self.bus.publish(messages(transition.run, transition.commands))\n                stored = self.store.commit(transition)",
+        "            return transition, self.store.commit(transition)",
+        "            self.bus.publish(messages(transition.run, transition.commands))\n"
+        "            return transition, self.store.commit(transition)",
     ),
     Sabotage(
         "a conflict drops the event",
         ENGINE,
-        "                continue\n            self._tell(transition)",
-        "                return None\n            self._tell(transition)",
+        "on=StaleRunError, backoff=FOR_A_RECORD, tries=COMMIT_TRIES",
+        "on=StaleRunError, backoff=FOR_A_RECORD, tries=1",
     ),
     Sabotage(
         "what needs no write is not sent",
         ENGINE,
-        "                self.bus.publish(messages(transition.run, transition.commands))\n",
+        "            self.bus.publish(messages(transition.run, transition.commands))\n",
         "",
     ),
     Sabotage(
         "what the commit could not tell is not asked",
         ENGINE,
-        "            self._tell(transition)\n            self._ask(run_id, transition)\n",
-        "            self._tell(transition)\n",
+        "        self._tell(transition)\n        self._ask(run_id, transition)\n",
+        "        self._tell(transition)\n",
     ),
     Sabotage(
         "a redelivered result unlocks nothing",

@@ -69,9 +69,7 @@ LOCKS = (
     Sabotage(
         "any number of requests waits for its hash", CHECK, "if self._waiting >= MAX_WAITING:", "if False:", OF_KEYS
     ),
-    Sabotage(
-        "what is remembered of keys grows", CHECK, "while len(self._known) > REMEMBERED:", "while False:", OF_KEYS
-    ),
+    Sabotage("what is remembered of keys grows", CHECK, "LRUCache(REMEMBERED)", "LRUCache(10**9)", OF_KEYS),
     Sabotage(
         "every scope covers every other",
         KEYS,
@@ -162,17 +160,17 @@ LOCKS = (
     Sabotage(
         "KMS answers are not checked",
         KMS,
-        "                if whole(answer):\n",
-        "                if True:\n",
+        "            if not whole(answer):\n",
+        "            if False:\n",
         OF_SECRETS,
     ),
     Sabotage("KMS did not get what was sent", KMS, "return bool(verified) and answer", "return answer", OF_SECRETS),
-    Sabotage("KMS is asked for ever", KMS, "for left in pauses(TRIES):", "for left in pauses(10**9):", OF_SECRETS),
+    Sabotage("KMS is asked for ever", KMS, "tries=TRIES, left_s", "tries=10**9, left_s", OF_SECRETS),
     Sabotage(
         "an unwrapped key is kept for ever",
         KMS,
-        "return key if self._clock() < until else None",
-        "return key or None",
+        "TTLCache(REMEMBERED, REMEMBERED_S, clock)",
+        "TTLCache(REMEMBERED, 1e9, clock)",
         OF_SECRETS,
     ),
     Sabotage(

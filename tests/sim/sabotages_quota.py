@@ -112,8 +112,8 @@ QUOTA = (
     Sabotage(
         "the end of a run lets nobody in",
         ENGINE,
-        "                self._admission.release(stored)",
-        "                pass",
+        "            self._admission.release(stored)",
+        "            pass",
     ),
     Sabotage(
         "the sweep lets nobody in",
