@@ -59,8 +59,8 @@ class KeyCheck:
             if self._remembers(digest, record):  # another request with this token was verified meanwhile
                 return True
             kept: Mapping[str, Any] = record.body["secret"] if record is not None else NOBODY
-            found = _scrypt(secret, bytes.fromhex(kept["salt"]), kept)
-        right = hmac.compare_digest(found, bytes.fromhex(kept["hash"])) and record is not None
+            computed = _scrypt(secret, bytes.fromhex(kept["salt"]), kept)
+        right = hmac.compare_digest(computed, bytes.fromhex(kept["hash"])) and record is not None
         if right and record is not None:
             with self._lock:
                 self._known[digest] = record.version

@@ -41,7 +41,7 @@ LOCKS = (
     Sabotage(
         "any secret opens a key",
         CHECK,
-        'hmac.compare_digest(found, bytes.fromhex(kept["hash"])) and record is not None',
+        'hmac.compare_digest(computed, bytes.fromhex(kept["hash"])) and record is not None',
         "record is not None",
         OF_KEYS,
     ),

@@ -110,19 +110,19 @@ def _run(
         raise refused from error
 
 
-def _receipt(write: Commit, told: Mapping[str, Any]) -> Receipt:
-    outcome, rows = told["outcome"], told["n"]
+def _receipt(write: Commit, row: Mapping[str, Any]) -> Receipt:
+    outcome, rows = row["outcome"], row["n"]
     warnings: tuple[str, ...] = ()
     if outcome == "kept":
         warnings = (f"No rows: what {write.target} holds of {span(write)} was kept (on_empty: keep).",)
     elif outcome == "appended before":
-        warnings = (f"{told['run']} has appended {span(write)} to {write.target} already: nothing was added.",)
+        warnings = (f"{row['run']} has appended {span(write)} to {write.target} already: nothing was added.",)
     return Receipt(
         rows=rows,
         table=write.target,
         mode=write.write.mode,
-        content_hash=told["content_hash"] if rows else "",
-        ingested_at=told["ingested_at"],
+        content_hash=row["content_hash"] if rows else "",
+        ingested_at=row["ingested_at"],
         warnings=warnings,
     )
 

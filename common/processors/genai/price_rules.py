@@ -129,9 +129,9 @@ def load_price_rules(root: Path, org_slug: str) -> PriceRules:
     if not path.is_file():
         return PriceRules(org_slug)
     source = read(path, f"{root.resolve().name}/{PRICES_FOLDER.as_posix()}/{path.name}")
-    found = [source.problem(*finding) for finding in _findings(source, org_slug)]
-    if found:
-        raise InvalidFileError(sorted(found, key=lambda problem: problem.line))
+    problems = [source.problem(*finding) for finding in _findings(source, org_slug)]
+    if problems:
+        raise InvalidFileError(sorted(problems, key=lambda problem: problem.line))
     return PriceRules(org_slug, PriceFile.model_validate(source.data).rules)
 
 

@@ -55,21 +55,21 @@ class JsonAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a provider says in the body of an error: its own code and words, as far as there are any."""
+class ErrorBody:
+    """The provider's own code and message in the body of an error; empty where it has none."""
 
     code: str = ""
     message: str = ""
 
 
-def json_error(body: bytes) -> Said:
+def json_error(body: bytes) -> ErrorBody:
     """Read ``{"error": {"code": …, "message": …}}``."""
     try:
         error = json.loads(body)["error"]
         code, message = error.get("code"), error["message"]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        return Said()
-    return Said(str(code or ""), message if isinstance(message, str) else "")
+        return ErrorBody()
+    return ErrorBody(str(code or ""), message if isinstance(message, str) else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Api:
     key: str
     name: str
     credential_help: str
-    error: Callable[[bytes], Said] = json_error
+    error: Callable[[bytes], ErrorBody] = json_error
     later: frozenset[str] = frozenset()
 
 
@@ -163,15 +163,15 @@ class ProviderClient:
 
     def get_bytes(self, path: str, params: Sequence[tuple[str, str]] = ()) -> bytes:
         """Return the body of the answer to a GET, whatever it is; as get_json."""
-        return self._retried("GET", path, {"params": list(params)}, lambda found: self._read(path, found))
+        return self._retried("GET", path, {"params": list(params)}, lambda response: self._read(path, response))
 
     def download(self, path: str, target: Path, *, headers: Mapping[str, str] | None = None, limit: int) -> None:
         """Write the answer to a GET to a file, of at most ``limit`` bytes; as get_json. Memory stays flat."""
 
-        def write(found: Any) -> bool:
+        def write(response: Any) -> bool:
             with target.open("wb") as file:  # anew with each try
                 size = 0
-                for chunk in found.iter_raw():
+                for chunk in response.iter_raw():
                     size += len(chunk)
                     if size > limit:
                         raise PermanentError(f"{self._api.name} {path}: the file is larger than {limit // 2**20} MiB.")
@@ -182,9 +182,11 @@ class ProviderClient:
         self._retried("GET", path, {"headers": dict(headers or {})}, write)
 
     def _answer(self, method: str, path: str, content: Mapping[str, Any]) -> JsonAnswer:
-        def parsed(found: Any) -> JsonAnswer:
-            body = self._read(path, found)
-            return JsonAnswer(None if found.status_code == 204 else self._parse(path, body), _lower(found.headers))
+        def parsed(response: Any) -> JsonAnswer:
+            body = self._read(path, response)
+            return JsonAnswer(
+                None if response.status_code == 204 else self._parse(path, body), _lower(response.headers)
+            )
 
         return self._retried(method, path, content, parsed)
 
@@ -270,27 +272,27 @@ class ProviderClient:
 
     def _refused(self, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         answer = self._api.error(body)
-        said = self._shown(answer.message)
+        message = self._shown(answer.message)
         where = f"{self._api.name} {path}"
         is_limit = status == 429 or answer.code in self._api.later
         if is_limit or status in _RETRIED or status >= 500:
             kind = ErrorKind.RATE_LIMIT if is_limit else ErrorKind.UNAVAILABLE
-            return _FailedTryError(f"answered {status}{said}", retry_after_s(headers, self._context.now()), kind)
+            return _FailedTryError(f"answered {status}{message}", retry_after_s(headers, self._context.now()), kind)
         if status in (401, 403):
             return PermanentError(
-                f"{where}: refused the credential {self._context.credential_id!r} with {status}{said} "
+                f"{where}: refused the credential {self._context.credential_id!r} with {status}{message} "
                 f"{self._api.credential_help} Replace it: main.py credentials add."
             )
         if status == GONE:
-            return TransientError(f"{where}: answered 410{said} It is read from the first page again.")
+            return TransientError(f"{where}: answered 410{message} It is read from the first page again.")
         if status == 404:
-            return ProviderNotFoundError(f"{where}: answered 404{said} Check the provider's base URL.")
+            return ProviderNotFoundError(f"{where}: answered 404{message} Check the provider's base URL.")
         if status < 400:
             return PermanentError(
                 f"{where}: answered {status}, which is not followed. Check the provider's base URL in "
                 "configs/system/providers.yml."
             )
-        return PermanentError(f"{where}: answered {status}{said} The same request would be refused again.")
+        return PermanentError(f"{where}: answered {status}{message} The same request would be refused again.")
 
     def _shown(self, message: str) -> str:
         """Return ``: <the provider's own message>``, without the secret or anything that looks like a key."""

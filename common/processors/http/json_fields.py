@@ -36,10 +36,10 @@ class Fields:
 
     def objects(self, name: str) -> list["Fields"]:
         """Return a required list of objects."""
-        found = self.values.get(name)
-        if not isinstance(found, list):
+        items = self.values.get(name)
+        if not isinstance(items, list):
             self.wrong(name, "a list")
-        return [Fields.of(item, self.source, f"{self._at(name)}[{n}]") for n, item in enumerate(found)]
+        return [Fields.of(item, self.source, f"{self._at(name)}[{n}]") for n, item in enumerate(items)]
 
     def whole(self, name: str) -> int:
         """Return a required whole number that is not negative."""
@@ -85,10 +85,10 @@ class Fields:
         """Return a required RFC 3339 time, in UTC."""
         value = self.values.get(name)
         try:
-            found = datetime.fromisoformat(value) if isinstance(value, str) else None
-            if found is None or found.tzinfo is None:
+            moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+            if moment is None or moment.tzinfo is None:
                 self.wrong(name, "a time such as 2026-10-01T00:00:00Z")
-            return found.astimezone(UTC)
+            return moment.astimezone(UTC)
         except (ValueError, OverflowError):
             self.wrong(name, "a time such as 2026-10-01T00:00:00Z")
 

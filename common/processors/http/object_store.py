@@ -10,7 +10,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from common.platform.errors import PermanentError, TransientError
-from common.processors.http.client import ProviderClient, ProviderNotFoundError, Said
+from common.processors.http.client import ErrorBody, ProviderClient, ProviderNotFoundError
 
 MAX_OBJECT_BYTES = 8 * 2**30
 """Larger files would fill the disk; exports are split long before."""
@@ -89,10 +89,10 @@ class ObjectStore(ABC):
         return TransientError(f"{self.provider}: a listing has an entry without a size or time.")
 
 
-def xml_error(body: bytes) -> Said:
+def xml_error(body: bytes) -> ErrorBody:
     """Read ``<Error><Code>…</Code><Message>…</Message></Error>``, of S3 and Azure Storage."""
     try:
         root = ElementTree.fromstring(body.removeprefix(b"\xef\xbb\xbf"))
     except ElementTree.ParseError:
-        return Said()
-    return Said(root.findtext("Code") or "", root.findtext("Message") or "")
+        return ErrorBody()
+    return ErrorBody(root.findtext("Code") or "", root.findtext("Message") or "")

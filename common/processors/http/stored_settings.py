@@ -29,11 +29,11 @@ class StoredSettings:
 
     def text(self, name: str, pattern: str = r"[!-~]+") -> str:
         """Return a field that has to be there, as text that matches the pattern whole."""
-        found = self.optional(name, pattern)
-        if found is None:
+        text = self.optional(name, pattern)
+        if text is None:
             close = nearest(name, [key for key in self.values if isinstance(key, str)])
             self.wrong(f"has no {name!r}.{close}")
-        return found
+        return text
 
     def optional(self, name: str, pattern: str = r"[!-~]+") -> str | None:
         """Return a field as text, or None if it is not there."""

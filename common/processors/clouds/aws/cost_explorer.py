@@ -19,7 +19,7 @@ from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
 from common.processors.clouds.aws.export import aws_keys
 from common.processors.clouds.aws.sigv4 import Scope, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
-from common.processors.http.client import Api, ProviderClient, Said
+from common.processors.http.client import Api, ErrorBody, ProviderClient
 from common.processors.http.json_fields import Fields
 from common.processors.http.pager import follow
 from common.processors.http.stored_settings import StoredSettings
@@ -42,14 +42,14 @@ FEES = ("RIFee", "SavingsPlanRecurringFee")
 """Record types whose amortised cost is what of a commitment was not used."""
 
 
-def _json_error(body: bytes) -> Said:
+def _json_error(body: bytes) -> ErrorBody:
     """Read ``{"__type": "…#Code", "message": …}``."""
     try:
         values = json.loads(body)
         message = values.get("message") or values.get("Message") or ""
-        return Said(str(values.get("__type", "")).rpartition("#")[2], str(message))
+        return ErrorBody(str(values.get("__type", "")).rpartition("#")[2], str(message))
     except (ValueError, RecursionError, AttributeError):
-        return Said()
+        return ErrorBody()
 
 
 API = Api(
@@ -98,8 +98,8 @@ def check(calls: Calls, secret: str) -> str:
     stored = StoredSettings(calls.credential_id, secret, HELP)
     account, day = stored.text("account", r"[0-9]{12}"), calls.now().date() - timedelta(days=1)
     with _client(calls, stored) as client:
-        found = list(_Reader(client, ("SERVICE",), account, day, day).summaries())
-    return f"{account}: {len(found)} services had costs on {day}"
+        summaries = list(_Reader(client, ("SERVICE",), account, day, day).summaries())
+    return f"{account}: {len(summaries)} services had costs on {day}"
 
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:

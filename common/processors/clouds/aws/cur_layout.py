@@ -247,17 +247,17 @@ def _unused_row(unused: Decimal, commitment: Row, bought: Row) -> Row:
 
 def _tags(cells: Cells) -> str | None:
     """Tags of a map column, or of a column each. ``user:Team`` is the user's Team; others keep their prefix."""
-    found: dict[str, Any] = {}
+    tags_by_key: dict[str, Any] = {}
     whole = cells.text("resource_tags")
     if whole is not None:
         try:
             values = json.loads(whole)
         except (ValueError, RecursionError):
             raise cells.wrong("resource_tags", "JSON") from None
-        found |= values if isinstance(values, dict) else {}
+        tags_by_key |= values if isinstance(values, dict) else {}
     for prefix in TAG_PREFIXES:
-        found |= dict(cells.prefixed(prefix))
-    tags = {_tag(key): str(value) for key, value in found.items() if value is not None and value != ""}
+        tags_by_key |= dict(cells.prefixed(prefix))
+    tags = {_tag(key): str(value) for key, value in tags_by_key.items() if value is not None and value != ""}
     return json.dumps(tags, ensure_ascii=False, sort_keys=True) if tags else None
 
 

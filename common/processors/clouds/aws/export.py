@@ -68,7 +68,7 @@ class AwsExportExtractor:
                 params,
                 "aws",
                 find=lambda months, tell: newest(_listed(bucket, place, months), months, tell),
-                parts=lambda found: _parts(bucket, place, found),
+                parts=lambda manifests: _parts(bucket, place, manifests),
                 missing=f"AWS delivers one to {place.bucket}/{place.folder} within a day after the export was made; "
                 "else check prefix and export in the credential.",
             )
@@ -80,8 +80,8 @@ def check(calls: Calls, secret: str) -> str:
     today = calls.now().date()
     months = months_of(today - timedelta(days=31), today)
     with Bucket(calls, place.keys, region=place.region, bucket=place.bucket) as bucket:
-        found = newest(_listed(bucket, place, months), months, lambda _text: None)
-    last = f"manifests of {shown(found)}" if found else "no manifest of this month or the last"
+        manifests = newest(_listed(bucket, place, months), months, lambda _text: None)
+    last = f"manifests of {shown(manifests)}" if manifests else "no manifest of this month or the last"
     return f"{place.bucket}/{place.folder}: {last}"
 
 
@@ -124,9 +124,9 @@ def _objects(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[Stor
             yield from bucket.objects(f"{place.folder}/{year}{month:02}01-")
 
 
-def _parts(bucket: Bucket, place: Place, found: Manifests) -> Iterator[Part]:
+def _parts(bucket: Bucket, place: Place, manifests: Manifests) -> Iterator[Part]:
     """Yield the files that the manifests list, each once."""
-    for manifest in found.values():
+    for manifest in manifests.values():
         for key in dict.fromkeys(_keys(bucket.read(manifest.key), place, manifest.key)):
             yield Part(key, partial(bucket.download, key))
 

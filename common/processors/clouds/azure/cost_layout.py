@@ -215,8 +215,10 @@ def _resource(cells: Cells) -> Row:
     name = cells.text("resourceid", "instanceid", "instancename")
     if name is None:
         return {"ResourceId": None}
-    found = _TYPE.search(name)
-    kind = cells.text("resourcetype") or ("/".join(found.groups()) if found else cells.text("consumedservice"))
+    type_in_id = _TYPE.search(name)
+    kind = cells.text("resourcetype") or (
+        "/".join(type_in_id.groups()) if type_in_id else cells.text("consumedservice")
+    )
     return {
         "ResourceId": name,
         "ResourceName": cells.text("resourcename") or name.rstrip("/").rpartition("/")[2],

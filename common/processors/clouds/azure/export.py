@@ -57,7 +57,7 @@ class AzureExportExtractor:
                 params,
                 "azure",
                 find=lambda months, tell: newest(_listed(container, folder), months, tell),
-                parts=lambda found: _parts(container, folder, found, params),
+                parts=lambda manifests: _parts(container, folder, manifests, params),
                 missing=f"An export delivers one below {folder} within a day after it was made; else check the folder "
                 "in the credential.",
             )
@@ -68,8 +68,10 @@ def check(calls: Calls, secret: str) -> str:
     opened, folder = _opened(calls, secret)
     today = calls.now().date()
     with opened as container:
-        found = newest(_listed(container, folder), months_of(today - timedelta(days=31), today), lambda _text: None)
-    return f"{folder}: " + (f"manifests of {shown(found)}" if found else "no manifest of this month or the last")
+        manifests = newest(_listed(container, folder), months_of(today - timedelta(days=31), today), lambda _text: None)
+    return f"{folder}: " + (
+        f"manifests of {shown(manifests)}" if manifests else "no manifest of this month or the last"
+    )
 
 
 def _opened(calls: Calls, secret: str) -> tuple[Container, str]:
@@ -89,9 +91,9 @@ def _listed(container: Container, folder: str) -> Iterator[tuple[Month, Stored]]
             yield (int(match[1]), int(match[2])), item
 
 
-def _parts(container: Container, folder: str, found: Manifests, params: ExportParams) -> Iterator[Part]:
+def _parts(container: Container, folder: str, manifests: Manifests, params: ExportParams) -> Iterator[Part]:
     """Yield the files that the manifests list, each once."""
-    for manifest in found.values():
+    for manifest in manifests.values():
         for name in dict.fromkeys(_blobs(container.read(manifest.key), manifest.key, folder, params)):
             yield Part(name, partial(container.download, name))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from common.platform.errors import TransientError
 from common.ports.http import Calls
-from common.processors.http.client import Api, ProviderClient, Said, json_error
+from common.processors.http.client import Api, ErrorBody, ProviderClient, json_error
 from common.processors.http.stored_settings import StoredSettings
 
 UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -19,11 +19,11 @@ MANAGEMENT, STORAGE = "https://management.azure.com/.default", "https://storage.
 """What a token is for."""
 
 
-def _oauth_error(body: bytes) -> Said:
+def _oauth_error(body: bytes) -> ErrorBody:
     """Read ``{"error": "invalid_client", "error_description": …}``, or what Azure's other APIs say."""
     try:
         values = json.loads(body)
-        return Said(str(values["error"]), str(values["error_description"]))
+        return ErrorBody(str(values["error"]), str(values["error_description"]))
     except (ValueError, RecursionError, LookupError, TypeError):
         return json_error(body)
 
@@ -58,7 +58,7 @@ def token(calls: Calls, client: Client, purpose: str) -> str:
     base = calls.provider_url("azure.login")
     with ProviderClient(calls, LOGIN, secret=client.client_secret, headers={}, base=base) as login:
         answer = login.post_form(f"/{client.tenant_id}/oauth2/v2.0/token", form)
-    found = answer.body.get("access_token") if isinstance(answer.body, dict) else None
-    if not isinstance(found, str) or not found:
+    access_token = answer.body.get("access_token") if isinstance(answer.body, dict) else None
+    if not isinstance(access_token, str) or not access_token:
         raise TransientError("Microsoft Entra answered without an access_token. It is asked again.")
-    return found
+    return access_token

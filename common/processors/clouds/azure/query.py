@@ -102,8 +102,8 @@ def check(calls: Calls, secret: str) -> str:
     scope = stored.text("scope", SCOPE).rstrip("/")
     day = calls.now().date() - timedelta(days=1)
     with _client(calls, stored) as client:
-        found = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
-    return f"{scope}: {len(found)} services had costs on {day}"
+        costs = list(_Query(client, scope, ("ServiceName",), day, day).costs("ActualCost"))
+    return f"{scope}: {len(costs)} services had costs on {day}"
 
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
@@ -183,10 +183,10 @@ def _skip_token(link: Any) -> str | None:
     """Take of the next page's address its token alone: where requests go is the registry's to say."""
     if not link:
         return None
-    found = parse_qs(urlsplit(str(link)).query).get("$skiptoken")
-    if not found:
+    tokens = parse_qs(urlsplit(str(link)).query).get("$skiptoken")
+    if not tokens:
         raise TransientError("Azure Cost Management: a nextLink without a $skiptoken. It is asked again.")
-    return found[0]
+    return tokens[0]
 
 
 def _summary(scope: str, dimensions: Sequence[str], key: Key, costs: _Costs) -> Summary:

@@ -20,7 +20,7 @@ from common.ports.http import Calls
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, timestamp
 from common.processors.clouds.gcp.credential import google_credential
-from common.processors.http.client import Api, ProviderClient, Said, json_error
+from common.processors.http.client import Api, ErrorBody, ProviderClient, json_error
 from common.processors.http.pager import follow
 from common.tables.contract import DATA_DATE, Column, Table, load_table
 from common.writes.bad_rows import BadRow, row_text, shown
@@ -35,14 +35,14 @@ Scope = Annotated[str, StringConstraints(pattern=r"^https://www\.googleapis\.com
 _SEGMENT = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
 
 
-def _google_error(body: bytes) -> Said:
+def _google_error(body: bytes) -> ErrorBody:
     """Google's older APIs tell a rate limit by the reason of a 403."""
-    said = json_error(body)
+    error = json_error(body)
     try:
-        reasons = [str(error["reason"]) for error in json.loads(body)["error"]["errors"]]
+        reasons = [str(one["reason"]) for one in json.loads(body)["error"]["errors"]]
     except (ValueError, RecursionError, LookupError, TypeError):
-        return said
-    return Said(reasons[0] if reasons else said.code, said.message)
+        return error
+    return ErrorBody(reasons[0] if reasons else error.code, error.message)
 
 
 class GcpApiParams(TableParams):
@@ -91,8 +91,8 @@ def check(context: StepContext, params: GcpApiParams) -> str:
     """Ask for one page; return what was found. Raises as ``run`` does."""
     token = _token(context, context.secret(), params)
     with _client(context, params, token) as client:
-        found = next(_pages(client, params), [])
-    return f"{params.api}{params.path}: {len(found)} items in the first page"
+        items = next(_pages(client, params), [])
+    return f"{params.api}{params.path}: {len(items)} items in the first page"
 
 
 def _token(context: StepContext, secret: str, params: GcpApiParams) -> str:

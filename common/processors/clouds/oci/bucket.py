@@ -10,7 +10,7 @@ from common.platform.errors import PermanentError
 from common.ports.http import Calls
 from common.processors.bills.cells import timestamp
 from common.processors.clouds.oci.signature import OciKey, signer
-from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError, Said
+from common.processors.http.client import Api, ErrorBody, ProviderClient, ProviderNotFoundError
 from common.processors.http.object_store import ObjectStore, Stored
 from common.processors.http.pager import follow
 
@@ -18,13 +18,13 @@ REPORTS = "bling"
 """Oracle's namespace of all tenancies' reports; the bucket is named by the tenancy."""
 
 
-def oci_error(body: bytes) -> Said:
+def oci_error(body: bytes) -> ErrorBody:
     """Read ``{"code": …, "message": …}``."""
     try:
         values = json.loads(body)
-        return Said(str(values["code"]), str(values["message"]))
+        return ErrorBody(str(values["code"]), str(values["message"]))
     except (ValueError, RecursionError, LookupError, TypeError):
-        return Said()
+        return ErrorBody()
 
 
 API = Api(

@@ -57,8 +57,8 @@ def check(calls: Calls, secret: str) -> str:
     """List yesterday's reports; return what was found. Raises as ``run`` does."""
     day = calls.now().date() - timedelta(days=1)
     with _opened(calls, secret) as bucket:
-        found = list(_files(bucket, "oci_focus", day, day))
-    return f"{len(found)} FOCUS reports of {day}"
+        files = list(_files(bucket, "oci_focus", day, day))
+    return f"{len(files)} FOCUS reports of {day}"
 
 
 def _opened(calls: Calls, secret: str) -> OciBucket:
