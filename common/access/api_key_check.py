@@ -4,9 +4,10 @@ import hashlib
 import hmac
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
+
+from cachetools import LRUCache
 
 from common.platform.errors import TransientError
 from common.ports.records import Record
@@ -43,7 +44,7 @@ class KeyCheck:
         self._slots = threading.BoundedSemaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._waiting = 0
-        self._known: OrderedDict[bytes, int] = OrderedDict()
+        self._known: LRUCache[bytes, int] = LRUCache(REMEMBERED)
 
     def holds(self, token: str, secret: str, record: Record | None) -> bool:
         """Return whether ``secret`` is that of the key in ``record`` (None: there is no such key).
@@ -58,22 +59,16 @@ class KeyCheck:
             if self._remembers(digest, record):  # another request with this token was verified meanwhile
                 return True
             kept: Mapping[str, Any] = record.body["secret"] if record is not None else NOBODY
-            found = _scrypt(secret, bytes.fromhex(kept["salt"]), kept)
-        right = hmac.compare_digest(found, bytes.fromhex(kept["hash"])) and record is not None
+            computed = _scrypt(secret, bytes.fromhex(kept["salt"]), kept)
+        right = hmac.compare_digest(computed, bytes.fromhex(kept["hash"])) and record is not None
         if right and record is not None:
-            self._remember(digest, record.version)
+            with self._lock:
+                self._known[digest] = record.version
         return right
 
     def _remembers(self, digest: bytes, record: Record | None) -> bool:
         with self._lock:
             return record is not None and self._known.get(digest) == record.version
-
-    def _remember(self, digest: bytes, version: int) -> None:
-        with self._lock:
-            self._known[digest] = version
-            self._known.move_to_end(digest)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
 
     def _turn(self) -> "_Turn":
         with self._lock:

@@ -24,6 +24,7 @@ from common.platform.errors import (
     nearest,
 )
 from common.platform.logs import logger
+from common.platform.retry import AT_ONCE, retried
 from common.ports.records import Record, Records
 
 KIND, USES = "keys", "key_uses"
@@ -228,17 +229,18 @@ class Keys:
 
     def _change(self, key: KeyInfo, does: Callable[[dict[str, Any]], dict[str, Any]]) -> Record:
         """Change a key's record, whoever else does so at the same time."""
-        for _ in range(TRIES):
+
+        def once() -> Record:
             record = self._records.get(KIND, key.org_slug, key.key_id)
             if record is None:
                 raise NotFoundError(f"{key.org_slug} has no key {key.key_id!r}.")
-            try:
-                return self._records.put(
-                    KIND, key.org_slug, key.key_id, does(dict(record.body)), expected=record.version
-                )
-            except StaleRecordError:
-                continue
-        raise ConflictingStateError(f"Key {key.key_id} is being changed by others. Try again.")
+            body = does(dict(record.body))
+            return self._records.put(KIND, key.org_slug, key.key_id, body, expected=record.version)
+
+        try:
+            return retried(once, on=StaleRecordError, backoff=AT_ONCE, tries=TRIES)
+        except StaleRecordError:
+            raise ConflictingStateError(f"Key {key.key_id} is being changed by others. Try again.") from None
 
     def _live(self, org_slug: str) -> Sequence[KeyInfo]:
         return [key for key in self.list(org_slug) if key.status(self._now()) == "live"]

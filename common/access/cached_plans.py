@@ -1,12 +1,13 @@
 """Plan limits from a source that may be away: kept for a while, and served as last read while it is."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import replace
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from cachetools import LRUCache
 
 from common.domain.quota import Limits
 from common.platform.errors import NotFoundError, PermanentError, TransientError
@@ -46,8 +47,8 @@ class CachedPlans:
     def __init__(self, source: PlanLimits, now: Callable[[], datetime], *, fresh_for: timedelta = FRESH_FOR) -> None:
         self._source, self._now, self._fresh_for = source, now, fresh_for
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, _Read] = OrderedDict()
-        self._unknown: OrderedDict[str, datetime] = OrderedDict()
+        self._known: LRUCache[str, _Read] = LRUCache(MOST_KNOWN)
+        self._unknown: LRUCache[str, datetime] = LRUCache(MOST_UNKNOWN)
         self._asking: dict[str, Future[Limits]] = {}
         self._failed_at: datetime | None = None
         self._told_at: datetime | None = None
@@ -57,7 +58,6 @@ class CachedPlans:
         with self._lock:
             known = self._known.get(org_slug)
             if known is not None and now - known.at < self._fresh_for:
-                self._known.move_to_end(org_slug)
                 return known.limits
             missed_at = self._unknown.get(org_slug)
             if missed_at is not None and now - missed_at < UNKNOWN_FOR:
@@ -104,7 +104,7 @@ class CachedPlans:
             self._answered()
             with self._lock:
                 self._known.pop(org_slug, None)
-                _put(self._unknown, org_slug, now, MOST_UNKNOWN)
+                self._unknown[org_slug] = now
             raise
         except (TransientError, PermanentError) as error:
             self._failed(error, now)
@@ -115,7 +115,7 @@ class CachedPlans:
             return self._last(known)
         self._answered()
         with self._lock:
-            _put(self._known, org_slug, _Read(limits, now), MOST_KNOWN)
+            self._known[org_slug] = _Read(limits, now)
         return limits
 
     def _answered(self) -> None:
@@ -128,14 +128,6 @@ class CachedPlans:
         if self._told_at is None or now - self._told_at >= TELL_EVERY:
             self._told_at = now
             logger.warning("Plans can't be read, limits are those of the last reading: %s", error)
-
-
-def _put[T](kept: OrderedDict[str, T], key: str, value: T, most: int) -> None:
-    """Keep a value as the newest; the one that was used least lately gives way."""
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > most:
-        kept.popitem(last=False)
 
 
 def _unknown(org_slug: str) -> NotFoundError:

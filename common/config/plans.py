@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from common.config.memo import Memo
 from common.config.model import IDENTIFIER
 from common.config.money import Usd
 from common.config.problems import InvalidFileError, findings_of
 from common.config.yaml_source import read
 from common.domain.quota import Limits
-from common.platform.errors import ConfigError, NotFoundError, nearest
+from common.platform.errors import NotFoundError, nearest
 from common.platform.strict import StrictModel
 
 PLANS_FILE = Path("system") / "plans.yml"
@@ -68,12 +69,11 @@ class YamlPlans:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._path = root / PLANS_FILE
-        self._read: tuple[int, PlansFile] | None = None
+        self._file = Memo[PlansFile]()
 
     def limits(self, org_slug: str) -> Limits:
         """Return the organisation's limits; raise NotFoundError, or ConfigError if the file is wrong."""
-        file = self._file()
+        file = self._file.get([self._root / PLANS_FILE], lambda: load_plans(self._root))
         organisation = file.organisations.get(org_slug)
         if organisation is None:
             raise NotFoundError(f"There is no organisation {org_slug!r}.{nearest(org_slug, file.organisations)}")
@@ -87,12 +87,3 @@ class YamlPlans:
             weight=plan.weight,
             global_concurrent=file.global_concurrent,
         )
-
-    def _file(self) -> PlansFile:
-        try:
-            changed = self._path.stat().st_mtime_ns
-        except OSError as error:
-            raise ConfigError(f"{self._root.name / PLANS_FILE}: can't be read: {error.strerror}.") from error
-        if self._read is None or self._read[0] != changed:
-            self._read = changed, load_plans(self._root)
-        return self._read[1]

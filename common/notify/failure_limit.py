@@ -4,7 +4,6 @@ A night in which everything fails would otherwise be hundreds of messages, and t
 them. What was told, and what was not, is one record a pipeline, changed by compare-and-set.
 """
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from common.platform.errors import StaleRecordError, TransientError
+from common.platform.retry import FOR_A_RECORD, retried
 from common.ports.records import Record, Records
 
 KIND = "failure_limits"
@@ -108,19 +108,19 @@ class FailureLimit:
         self._change(org_slug, route, without)
 
     def _change(self, org_slug: str, route: str, does: Callable[[_Book, datetime], _Book]) -> tuple[_Book, datetime]:
-        for tried in range(TRIES):
+        def once() -> tuple[_Book, datetime]:
             record = self.records.get(KIND, org_slug, _name(route))
             before, now = _Book.read(record), self.now().astimezone(UTC)
             after = does(before, now)
-            if after == before:
-                return before, now
-            try:
+            if after != before:
                 version = 0 if record is None else record.version
                 self.records.put(KIND, org_slug, _name(route), after.body(), expected=version)
-                return after, now
-            except StaleRecordError:
-                self.rest(random.uniform(0, 0.002 * 2 ** min(tried, 7)))
-        raise TransientError(f"The failures of {route} were counted by others {TRIES} times in a row.")
+            return after, now
+
+        try:
+            return retried(once, on=StaleRecordError, backoff=FOR_A_RECORD, tries=TRIES, sleep=self.rest)
+        except StaleRecordError:
+            raise TransientError(f"The failures of {route} were counted by others {TRIES} times in a row.") from None
 
     def _put_due(self, org_slug: str, route: str, book: _Book) -> None:
         """Have the sweep look when the hour is over. Done first: a process that dies here leaves a look in vain."""

@@ -5,8 +5,6 @@ what no longer concerns the run changes nothing.
 """
 
 import logging
-import random
-import time
 from collections.abc import Callable, Collection
 from copy import replace
 from dataclasses import dataclass
@@ -52,6 +50,7 @@ from common.platform.errors import (
     nearest,
 )
 from common.platform.logs import bound, logger
+from common.platform.retry import FOR_A_RECORD, retried
 from common.platform.settings import Settings
 from common.ports.bus import EventBus
 from common.ports.logs import RunLogs
@@ -342,24 +341,26 @@ class Engine:
         ``parts`` are the steps that the event needs (None: all). ``view`` is what the caller knows already: it is
         tried first, and what the store says instead if that turns out to be old.
         """
-        for tried in range(COMMIT_TRIES):
-            run = view if view is not None and tried == 0 else self._reload(run_id, parts, view)
+        untried = [] if view is None else [view]
+
+        def once() -> tuple[Transition, Run | None]:
+            run = untried.pop() if untried else self._reload(run_id, parts, view)
             transition = state.apply(run, event, self.now())
-            if not transition.writes:
-                self.bus.publish(messages(transition.run, transition.commands))
-                self._settle_ready(run_id, transition)
-                return None
-            try:
-                stored = self.store.commit(transition)
-            except StaleRunError:
-                time.sleep(random.uniform(0, 0.002 * 2 ** min(tried, 7)))
-                continue
-            self._tell(transition)
+            return transition, self.store.commit(transition) if transition.writes else None
+
+        try:
+            transition, stored = retried(once, on=StaleRunError, backoff=FOR_A_RECORD, tries=COMMIT_TRIES)
+        except StaleRunError:
+            raise TransientError(f"Run {run_id} was changed by others {COMMIT_TRIES} times in a row.") from None
+        if stored is None:
+            self.bus.publish(messages(transition.run, transition.commands))
             self._settle_ready(run_id, transition)
-            if any(isinstance(command, SettleReservation) for command in transition.commands):
-                self._admission.release(stored)
-            return stored
-        raise TransientError(f"Run {run_id} was changed by others {COMMIT_TRIES} times in a row.")
+            return None
+        self._tell(transition)
+        self._settle_ready(run_id, transition)
+        if any(isinstance(command, SettleReservation) for command in transition.commands):
+            self._admission.release(stored)
+        return stored
 
     def _reload(self, run_id: str, parts: Collection[str] | None, view: Run | None) -> Run:
         """Load what the event needs. A step without a record is as the caller knows it, who knew of none either."""

@@ -11,6 +11,7 @@ from common.adapters.bigquery import BigQueryWarehouse, commits
 from common.adapters.bigquery.errors import ConflictError
 from common.domain.model import ErrorKind
 from common.platform.errors import TransientError
+from common.platform.retry import Backoff
 from common.ports.warehouse import Commit
 from tests.contract import rivals
 from tests.contract.writes import Target, row
@@ -83,7 +84,7 @@ class Crowded:
 def crowded(target: Target, monkeypatch: pytest.MonkeyPatch, times: int) -> tuple[Crowded, Commit]:
     crowd = Crowded(times)
     monkeypatch.setattr(commits, "_run", crowd)
-    monkeypatch.setattr(commits, "FIRST_PAUSE_S", 0.0001)
+    monkeypatch.setattr(commits, "BACKOFF", Backoff(0.0001, 0.1))
     return crowd, target.order(f"{target.table_id}__stage_x")
 
 

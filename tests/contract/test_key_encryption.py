@@ -9,10 +9,11 @@ import pytest
 
 from common import bootstrap
 from common.access.sealing import Sealer, WrongKeyError
-from common.adapters.google import firestore_client
+from common.adapters.google import kms as kms_adapter
 from common.adapters.google.kms import REMEMBERED, REMEMBERED_S, CloudKms
 from common.adapters.key_file import KeyFile
 from common.platform.errors import ConfigError, PermanentError, TransientError
+from common.platform.retry import Backoff
 from common.platform.settings import Settings
 from common.ports.secrets import KeyEncryption
 from tests.kms_server import DAMAGED, KEY, KmsServer, kms
@@ -30,7 +31,7 @@ def running() -> Iterator[KmsServer]:
 def server(running: KmsServer, monkeypatch: pytest.MonkeyPatch) -> KmsServer:
     running.faults.clear()
     running.calls.clear()
-    monkeypatch.setattr(firestore_client, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(kms_adapter, "BACKOFF", Backoff(0.001, 0.01))
     return running
 
 
@@ -179,7 +180,7 @@ def test_what_passes_is_tried_again_a_few_times(cloud: CloudKms, server: KmsServ
 
 
 def test_nobody_there_is_transient(server: KmsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firestore_client, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(kms_adapter, "PATIENCE_S", 0.5)
     with pytest.raises(TransientError):
         CloudKms(KEY, "127.0.0.1:1").wrap(DATA_KEY, b"p")
 
@@ -196,7 +197,7 @@ def test_a_process_asks_once_in_five_minutes_for_one_key_and_forgets_the_oldest(
     cloud.unwrap(wrapped, b"p")
     assert len(server.calls) == 2
     for number in range(REMEMBERED):
-        cloud._remember(b"%d" % number, b"p", b"")
+        cloud._known[b"%d" % number, b"p"] = b""
     cloud.unwrap(wrapped, b"p")
     assert len(server.calls) == 3
 

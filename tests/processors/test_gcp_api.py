@@ -143,8 +143,8 @@ def test_an_item_that_can_not_be_read_is_a_bad_row_with_its_place() -> None:
     ("bodies", "said"),
     [
         ([{"services": "many"}], "services is no list"),
-        ([{"services": [], "nextPageToken": "a"}] * 3, "lead round in a circle"),
-        ([{"services": [], "nextPageToken": {"a": 1}}], "lead round in a circle"),
+        ([{"services": [], "nextPageToken": "a"}] * 3, "nextPageToken leads round in a circle"),
+        ([{"services": [], "nextPageToken": {"a": 1}}], "nextPageToken is no text"),
     ],
 )
 def test_an_answer_of_another_shape_is_read_anew(bodies: list[Any], said: str) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +17,7 @@ from common.domain.messages import JobsCost
 from common.domain.model import Estimate, Pipeline, Run, RunRequest, StepSpec
 from common.domain.quota import Limits, Usage
 from common.platform.errors import ConfigError, ConflictingStateError, NotFoundError, PermanentError, PipelineOpsError
+from common.platform.retry import retried
 from common.ports.bus import Message
 from common.ports.secrets import CredentialInfo
 from common.runs.engine import Engine
@@ -355,8 +357,7 @@ def patched(world: World) -> Iterator[None]:
     log.setLevel(logging.INFO)
     ids = Random(world.seed)
     names = {
-        "time": SimpleNamespace(sleep=world.pause),
-        "random": world.rng,
+        "retried": partial(retried, sleep=world.pause, uniform=world.rng.uniform),
         "run_identity": lambda *_asked: (f"run_again_{ids.randrange(10**9)}", ""),
     }
     needs = patch("common.runs.validation.processor", lambda _ps_type: SimpleNamespace(needs_credential=True))

@@ -189,9 +189,10 @@ def test_an_unknown_organisation_is_asked_for_once_in_a_while(
 
 
 def test_names_that_somebody_tries_take_bounded_memory_and_no_place_of_the_known(
-    plans: CachedPlans, source: Source, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cached_plans, "MOST_UNKNOWN", 10)
+    plans = CachedPlans(source, clock)
     plans.limits("acme")
     for number in range(50):
         with pytest.raises(NotFoundError):
@@ -202,9 +203,10 @@ def test_names_that_somebody_tries_take_bounded_memory_and_no_place_of_the_known
 
 
 def test_of_those_that_are_known_the_least_used_gives_way(
-    plans: CachedPlans, source: Source, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cached_plans, "MOST_KNOWN", 2)
+    plans = CachedPlans(source, clock)
     source.plans["third"] = ACTIVE
     for org in ("acme", "globex", "acme", "third", "acme"):
         plans.limits(org)

@@ -157,6 +157,7 @@ def test_a_verified_key_is_hashed_once_a_process(world: World) -> None:
 
 def test_what_is_remembered_of_keys_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_check, "REMEMBERED", 2)
+    world.keys = world.process()
     tokens = [world.make(name) for name in ("a", "b", "c")]
     assert all(world.opens(token) for token in tokens)
     before = world.hashes

@@ -1,6 +1,5 @@
 """Runs the script of a commit until it is in, or refused, or the time for it is over."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,11 +13,10 @@ from common.adapters.bigquery.jobs import Jobs
 from common.adapters.bigquery.refusals import refusal, span
 from common.domain.model import ErrorKind, Receipt
 from common.platform.errors import PipelineOpsError, TransientError
+from common.platform.retry import Backoff, countdown, retried
 from common.ports.warehouse import Commit
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-"""Between two tries: any time up to a bound that doubles from one to the other, so that those who met once do not
-meet again."""
+BACKOFF = Backoff(0.4, 5.0)
 
 
 class Queues:
@@ -45,13 +43,10 @@ class _Wait:
     """The time that a commit may wait for others, and what is told of it: that it waits once, and how it ended."""
 
     def __init__(self, target: str, seconds: float, tell: Callable[[str], None]) -> None:
-        self._began, self._target, self._seconds, self._tell = time.monotonic(), target, seconds, tell
+        self._began, self._target, self._tell = time.monotonic(), target, tell
+        self.left_s = countdown(seconds)
         self.conflicts = 0
         self._told = False
-
-    @property
-    def left_s(self) -> float:
-        return self._seconds - (time.monotonic() - self._began)
 
     def waits(self) -> None:
         if not self._told:
@@ -59,13 +54,9 @@ class _Wait:
             self._tell(f"waits for other writers of {self._target}")
 
     def conflict(self) -> None:
-        """Rest after a lost conflict, or raise TransientError when no time is left for another try."""
+        """Note a lost conflict."""
         self.conflicts += 1
         self.waits()
-        pause = random.uniform(0.0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self.conflicts, 10)))
-        if pause >= self.left_s:
-            raise self.over()
-        time.sleep(pause)
 
     def over(self) -> TransientError:
         waited = f"{time.monotonic() - self._began:.0f} s, {self.conflicts} lost conflicts"
@@ -86,19 +77,23 @@ def commit(jobs: Jobs, queues: Queues, writes: Sequence[Commit], waiting: Callab
     }
     targets = list(dict.fromkeys(write.target for write in writes))
     wait = _Wait(", ".join(targets), min(write.wait_s for write in writes), waiting)
-    tried = 0
-    while True:
+
+    def once() -> list[dict[str, Any]]:
         # A conflict ends its job for good, so each try is a job of its own, with an id that a repeat finds again.
-        job_id = f"{writes[0].job_id}_{tried}"
+        job_id = f"{writes[0].job_id}_{wait.conflicts}"
         try:
-            with queues.turn(targets, lambda: wait.left_s, wait.waits):
-                told = _run(jobs, writes, sql, params, job_id)
-            break
+            with queues.turn(targets, wait.left_s, wait.waits):
+                return _run(jobs, writes, sql, params, job_id)
         except ConflictError:
-            tried += 1
             wait.conflict()
+            raise
+
+    try:
+        rows = retried(once, on=ConflictError, backoff=BACKOFF, left_s=wait.left_s)
+    except ConflictError as error:
+        raise wait.over() from error
     wait.done()
-    return tuple(_receipt(write, row) for write, row in zip(writes, told, strict=True))
+    return tuple(_receipt(write, row) for write, row in zip(writes, rows, strict=True))
 
 
 def _run(
@@ -115,19 +110,19 @@ def _run(
         raise refused from error
 
 
-def _receipt(write: Commit, told: Mapping[str, Any]) -> Receipt:
-    outcome, rows = told["outcome"], told["n"]
+def _receipt(write: Commit, row: Mapping[str, Any]) -> Receipt:
+    outcome, rows = row["outcome"], row["n"]
     warnings: tuple[str, ...] = ()
     if outcome == "kept":
         warnings = (f"No rows: what {write.target} holds of {span(write)} was kept (on_empty: keep).",)
     elif outcome == "appended before":
-        warnings = (f"{told['run']} has appended {span(write)} to {write.target} already: nothing was added.",)
+        warnings = (f"{row['run']} has appended {span(write)} to {write.target} already: nothing was added.",)
     return Receipt(
         rows=rows,
         table=write.target,
         mode=write.write.mode,
-        content_hash=told["content_hash"] if rows else "",
-        ingested_at=told["ingested_at"],
+        content_hash=row["content_hash"] if rows else "",
+        ingested_at=row["ingested_at"],
         warnings=warnings,
     )
 

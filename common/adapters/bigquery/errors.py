@@ -1,13 +1,10 @@
 """BigQuery's exceptions as this project's, told apart by what to do next."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
+from common.adapters.google_errors import Service, short
 from common.domain.model import ErrorKind
-from common.platform.errors import PermanentError, PipelineOpsError, StepTimeoutError, TransientError
-
-MAX_CHARS = 300
+from common.platform.errors import PipelineOpsError, StepTimeoutError, TransientError
 
 # What passes once other writers are done. The texts are those that people report of the cloud: a cancelled transaction,
 # a full queue of DML statements, a table changed too often in a short time; and the emulator's words for a lost commit,
@@ -29,38 +26,13 @@ class ConflictError(TransientError):
     kind = ErrorKind.CONFLICT
 
 
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Raise ConflictError, TransientError or PermanentError in the place of the client's exceptions."""
-    import concurrent.futures
-
-    import requests
-    from google.api_core import exceptions
-    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
-
-    try:
-        yield
-    except PipelineOpsError:
-        raise
-    except DefaultCredentialsError as error:
-        raise PermanentError(
-            f"BigQuery could not {what}: no Google credentials. Run `gcloud auth application-default login`, "
-            "or give the function a service account."
-        ) from error
-    except (exceptions.RetryError, requests.RequestException, TransportError, ConnectionError) as error:
-        raise TransientError(f"BigQuery could not {what}: it does not answer ({type(error).__name__}).") from error
-    except (concurrent.futures.TimeoutError, TimeoutError) as error:
-        raise TransientError(f"BigQuery could not {what} in time.") from error
-    except GoogleAuthError as error:
-        raise PermanentError(f"BigQuery could not {what}: {_short(error)}") from error
-    except exceptions.GoogleAPICallError as error:
-        raise _sorted_out(what, error) from error
-
-
-def _sorted_out(what: str, error: Exception) -> PipelineOpsError:
+def _own(failed: str, error: Exception) -> PipelineOpsError | None:
+    """Return what BigQuery means by its texts: statuses do not tell a lost conflict from a mistake in the SQL."""
     from google.api_core import exceptions
 
-    text = f"BigQuery could not {what}: {_short(error)}"
+    if not isinstance(error, exceptions.GoogleAPICallError):
+        return None
+    text = f"{failed} {short(error)}"
     if CONFLICT.search(str(error)):
         return ConflictError(text)
     if TIMED_OUT.search(str(error)):
@@ -69,13 +41,8 @@ def _sorted_out(what: str, error: Exception) -> PipelineOpsError:
         return TransientError(text, kind=ErrorKind.RATE_LIMIT)
     if DISK_FULL.search(str(error)):
         return TransientError(f"{text} The disk is full: free some space, the step is tried again.")
-    permanent = exceptions.NotFound, exceptions.BadRequest, exceptions.Forbidden, exceptions.Unauthorized
-    return PermanentError(text) if isinstance(error, permanent) else TransientError(text)
+    return None
 
 
-def _short(error: Exception) -> str:
-    """The message without the request's URL, the location and job id lines, and never a page long."""
-    text = str(getattr(error, "message", "") or error).split("\n\nLocation:")[0]
-    text = " ".join(re.sub(r"^(?:[A-Z]+ )?https?://\S+ ?", "", text).split())
-    text = text.split("; reason:")[0]
-    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"
+translated = Service("BigQuery", own=_own).translated
+"""Raises ConflictError, TransientError or PermanentError in the place of the client's exceptions."""

@@ -1,8 +1,6 @@
 """Tables: made, widened, dropped. API calls, not jobs, but for a new ledger, which one query makes and fills."""
 
-import random
 import threading
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, pati
 from common.adapters.bigquery.names import checked, ledger_of, safe_job_id
 from common.adapters.bigquery.schema import BigQueryTables
 from common.platform.errors import TransientError
+from common.platform.retry import Backoff, retried
 from common.tables.contract import DATA_DATE, LINEAGE_TEXTS, Column, MetaTable, Table
 from common.writes.schema_sync import ensure
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from google.cloud import bigquery
 
 STAGING_LIFETIME = timedelta(hours=24)
-LEDGER_TRIES = 5
+LEDGER_TRIES, LEDGER_BACKOFF = 5, Backoff(0.5, 0.5)
 
 QUARANTINE = MetaTable(
     table="quarantine",
@@ -86,15 +85,12 @@ class Tables:
             return True
 
     def _make_ledger(self, target: str, jobs: Jobs) -> None:
-        for tried in range(LEDGER_TRIES):
-            try:
-                with translated(f"make the ledger of {target}"):
-                    list(jobs.rows(jobs.query(make_ledger(target))))
-                return
-            except TransientError:  # another process makes it at this moment: then the next try finds it
-                if tried == LEDGER_TRIES - 1:
-                    raise
-                time.sleep(random.uniform(0.0, 0.5))
+        def once() -> None:
+            with translated(f"make the ledger of {target}"):
+                list(jobs.rows(jobs.query(make_ledger(target))))
+
+        # What fails for now is another process that makes it at this moment: then the next try finds it.
+        retried(once, on=TransientError, backoff=LEDGER_BACKOFF, tries=LEDGER_TRIES)
 
     def forget_ledger(self, target: str) -> None:
         """Look for the table's ledger again next time: somebody has dropped it."""

@@ -9,14 +9,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from common.adapters.google.refusals import passing, short
-from common.domain.model import ErrorKind
-from common.platform.errors import NotFoundError, PermanentError, PipelineOpsError, TransientError
+from common.adapters.google_errors import Service, passing, short
+from common.platform.errors import NotFoundError
+from common.platform.retry import Backoff, countdown, retried
 
 PATIENCE_S = 10.0
 """All tries of one call together. The client's own patience is five minutes."""
@@ -24,9 +24,18 @@ PATIENCE_S = 10.0
 TRIES = 5
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+BACKOFF = Backoff(2 * FIRST_PAUSE_S, LONGEST_PAUSE_S)
 SECOND_NS = 1_000_000_000
 USUAL_ID = re.compile(r"(?!__)[\w\[\]-]{1,500}", re.ASCII)
 """Ids come from outside: a slash in one would name another document, and Firestore refuses ``__x__``."""
+
+
+FIRESTORE = Service(
+    "Firestore",
+    not_found="Run the set-up, which creates the database.",
+    forbidden="Give the service account roles/datastore.user.",
+    precondition="Run the set-up, which creates the indexes.",
+)
 
 
 class Operations:
@@ -138,39 +147,13 @@ class Firestore:
 
     def _tried[T](self, what: str, call: Callable[[float], T]) -> T:
         """Call until it answers, within ``PATIENCE_S``; it is given the seconds that are left."""
+        left_s = countdown(PATIENCE_S)
         with self._translated(what):
-            again = passing()
-            tries = pauses(TRIES)
-            left = next(tries)
-            while True:
-                try:
-                    return call(left)
-                except again:
-                    left = next(tries, 0.0)
-                    if not left:
-                        raise
-        raise AssertionError  # for the type checker: the context manager swallows nothing
+            result = retried(lambda: call(left_s()), on=passing(), backoff=BACKOFF, tries=TRIES, left_s=left_s)
+        return result
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        """Raise TransientError or PermanentError, with what to do, in the place of the client's exceptions."""
-        from google.api_core import exceptions
-        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
-
-        failed = f"Firestore could not {what} in project {self._project_id!r}:"
-        try:
-            yield
-        except TransportError as error:
-            raise TransientError(f"{failed} no answer ({short(error)})") from error
-        except DefaultCredentialsError as error:
-            raise PermanentError(
-                f"{failed} no Google credentials. Run `gcloud auth application-default login`, or give the function a "
-                "service account."
-            ) from error
-        except GoogleAuthError as error:
-            raise PermanentError(f"{failed} {short(error)}") from error
-        except exceptions.GoogleAPICallError as error:
-            raise _sorted_out(failed, error) from error
+    def _translated(self, what: str) -> AbstractContextManager[None]:
+        return FIRESTORE.translated(f"{what} in project {self._project_id!r}")
 
 
 @cache
@@ -245,21 +228,3 @@ def where(query: Any, field: str, operator: str, value: Any) -> Any:
 
     filtered: Any = FieldFilter  # untyped
     return query.where(filter=filtered(field, operator, value))
-
-
-def _sorted_out(failed: str, error: Any) -> PipelineOpsError:
-    from google.api_core import exceptions
-
-    match error:
-        case exceptions.NotFound():
-            return PermanentError(f"{failed} {short(error)} Run the set-up, which creates the database.")
-        case exceptions.Forbidden() | exceptions.Unauthorized():
-            return PermanentError(f"{failed} {short(error)} Give the service account roles/datastore.user.")
-        case exceptions.FailedPrecondition():
-            return PermanentError(f"{failed} {short(error)} Run the set-up, which creates the indexes.")
-        case exceptions.BadRequest():
-            return PermanentError(f"{failed} {short(error)}")
-        case exceptions.Aborted():
-            return TransientError(f"{failed} {short(error)}", kind=ErrorKind.CONFLICT)
-        case _:
-            return TransientError(f"{failed} {short(error)}")

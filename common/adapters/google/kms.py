@@ -6,15 +6,17 @@ https://cloud.google.com/kms/docs/data-integrity-guidelines
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from cachetools import TTLCache
+
 from common.access.sealing import WrongKeyError
-from common.adapters.google.firestore_client import pauses
-from common.adapters.google.refusals import short
+from common.adapters.google.firestore_client import BACKOFF, PATIENCE_S
+from common.adapters.google_errors import Service, short
 from common.platform.errors import PermanentError, PipelineOpsError, TransientError
+from common.platform.retry import countdown, retried
 
 TRIES = 4
 REMEMBERED = 200
@@ -22,13 +24,34 @@ REMEMBERED_S = 300.0
 """For so long a process opens a secret again without asking: a step costs three times as much otherwise."""
 
 
+def _own(failed: str, error: Exception) -> PipelineOpsError | None:
+    from google.api_core import exceptions
+
+    match error:
+        case exceptions.InvalidArgument() if "crc32c" in str(error).lower() or "checksum" in str(error).lower():
+            return TransientError(f"{failed} what was sent arrived damaged: {short(error)}")
+        case exceptions.InvalidArgument():
+            return WrongKeyError(f"Cloud KMS says that it belongs to another key or place: {short(error)}.")
+        case _:
+            return None
+
+
+KMS = Service(
+    "Cloud KMS",
+    not_found="Check PIPELINE_OPS_KMS_KEY.",
+    forbidden="Give the function's service account roles/cloudkms.cryptoKeyEncrypterDecrypter on that key.",
+    precondition="Enable the key's version, or restore it in time.",
+    own=_own,
+)
+
+
 class CloudKms:
     """Wraps data keys with a symmetric key of Cloud KMS. ``endpoint`` is a server in the place of Google's."""
 
     def __init__(self, key_name: str, endpoint: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._name, self._endpoint, self._clock = key_name, endpoint, clock
+        self._name, self._endpoint = key_name, endpoint
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[bytes, bytes], tuple[float, bytes]] = OrderedDict()
+        self._known: TTLCache[tuple[bytes, bytes], bytes] = TTLCache(REMEMBERED, REMEMBERED_S, clock)
 
     def wrap(self, key: bytes, bound_to: bytes) -> bytes:
         """Return the data key encrypted. Raises TransientError, PermanentError."""
@@ -53,9 +76,9 @@ class CloudKms:
 
     def unwrap(self, wrapped: bytes, bound_to: bytes) -> bytes:
         """Return the data key. Raises WrongKeyError, TransientError, PermanentError."""
-        known = self._remembered(wrapped, bound_to)
-        if known is not None:
-            return known
+        with self._lock:  # a cache is not safe for threads by itself
+            if (known := self._known.get((wrapped, bound_to))) is not None:
+                return known
         request = {
             "name": self._name,
             "ciphertext": wrapped,
@@ -69,64 +92,25 @@ class CloudKms:
             lambda answer: bool(answer.plaintext_crc32c == _crc(answer.plaintext)),
         )
         key = bytes(answer.plaintext)
-        self._remember(wrapped, bound_to, key)
+        with self._lock:
+            self._known[wrapped, bound_to] = key
         return key
 
     def _asked(self, what: str, ask: Callable[[float], Any], whole: Callable[[Any], bool]) -> Any:
         """Ask until a whole answer comes, a few times; translate Google's errors."""
-        from google.api_core import exceptions
-        from google.auth.exceptions import GoogleAuthError, TransportError
+        left_s = countdown(PATIENCE_S)
 
-        failed = f"Cloud KMS could not {what}:"
-        problem: PipelineOpsError = TransientError(f"{failed} no answer in time.")
-        for left in pauses(TRIES):
+        def once() -> Any:
             try:
-                answer = ask(left)
-            except (exceptions.GoogleAPICallError, TransportError) as error:
-                problem = self._sorted_out(failed, error)
-                if not isinstance(problem, TransientError):
-                    raise problem from None
-            except GoogleAuthError as error:
-                raise PermanentError(f"{failed} no Google credentials ({type(error).__name__}).") from None
-            else:
-                if whole(answer):
-                    return answer
-                problem = TransientError(f"{failed} what arrived is damaged (its CRC32C is another).")
-        raise problem
+                answer = ask(left_s())
+            except Exception as error:
+                # Without its cause: that would keep the request, and with it the key.
+                raise KMS.error(what, error) or error from None
+            if not whole(answer):
+                raise TransientError(f"Cloud KMS could not {what}: what arrived is damaged (its CRC32C is another).")
+            return answer
 
-    def _sorted_out(self, failed: str, error: Any) -> PipelineOpsError:
-        from google.api_core import exceptions
-
-        match error:
-            case exceptions.FailedPrecondition():
-                return PermanentError(f"{failed} {short(error)} Enable the key's version, or restore it in time.")
-            case exceptions.InvalidArgument() if "crc32c" in str(error).lower() or "checksum" in str(error).lower():
-                return TransientError(f"{failed} what was sent arrived damaged: {short(error)}")
-            case exceptions.InvalidArgument():
-                return WrongKeyError(f"Cloud KMS says that it belongs to another key or place: {short(error)}.")
-            case exceptions.NotFound():
-                return PermanentError(f"{failed} {short(error)} Check PIPELINE_OPS_KMS_KEY.")
-            case exceptions.Forbidden() | exceptions.Unauthorized():
-                return PermanentError(
-                    f"{failed} {short(error)} Give the function's service account "
-                    "roles/cloudkms.cryptoKeyEncrypterDecrypter on that key."
-                )
-            case exceptions.BadRequest():
-                return PermanentError(f"{failed} {short(error)}")
-            case _:
-                return TransientError(f"{failed} {short(error)}")
-
-    def _remembered(self, wrapped: bytes, bound_to: bytes) -> bytes | None:
-        with self._lock:
-            until, key = self._known.get((wrapped, bound_to), (0.0, b""))
-            return key if self._clock() < until else None
-
-    def _remember(self, wrapped: bytes, bound_to: bytes, key: bytes) -> None:
-        with self._lock:
-            self._known[wrapped, bound_to] = self._clock() + REMEMBERED_S, key
-            self._known.move_to_end((wrapped, bound_to))
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+        return retried(once, on=TransientError, backoff=BACKOFF, tries=TRIES, left_s=left_s)
 
     @cached_property
     def _client(self) -> Any:

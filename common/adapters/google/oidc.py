@@ -35,9 +35,9 @@ Fetch = Callable[[], tuple[Mapping[str, str], float]]
 def fetch_certs() -> tuple[Mapping[str, str], float]:
     """Ask Google for its certificates."""
     with urlopen(CERTS_URL, timeout=FETCH_TIMEOUT_S) as answer:
-        found: dict[str, str] = json.loads(answer.read(MAX_CERTS_BYTES))
+        certificates: dict[str, str] = json.loads(answer.read(MAX_CERTS_BYTES))
         match = re.search(r"max-age=(\d{1,9})", answer.headers.get("cache-control", ""))
-    return found, float(match[1]) if match else DEFAULT_AGE_S
+    return certificates, float(match[1]) if match else DEFAULT_AGE_S
 
 
 class Certificates:
@@ -59,13 +59,13 @@ class Certificates:
     def _refresh(self, now: float) -> None:
         self._asked_at = now
         try:
-            found, age = self._fetch()
+            certificates, age = self._fetch()
         except (OSError, ValueError) as error:
             if not self._kept or now - self._until > MAX_AGE_S:
                 raise TransientError(f"Google's certificates could not be read ({type(error).__name__}).") from None
             logger.warning("Google's certificates could not be read, the old ones go on: %s", type(error).__name__)
             return
-        self._kept, self._until = found, now + min(max(age, MIN_AGE_S), MAX_AGE_S)
+        self._kept, self._until = certificates, now + min(max(age, MIN_AGE_S), MAX_AGE_S)
 
 
 class GoogleTokens:

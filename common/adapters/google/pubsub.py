@@ -3,13 +3,12 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from common.adapters.google.refusals import passing, short
-from common.platform.errors import PermanentError, PipelineOpsError, TransientError
+from common.adapters.google_errors import Service, passing
+from common.platform.errors import PermanentError, PipelineOpsError
 from common.ports.bus import Message
 
 TIMEOUT_S = 10.0
@@ -59,11 +58,11 @@ class PubSubBus:
         if not due:
             return
         deadline = time.monotonic() + self._timeout_s
-        with translated(f"publish to {_names(due)}", self._project_id):
+        with PUBSUB.translated(f"publish to {_names(due)} in project {self._project_id!r}"):
             client = self._publisher()
             sent = [(message, self._send(client, message)) for message in due]
         for message, future in sent:
-            with translated(f"publish to topic {message.topic!r}", self._project_id):
+            with PUBSUB.translated(f"publish to topic {message.topic!r} in project {self._project_id!r}"):
                 future.result(timeout=max(0.0, deadline - time.monotonic()))
 
     def _send(self, client: Any, message: Message) -> Any:
@@ -100,49 +99,20 @@ def _client(emulator_host: str | None, timeout_s: float) -> Any:
     return pubsub_v1.PublisherClient(batch_settings=batching, publisher_options=options, transport=transport)
 
 
-@contextmanager
-def translated(what: str, project_id: str) -> Iterator[None]:
-    """Raise TransientError or PermanentError, with what to do, in the place of the client's exceptions."""
+def _own(failed: str, error: Exception) -> PipelineOpsError | None:
     from google.api_core import exceptions
-    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
     from google.cloud.pubsub_v1.publisher.exceptions import MessageTooLargeError
 
-    failed = f"Pub/Sub could not {what} in project {project_id!r}:"
-    try:
-        yield
-    except PipelineOpsError:
-        raise
-    except TimeoutError as error:
-        raise TransientError(f"{failed} no answer in time.") from error
-    except exceptions.RetryError as error:
-        raise TransientError(f"{failed} no answer in time ({short(error.cause or error)})") from error
-    except TransportError as error:
-        raise TransientError(f"{failed} no answer ({short(error)})") from error
-    except MessageTooLargeError as error:
-        raise PermanentError(f"{failed} a message is larger than Pub/Sub takes (10 MB).") from error
-    except DefaultCredentialsError as error:
-        raise PermanentError(
-            f"{failed} no Google credentials. Run `gcloud auth application-default login`, or give the function a "
-            "service account."
-        ) from error
-    except GoogleAuthError as error:
-        raise PermanentError(f"{failed} {short(error)}") from error
-    except exceptions.GoogleAPICallError as error:
-        raise _sorted_out(failed, error) from error
-
-
-def _sorted_out(failed: str, error: Any) -> PipelineOpsError:
-    from google.api_core import exceptions
-
     match error:
-        case exceptions.NotFound():
+        case MessageTooLargeError():
+            return PermanentError(f"{failed} a message is larger than Pub/Sub takes (10 MB).")
+        case exceptions.NotFound():  # its own text names the topic once more
             return PermanentError(f"{failed} it does not exist. Run the set-up, which creates every topic.")
-        case exceptions.Forbidden() | exceptions.Unauthorized():
-            return PermanentError(f"{failed} {short(error)} Give the service account roles/pubsub.publisher.")
-        case exceptions.BadRequest():
-            return PermanentError(f"{failed} {short(error)}")
         case _:
-            return TransientError(f"{failed} {short(error)}")
+            return None
+
+
+PUBSUB = Service("Pub/Sub", forbidden="Give the service account roles/pubsub.publisher.", own=_own)
 
 
 def _names(messages: Sequence[Message]) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from common.domain.model import ErrorKind
 from common.platform.errors import PermanentError, TransientError
+from common.platform.retry import Backoff, retried
 from common.ports.http import Calls
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -29,8 +30,8 @@ MAX_WAIT_S = 30.0
 MAX_RETRY_AFTER_S = 86_400.0
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
-BACKOFF_S, MAX_BACKOFF_S = 0.5, 8.0
-"""0.5 s doubling to at most 8 s: what OpenAI's own SDK waits when the server names no time."""
+BACKOFF = Backoff(0.5, 8.0, jitter=False)
+"""What OpenAI's own SDK waits when the server names no time."""
 MAX_MESSAGE_CHARS = 300
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -91,13 +92,12 @@ Sign = Callable[[str, str, bytes], Mapping[str, str]]
 """Returns the headers that sign a request, of its method, its whole URL and its body."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _FailedTryError(Exception):
     """A try that another one may mend. ``wait_s`` is what the provider asked for, None if it did not."""
 
-    reason: str
-    wait_s: float | None = None
-    kind: ErrorKind = ErrorKind.UNAVAILABLE
+    def __init__(self, reason: str, wait_s: float | None = None, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> None:
+        super().__init__(reason.rstrip("."))
+        self.wait_s, self.kind = wait_s, kind
 
 
 class ProviderClient:
@@ -191,33 +191,38 @@ class ProviderClient:
         return self._retried(method, path, content, parsed)
 
     def _retried[T](self, method: str, path: str, content: Mapping[str, Any], take: Callable[[Any], T]) -> T:
-        for tried in range(1, MAX_TRIES + 1):
-            result = self._try(method, path, content, take)
-            if not isinstance(result, _Failure):
-                return result
-            self._wait(path, result, tried)
-        raise AssertionError("the last try either returned or raised")
+        where, tried = f"{self._api.name} {path}", 0
 
-    def _wait(self, path: str, failure: _Failure, tried: int) -> None:
-        wait = failure.wait_s
-        if wait is None:
-            wait = min(BACKOFF_S * 2 ** (tried - 1), MAX_BACKOFF_S)
-        left = self._context.remaining_s()
-        if tried == MAX_TRIES or wait > MAX_WAIT_S or wait >= left:
+        def once() -> T:
+            nonlocal tried
+            tried += 1
+            return self._try(method, path, content, take)
+
+        def log_rest(error: BaseException, rest_s: float) -> None:
+            self._context.info(f"{where}: {error}; next try in {rest_s:g} s.")
+
+        try:
+            return retried(
+                once,
+                on=_FailedTryError,
+                backoff=BACKOFF,
+                tries=MAX_TRIES,
+                left_s=self._context.remaining_s,
+                longest_rest_s=MAX_WAIT_S,
+                asked_s=lambda error: error.wait_s if isinstance(error, _FailedTryError) else None,
+                before_rest=log_rest,
+                sleep=self._context.sleep,
+            )
+        except _FailedTryError as failed:
             hint = (
                 f"Is {self._api.name} up (see its status page), and can it be reached from here?"
-                if failure.wait_s is None
-                else f"{self._api.name} asks to wait {failure.wait_s:g} s."
+                if failed.wait_s is None
+                else f"{self._api.name} asks to wait {failed.wait_s:g} s."
             )
-            raise TransientError(
-                f"{self._api.name} {path}: {failure.reason.rstrip('.')} (try {tried} of {MAX_TRIES}). {hint}",
-                retry_after_s=failure.wait_s or 0.0,
-                kind=failure.kind,
-            ) from None
-        self._context.info(f"{self._api.name} {path}: {failure.reason.rstrip('.')}; next try in {wait:g} s.")
-        self._context.sleep(wait)
+            text = f"{where}: {failed} (try {tried} of {MAX_TRIES}). {hint}"
+            raise TransientError(text, retry_after_s=failed.wait_s or 0.0, kind=failed.kind) from None
 
-    def _try[T](self, method: str, path: str, content: Mapping[str, Any], take: Callable[[Any], T]) -> T | _Failure:
+    def _try[T](self, method: str, path: str, content: Mapping[str, Any], take: Callable[[Any], T]) -> T:
         import httpx2
 
         left = self._context.remaining_s()
@@ -231,16 +236,16 @@ class ProviderClient:
                     return take(response)
                 body = self._read(path, response)
         except httpx2.TimeoutException:
-            return _Failure("no answer in time")
+            raise _FailedTryError("no answer in time") from None
         except (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError) as error:
             # The type alone: the text of such errors can quote a header, and with it the secret.
-            return _Failure(f"the connection failed ({type(error).__name__})")
+            raise _FailedTryError(f"the connection failed ({type(error).__name__})") from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise PermanentError(
                 f"{self._api.name} {path}: the request could not be sent ({type(error).__name__}). "
                 f"Check the provider's base URL and the credential {self._context.credential_id!r}."
             ) from None
-        return self._refused(path, response.status_code, _lower(response.headers), body)
+        raise self._refused(path, response.status_code, _lower(response.headers), body)
 
     def _read(self, path: str, response: Any) -> bytes:
         """Read the body as it comes; the deadline counts during a slow one too."""
@@ -265,29 +270,29 @@ class ProviderClient:
                 "It is read again in the next attempt; if that stays so, the provider (or a proxy) has a fault."
             ) from None
 
-    def _refused(self, path: str, status: int, headers: Mapping[str, str], body: bytes) -> _Failure:
+    def _refused(self, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         answer = self._api.error(body)
-        said = self._shown(answer.message)
+        message = self._shown(answer.message)
         where = f"{self._api.name} {path}"
         is_limit = status == 429 or answer.code in self._api.later
         if is_limit or status in _RETRIED or status >= 500:
             kind = ErrorKind.RATE_LIMIT if is_limit else ErrorKind.UNAVAILABLE
-            return _Failure(f"answered {status}{said}", retry_after_s(headers, self._context.now()), kind)
+            return _FailedTryError(f"answered {status}{message}", retry_after_s(headers, self._context.now()), kind)
         if status in (401, 403):
-            raise PermanentError(
-                f"{where}: refused the credential {self._context.credential_id!r} with {status}{said} "
+            return PermanentError(
+                f"{where}: refused the credential {self._context.credential_id!r} with {status}{message} "
                 f"{self._api.credential_help} Replace it: main.py credentials add."
             )
         if status == GONE:
-            raise TransientError(f"{where}: answered 410{said} It is read from the first page again.")
+            return TransientError(f"{where}: answered 410{message} It is read from the first page again.")
         if status == 404:
-            raise ProviderNotFoundError(f"{where}: answered 404{said} Check the provider's base URL.")
+            return ProviderNotFoundError(f"{where}: answered 404{message} Check the provider's base URL.")
         if status < 400:
-            raise PermanentError(
+            return PermanentError(
                 f"{where}: answered {status}, which is not followed. Check the provider's base URL in "
                 "configs/system/providers.yml."
             )
-        raise PermanentError(f"{where}: answered {status}{said} The same request would be refused again.")
+        return PermanentError(f"{where}: answered {status}{message} The same request would be refused again.")
 
     def _shown(self, message: str) -> str:
         """Return ``: <the provider's own message>``, without the secret or anything that looks like a key."""

@@ -79,11 +79,11 @@ class ObjectStore(ABC):
         except ElementTree.ParseError:
             raise TransientError(f"{self.provider}: a listing is not valid XML. It is read anew.") from None
 
-    def _next(self, following: str | None, before: str | None) -> str:
-        """Return the token of the next page, or raise TransientError for one that leads nowhere."""
-        if not following or following == before:
+    def _goes_on(self, token: str | None) -> str:
+        """Return the token of a page that must be there: a listing that seemed to end would leave out costs."""
+        if not token:
             raise TransientError(f"{self.provider}: a listing says that it goes on, and not where.")
-        return following
+        return token
 
     def _odd(self) -> TransientError:
         return TransientError(f"{self.provider}: a listing has an entry without a size or time.")

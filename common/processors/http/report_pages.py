@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
-from common.platform.errors import TransientError
 from common.processors.http.client import ProviderClient
 from common.processors.http.json_fields import Fields
+from common.processors.http.pager import follow
 
 DAY = timedelta(days=1)
 
@@ -18,18 +18,12 @@ def pages(
     A page's token is bound to its query, so all parameters stay the same from page to page. Raises TransientError for
     pages that lead round in a circle or leave out what says whether there are more, besides what the client raises.
     """
-    page: str | None = None
-    seen: set[str] = set()
-    while True:
-        answer = client.get_json(path, query if page is None else [*query, ("page", page)])
-        body = Fields.of(answer.body, title)
-        yield body, answer.headers
-        page = _next(body)
-        if page is None:
-            return
-        if page in seen:
-            raise TransientError(f"{title}: the answers' next_page leads round in a circle.")
-        seen.add(page)
+
+    def ask(token: str | None) -> tuple[Fields, Mapping[str, str]]:
+        answer = client.get_json(path, query if token is None else [*query, ("page", token)])
+        return Fields.of(answer.body, title), answer.headers
+
+    return follow(ask, lambda page: _next(page[0]), api=title, field="next_page")
 
 
 def _next(body: Fields) -> str | None:

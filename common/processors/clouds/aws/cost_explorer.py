@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from common.platform.errors import TransientError
 from common.ports.http import Calls
 from common.processors.base import Caller, Params, StepContext
 from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
@@ -22,6 +21,7 @@ from common.processors.clouds.aws.sigv4 import CredentialScope, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
 from common.processors.http.client import Api, ErrorBody, ProviderClient
 from common.processors.http.json_fields import Fields
+from common.processors.http.pager import follow
 from common.processors.http.stored_settings import StoredSettings
 from common.writes.batch import Batch, batches
 
@@ -138,19 +138,18 @@ class _Reader:
             "Metrics": list(METRICS),
             "GroupBy": [{"Type": "DIMENSION", "Key": name} for name in self._dimensions],
         }
-        token: str | None = None
-        for _ in range(MAX_PAGES):
+
+        def ask(token: str | None) -> Fields:
             sent = body if token is None else body | {"NextPageToken": token}
             self.requests += 1
-            answer = Fields.of(self._client.post_json("/", sent, headers=HEADERS).body, API.name)
-            yield from answer.objects("ResultsByTime")
-            following = answer.values.get("NextPageToken")
-            if not following:
-                return
-            if following == token:
-                break
-            token = str(following)
-        raise TransientError("AWS Cost Explorer: the answers' NextPageToken leads round in a circle.")
+            return Fields.of(self._client.post_json("/", sent, headers=HEADERS).body, API.name)
+
+        def following(page: Fields) -> str | None:
+            token = page.values.get("NextPageToken")  # of thousands of characters, more than a text may have elsewhere
+            return str(token) if token else None
+
+        for page in follow(ask, following, api=API.name, field="NextPageToken", most=MAX_PAGES):
+            yield from page.objects("ResultsByTime")
 
     def _day(self, period: Fields) -> date:
         text = period.text("Start") or ""

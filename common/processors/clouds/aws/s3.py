@@ -10,6 +10,7 @@ from common.processors.bills.cells import timestamp
 from common.processors.clouds.aws.sigv4 import AwsKeys, CredentialScope, signer
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.object_store import ObjectStore, Stored, xml_error
+from common.processors.http.pager import follow
 
 API = Api(
     key="aws",
@@ -39,14 +40,18 @@ class Bucket(ObjectStore):
         super().__init__(client, f"/{quote(bucket)}", missing)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
-        token: str | None = None
-        while True:
-            params = [("list-type", "2"), ("max-keys", "1000"), ("prefix", prefix)]
-            page = self._xml(params if token is None else [*params, ("continuation-token", token)])
-            yield from map(self._stored, page.iterfind("{*}Contents"))
+        params = [("list-type", "2"), ("max-keys", "1000"), ("prefix", prefix)]
+
+        def ask(token: str | None) -> ElementTree.Element:
+            return self._xml(params if token is None else [*params, ("continuation-token", token)])
+
+        def following(page: ElementTree.Element) -> str | None:
             if page.findtext("{*}IsTruncated") != "true":
-                return
-            token = self._next(page.findtext("{*}NextContinuationToken"), token)
+                return None
+            return self._goes_on(page.findtext("{*}NextContinuationToken"))
+
+        for page in follow(ask, following, api=self.provider, field="NextContinuationToken"):
+            yield from map(self._stored, page.iterfind("{*}Contents"))
 
     def _stored(self, entry: ElementTree.Element) -> Stored:
         def of(name: str) -> str:

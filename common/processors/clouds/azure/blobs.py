@@ -9,6 +9,7 @@ from common.config.providers import filled
 from common.ports.http import Calls
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.object_store import ObjectStore, Stored, xml_error
+from common.processors.http.pager import follow
 
 VERSION = "2023-11-03"
 """Of the Blob service's REST API: one that takes tokens of Entra."""
@@ -41,15 +42,13 @@ class Container(ObjectStore):
         super().__init__(client, f"/{quote(container)}", missing)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
-        marker: str | None = None
-        while True:
-            params = [("restype", "container"), ("comp", "list"), ("prefix", prefix), ("maxresults", "5000")]
-            page = self._xml(params if marker is None else [*params, ("marker", marker)])
+        params = [("restype", "container"), ("comp", "list"), ("prefix", prefix), ("maxresults", "5000")]
+
+        def ask(marker: str | None) -> ElementTree.Element:
+            return self._xml(params if marker is None else [*params, ("marker", marker)])
+
+        for page in follow(ask, lambda page: page.findtext("NextMarker"), api=self.provider, field="NextMarker"):
             yield from map(self._stored, page.iterfind("Blobs/Blob"))
-            following = page.findtext("NextMarker")
-            if not following:
-                return
-            marker = self._next(following, marker)
 
     def _stored(self, blob: ElementTree.Element) -> Stored:
         def of(name: str) -> str:

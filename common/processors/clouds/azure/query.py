@@ -23,6 +23,7 @@ from common.processors.base import Caller, Params, StepContext
 from common.processors.clouds.azure.login import HELP, MANAGEMENT, azure_client, token
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
 from common.processors.http.client import Api, ProviderClient
+from common.processors.http.pager import follow
 from common.processors.http.stored_settings import StoredSettings
 from common.writes.batch import Batch, batches
 
@@ -143,21 +144,18 @@ class _Query:
                 "grouping": [{"type": "Dimension", "name": name} for name in self.dimensions],
             },
         }
-        skip: str | None = None
-        for _ in range(MAX_PAGES):
+
+        def ask(skip: str | None) -> dict[str, Any] | None:
             params = [("api-version", VERSION), *([("$skiptoken", skip)] if skip else [])]
             answer = self.client.post_json(path, body, params)
-            if answer.body is None:  # 204: no costs
-                return
-            page = _page(answer.body)
-            yield from self._rows(page)
-            following = _skip_token(page.get("nextLink"))
-            if following is None:
-                return
-            if following == skip:
-                break
-            skip = following
-        raise TransientError("Azure Cost Management: the answers' nextLink leads round in a circle.")
+            return None if answer.body is None else _page(answer.body)  # 204: no costs
+
+        def following(page: dict[str, Any] | None) -> str | None:
+            return None if page is None else _skip_token(page.get("nextLink"))
+
+        for page in follow(ask, following, api=API.name, field="nextLink", most=MAX_PAGES):
+            if page is not None:
+                yield from self._rows(page)
 
     def _rows(self, page: dict[str, Any]) -> Iterator[tuple[Key, Decimal]]:
         """The order of columns is not fixed: they are found by their names."""

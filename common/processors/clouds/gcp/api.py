@@ -20,12 +20,12 @@ from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, timestamp
 from common.processors.clouds.gcp.credential import access_token, google_credential
 from common.processors.http.client import Api, ErrorBody, ProviderClient, json_error
+from common.processors.http.pager import follow
 from common.tables.contract import DATA_DATE, Column, Table, load_table
 from common.writes.bad_rows import BadRow, row_text, shown
 from common.writes.batch import Batch, Row
 
 READ_ONLY = "https://www.googleapis.com/auth/cloud-platform.read-only"
-MAX_PAGES = 100_000
 NANOS = Decimal(10) ** 9
 
 Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_@][A-Za-z0-9_@-]*(\.[A-Za-z_@][A-Za-z0-9_@-]*){0,14}$")]
@@ -36,12 +36,12 @@ _SEGMENT = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
 
 def _google_error(body: bytes) -> ErrorBody:
     """Google's older APIs tell a rate limit by the reason of a 403."""
-    said = json_error(body)
+    error = json_error(body)
     try:
-        reasons = [str(error["reason"]) for error in json.loads(body)["error"]["errors"]]
+        reasons = [str(one["reason"]) for one in json.loads(body)["error"]["errors"]]
     except (ValueError, RecursionError, LookupError, TypeError):
-        return said
-    return ErrorBody(reasons[0] if reasons else said.code, said.message)
+        return error
+    return ErrorBody(reasons[0] if reasons else error.code, error.message)
 
 
 class GcpApiParams(TableParams):
@@ -109,22 +109,23 @@ def _pages(client: ProviderClient, params: GcpApiParams) -> Iterator[list[Any]]:
         for name, values in params.parameters.items()
         for value in ((values,) if isinstance(values, str) else values)
     ]
-    token: str | None = None
-    seen: set[str] = set()
-    for _ in range(MAX_PAGES):
+    api = f"Google's {params.api}{params.path}"
+
+    def ask(token: str | None) -> Any:
         asked = fixed if token is None else [*fixed, (params.page_parameter, token)]
-        body = client.get_json(params.path, asked).body
+        return client.get_json(params.path, asked).body
+
+    def following(body: Any) -> str | None:
+        token = _at(body, params.next_page)
+        if token and not isinstance(token, str):
+            raise TransientError(f"{api}: {params.next_page} is no text. It is read anew.")
+        return token or None
+
+    for body in follow(ask, following, api=api, field=params.next_page):
         items = _at(body, params.items)
         if items is not None and not isinstance(items, list):
-            raise TransientError(f"Google's {params.api}{params.path}: {params.items} is no list. It is read anew.")
+            raise TransientError(f"{api}: {params.items} is no list. It is read anew.")
         yield items or []  # Google leaves out a list without items
-        token = _at(body, params.next_page)
-        if not token:
-            return
-        if not isinstance(token, str) or token in seen:
-            break
-        seen.add(token)
-    raise TransientError(f"Google's {params.api}{params.path}: the pages lead round in a circle.")
 
 
 def _at(value: Any, path: str) -> Any:

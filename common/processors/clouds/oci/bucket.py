@@ -12,6 +12,7 @@ from common.processors.bills.cells import timestamp
 from common.processors.clouds.oci.signature import OciKey, signer
 from common.processors.http.client import Api, ErrorBody, ProviderClient, ProviderNotFoundError
 from common.processors.http.object_store import ObjectStore, Stored
+from common.processors.http.pager import follow
 
 REPORTS = "bling"
 """Oracle's namespace of all tenancies' reports; the bucket is named by the tenancy."""
@@ -57,15 +58,17 @@ class OciBucket(ObjectStore):
         super().__init__(client, f"/n/{quote(namespace)}/b/{quote(bucket, safe='')}/o", missing)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
-        start: str | None = None
-        while True:
-            params = [("prefix", prefix), ("fields", "name,size,etag,timeCreated"), ("limit", "1000")]
-            page = self._page(params if start is None else [*params, ("start", start)])
+        params = [("prefix", prefix), ("fields", "name,size,etag,timeCreated"), ("limit", "1000")]
+
+        def ask(start: str | None) -> dict[str, Any]:
+            return self._page(params if start is None else [*params, ("start", start)])
+
+        def following(page: dict[str, Any]) -> str | None:
+            token = page.get("nextStartWith")
+            return None if token is None else self._goes_on(token)
+
+        for page in follow(ask, following, api=self.provider, field="nextStartWith"):
             yield from map(self._stored, page["objects"])
-            following = page.get("nextStartWith")
-            if following is None:
-                return
-            start = self._next(following, start)
 
     def _page(self, params: list[tuple[str, str]]) -> dict[str, Any]:
         try:

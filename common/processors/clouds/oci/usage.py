@@ -9,14 +9,14 @@ from decimal import Decimal
 from typing import ClassVar
 
 from common.config.providers import filled
-from common.platform.errors import TransientError
 from common.ports.http import Calls
 from common.processors.base import Params, StepContext
 from common.processors.clouds.oci.bucket import oci_error
 from common.processors.clouds.oci.signature import HELP, OciKey, oci_key, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
-from common.processors.http.client import Api, ProviderClient
+from common.processors.http.client import Api, JsonAnswer, ProviderClient
 from common.processors.http.json_fields import Fields
+from common.processors.http.pager import follow
 from common.processors.http.stored_settings import StoredSettings
 from common.writes.batch import Batch, batches
 
@@ -66,21 +66,18 @@ def _items(client: ProviderClient, key: OciKey, first: date, last: date) -> Iter
         "queryType": "COST",
         "groupBy": list(GROUP_BY),
     }
-    page: str | None = None
-    for _ in range(MAX_PAGES):
-        params = [("limit", str(PAGE)), *([("page", page)] if page else [])]
-        answer = client.post_json("/20200107/usage", body, params)
+
+    def ask(page: str | None) -> JsonAnswer:
+        return client.post_json("/20200107/usage", body, [("limit", str(PAGE)), *([("page", page)] if page else [])])
+
+    def following(answer: JsonAnswer) -> str | None:
+        return answer.headers.get("opc-next-page")
+
+    for answer in follow(ask, following, api=API.name, field="opc-next-page", most=MAX_PAGES):
         for item in Fields.of(answer.body, API.name).objects("items"):
             summary = _summary(item, key, first, last)
             if summary is not None:
                 yield summary
-        following = answer.headers.get("opc-next-page")
-        if not following:
-            return
-        if following == page:
-            break
-        page = following
-    raise TransientError("OCI usage API: the answers' opc-next-page leads round in a circle.")
 
 
 def _midnight(day: date) -> str:

@@ -13,13 +13,14 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from common.platform.errors import PermanentError, TransientError
+from common.platform.errors import PermanentError
 from common.processors.base import Caller, StepContext
 from common.processors.clouds.gcp.credential import ServiceAccount, access_token
 from common.processors.genai.prices import BATCH, FREE, STANDARD
 from common.processors.genai.provider import FocusNames, GenaiProvider
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
 from common.processors.http.json_fields import Fields
+from common.processors.http.pager import follow
 from common.processors.http.report_pages import DAY, midnight
 
 API = Api(
@@ -198,19 +199,11 @@ class _Reader:
             self._context.info(f"Project {self._project} has no metric {metric}: left out.")
 
     def _pages(self, query: Sequence[tuple[str, str]]) -> Iterator[Fields]:
-        token: str | None = None
-        seen: set[str] = set()
-        while True:
+        def ask(token: str | None) -> Fields:
             params = query if token is None else [*query, ("pageToken", token)]
-            answer = self._client.get_json(f"/v3/projects/{self._project}/timeSeries", params)
-            body = Fields.of(answer.body, API.name)
-            yield body
-            token = body.text("nextPageToken") or None
-            if token is None:
-                return
-            if token in seen:
-                raise TransientError(f"{API.name}: the answers' nextPageToken leads round in a circle.")
-            seen.add(token)
+            return Fields.of(self._client.get_json(f"/v3/projects/{self._project}/timeSeries", params).body, API.name)
+
+        return follow(ask, lambda body: body.text("nextPageToken"), api=API.name, field="nextPageToken")
 
     def _series(self, series: Fields) -> Iterator[Point]:
         metric, resource = series.object("metric").optional_object("labels"), series.object("resource").object("labels")

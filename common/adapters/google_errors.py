@@ -1,0 +1,123 @@
+"""Google's exceptions as this project's, told apart by what to do next: one map for every service.
+
+Clients of REST and of gRPC raise the same classes (``google.api_core.exceptions``), whatever the service. What differs
+is what a person has to do, and a few texts of one service: ``Service`` has those.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from common.domain.model import ErrorKind
+from common.platform.errors import PermanentError, PipelineOpsError, TransientError
+
+MAX_CHARS = 300
+
+
+def passing() -> tuple[type[Exception], ...]:
+    """Return what is worth another try at once, as the clients' own defaults have it."""
+    from google.api_core import exceptions
+
+    return (
+        exceptions.Aborted,
+        exceptions.Cancelled,
+        exceptions.DeadlineExceeded,
+        exceptions.InternalServerError,
+        exceptions.ResourceExhausted,
+        exceptions.ServiceUnavailable,
+        exceptions.Unknown,
+    )
+
+
+def short(error: object) -> str:
+    """Return what went wrong in a line, without the request's URL and BigQuery's location and job id."""
+    text = str(getattr(error, "message", "") or error).split("\n\nLocation:")[0]
+    text = " ".join(re.sub(r"^(?:[A-Z]+ )?https?://\S+ ?", "", text).split())
+    text = text.split("; reason:")[0]
+    return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"
+
+
+def _nothing_of_its_own(_failed: str, _error: Exception) -> PipelineOpsError | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One of Google's services: what to do about what it refuses, as sentences.
+
+    ``own`` looks first, at what this service alone says; it returns None for what is like everywhere.
+    """
+
+    name: str
+    not_found: str = ""
+    forbidden: str = ""
+    precondition: str = ""
+    credentials: str = ""
+    own: Callable[[str, Exception], PipelineOpsError | None] = _nothing_of_its_own
+
+    @contextmanager
+    def translated(self, what: str) -> Iterator[None]:
+        """Raise TransientError or PermanentError in the place of the client's exceptions."""
+        try:
+            yield
+        except PipelineOpsError:
+            raise
+        except Exception as error:
+            meaning = self.error(what, error)
+            if meaning is None:
+                raise
+            raise meaning from error
+
+    def error(self, what: str, error: Exception) -> PipelineOpsError | None:
+        """Return what an exception means while the service was asked to do ``what``; None if it is not Google's."""
+        failed = f"{self.name} could not {what}:"
+        return self.own(failed, error) or self._refused(failed, error) or self._unreached(failed, error)
+
+    def _refused(self, failed: str, error: Exception) -> PipelineOpsError | None:
+        from google.api_core import exceptions
+
+        match error:
+            case exceptions.NotFound():
+                return PermanentError(_told(failed, error, self.not_found))
+            case exceptions.Forbidden() | exceptions.Unauthorized():
+                return PermanentError(_told(failed, error, self.forbidden))
+            case exceptions.FailedPrecondition():
+                return PermanentError(_told(failed, error, self.precondition))
+            case exceptions.BadRequest():
+                return PermanentError(_told(failed, error))
+            case exceptions.Aborted():  # lost against another writer
+                return TransientError(_told(failed, error), kind=ErrorKind.CONFLICT)
+            case exceptions.GoogleAPICallError():
+                return TransientError(_told(failed, error))
+            case _:
+                return None
+
+    def _unreached(self, failed: str, error: Exception) -> PipelineOpsError | None:
+        import concurrent.futures
+
+        import requests
+        from google.api_core.exceptions import RetryError
+        from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+
+        match error:
+            case DefaultCredentialsError():
+                return PermanentError(
+                    f"{failed} no Google credentials. Run `gcloud auth application-default login`, or give the "
+                    "function a service account."
+                )
+            case TransportError() | requests.RequestException() | ConnectionError():
+                # The type alone: such texts quote the request, and with it what is secret in it.
+                return TransientError(f"{failed} no answer ({type(error).__name__}).")
+            case RetryError():
+                return TransientError(f"{failed} no answer in time ({short(error.cause or error)})")
+            case concurrent.futures.TimeoutError() | TimeoutError():
+                return TransientError(f"{failed} no answer in time.")
+            case GoogleAuthError():  # its other arguments are the answer's body, whole
+                return PermanentError(_told(failed, error.args[0] if error.args else error, self.credentials))
+            case _:
+                return None
+
+
+def _told(failed: str, error: object, hint: str = "") -> str:
+    return f"{failed} {short(error)} {hint}".rstrip()
