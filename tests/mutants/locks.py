@@ -8,7 +8,11 @@ LOCKS = (
         "test_keys",
         ("a revoked key goes on", "KeyInfo.status", never("self.revoked_at is not None")),
         ("a key never expires", "KeyInfo.status", never("self.expires_at is not None and now >= self.expires_at")),
-        ("any secret opens a key", "KeyCheck.holds", always("hmac.compare_digest(found, bytes.fromhex(kept['hash']))")),
+        (
+            "any secret opens a key",
+            "KeyCheck.holds",
+            always("hmac.compare_digest(computed, bytes.fromhex(kept['hash']))"),
+        ),
         (
             "what was verified counts whatever became of the key",
             "KeyCheck._remembers",
@@ -20,7 +24,7 @@ LOCKS = (
             swap("kept: Mapping[str, Any] = ...", "if record is None:\n    return False\nkept = record.body['secret']"),
         ),
         ("any number of secrets is hashed at once", "KeyCheck.__init__", swap("AT_ONCE", "1000")),
-        ("what is remembered of keys grows", "KeyCheck._remember", never("len(self._known) > REMEMBERED")),
+        ("what is remembered of keys grows", "KeyCheck.__init__", swap("LRUCache(REMEMBERED)", "LRUCache(10**9)")),
         ("every scope covers every other", "Scope.covers", always("order.index(self) >= order.index(needed)")),
         (
             "a key opens other organisations",
@@ -65,8 +69,8 @@ LOCKS = (
         ("KMS is asked for ever", "CloudKms._asked", swap("TRIES", "10 ** 9")),
         (
             "an unwrapped key is kept for ever",
-            "CloudKms._remembered",
-            swap("key if self._clock() < until else None", "key or None"),
+            "CloudKms.__init__",
+            swap("TTLCache(REMEMBERED, REMEMBERED_S, clock)", "TTLCache(REMEMBERED, 10**9, clock)"),
         ),
     ),
     *noticed_by(
