@@ -99,15 +99,15 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
 
 
 def _sqlite(settings: Settings, clock: Clock) -> Adapters:
-    from common.adapters.sqlite.bus import SqliteBus
-    from common.adapters.sqlite.database import Database
-    from common.adapters.sqlite.logs import SqliteLogs
-    from common.adapters.sqlite.records import SqliteRecords
-    from common.adapters.sqlite.run_store import SqliteRunStore
+    from common.adapters.sql.records import SqlRecords
+    from common.adapters.sql.run_logs import SqlLogs
+    from common.adapters.sql.sqlite.bus import SqliteBus
+    from common.adapters.sql.sqlite.database import Database
+    from common.adapters.sql.sqlite.run_store import SqliteRunStore
 
     database = Database(settings.state_dir / STORE_FILE)
     bus = SqliteBus(database, clock)
-    return SqliteRunStore(database, bus), bus, SqliteLogs(database), SqliteRecords(database)
+    return SqliteRunStore(database, bus), bus, SqlLogs(database), SqlRecords(database)
 
 
 def _google(settings: Settings, clock: Clock) -> Adapters:
@@ -135,15 +135,15 @@ def _invokers(settings: Settings) -> Invokers:
 
 def _postgres(settings: Settings, clock: Clock) -> Adapters:
     from common.adapters.google.pubsub import PubSubBus
-    from common.adapters.postgres.client import Postgres
-    from common.adapters.postgres.logs import PostgresLogs
-    from common.adapters.postgres.records import PostgresRecords
-    from common.adapters.postgres.run_store import PostgresRunStore
+    from common.adapters.sql.postgres.client import Postgres
+    from common.adapters.sql.postgres.run_store import PostgresRunStore
+    from common.adapters.sql.records import SqlRecords
+    from common.adapters.sql.run_logs import SqlLogs
 
     assert settings.postgres_dsn is not None
     database = Postgres(settings.postgres_dsn, POSTGRES_DSN)
     bus = PubSubBus(settings.project_id, settings.pubsub_host, clock)
-    return PostgresRunStore(database, bus), bus, PostgresLogs(database), PostgresRecords(database)
+    return PostgresRunStore(database, bus), bus, SqlLogs(database), SqlRecords(database)
 
 
 STACKS = {"sqlite": _sqlite, "google": _google, "postgres": _postgres}
@@ -152,8 +152,8 @@ STACKS = {"sqlite": _sqlite, "google": _google, "postgres": _postgres}
 def _plans(settings: Settings, clock: Clock) -> PlanLimits:
     if settings.supabase_dsn is None:
         return YamlPlans(settings.configs)
-    from common.adapters.postgres.client import Postgres
-    from common.adapters.postgres.plans import PostgresPlans
+    from common.adapters.sql.postgres.client import Postgres
+    from common.adapters.sql.postgres.plans import PostgresPlans
 
     database = Postgres(settings.supabase_dsn, SUPABASE_DSN, connections=PLAN_CONNECTIONS)
     return CachedPlans(PostgresPlans(database), clock)

@@ -15,7 +15,7 @@ from werkzeug.test import Client, TestResponse
 from common import bootstrap
 from common.access.api_keys import Scope
 from common.adapters.bigquery import BigQueryWarehouse
-from common.adapters.sqlite.bus import Delivery, SqliteBus
+from common.adapters.sql.sqlite.bus import Delivery, SqliteBus
 from common.domain.model import Run, RunStatus
 from common.platform.settings import Settings
 from common.ports.secrets import CredentialInfo

@@ -19,8 +19,8 @@ class MemoryRecords:
         self._kept: dict[tuple[str, str, str], tuple[int, str]] = {}
 
     def get(self, kind: str, org_slug: str, name: str) -> Record | None:
-        found = self._kept.get((kind, org_slug, name))
-        return None if found is None else Record(name, found[0], json.loads(found[1]))
+        kept = self._kept.get((kind, org_slug, name))
+        return None if kept is None else Record(name, kept[0], json.loads(kept[1]))
 
     def put(
         self, kind: str, org_slug: str, name: str, body: Mapping[str, Any], *, expected: int | None = None
@@ -44,12 +44,12 @@ class MemoryRecords:
     ) -> Sequence[Record]:
         with self._lock:
             kept = sorted(self._kept.items(), reverse=newest)
-        found = [
+        records = [
             Record(name, version, json.loads(text))
             for (its_kind, org, name), (version, text) in kept
             if (its_kind, org) == (kind, org_slug) and (after is None or (name < after if newest else name > after))
         ]
-        return found[:limit]
+        return records[:limit]
 
     def delete(self, kind: str, org_slug: str, name: str) -> bool:
         with self._lock:

@@ -17,7 +17,7 @@ from common.domain.quota import Limits, Usage
 from common.domain.state import Change, Transition
 from common.platform.errors import ConflictingStateError, NotFoundError, PipelineOpsError, StaleRunError
 from common.ports.bus import EventBus
-from common.ports.store import RunPage
+from common.ports.store import HistoryQuery, RunPage
 from common.runs.codec import decode_changes, decode_run, decode_step, encode_changes, encode_run, encode_step
 from common.runs.topics import messages
 from tests.memory_quota import MemoryQuota
@@ -82,12 +82,12 @@ class MemoryRunStore:
 
     @staticmethod
     def _steps(run: Run, records: Iterable[tuple[str, _Record]]) -> dict[str, Step]:
-        found: dict[str, Step] = {}
+        steps: dict[str, Step] = {}
         for step_id, record in records:
             spec = spec_of(run, step_id)
             if spec is not None:
-                found[step_id] = decode_step(record.body, record.version, spec)
-        return found
+                steps[step_id] = decode_step(record.body, record.version, spec)
+        return steps
 
     def commit(self, transition: Transition) -> Run:
         return self._commit(transition, None)
@@ -106,13 +106,12 @@ class MemoryRunStore:
             if transition.header:
                 entry.header, entry.status = self._header(run, version), run.status
                 stored = replace(run, version=version)
-                self.quota.extend(run)
             for step_id in transition.touched:
                 entry.steps[step_id] = self._record(run.steps[step_id], version)
             written = {step_id: replace(run.steps[step_id], version=version) for step_id in transition.touched}
             stored = replace(stored, steps={**run.steps, **written})
             entry.changes.append(encode_changes(transition.changes))
-            self.quota.carry_out(run, transition.commands)
+            self.quota.carry_out(run, transition.commands, extends=transition.header)
         self._bus.publish(messages(stored, transition.commands))
         return stored
 
@@ -152,32 +151,22 @@ class MemoryRunStore:
             live = [entry.run for entry in self._runs.values() if entry.header.due is not None]
             return [run.run_id for run in sorted(live, key=_age)]
 
-    def history(
-        self,
-        org_slug: str,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        route: str | None = None,
-        status: str | None = None,
-        since: datetime | None = None,
-        before: datetime | None = None,
-    ) -> RunPage:
-        after = None if cursor is None else decode_cursor(cursor)
+    def history(self, query: HistoryQuery) -> RunPage:
+        after = None if query.cursor is None else decode_cursor(query.cursor)
         with self._lock:
-            found = [
+            asked_for = [
                 entry.run
                 for entry in self._runs.values()
-                if entry.run.request.org_slug == org_slug
+                if entry.run.request.org_slug == query.org_slug
                 and (after is None or _age(entry.run) < after)
-                and route in (None, entry.run.request.route)
-                and status in (None, entry.status)
-                and (since is None or entry.run.request.requested_at >= since)
-                and (before is None or entry.run.request.requested_at < before)
+                and query.route in (None, entry.run.request.route)
+                and query.status in (None, entry.status)
+                and (query.since is None or entry.run.request.requested_at >= query.since)
+                and (query.before is None or entry.run.request.requested_at < query.before)
             ]
-            found.sort(key=_age, reverse=True)
-            runs = tuple(self.load(run.run_id) for run in found[:limit])
-        return RunPage(runs, encode_cursor(runs[-1]) if len(found) > limit else None)
+            asked_for.sort(key=_age, reverse=True)
+            runs = tuple(self.load(run.run_id) for run in asked_for[: query.limit])
+        return RunPage(runs, encode_cursor(runs[-1]) if len(asked_for) > query.limit else None)
 
     def changes(self, run_id: str) -> Sequence[Change]:
         with self._lock:

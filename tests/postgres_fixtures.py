@@ -7,7 +7,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from common.adapters.postgres.client import Postgres
+from common.adapters.sql.postgres.client import Postgres
 from common.platform.paths import PROJECT_ROOT
 from tests.postgres_server import PostgresServer
 

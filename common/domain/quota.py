@@ -1,10 +1,18 @@
-"""What an organisation's plan admits, and how its days, months and slots are counted."""
+"""The quota rule: what an organisation's plan admits, and how its days, months, money, slots and queue are counted.
 
-from collections.abc import Mapping
+Every store carries out what is decided here. The SQL stores check and take in one ``UPDATE`` whose ``WHERE`` clauses
+say what ``exceeded`` says, Firestore by compare-and-set on what it has read; the explanation of a refusal always comes
+from ``exceeded``. One table of cases (``tests/contract/quota_cases.py``) holds all of them to it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+from common.domain.messages import Command, MoveInQueue, SettleMoney, SettleReservation
+from common.domain.model import Run
 
 ADMITTED_STATUSES = frozenset({"ACTIVE", "TRIAL"})
 """Subscription statuses that may run pipelines (FR-PIP-001, step 2)."""
@@ -42,14 +50,28 @@ class Limits:
     global_concurrent: int | None = None
     as_of: datetime | None = None
 
+    @property
+    def slots(self) -> dict[str, int | None]:
+        """How many runs may be live in each scope, the narrowest first; None: any number."""
+        return {"pipeline": self.pipeline, "concurrent": self.concurrent, "global": self.global_concurrent}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """How the runs that were admitted in a period have ended."""
+
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What counts against an organisation's limits now, how the month's runs ended, and how many wait.
+    """What counts against an organisation's limits now, how the runs of its month and day ended, and how many wait.
 
-    ``spent_usd`` is what the month's settled runs have cost, ``reserved_usd`` what the others are estimated to. The
-    last three are known only where one run asks: live runs of its pipeline and of all organisations, and by scope the
-    runs that wait and will take a slot of it, which are before a new one.
+    ``spent_usd`` is what the month's settled runs have cost, ``reserved_usd`` what the others are estimated to.
+    ``pipeline``, ``global_concurrent`` and ``ahead`` are known only where one run asks: live runs of its pipeline and
+    of all organisations, and by scope the runs that wait and will take a slot of it, which are before a new one.
     """
 
     daily: int
@@ -64,11 +86,12 @@ class Usage:
     pipeline: int = 0
     global_concurrent: int = 0
     ahead: Mapping[str, int] = field(default_factory=dict)
+    ended_today: Outcomes = Outcomes()
 
 
-class Hit(NamedTuple):
-    """A limit that is used up: its value and use, the seconds until it may pass, who waits for it already, and when
-    the limit was read (see ``Limits``)."""
+class LimitExceeded(NamedTuple):
+    """A limit that leaves no room: its value and use, the seconds until it may pass, how many wait for it already, and
+    when the limit was read (see ``Limits``). Stores raise it as ``QuotaExceededError``."""
 
     limit: str
     value: int | Decimal
@@ -105,7 +128,7 @@ def wider(scope: str) -> tuple[str, ...]:
 
 def exceeded(
     limits: Limits, usage: Usage, now: datetime, *, cost_usd: Decimal = Decimal(0), waited: bool = False
-) -> Hit | None:
+) -> LimitExceeded | None:
     """Return the first limit that leaves no room for one more run of that cost, or None.
 
     A new run comes after those that wait for the same slot; one that has ``waited`` is the next of them, so that they
@@ -118,24 +141,132 @@ def exceeded(
         ("daily", limits.daily, usage.daily, midnight + timedelta(days=1)),
     ):
         if used >= value:
-            return Hit(limit, value, used, _seconds(free_at - now), as_of=limits.as_of)
+            return LimitExceeded(limit, value, used, _seconds(free_at - now), as_of=limits.as_of)
     if limits.money_usd is not None:
         spent = usage.spent_usd + usage.reserved_usd
         if to_micro_usd(spent) + max(to_micro_usd(cost_usd), 1) > to_micro_usd(limits.money_usd):
-            return Hit("money", limits.money_usd, spent, _seconds(next_month - now), as_of=limits.as_of)
+            return LimitExceeded("money", limits.money_usd, spent, _seconds(next_month - now), as_of=limits.as_of)
     live = {"pipeline": usage.pipeline, "concurrent": usage.concurrent, "global": usage.global_concurrent}
-    most = {"pipeline": limits.pipeline, "concurrent": limits.concurrent, "global": limits.global_concurrent}
-    for scope in SCOPES:
-        slots, ahead = most[scope], 0 if waited else usage.ahead.get(scope, 0)
+    for scope, slots in limits.slots.items():
+        ahead = 0 if waited else usage.ahead.get(scope, 0)
         if slots is not None and live[scope] + ahead >= slots:
-            return Hit(scope, slots, live[scope], 30, ahead, limits.as_of)
+            return LimitExceeded(scope, slots, live[scope], 30, ahead, limits.as_of)
     return None
 
 
-def queue_full(waiting: int) -> Hit | None:
-    """Return the hit of an organisation of which so many runs wait, or None if one more may."""
-    return Hit("queue", QUEUE_LIMIT, waiting, 60) if waiting >= QUEUE_LIMIT else None
+def queue_full(waiting: int) -> LimitExceeded | None:
+    """Return what refuses another waiting run to an organisation of which so many wait, or None if one more may."""
+    return LimitExceeded("queue", QUEUE_LIMIT, waiting, 60) if waiting >= QUEUE_LIMIT else None
 
 
 def _seconds(span: timedelta) -> int:
     return max(1, round(span.total_seconds()))
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one run asks of its quota: at ``at`` a run of its day and month, money, and a slot until ``expires_at``.
+
+    ``waited`` says that it comes out of the queue, with the ``weight`` of its organisation there.
+    """
+
+    org_slug: str
+    run_id: str
+    route: str
+    at: datetime
+    expires_at: datetime
+    estimate_usd: Decimal = Decimal(0)
+    waited: bool = False
+
+    @classmethod
+    def of(cls, run: Run, *, waited: bool) -> Self:
+        """Return what this run asks for, which is admitted if its quota is to be had."""
+        if run.admitted_at is None or run.expires_at is None:
+            raise ValueError(f"Run {run.run_id} is not one that is being admitted.")
+        request, estimate = run.request, run.estimate.usd if run.estimate else Decimal(0)
+        until = run.expires_at + RESERVATION_GRACE
+        return cls(request.org_slug, run.run_id, request.route, run.admitted_at, until, estimate, waited)
+
+    @property
+    def cost_micro_usd(self) -> int:
+        """The estimate as stores count it."""
+        return to_micro_usd(self.estimate_usd)
+
+    @property
+    def counts(self) -> "tuple[Counted, Counted]":
+        """What is counted once the run is admitted."""
+        day, month = day_of(self.at), month_of(self.at)
+        return Counted((day, month), {"admitted": 1}), Counted((month,), {"reserved": self.cost_micro_usd})
+
+    def refused(self, limits: Limits, usage: Usage) -> LimitExceeded | None:
+        """Return the limit that leaves no room for it, or None."""
+        return exceeded(limits, usage, self.at, cost_usd=self.estimate_usd, waited=self.waited)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """In each of these periods (a UTC day, a UTC month), these of the organisation's counters grow by these amounts."""
+
+    periods: tuple[str, ...]
+    amounts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationExtended:
+    """The run's reservation expires then, if the run still has one.
+
+    It is not made anew: one that expired may have been dropped by an admission that took its slot.
+    """
+
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationFreed:
+    """The run holds no slot any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostKnown:
+    """What the last run of this pipeline whose cost became known has cost."""
+
+    micro_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMoved:
+    """The run waits for another limit than before. Empty: it did not wait before, or no longer does."""
+
+    before: str
+    after: str
+
+
+QuotaChange = Counted | ReservationExtended | ReservationFreed | CostKnown | QueueMoved
+
+
+def changes(run: Run, commands: Iterable[Command], *, extends: bool) -> Iterator[QuotaChange]:
+    """Return what a stored transition changes in its organisation's quota, beside what an admission takes.
+
+    ``extends`` says that the transition may have moved the run's ``expires_at``. A run's end and its money are counted
+    in the day and month in which it was admitted, however late they come.
+    """
+    # A run that waits holds no reservation, and one that has ended gives its back.
+    if extends and run.expires_at is not None and not run.waits_for:
+        yield ReservationExtended(run.expires_at + RESERVATION_GRACE)
+    for command in commands:
+        match command:
+            case SettleReservation(_, outcome):
+                yield ReservationFreed()
+                yield Counted((day_of(_admitted_at(run)), month_of(_admitted_at(run))), {outcome.value: 1})
+            case SettleMoney(_, estimated, cost, known):
+                sums = {"reserved": -to_micro_usd(estimated), "spent": to_micro_usd(cost)}
+                yield Counted((month_of(_admitted_at(run)),), sums)
+                if known:
+                    yield CostKnown(to_micro_usd(cost))
+            case MoveInQueue(_, before, after):
+                yield QueueMoved(before, after)
+
+
+def _admitted_at(run: Run) -> datetime:
+    # Runs that were stored before there was a queue were admitted when they were asked for.
+    return run.admitted_at or run.request.requested_at

@@ -13,6 +13,22 @@ from common.domain.state import Change, Transition
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Which of an organisation's runs are asked for: ``limit`` of them, from behind the page that gave ``cursor``.
+
+    ``route`` and ``status`` leave out the others, ``since`` and ``before`` those requested earlier, and then or later.
+    """
+
+    org_slug: str
+    limit: int
+    cursor: str | None = None
+    route: str | None = None
+    status: str | None = None
+    since: datetime | None = None
+    before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunPage:
     """Some runs, newest first, and the cursor of the next page (None on the last)."""
 
@@ -84,20 +100,11 @@ class RunStore(Protocol):
     def active(self) -> Sequence[str]:
         """Return ids of the runs that the sweep still looks at, oldest first; all that have not ended are."""
 
-    def history(
-        self,
-        org_slug: str,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        route: str | None = None,
-        status: str | None = None,
-        since: datetime | None = None,
-        before: datetime | None = None,
-    ) -> RunPage:
-        """Return one page of the organisation's runs, of those asked for from ``since`` on and earlier than ``before``.
+    def history(self, query: HistoryQuery) -> RunPage:
+        """Return one page of an organisation's runs, newest first.
 
-        A page never shifts when new runs come in, and takes no longer when there are many.
+        A page never shifts when new runs come in, and takes no longer when there are many. Raises RequestError for a
+        cursor that is none.
         """
 
     def changes(self, run_id: str) -> Sequence[Change]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from common.domain.model import Run
 from common.platform.errors import NotFoundError, PermanentError
-from common.ports.store import RunStore
+from common.ports.store import HistoryQuery, RunStore
 from common.ports.warehouse import Warehouse
 from common.tables.contract import DATA_DATE
 from common.writes.receipts import NEVER, Finding, Key, Ledger, Rows, Write, compare
@@ -83,7 +83,7 @@ class Verifier:
     def _history(self, org: str, route: str | None = None) -> Iterator[Run]:
         cursor = None
         while True:
-            page = self.store.history(org, limit=PAGE, cursor=cursor, route=route)
+            page = self.store.history(HistoryQuery(org, PAGE, cursor=cursor, route=route))
             yield from page.runs
             if (cursor := page.next_cursor) is None:
                 return

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 from common.bootstrap import engine
 from common.domain.model import Run, RunStatus
 from common.platform.errors import NotFoundError
+from common.ports.store import HistoryQuery
 from common.runs.request import IDEMPOTENCY_KEY, RUN_ID, ControlBody, ReplayBody, RerunBody, RunBody, run_request
 from functions.api.inputs import Cursor, Headers, Input, Limit, NoQuery, OrgPath, PipelinePath, RunPath
 from functions.api.part import part
@@ -105,7 +106,7 @@ def _moment_field(alias: str, description: str) -> Any:
 Moment = Annotated[datetime | date, BeforeValidator(_moment)]
 
 
-class HistoryQuery(Input):
+class HistoryFilters(Input):
     """Which runs, and which page of them."""
 
     limit: Limit = 50
@@ -117,22 +118,23 @@ class HistoryQuery(Input):
 
 
 @routes.get("/pipelines/history/<org>", responses={200: HistoryView})
-def history(path: OrgPath, query: HistoryQuery) -> Response:
+def history(path: OrgPath, query: HistoryFilters) -> Response:
     """The organisation's runs, newest first
 
     A page never shifts when new runs come in: follow `next_cursor` with the same filters.
     """
     built = engine()
     built.plans.limits(path.org)
-    page = built.store.history(
+    asked = HistoryQuery(
         path.org,
-        limit=query.limit,
+        query.limit,
         cursor=query.cursor,
         route=query.pipeline,
         status=query.status,
         since=None if query.since is None else _start(query.since),
         before=None if query.until is None else _end(query.until),
     )
+    page = built.store.history(asked)
     return HistoryView(runs=[run_view(run) for run in page.runs], next_cursor=page.next_cursor).answer()
 
 

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from common.adapters.sqlite.bus import Delivery, SqliteBus, Taker
-from common.adapters.sqlite.database import Batch
+from common.adapters.sql.sqlite.bus import Consumer, Delivery, SqliteBus
+from common.adapters.sql.sqlite.database import Batch
 from common.platform.errors import TransientError
 from common.platform.logs import logger
 from common.runs.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED
@@ -29,7 +29,7 @@ WORKERS = 32
 IDLE_POLL_S = 0.5
 
 
-class Dispatcher(Taker):
+class Dispatcher(Consumer):
     """Hands each message that is due to ``deliver`` on a pool of threads, until stopped.
 
     ``deliver`` returns None if the message was taken, else what went wrong.
@@ -59,7 +59,7 @@ class Dispatcher(Taker):
     def stop(self) -> None:
         """Deliver nothing new and wait for the functions at work."""
         self._stopping.set()
-        self._bus.serve(Taker())
+        self._bus.serve(Consumer())
         self._bus.wake()
         for _ in range(self._workers):
             self._queue.put(None)
@@ -80,20 +80,20 @@ class Dispatcher(Taker):
         """Look for what no publisher handed over: what had to wait, and what another process has sent."""
         while not self._stopping.is_set():
             seen = self._bus.seen
-            found: list[Delivery] = []
+            due: list[Delivery] = []
             try:
                 free = self._workers - self._busy
                 if free > 0:
-                    found = self._bus.pull(free)
-                    self._behind = len(found) == free
-                    self.take(found)
+                    due = self._bus.pull(free)
+                    self._behind = len(due) == free
+                    self.take(due)
                 else:
                     self._behind = True
-                    found = self._bus.pull(QUICK_LIMIT, QUICK_TOPICS)
-                    self._follow(found)
+                    due = self._bus.pull(QUICK_LIMIT, QUICK_TOPICS)
+                    self._follow(due)
             except Exception:
                 logger.exception("The bus could not be read; trying again")
-            if not found:
+            if not due:
                 self._bus.wait(seen, IDLE_POLL_S)
 
     def _work(self) -> None:
@@ -104,12 +104,12 @@ class Dispatcher(Taker):
             if self._behind:
                 self._bus.wake()
 
-    def _follow(self, found: list[Delivery]) -> None:
+    def _follow(self, deliveries: list[Delivery]) -> None:
         """Deliver these and what comes of them, as far as this thread may go on with that."""
-        with self._bus.holding() as hand:
-            while found:
+        with self._bus.holding() as unsaved:
+            while deliveries:
                 try:
-                    found = self._turn(found, hand)
+                    deliveries = self._turn(deliveries, unsaved)
                 except TransientError as error:
                     logger.error("A delivery could not be settled, trying again: %s", error)
                     if self._stopping.wait(IDLE_POLL_S):
@@ -119,35 +119,35 @@ class Dispatcher(Taker):
                     logger.exception("A delivery could not be settled")
                     return
 
-    def _turn(self, found: list[Delivery], hand: list[Delivery]) -> list[Delivery]:
+    def _turn(self, deliveries: list[Delivery], unsaved: list[Delivery]) -> list[Delivery]:
         """Apply what is quick, begin with the next step and commit; do the step's work; return what came of it.
 
         Raises if nothing was committed.
         """
-        ends = [one for one in found if one.message.topic == RUN_FINISHED and one.message_id]
+        ends = [one for one in deliveries if one.message.topic == RUN_FINISHED and one.message_id]
         if ends:
             # Telling takes seconds (BigQuery, webhooks): everybody else would wait for the transaction meanwhile.
             for one in ends:
                 self._settle(one, self._try(one))
-            found, hand[:] = [*(one for one in found if one not in ends), *hand], []
-            return found
-        hand[:] = found
+            deliveries, unsaved[:] = [*(one for one in deliveries if one not in ends), *unsaved], []
+            return deliveries
+        unsaved[:] = deliveries
         with self._bus.batch() as batch:
-            rest = self._move_on(batch, hand)
+            rest = self._move_on(batch, unsaved)
             own = next((one for one in rest if one.message_id or self._may_go_on(one)), None)
             kept = self._bus.keep([one for one in rest if one is not own])
             finished = [one for one in kept if one.message.topic == RUN_FINISHED and one.deliveries and own is None]
             batch.after(lambda: self._bus.sent([one for one in kept if one not in finished]))
             if own is not None:
                 self._begin(batch, own)
-        found, hand[:] = [*finished, *hand], []
-        return found
+        deliveries, unsaved[:] = [*finished, *unsaved], []
+        return deliveries
 
-    def _move_on(self, batch: Batch, hand: list[Delivery]) -> list[Delivery]:
-        """Deliver the quick ones of what is in hand, and of what they publish; return the rest."""
+    def _move_on(self, batch: Batch, unsaved: list[Delivery]) -> list[Delivery]:
+        """Deliver the quick ones of these, and of what they publish; return the rest."""
         rest: list[Delivery] = []
-        while hand:
-            delivery = hand.pop(0)
+        while unsaved:
+            delivery = unsaved.pop(0)
             if delivery.message.topic not in QUICK_TOPICS:
                 rest.append(delivery)
                 continue

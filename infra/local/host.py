@@ -17,7 +17,7 @@ import functions_framework
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
-from common.adapters.sqlite.bus import Delivery
+from common.adapters.sql.sqlite.bus import Delivery
 from common.platform.logs import bound
 from common.platform.paths import PROJECT_ROOT
 from common.processors.registry import PROCESSORS

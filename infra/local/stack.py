@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from common import bootstrap
-from common.adapters.sqlite.bus import SqliteBus
+from common.adapters.sql.sqlite.bus import SqliteBus
 from common.platform.errors import PipelineOpsError
 from common.platform.logs import logger
 from common.platform.settings import Settings

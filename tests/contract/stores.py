@@ -8,17 +8,12 @@ from pathlib import Path
 import pytest
 
 from common.adapters.google.firestore_store import FirestoreRunStore
-from common.adapters.postgres.run_store import PostgresRunStore
-from common.adapters.sqlite.bus import SqliteBus
-from common.adapters.sqlite.database import Database
-from common.adapters.sqlite.run_store import SqliteRunStore
+from common.adapters.sql.postgres.run_store import PostgresRunStore
+from common.adapters.sql.sqlite.bus import SqliteBus
+from common.adapters.sql.sqlite.database import Database
+from common.adapters.sql.sqlite.run_store import SqliteRunStore
 from common.domain import state
-from common.domain.messages import (
-    AttemptClaimed,
-    AttemptSucceeded,
-    RunRejected,
-    RunValidated,
-)
+from common.domain.messages import AttemptClaimed, AttemptSucceeded, RunRejected, RunValidated
 from common.domain.model import Pipeline, Receipt, Run, RunRequest, StepSpec
 from common.domain.quota import Limits
 from common.domain.state import Transition

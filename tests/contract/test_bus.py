@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.adapters.sqlite.bus import ACK_DEADLINE, MAX_DELIVERIES, SqliteBus
-from common.adapters.sqlite.database import Database
+from common.adapters.sql.sqlite.bus import ACK_DEADLINE, MAX_DELIVERIES, SqliteBus
+from common.adapters.sql.sqlite.database import Database
 from common.ports.bus import Message
 
 

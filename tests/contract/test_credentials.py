@@ -13,9 +13,8 @@ from common.access.credentials import SealedCredentials
 from common.access.sealing import Sealer
 from common.adapters.google.firestore_records import FirestoreRecords
 from common.adapters.key_file import KeyFile
-from common.adapters.postgres.records import PostgresRecords
-from common.adapters.sqlite.database import Database
-from common.adapters.sqlite.records import SqliteRecords
+from common.adapters.sql.records import SqlRecords
+from common.adapters.sql.sqlite.database import Database
 from common.platform.errors import NotFoundError, PermanentError
 from common.ports.records import Records
 from common.ports.secrets import CredentialInfo
@@ -27,9 +26,9 @@ INFO = CredentialInfo("acme", "cred_openai", "openai", datetime(2026, 11, 21, tz
 @pytest.fixture(params=["sqlite", "firestore", "postgres"])
 def records(request: pytest.FixtureRequest, tmp_path: Path) -> Records:
     if request.param == "sqlite":
-        return SqliteRecords(Database(tmp_path / "store.db"))
+        return SqlRecords(Database(tmp_path / "store.db"))
     if request.param == "postgres":
-        return PostgresRecords(request.getfixturevalue("postgres"))
+        return SqlRecords(request.getfixturevalue("postgres"))
     host = request.getfixturevalue("google_emulators").firestore_host
     return FirestoreRecords(request.getfixturevalue("google_project"), host)
 

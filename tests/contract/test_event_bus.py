@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from common.adapters.google.pubsub import PubSubBus, topic_path
-from common.adapters.sqlite.bus import SqliteBus
-from common.adapters.sqlite.database import Database
+from common.adapters.sql.sqlite.bus import SqliteBus
+from common.adapters.sql.sqlite.database import Database
 from common.ports.bus import EventBus, Message
 
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately flag")

@@ -13,13 +13,14 @@ from google.cloud.firestore_v1.batch import WriteBatch
 
 from common.adapters.google.firestore_client import Firestore, Operations, version
 from common.adapters.google.firestore_documents import change_entries, read_changes
-from common.adapters.google.firestore_quota import KEPT_DAYS, KEPT_MONTHS, Book
+from common.adapters.google.firestore_quota import KEPT_DAYS, KEPT_MONTHS, counted_fields
 from common.adapters.google.firestore_store import FirestoreRunStore
 from common.domain import state
-from common.domain.messages import AttemptClaimed, AttemptSucceeded, RunValidated
+from common.domain.messages import AttemptClaimed, AttemptSucceeded, CancelRequested, RunValidated
 from common.domain.model import Pipeline, Receipt, Run, RunRequest, RunStatus, StepSpec, StepStatus
-from common.domain.quota import Limits
+from common.domain.quota import Counted, Demand, Limits, Outcomes, day_of, month_of
 from common.domain.state import Change, Transition
+from common.domain.usage_document import UsageDocument
 from common.platform.errors import ConflictingStateError, NotFoundError, StaleRunError, TransientError
 from common.ports.bus import Message
 from infra.local.google_emulators import GoogleEmulators
@@ -201,12 +202,31 @@ def test_changes_keep_the_order_of_each_document_though_clocks_differ() -> None:
 
 
 def test_the_usage_forgets_what_is_long_past() -> None:
-    book, at = Book.read(None), T0
+    document, at = UsageDocument(), T0
     for _ in range(800):
         at += timedelta(days=1)
-        book = book.admitting(replace(new_run().run, admitted_at=at))
-    assert (len(book.days), len(book.months)) == (KEPT_DAYS, KEPT_MONTHS)
-    assert book.usage(at).daily == 1 and min(book.days) > (at - timedelta(days=KEPT_DAYS)).strftime("%Y-%m-%d")
+        run = replace(new_run().run, admitted_at=at)
+        document = document.admitted(Demand.of(run, waited=False), WIDE)
+        document = document.changed(run, [Counted((day_of(at), month_of(at)), {"failed": 1})])
+    fields = counted_fields(document)
+    assert [len(fields[name]) for name in ("days", "outcomes", "months")] == [KEPT_DAYS, KEPT_DAYS, KEPT_MONTHS]
+    assert min(fields["days"]) == min(fields["outcomes"]) == day_of(at - timedelta(days=KEPT_DAYS - 1))
+    assert document.usage(at).daily == fields["days"][day_of(at)] == 1
+
+
+def test_a_usage_document_from_before_outcomes_of_days_goes_on(
+    store: FirestoreRunStore, google_emulators: GoogleEmulators, google_project: str
+) -> None:
+    firestore, run_id = Firestore(google_project, google_emulators.firestore_host), f"run_{2:032x}"
+    live = {run_id: {"route": "a/b/c", "until": T0 + timedelta(hours=1)}}
+    month = {"admitted": 3, "failed": 2, "reserved": 0}
+    before = {"days": {"2026-11-21": 3}, "months": {"2026-11": month}, "reservations": live}
+    firestore.write(lambda batch: batch.create(firestore.document("usage", "acme"), before))
+    store.create(new_run(), replace(WIDE, daily=4, concurrent=2))
+    store.commit(state.apply(store.load(RUN_ID), CancelRequested("me", "so"), T0))
+    usage = store.usage("acme", T0)
+    assert (usage.daily, usage.monthly, usage.concurrent, usage.failed, usage.cancelled) == (4, 4, 1, 2, 1)
+    assert usage.ended_today == Outcomes(cancelled=1)
 
 
 def test_a_batch_is_refused_whole(google_emulators: GoogleEmulators, google_project: str) -> None:

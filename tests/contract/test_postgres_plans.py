@@ -10,9 +10,9 @@ import pytest
 
 from common import bootstrap
 from common.access.cached_plans import FRESH_FOR, REST, CachedPlans
-from common.adapters.postgres import client
-from common.adapters.postgres.client import Postgres
-from common.adapters.postgres.plans import PostgresPlans
+from common.adapters.sql.postgres import client
+from common.adapters.sql.postgres.client import Postgres
+from common.adapters.sql.postgres.plans import PostgresPlans
 from common.domain.quota import Limits
 from common.platform.errors import NotFoundError, PermanentError, TransientError
 from common.platform.settings import Settings

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.adapters.google.firestore_records import FirestoreRecords
-from common.adapters.postgres.records import PostgresRecords
-from common.adapters.sqlite.database import Database
-from common.adapters.sqlite.records import SqliteRecords
+from common.adapters.sql.records import SqlRecords
+from common.adapters.sql.sqlite.database import Database
 from common.platform.errors import StaleRecordError
 from common.ports.records import Records
 from tests.memory_records import MemoryRecords
@@ -18,11 +17,11 @@ from tests.memory_records import MemoryRecords
 def records(request: pytest.FixtureRequest, tmp_path: Path) -> Records:
     match request.param:
         case "sqlite":
-            return SqliteRecords(Database(tmp_path / "store.db"))
+            return SqlRecords(Database(tmp_path / "store.db"))
         case "memory":
             return MemoryRecords()
         case "postgres":
-            return PostgresRecords(request.getfixturevalue("postgres"))
+            return SqlRecords(request.getfixturevalue("postgres"))
     host = request.getfixturevalue("google_emulators").firestore_host
     return FirestoreRecords(request.getfixturevalue("google_project"), host)
 

@@ -7,11 +7,9 @@ import pytest
 
 from common.adapters.google import firestore_logs
 from common.adapters.google.firestore_logs import FirestoreLogs
-from common.adapters.postgres import logs as postgres_logs
-from common.adapters.postgres.logs import PostgresLogs
-from common.adapters.sqlite import logs as sqlite_logs
-from common.adapters.sqlite.database import Database
-from common.adapters.sqlite.logs import SqliteLogs
+from common.adapters.sql import run_logs
+from common.adapters.sql.run_logs import SqlLogs
+from common.adapters.sql.sqlite.database import Database
 from common.platform.errors import RequestError
 from common.ports.logs import LogLine, RunLogs
 
@@ -21,9 +19,9 @@ T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 @pytest.fixture(params=["sqlite", "firestore", "postgres"])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> RunLogs:
     if request.param == "sqlite":
-        return SqliteLogs(Database(tmp_path / "store.db"))
+        return SqlLogs(Database(tmp_path / "store.db"))
     if request.param == "postgres":
-        return PostgresLogs(request.getfixturevalue("postgres"))
+        return SqlLogs(request.getfixturevalue("postgres"))
     host = request.getfixturevalue("google_emulators").firestore_host
     return FirestoreLogs(request.getfixturevalue("google_project"), host)
 
@@ -38,6 +36,14 @@ def test_lines_come_back_whole_and_in_the_order_they_were_kept(logs: RunLogs) ->
         logs.append("run_1", one)
     logs.append("run_2", line(4))
     assert list(logs.read("run_1")) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("a\0b", "a\ufffdb"), ("half \ud83d of a character", "half ? of a character")]
+)
+def test_a_line_that_can_not_be_stored_is_stored_with_a_mark(logs: RunLogs, text: str, kept: str) -> None:
+    logs.append("run_1", LogLine(T0, "INFO", text))
+    assert [line.message for line in logs.read("run_1")] == [kept]
 
 
 def test_lines_are_found_by_step_and_by_the_least_severity(logs: RunLogs) -> None:
@@ -75,7 +81,7 @@ def test_a_run_that_logged_nothing_has_no_lines(logs: RunLogs) -> None:
 
 
 def test_many_lines_come_page_by_page(logs: RunLogs, monkeypatch: pytest.MonkeyPatch) -> None:
-    for adapter in (firestore_logs, sqlite_logs, postgres_logs):
+    for adapter in (firestore_logs, run_logs):
         monkeypatch.setattr(adapter, "PAGE", 3)
     kept = [line(number) for number in range(6)]
     for one in kept:
@@ -85,9 +91,9 @@ def test_many_lines_come_page_by_page(logs: RunLogs, monkeypatch: pytest.MonkeyP
 
 def test_lines_of_a_reader_that_takes_its_time_lock_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An open cursor would keep the write-ahead log from being taken into the file."""
-    monkeypatch.setattr(sqlite_logs, "PAGE", 3)
+    monkeypatch.setattr(run_logs, "PAGE", 3)
     database = Database(tmp_path / "store.db")
-    logs = SqliteLogs(database)
+    logs = SqlLogs(database)
     for number in range(9):
         logs.append("run_1", line(number))
     reading = logs.read("run_1")

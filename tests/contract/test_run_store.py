@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from common.adapters.sqlite.database import Database
+from common.adapters.sql.sqlite.database import Database
 from common.domain import state
-from common.domain.messages import (
-    AttemptSuspended,
-    RunAnnounced,
-    RunRejected,
-    RunValidated,
-)
+from common.domain.messages import AttemptSuspended, RunAnnounced, RunRejected, RunValidated
 from common.domain.model import Pipeline, RunStatus, StepSpec
 from common.domain.quota import Limits
 from common.platform.errors import NotFoundError, QuotaExceededError, RequestError, StaleRunError, TransientError
+from common.ports.store import HistoryQuery
 from tests.contract.stores import (
     T0,
     WIDE,
@@ -207,10 +203,10 @@ def numbers(page: object) -> list[int]:
 def test_history_is_newest_first_and_pages_do_not_shift_under_inserts(adapter: Adapter) -> None:
     for number in range(1, 6):
         create(adapter, number, at=T0 + timedelta(seconds=number // 2))
-    first = adapter.store.history("acme", limit=2)
+    first = adapter.store.history(HistoryQuery("acme", 2))
     create(adapter, 9, at=T0 + timedelta(hours=1))
-    second = adapter.store.history("acme", limit=2, cursor=first.next_cursor)
-    third = adapter.store.history("acme", limit=2, cursor=second.next_cursor)
+    second = adapter.store.history(HistoryQuery("acme", 2, cursor=first.next_cursor))
+    third = adapter.store.history(HistoryQuery("acme", 2, cursor=second.next_cursor))
     assert [numbers(p) for p in (first, second, third)] == [[5, 4], [3, 2], [1]]
     assert third.next_cursor is None and re.fullmatch(r"[0-9A-Za-z._-]+", second.next_cursor or "")
 
@@ -220,7 +216,7 @@ def test_a_long_page_of_history_brings_the_steps_of_each_run(adapter: Adapter) -
     claimed(adapter, "a")
     for number in range(2, 36):
         create(adapter, number)
-    page = adapter.store.history("acme", limit=50)
+    page = adapter.store.history(HistoryQuery("acme", 50))
     assert numbers(page) == list(range(35, 0, -1)) and page.next_cursor is None
     assert page.runs[-1] == adapter.store.load(new_run().run.run_id) and page.runs[-1].steps["a"].owner == "me"
 
@@ -230,19 +226,19 @@ def test_history_shows_one_organisation_and_filters(adapter: Adapter) -> None:
     create(adapter, 2, org="globex")
     ended = create(adapter, 3, route="x/y/z")
     end(adapter, ended, T0)
-    assert numbers(adapter.store.history("acme", limit=9)) == [3, 1]
-    assert numbers(adapter.store.history("acme", limit=9, route="x/y/z")) == [3]
-    assert numbers(adapter.store.history("acme", limit=9, status="pending")) == [1]
+    assert numbers(adapter.store.history(HistoryQuery("acme", 9))) == [3, 1]
+    assert numbers(adapter.store.history(HistoryQuery("acme", 9, route="x/y/z"))) == [3]
+    assert numbers(adapter.store.history(HistoryQuery("acme", 9, status="pending"))) == [1]
 
 
 def test_history_of_a_time_holds_its_first_moment_and_not_its_last(adapter: Adapter) -> None:
     for number in range(1, 6):
         create(adapter, number, at=T0 + timedelta(hours=number))
     second, fourth = T0 + timedelta(hours=2), T0 + timedelta(hours=4)
-    assert numbers(adapter.store.history("acme", limit=9, since=second)) == [5, 4, 3, 2]
-    assert numbers(adapter.store.history("acme", limit=9, before=fourth)) == [3, 2, 1]
-    assert numbers(adapter.store.history("acme", limit=9, since=second, before=fourth)) == [3, 2]
-    assert numbers(adapter.store.history("acme", limit=9, since=fourth, before=second)) == []
+    assert numbers(adapter.store.history(HistoryQuery("acme", 9, since=second))) == [5, 4, 3, 2]
+    assert numbers(adapter.store.history(HistoryQuery("acme", 9, before=fourth))) == [3, 2, 1]
+    assert numbers(adapter.store.history(HistoryQuery("acme", 9, since=second, before=fourth))) == [3, 2]
+    assert numbers(adapter.store.history(HistoryQuery("acme", 9, since=fourth, before=second))) == []
 
 
 @pytest.mark.parametrize("status", [None, "pending", "failed", "completed"])
@@ -261,7 +257,7 @@ def test_every_filter_goes_with_every_other_and_with_pages(
     when = {"since": T0 + timedelta(hours=3), "before": T0 + timedelta(hours=11)}
     found, cursor = [], None
     while True:
-        page = adapter.store.history("acme", limit=2, route=route, status=status, cursor=cursor, **when)
+        page = adapter.store.history(HistoryQuery("acme", 2, route=route, status=status, cursor=cursor, **when))
         found += numbers(page)
         if (cursor := page.next_cursor) is None:
             break
@@ -273,7 +269,7 @@ def test_every_filter_goes_with_every_other_and_with_pages(
 )
 def test_a_cursor_that_was_not_given_out_is_refused(adapter: Adapter, cursor: str) -> None:
     with pytest.raises(RequestError, match="cursor"):
-        adapter.store.history("acme", limit=1, cursor=cursor)
+        adapter.store.history(HistoryQuery("acme", 1, cursor=cursor))
 
 
 def test_a_store_that_can_not_be_opened_or_read_is_a_transient_error_in_words(tmp_path: Path) -> None:

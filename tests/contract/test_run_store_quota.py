@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.adapters.sqlite.bus import SqliteBus
-from common.adapters.sqlite.database import Database
-from common.adapters.sqlite.run_store import SqliteRunStore
+from common.adapters.sql.sqlite.bus import SqliteBus
+from common.adapters.sql.sqlite.database import Database
+from common.adapters.sql.sqlite.run_store import SqliteRunStore
 from common.domain import state
 from common.domain.messages import CancelRequested, JobsCost, RunAdmitted, RunAnnounced, RunKeptWaiting
 from common.domain.model import Estimate, Run

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from common.adapters.sqlite.bus import SqliteBus
+from common.adapters.sql.sqlite.bus import SqliteBus
 from common.domain.model import Run, RunStatus, StepStatus
 from common.domain.state import Change
 from common.platform.errors import PipelineOpsError
+from common.ports.store import HistoryQuery
 from common.runs.engine import Engine
 from common.runs.landing import place as land
 from infra.local.focus_export import write_focus_export
@@ -291,7 +292,7 @@ def select(engine: Engine, org: str, table: str) -> Rows:
 def every_run(engine: Engine, org: str) -> Iterator[Run]:
     cursor = None
     while True:
-        page = engine.store.history(org, limit=200, cursor=cursor)
+        page = engine.store.history(HistoryQuery(org, 200, cursor=cursor))
         yield from page.runs
         cursor = page.next_cursor
         if cursor is None:

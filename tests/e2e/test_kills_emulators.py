@@ -17,6 +17,7 @@ import pytest
 
 from common import bootstrap
 from common.ports.secrets import CredentialInfo
+from common.ports.store import HistoryQuery
 from common.runs.engine import Engine
 from infra.local.google_emulators import GoogleEmulators
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
@@ -70,11 +71,11 @@ def _engine(place: Place, google: GoogleEmulators, bigquery_url: str) -> Engine:
 
 
 def _check(engine: Engine) -> None:
-    runs = engine.store.history(ACME, limit=10).runs
+    runs = engine.store.history(HistoryQuery(ACME, 10)).runs
     lost = sum("the process that ran it ended" in c.reason for run in runs for c in engine.store.changes(run.run_id))
     assert lost, "no kill met a step at work: nothing was tested"
     for org, count in ((ACME, 2), (GLOBEX, 1)):
-        for run in engine.store.history(org, limit=10).runs:
+        for run in engine.store.history(HistoryQuery(org, 10)).runs:
             assert run.status == "completed", (run.error, engine.store.changes(run.run_id))
         usage = engine.store.usage(org, datetime.now(UTC))
         assert (usage.concurrent, usage.completed, usage.failed, usage.monthly) == (0, count, 0, count)

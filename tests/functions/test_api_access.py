@@ -8,6 +8,7 @@ from werkzeug.test import TestResponse
 
 from common.access import api_key_check as key_check
 from common.access.api_keys import Scope
+from common.ports.store import HistoryQuery
 from functions.api import application
 from functions.api.access import OPERATIONS, operation
 from tests.harness import ORG, ROUTE, Harness
@@ -152,7 +153,7 @@ def test_a_key_that_is_too_small_changes_nothing(world: World) -> None:
         if CALLS[name].method != "GET":
             world.call(name, world.keys["read"])
     assert world.harness.run(world.run_id) == before
-    assert len(world.harness.engine.store.history(ORG, limit=10).runs) == 1
+    assert len(world.harness.engine.store.history(HistoryQuery(ORG, 10)).runs) == 1
     assert [info.credential_id for info in world.harness.engine.credentials.list(ORG)] == ["cred_openai"]
 
 

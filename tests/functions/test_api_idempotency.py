@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
+from common.ports.store import HistoryQuery
 from tests.harness import ORG, ROUTE, Harness
 
 RUN = f"/pipelines/run/{ORG}/{ROUTE}"
@@ -23,7 +24,7 @@ def run_id(answer: TestResponse) -> str:
 
 
 def count(harness: Harness) -> int:
-    return len(harness.engine.store.history(ORG, limit=50).runs)
+    return len(harness.engine.store.history(HistoryQuery(ORG, 50)).runs)
 
 
 def test_the_same_key_and_body_are_the_same_run_with_and_without_the_prefix(harness: Harness) -> None:

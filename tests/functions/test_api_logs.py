@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from common.adapters.sqlite import logs as sqlite_logs
+from common.adapters.sql import run_logs
 from common.ports.logs import LogLine
 from functions.api import logs
 from tests.harness import ORG, Harness, step
@@ -240,7 +240,7 @@ def test_followers_never_take_all_of_a_processs_threads(harness: Harness, run_id
 
 def test_a_log_of_many_pages_is_whole(harness: Harness, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [line["message"] for line in lines(harness, run_id)]
-    monkeypatch.setattr(sqlite_logs, "PAGE", 1)
+    monkeypatch.setattr(run_logs, "PAGE", 1)
     assert [line["message"] for line in lines(harness, run_id)] == whole
     assert messages(Follower(harness, run_id).rest()) == whole
 

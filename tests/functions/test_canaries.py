@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from common import bootstrap
 from common.access.api_keys import Scope
-from common.adapters.postgres import client
+from common.adapters.sql.postgres import client
 from common.cli.main import cli
 from common.notify.settings import notifications_body, settings_view
 from common.platform import logs

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from common import bootstrap
-from common.adapters.sqlite.bus import MAX_DELIVERIES, Delivery, SqliteBus, Taker
-from common.adapters.sqlite.database import Database
+from common.adapters.sql.sqlite.bus import MAX_DELIVERIES, Consumer, Delivery, SqliteBus
+from common.adapters.sql.sqlite.database import Database
 from common.bootstrap import STORE_FILE
 from common.domain.model import Run, RunStatus
 from common.ports.bus import Message
@@ -174,7 +174,7 @@ def test_a_transaction_that_could_not_be_written_is_made_again(
 
 
 def test_a_message_handed_over_is_there_after_its_process_died(tmp_path: Path) -> None:
-    class Dies(Taker):
+    class Dies(Consumer):
         def room(self) -> int:
             return 1
 

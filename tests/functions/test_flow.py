@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from common.adapters.sqlite.bus import MAX_DELIVERIES
+from common.adapters.sql.sqlite.bus import MAX_DELIVERIES
 from common.domain.model import ErrorKind, RunStatus
 from common.platform.errors import PermanentError, TransientError
 from tests.fakes import Suspending

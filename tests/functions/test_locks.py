@@ -12,7 +12,7 @@ from werkzeug.test import Client
 from common import bootstrap
 from common.access.invokers import Invokers
 from common.adapters.google.oidc import SIGNATURE_TAKEN_OFF
-from common.adapters.sqlite.bus import Delivery
+from common.adapters.sql.sqlite.bus import Delivery
 from common.domain.messages import AttemptFailed
 from common.platform.errors import TransientError
 from common.platform.settings import Settings

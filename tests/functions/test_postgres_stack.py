@@ -10,9 +10,9 @@ import pytest
 from common import bootstrap
 from common.access.cached_plans import FRESH_FOR
 from common.adapters.google.pubsub import PubSubBus
-from common.adapters.postgres.client import Postgres
-from common.adapters.postgres.run_store import PostgresRunStore
-from common.adapters.sqlite.bus import SqliteBus
+from common.adapters.sql.postgres.client import Postgres
+from common.adapters.sql.postgres.run_store import PostgresRunStore
+from common.adapters.sql.sqlite.bus import SqliteBus
 from common.domain.model import RunStatus
 from common.platform.errors import ForbiddenPlanError, QuotaExceededError, TransientError
 from common.platform.settings import Settings

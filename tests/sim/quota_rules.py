@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from common.domain.model import Run, RunStatus
 from common.domain.queueing import Block, block
-from common.domain.quota import Limits, Usage, day_of, exceeded, month_of, to_micro_usd
+from common.domain.quota import Limits, Outcomes, Usage, day_of, exceeded, month_of, to_micro_usd
 from common.platform.errors import QuotaExceededError
 
 ENDS = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
@@ -104,7 +104,8 @@ class QuotaRules:
             today = [r for r in mine if _period(r, day_of) == day_of(day)]
             spent = Decimal(sum(_micros(r) for r in mine)) / 1_000_000
             by_end = [ends.count(end) for end in ENDS]
-            seen = Usage(len(today), len(mine), 0, *by_end, spent_usd=spent)  # type: ignore[misc]
+            ended_today = Outcomes(*([run.status for run in today].count(end) for end in ENDS))
+            seen = Usage(len(today), len(mine), 0, *by_end, spent_usd=spent, ended_today=ended_today)  # type: ignore[misc]
             self._check(counted == seen, 5, "counts are not those of the runs", org, seen, counted)
             open_cost = [r.run_id for r in mine if r.estimate and r.cost_usd is None]
             self._check(not open_cost, 5, "what a run cost was never counted", *open_cost)

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import common.runs.engine
 from common.domain.messages import JobsCost
 from common.domain.model import Estimate, Pipeline, Run, RunRequest, StepSpec
-from common.domain.quota import Limits, Usage
+from common.domain.quota import Demand, Limits, Usage
 from common.platform.errors import ConfigError, ConflictingStateError, NotFoundError, PermanentError, PipelineOpsError
 from common.platform.retry import retried
 from common.ports.bus import Message
@@ -177,7 +177,8 @@ class World(Kernel):
     def _room(self, run: Run) -> tuple[Limits, Usage]:
         org, route = run.request.org_slug, run.request.route
         limits = replace(self.limits[org], pipeline=self.configs.concurrency(route))
-        return limits, self.store.memory.quota.usage(org, self.now(), route)
+        asked = Demand(org, run.run_id, route, self.now(), self.now(), waited=True)
+        return limits, self.store.memory.quota.usage_for(asked)
 
     # what happens from outside
 

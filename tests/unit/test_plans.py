@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.config.plans import YamlPlans
-from common.domain.quota import Hit, Limits, Usage, exceeded, from_micro_usd, to_micro_usd
+from common.domain.quota import LimitExceeded, Limits, Usage, exceeded, from_micro_usd, to_micro_usd
 from common.platform.errors import ConfigError, NotFoundError
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
@@ -56,21 +56,23 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("usage", "hit"),
+    ("usage", "refused"),
     [
         (Usage(0, 0, 0, 0, 0, 0), None),
-        (Usage(1, 0, 0, 0, 0, 0), Hit("daily", 1, 1, 30)),
-        (Usage(1, 2, 3, 0, 0, 0), Hit("monthly", 2, 2, 30)),
-        (Usage(0, 0, 3, 0, 0, 0), Hit("concurrent", 3, 3, 30)),
+        (Usage(1, 0, 0, 0, 0, 0), LimitExceeded("daily", 1, 1, 30)),
+        (Usage(1, 2, 3, 0, 0, 0), LimitExceeded("monthly", 2, 2, 30)),
+        (Usage(0, 0, 3, 0, 0, 0), LimitExceeded("concurrent", 3, 3, 30)),
     ],
 )
-def test_the_longest_lasting_limit_is_named_with_the_seconds_until_it_passes(usage: Usage, hit: Hit | None) -> None:
-    assert exceeded(Limits("ACTIVE", 1, 2, 3), usage, NOW) == hit
+def test_the_longest_lasting_limit_is_named_with_the_seconds_until_it_passes(
+    usage: Usage, refused: LimitExceeded | None
+) -> None:
+    assert exceeded(Limits("ACTIVE", 1, 2, 3), usage, NOW) == refused
 
 
 def test_a_limit_that_was_read_before_its_source_went_away_says_so() -> None:
-    hit = exceeded(Limits("ACTIVE", 1, 2, 3, as_of=NOW), Usage(1, 2, 3, 0, 0, 0), NOW)
-    assert hit is not None and hit.as_of == NOW
+    refused = exceeded(Limits("ACTIVE", 1, 2, 3, as_of=NOW), Usage(1, 2, 3, 0, 0, 0), NOW)
+    assert refused is not None and refused.as_of == NOW
 
 
 FULL = """
@@ -105,7 +107,7 @@ LIMITS = Limits("ACTIVE", 9, 9, 9, Decimal("1.00"), 1, pipeline=2, global_concur
 
 
 @pytest.mark.parametrize(
-    ("usage", "hit"),
+    ("usage", "refused"),
     [
         (replace(FREE, pipeline=2, concurrent=9, global_concurrent=5), ("pipeline", 2, 2)),
         (replace(FREE, pipeline=1, concurrent=9, global_concurrent=5), ("concurrent", 9, 9)),
@@ -116,10 +118,10 @@ LIMITS = Limits("ACTIVE", 9, 9, 9, Decimal("1.00"), 1, pipeline=2, global_concur
     ],
 )
 def test_the_narrowest_slot_that_is_missing_is_named_and_money_before_it(
-    usage: Usage, hit: tuple[object, ...] | None
+    usage: Usage, refused: tuple[object, ...] | None
 ) -> None:
-    found = exceeded(LIMITS, usage, NOW, cost_usd=Decimal("0.1"))
-    assert (found and found[:3]) == hit
+    limit = exceeded(LIMITS, usage, NOW, cost_usd=Decimal("0.1"))
+    assert (limit and limit[:3]) == refused
 
 
 def test_money_that_is_used_up_admits_not_even_what_costs_nothing() -> None:
@@ -130,8 +132,8 @@ def test_money_that_is_used_up_admits_not_even_what_costs_nothing() -> None:
 @pytest.mark.parametrize("scope", ["pipeline", "concurrent", "global"])
 def test_whoever_waits_for_a_slot_is_before_a_new_run_and_not_before_one_that_waits_too(scope: str) -> None:
     usage = replace(FREE, ahead={scope: 9})
-    found = exceeded(LIMITS, usage, NOW)
-    assert found is not None and (found.limit, found.used, found.waiting) == (scope, 0, 9)
+    limit = exceeded(LIMITS, usage, NOW)
+    assert limit is not None and (limit.limit, limit.used, limit.waiting) == (scope, 0, 9)
     assert exceeded(LIMITS, usage, NOW, waited=True) is None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.adapters.postgres.dsn import connect_args
+from common.adapters.sql.postgres.dsn import connect_args
 from common.platform.errors import ConfigError
 from common.platform.settings import Settings
 

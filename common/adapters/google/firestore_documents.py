@@ -53,12 +53,12 @@ def read_run(snapshot: Any) -> Run:
 
 def read_steps(run: Run, snapshots: Iterable[Any]) -> dict[str, Step]:
     """Return the steps of these documents by id, as far as the run's pipeline has them."""
-    found: dict[str, Step] = {}
+    steps: dict[str, Step] = {}
     for one in snapshots:
         spec = spec_of(run, one.id)
         if spec is not None:
-            found[one.id] = decode_step(one.get("body"), version(one.update_time), spec)
-    return found
+            steps[one.id] = decode_step(one.get("body"), version(one.update_time), spec)
+    return steps
 
 
 def change_entries(transition: Transition, now_ns: Callable[[], int] = time.time_ns) -> dict[str, list[str]]:
@@ -78,5 +78,5 @@ def change_entries(transition: Transition, now_ns: Callable[[], int] = time.time
 
 def read_changes(documents: Iterable[Sequence[str]]) -> list[Change]:
     """Return the changes of these documents in one order, which is that of the array within each document."""
-    told = merge(*documents, key=lambda entry: entry[:SEQUENCE_DIGITS])
-    return [change for entry in told for change in decode_changes(entry[SEQUENCE_DIGITS:])]
+    entries = merge(*documents, key=lambda entry: entry[:SEQUENCE_DIGITS])
+    return [change for entry in entries for change in decode_changes(entry[SEQUENCE_DIGITS:])]

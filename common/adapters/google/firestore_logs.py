@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.adapters.google.firestore_client import Firestore, Operations, standard_time, where
+from common.adapters.text import storable
 from common.platform.errors import RequestError
 from common.ports.logs import LogLine, severities_from
 
@@ -35,7 +36,7 @@ class FirestoreLogs:
         fields = {
             "at": line.at,
             "severity": line.severity,
-            "message": line.message,
+            "message": storable(line.message),
             "step_id": line.step_id,
             "attempt": line.attempt,
         }

@@ -52,8 +52,8 @@ class FirestoreRecords:
                 batch.update(reference, fields, option=unchanged_since(expected))
 
         def applied() -> int | None:
-            found = self._firestore.get(reference, fields=["commit"]).values()
-            return next((version(one.update_time) for one in found if one.get("commit") == commit), None)
+            snapshots = self._firestore.get(reference, fields=["commit"]).values()
+            return next((version(one.update_time) for one in snapshots if one.get("commit") == commit), None)
 
         try:
             made = self._firestore.write(fill, applied)

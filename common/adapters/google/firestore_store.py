@@ -47,7 +47,7 @@ from common.platform.errors import (
 )
 from common.platform.logs import logger
 from common.ports.bus import EventBus
-from common.ports.store import RunPage
+from common.ports.store import HistoryQuery, RunPage
 from common.runs.topics import messages
 
 MAX_IN = 30
@@ -132,8 +132,8 @@ class FirestoreRunStore:
             self._quota.leave(batch, run, transition, limits)
 
         def stale() -> None:
-            found = self._firestore.get(run_ref, fields=["__name__"]).values()
-            if not any(version(one.update_time) == run.version for one in found):
+            snapshots = self._firestore.get(run_ref, fields=["__name__"]).values()
+            if not any(version(one.update_time) == run.version for one in snapshots):
                 raise StaleRunError(f"Run {run.run_id} has changed since it was read.")
 
         def take() -> Fill:
@@ -147,14 +147,14 @@ class FirestoreRunStore:
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
         run_ref = self._run(run_id)
         wanted = [self._step(run_id, step_id) for step_id in dict.fromkeys(step_ids or ())]
-        found = self._firestore.get(run_ref, *wanted)
-        stored = found.pop(run_ref.path, None)
+        snapshots = self._firestore.get(run_ref, *wanted)
+        stored = snapshots.pop(run_ref.path, None)
         if stored is None:
             raise NotFoundError(f"There is no run {run_id!r}.")
         run = read_run(stored)
         if step_ids is None:
             return whole(run, read_steps(run, self._firestore.query(self._steps(run_id))))
-        return replace(run, steps=read_steps(run, found.values()))
+        return replace(run, steps=read_steps(run, snapshots.values()))
 
     def commit(self, transition: Transition) -> Run:
         stored = self._stored(transition) if transition.writes else transition.run
@@ -165,19 +165,19 @@ class FirestoreRunStore:
         run, commit, entries = transition.run, uuid.uuid4().hex, change_entries(transition)
         touched = [run.steps[step_id] for step_id in transition.touched]
         run_ref = self._run(run.run_id)
-        hears: list[Callable[[Sequence[Any]], None]] = []
+        note_results: list[Callable[[Sequence[Any]], None]] = []
 
         def fill(batch: Any) -> None:
             if transition.header:
                 self._fill_run(batch, run, entries.get("", []), commit)
             for step in touched:
                 self._fill_step(batch, run.run_id, step, entries.get(step.step_id, []), commit)
-            hears[:] = [self._quota.carry_out(batch, transition)]
+            note_results[:] = [self._quota.carry_out(batch, transition)]
 
         references = [run_ref] * transition.header + [self._step(run.run_id, step.step_id) for step in touched]
         try:
             made = self._firestore.write(
-                fill, lambda: self._made_by(commit, references), lambda results: hears[0](results)
+                fill, lambda: self._made_by(commit, references), lambda results: note_results[0](results)
             )
         except NotAppliedError as error:
             raise StaleRunError(f"Run {run.run_id} has changed since it was read: {error}") from error
@@ -197,8 +197,8 @@ class FirestoreRunStore:
 
     def _made_by(self, commit: str, references: Sequence[Any]) -> int | None:
         """Return the version that this commit made, if one of its documents tells that it was applied."""
-        found = self._firestore.get(*references, fields=["commit"]).values()
-        return next((version(one.update_time) for one in found if one.get("commit") == commit), None)
+        snapshots = self._firestore.get(*references, fields=["commit"]).values()
+        return next((version(one.update_time) for one in snapshots if one.get("commit") == commit), None)
 
     def _publish(self, stored: Run, transition: Transition) -> None:
         """Publish what the stored transition commands.
@@ -210,8 +210,8 @@ class FirestoreRunStore:
         self._bus.publish(messages(stored, transition.commands))
 
     def holds(self, run_id: str, step: Step) -> bool:
-        found = self._firestore.get(self._step(run_id, step.step_id), fields=["__name__"])
-        return any(version(one.update_time) == step.version for one in found.values())
+        snapshots = self._firestore.get(self._step(run_id, step.step_id), fields=["__name__"]).values()
+        return any(version(one.update_time) == step.version for one in snapshots)
 
     def all_ended(self, run_id: str, step_ids: Collection[str]) -> bool:
         wanted = set(step_ids)
@@ -227,42 +227,32 @@ class FirestoreRunStore:
     def due(self, now: datetime, limit: int) -> Sequence[str]:
         runs = where(self._firestore.collection("runs"), "wake_at", "<=", now).order_by("wake_at")
         steps = where(self._firestore.group("steps"), "deadline", "<=", now).order_by("deadline")
-        found = [(one.get("wake_at"), one.id) for one in self._firestore.query(runs.select(["wake_at"]).limit(limit))]
+        due = [(one.get("wake_at"), one.id) for one in self._firestore.query(runs.select(["wake_at"]).limit(limit))]
         late = self._firestore.query(steps.select(["run_id", "deadline"]).limit(limit))
-        found += [(one.get("deadline"), one.get("run_id")) for one in late]
-        return list(dict.fromkeys(run_id for _, run_id in sorted(found)))[:limit]
+        due += [(one.get("deadline"), one.get("run_id")) for one in late]
+        return list(dict.fromkeys(run_id for _, run_id in sorted(due)))[:limit]
 
     def active(self) -> Sequence[str]:
         # An ended run's wake_at is null, which no comparison finds. Sorted here, it needs no index of its own.
         awake = where(self._firestore.collection("runs"), "wake_at", ">", LONG_AGO)
-        found = self._firestore.query(awake.select(["requested_at"]))
-        return [one.id for one in sorted(found, key=lambda one: (one.get("requested_at"), one.id))]
+        snapshots = self._firestore.query(awake.select(["requested_at"]))
+        return [one.id for one in sorted(snapshots, key=lambda one: (one.get("requested_at"), one.id))]
 
-    def history(
-        self,
-        org_slug: str,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        route: str | None = None,
-        status: str | None = None,
-        since: datetime | None = None,
-        before: datetime | None = None,
-    ) -> RunPage:
-        after = None if cursor is None else decode_cursor(cursor)
-        query = where(self._firestore.collection("runs"), "org_slug", "==", org_slug)
-        for field, value in (("route", route), ("status", status)):
+    def history(self, query: HistoryQuery) -> RunPage:
+        after = None if query.cursor is None else decode_cursor(query.cursor)
+        runs = where(self._firestore.collection("runs"), "org_slug", "==", query.org_slug)
+        for field, value in (("route", query.route), ("status", query.status)):
             if value is not None:
-                query = where(query, field, "==", value)
-        for operator, at in ((">=", since), ("<", before)):
+                runs = where(runs, field, "==", value)
+        for operator, at in ((">=", query.since), ("<", query.before)):
             if at is not None:
-                query = where(query, "requested_at", operator, at)
-        query = query.order_by("requested_at", direction="DESCENDING").order_by("__name__", direction="DESCENDING")
+                runs = where(runs, "requested_at", operator, at)
+        runs = runs.order_by("requested_at", direction="DESCENDING").order_by("__name__", direction="DESCENDING")
         if after is not None:
-            query = query.start_after({"requested_at": after[0], "__name__": self._run(after[1])})
-        found = self._firestore.query(query.limit(limit + 1))
-        runs = self._with_steps([read_run(one) for one in found[:limit]])
-        return RunPage(runs, encode_cursor(runs[-1]) if len(found) > limit else None)
+            runs = runs.start_after({"requested_at": after[0], "__name__": self._run(after[1])})
+        snapshots = self._firestore.query(runs.limit(query.limit + 1))
+        page = self._with_steps([read_run(one) for one in snapshots[: query.limit]])
+        return RunPage(page, encode_cursor(page[-1]) if len(snapshots) > query.limit else None)
 
     def _with_steps(self, runs: Iterable[Run]) -> tuple[Run, ...]:
         """Return these runs whole, the steps of thirty runs read at once."""
@@ -275,9 +265,9 @@ class FirestoreRunStore:
         return tuple(complete)
 
     def changes(self, run_id: str) -> Sequence[Change]:
-        found = [*self._firestore.get(self._run(run_id), fields=["changes"]).values()]
-        found += self._firestore.query(self._steps(run_id).select(["changes"]))
-        return read_changes(one.get("changes") for one in found)
+        snapshots = [*self._firestore.get(self._run(run_id), fields=["changes"]).values()]
+        snapshots += self._firestore.query(self._steps(run_id).select(["changes"]))
+        return read_changes(one.get("changes") for one in snapshots)
 
     def usage(self, org_slug: str, now: datetime) -> Usage:
         return self._quota.usage(org_slug, now)

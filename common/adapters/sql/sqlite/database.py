@@ -4,11 +4,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from common.adapters.sql.sqlite.dialect import SqliteDialect
 from common.platform.errors import TransientError
 
 SCHEMA_VERSION = 6
@@ -78,24 +78,10 @@ CREATE TABLE records (
 """
 
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-
 SYNC = getattr(os, "fdatasync", os.fsync)
 """Syncs a file's bytes and its size; the time of its change need not be true. Not every Unix has it."""
 
 TROUBLE = (sqlite3.DatabaseError, OSError)
-
-
-def to_micros(at: datetime) -> int:
-    """Return an aware time as whole microseconds since 1970, exactly."""
-    return (at - EPOCH) // MICROSECOND
-
-
-def from_micros(micros: int) -> datetime:
-    """Return the time that ``to_micros`` was given, in UTC."""
-    seconds, rest = divmod(micros, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
 
 
 class _Work[T]:
@@ -118,6 +104,8 @@ class Database:
 
     Tables are made on first use; a newer file is refused.
     """
+
+    dialect = SqliteDialect()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -172,6 +160,10 @@ class Database:
             local.db = db = self._connect()
         return db
 
+    def read[T](self, does: Callable[[sqlite3.Connection], T]) -> T:
+        """Run SELECTs, each of which sees what is committed by then."""
+        return does(self.connection())
+
     @property
     def batching(self) -> bool:
         """Whether this thread is in a batch of its own."""
@@ -209,7 +201,7 @@ class Database:
         """Return a block in which everything that this thread writes is one transaction, committed at its end.
 
         Each write still stands or falls alone; reads of this thread see the writes before. Nothing of it is safe
-        before it is committed: whoever acknowledges something must do so inside, too. Raises TransientError, and has
+        before it is committed: an acknowledgement must be written inside, too. Raises TransientError, and has
         then written nothing.
         """
         return Batch(self)
@@ -279,7 +271,7 @@ class Database:
             db.execute("RELEASE part")
 
     def trouble(self, what: str, error: Exception) -> TransientError:
-        """Return what to raise in the place of the system's error."""
+        """Return what to raise instead of the system's error."""
         return TransientError(
             f"The run store {self.path.name} could not be {what}: {error}. Is its disk full, or not writable?"
         )

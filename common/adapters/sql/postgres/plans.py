@@ -1,17 +1,13 @@
 """The plan limits port on PostgreSQL: one query of the view ``organisation_limits``."""
 
-from typing import TYPE_CHECKING
-
-from common.adapters.postgres.client import Postgres
+from common.adapters.sql.dialect import Transaction
+from common.adapters.sql.postgres.client import Postgres
 from common.domain.quota import Limits
 from common.platform.errors import NotFoundError
 
-if TYPE_CHECKING:
-    from common.adapters.postgres.client import Cursor
-
 SELECT = """
 SELECT status, daily, monthly, concurrent, money_usd, weight, global_concurrent
-FROM pipeline_ops.organisation_limits WHERE org_slug = %s
+FROM organisation_limits WHERE org_slug = :org
 """
 
 
@@ -24,8 +20,8 @@ class PostgresPlans:
     def limits(self, org_slug: str) -> Limits:
         """Return the organisation's limits, or raise NotFoundError, which names no other organisation."""
 
-        def select(cursor: "Cursor") -> Limits | None:
-            row = cursor.execute(SELECT, (org_slug,)).fetchone()
+        def select(transaction: Transaction) -> Limits | None:
+            row = transaction.execute(SELECT, {"org": org_slug}).fetchone()
             if row is None:
                 return None
             status, daily, monthly, concurrent, money_usd, weight, global_concurrent = row
@@ -39,7 +35,7 @@ class PostgresPlans:
                 global_concurrent=global_concurrent,
             )
 
-        found = self._database.read(select)
-        if found is None:
+        limits = self._database.read(select)
+        if limits is None:
             raise NotFoundError(f"There is no organisation {org_slug!r}.")
-        return found
+        return limits

@@ -45,7 +45,7 @@ def connect_args(dsn: str, setting: str) -> dict[str, Any]:
 
 
 def _encryption(given: Mapping[str, Any], hosts: list[str], setting: str) -> dict[str, str]:
-    """Return what is to be added. It is said, not left to the driver: PGSSLMODE would count there."""
+    """Return what is to be added. It is explicit: left to the driver, PGSSLMODE would count."""
     if all(_is_here(one) for host in hosts for one in host.split(",")):
         return {}
     mode = given.get("sslmode") or ("verify-full" if given.get("sslrootcert") else "require")

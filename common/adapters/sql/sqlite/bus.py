@@ -3,9 +3,9 @@
 A message is leased for a while when it is handed out and deleted when acknowledged; one that is not comes back.
 After ``MAX_DELIVERIES`` it moves to the dead letters with its last error, as Pub/Sub's dead-letter policy does.
 
-Whoever delivers in this process gets messages straight from its publisher (``serve``), stored as leased already, so
-that nobody has to look for them; and what a delivery on one of its threads publishes (``holding``) is in its hand
-before it is stored, so that what is settled in the same transaction never is.
+The consumer in this process gets messages straight from their publisher (``serve``), stored as leased already, so
+that nobody has to look for them; and it gets what a delivery on one of its threads publishes (``holding``) before that
+is stored, so that what is settled in the same transaction never is.
 """
 
 import json
@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from common.adapters.sqlite.database import Batch, Database, from_micros, to_micros
+from common.adapters.sql.sqlite.database import Batch, Database
+from common.adapters.sql.sqlite.times import from_micros, to_micros
 from common.ports.bus import Message
 from common.runs.topics import DEAD_LETTERS
 
@@ -57,8 +58,8 @@ class Delivery:
         return self.message.not_before is not None and self.message.not_before > self.published_at
 
 
-class Taker:
-    """Who takes messages as they are published; this one takes none."""
+class Consumer:
+    """Consumes messages as they are published; this one consumes none."""
 
     def room(self) -> int:
         """Return how many messages it would begin with at once."""
@@ -80,7 +81,7 @@ class SqliteBus:
         self._now = now
         self._news = threading.Condition()
         self._version = 0
-        self._taker = Taker()
+        self._consumer = Consumer()
         self._local = threading.local()
 
     def publish(self, messages: Sequence[Message]) -> None:
@@ -93,23 +94,23 @@ class SqliteBus:
         return self._store(db, self._held(messages) if self._database.batching else self._deliveries(messages))
 
     def _held(self, messages: Sequence[Message]) -> Sequence[Delivery]:
-        """Put what is due into the hand of this thread, if it has one; return what is to be stored."""
-        found = self._deliveries(messages)
-        hand: list[Delivery] | None = getattr(self._local, "hand", None)
-        if hand is None:
-            return found
-        hand += [one for one in found if not one.is_early]
-        return [one for one in found if one.is_early]
+        """Hold what is due for this thread, if it is ``holding``; return what is to be stored."""
+        deliveries = self._deliveries(messages)
+        unsaved: list[Delivery] | None = getattr(self._local, "unsaved", None)
+        if unsaved is None:
+            return deliveries
+        unsaved += [one for one in deliveries if not one.is_early]
+        return [one for one in deliveries if one.is_early]
 
     def _deliveries(self, messages: Sequence[Message]) -> list[Delivery]:
         now = self._now()
         return [Delivery(0, message, now, 1) for message in messages]
 
-    def _store(self, db: sqlite3.Connection, found: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Insert messages: leased as far as the taker has room for those that are due, free for pullers beyond."""
-        room = self._taker.room()
+    def _store(self, db: sqlite3.Connection, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Insert messages: leased as far as the consumer has room for those that are due, free for pullers beyond."""
+        room = self._consumer.room()
         stored = []
-        for one in found:
+        for one in deliveries:
             if one.is_early:
                 assert one.message.not_before is not None
                 stored.append(self._insert(db, one, one.message.not_before, 0))
@@ -132,13 +133,13 @@ class SqliteBus:
         """Pass on what ``enqueue`` has stored, now that it is committed."""
         leased = [one for one in stored if one.deliveries]
         if leased:
-            self._taker.take(leased)
+            self._consumer.take(leased)
         if len(leased) < len(stored):
             self.wake()
 
-    def serve(self, taker: Taker) -> None:
-        """Hand what this process publishes to ``taker`` from now on, as far as it has room."""
-        self._taker = taker
+    def serve(self, consumer: Consumer) -> None:
+        """Give what this process publishes to this consumer from now on, as far as it has room."""
+        self._consumer = consumer
 
     @contextmanager
     def holding(self) -> Iterator[list[Delivery]]:
@@ -146,16 +147,16 @@ class SqliteBus:
 
         It is not safe before that. A function that died here would have published nothing.
         """
-        hand: list[Delivery] = []
-        self._local.hand = hand
+        unsaved: list[Delivery] = []
+        self._local.unsaved = unsaved
         try:
-            yield hand
+            yield unsaved
         finally:
-            self._local.hand = None
+            self._local.unsaved = None
 
-    def keep(self, found: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Store messages that are only in hand, in this thread's batch; ``sent`` is for those, too."""
-        return self._database.write(lambda db: self._store(db, found), fails_first=True) if found else ()
+    def keep(self, unsaved: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Store messages that are only held, in this thread's batch; ``sent`` is for those, too."""
+        return self._database.write(lambda db: self._store(db, unsaved), fails_first=True) if unsaved else ()
 
     def wake(self) -> None:
         """Tell pullers of this process to look again."""
@@ -203,7 +204,7 @@ class SqliteBus:
             self._database.write(lambda db: self._insert(db, delivery, due_at, delivery.deliveries))
 
     def _bury(self, db: sqlite3.Connection, delivery: Delivery, error: str, now: int) -> Sequence[Delivery]:
-        """Move a message to the dead letters, and tell whoever listens to them."""
+        """Move a message to the dead letters, and tell their listener."""
         db.execute(
             "INSERT INTO dead_letters (topic, key, data, published_at, died_at, deliveries, error)"
             " SELECT topic, key, data, published_at, ?, deliveries, ? FROM messages WHERE id = ?",
@@ -216,7 +217,7 @@ class SqliteBus:
         return self.enqueue(db, [message])
 
     def release(self) -> None:
-        """Make every leased message due now: for a start, when whoever held them is known to be dead."""
+        """Make every leased message due now: for a start, when their consumer is known to be dead."""
         now = to_micros(self._now())
         release = "UPDATE messages SET due_at = ? WHERE deliveries > 0 AND due_at > ?"
         self._database.write(lambda db: db.execute(release, (now, now)))

@@ -7,14 +7,17 @@ mode, as Supabase has it on port 6543, the next transaction may be in another se
 import atexit
 import logging
 import random
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from common.adapters.postgres.dsn import connect_args
+from common.adapters.sql.dialect import NOTHING
+from common.adapters.sql.postgres.dialect import PostgresDialect
+from common.adapters.sql.postgres.dsn import connect_args
 from common.domain.model import ErrorKind
 from common.platform.errors import PermanentError, TransientError
 from common.platform.logs import logger
@@ -40,16 +43,21 @@ FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.5
 MAX_CHARS = 300
 
-TIMEOUTS = """
+SETTINGS = """
 SET LOCAL statement_timeout = '10s';
 SET LOCAL lock_timeout = '5s';
-SET LOCAL idle_in_transaction_session_timeout = '10s'
+SET LOCAL idle_in_transaction_session_timeout = '10s';
+SET LOCAL search_path = pipeline_ops, pg_temp
 """
-"""A process that is frozen inside a transaction must not keep others from their locks."""
+"""A process that is frozen inside a transaction must not keep others from their locks. Tables are named without their
+schema, as the shared SQL has them."""
 
-READ = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {TIMEOUTS}; SELECT ''"
-WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {TIMEOUTS}; SELECT pg_current_xact_id()::text"
+READ = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}; SELECT ''"
+WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {SETTINGS}; SELECT pg_current_xact_id()::text"
 """The transaction's id tells whether it was committed, should the answer be lost."""
+
+
+STATE = "SELECT pg_xact_status(:xid::xid8)"
 
 
 class AgainError(Exception):
@@ -64,20 +72,45 @@ class _UnsureError(Exception):
         self.xid = xid
 
 
+PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
+"""``:name``, but not the type behind ``::``."""
+
+
+@cache
+def for_driver(statement: str) -> str:
+    """Return a statement with its parameters as the driver has them. There are a few dozen statements."""
+    return PARAMETER.sub(r"%(\1)s", statement)
+
+
+class PostgresTransaction:
+    """Where statements run, with named parameters."""
+
+    def __init__(self, cursor: "Cursor") -> None:
+        self._cursor = cursor
+
+    def execute(self, statement: str, values: Mapping[str, Any] = NOTHING, /) -> "Cursor":
+        """Run a statement; its rows are to be read before the next one runs."""
+        return self._cursor.execute(for_driver(statement), values)
+
+
 class Postgres:
     """One database. ``setting`` names the variable that holds ``dsn``, for messages; the string itself is in none."""
+
+    dialect = PostgresDialect()
 
     def __init__(self, dsn: str, setting: str, *, connections: int = CONNECTIONS) -> None:
         self._dsn, self._setting, self._connections = dsn, setting, connections
         self._lock = threading.Lock()
         self._pool: ConnectionPool[Any] | None = None
 
-    def read[T](self, does: Callable[["Cursor"], T]) -> T:
+    def read[T](self, does: Callable[[PostgresTransaction], T]) -> T:
         """Run SELECTs, all on one snapshot. ``does`` may be called more than once."""
         return self._tried(READ, does)
 
-    def write[T](self, does: Callable[["Cursor"], T]) -> T:
-        """Run ``does`` in a READ COMMITTED transaction; return what it returned once that is committed.
+    def write[T](
+        self, does: Callable[[PostgresTransaction], T], *, durable: bool = True, fails_first: bool = False
+    ) -> T:
+        """Run ``does`` in a READ COMMITTED transaction; return what it returned once that is committed, and durable.
 
         It may be called more than once, each time in a transaction of its own, of which one at most is committed.
         Raises what it raises, TransientError for conflicts and outages, PermanentError for what is missing.
@@ -92,7 +125,7 @@ class Postgres:
             atexit.unregister(self.close)
             pool.close()
 
-    def _tried[T](self, begin: str, does: Callable[["Cursor"], T]) -> T:
+    def _tried[T](self, begin: str, does: Callable[[PostgresTransaction], T]) -> T:
         deadline, pause_s = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
         for _ in range(TRIES):
             try:
@@ -110,15 +143,18 @@ class Postgres:
             kind=ErrorKind.CONFLICT,
         ) from cause
 
-    def _once[T](self, begin: str, does: Callable[["Cursor"], T]) -> T:
+    def _once[T](self, begin: str, does: Callable[[PostgresTransaction], T]) -> T:
         import psycopg
+        from psycopg.types.string import TextLoader
 
         result: list[T] = []
         try:
             with self._connection() as connection:
                 cursor = connection.cursor()
+                # JSON as the text that was stored: our own decoder checks it.
+                cursor.adapters.register_loader("json", TextLoader)
                 xid = _last_value(cursor.execute(begin))
-                result.append(does(cursor))
+                result.append(does(PostgresTransaction(cursor)))
                 try:
                     connection.commit()
                 except psycopg.OperationalError as error:
@@ -136,7 +172,7 @@ class Postgres:
         """Return whether a transaction whose answer was lost has been committed, once that is decided."""
         for pause_s in (0.0, 0.1, 0.5, 1.0, 2.0):
             time.sleep(pause_s)
-            state = self.read(lambda cursor: _last_value(cursor.execute("SELECT pg_xact_status(%s::xid8)", (xid,))))
+            state = self.read(lambda transaction: _last_value(transaction.execute(STATE, {"xid": xid})))
             if state in ("committed", "aborted"):
                 return state == "committed"
         raise TransientError("PostgreSQL did not say whether it has committed. Look what is there before trying again.")
@@ -163,7 +199,7 @@ class Postgres:
             return self._pool
 
     def _translated(self, error: "psycopg.Error") -> Exception:
-        """Return what to raise in the place of the driver's error."""
+        """Return what to raise instead of the driver's error."""
         from psycopg import errors
 
         match error:
@@ -192,8 +228,8 @@ def _open_pool(args: dict[str, Any], connections: int) -> "ConnectionPool[Any]":
     import psycopg
     from psycopg_pool import ConnectionPool
 
-    class Told(psycopg.Connection[Any]):
-        """Says in our own log why it can't connect. The pool's waiters only learn that there is no connection."""
+    class PooledConnection(psycopg.Connection[Any]):
+        """Says in our own log why it can't connect: the pool's waiters only learn that there is no connection."""
 
         @classmethod
         def connect(cls, *args: Any, **kwargs: Any) -> Any:
@@ -205,7 +241,7 @@ def _open_pool(args: dict[str, Any], connections: int) -> "ConnectionPool[Any]":
 
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     return ConnectionPool(
-        connection_class=Told,
+        connection_class=PooledConnection,
         kwargs=args,
         min_size=0,
         max_size=connections,
@@ -215,11 +251,6 @@ def _open_pool(args: dict[str, Any], connections: int) -> "ConnectionPool[Any]":
         num_workers=2,
         open=True,
     )
-
-
-def utc(at: datetime) -> datetime:
-    """Return a stored time in UTC: it comes in the server's zone."""
-    return at.astimezone(UTC)
 
 
 def _last_value(cursor: "Cursor") -> str:

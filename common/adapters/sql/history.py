@@ -1,0 +1,35 @@
+"""Pages of runs, newest first: where one page ends and the next begins."""
+
+from typing import Any
+
+from common.adapters.cursor import decode_cursor
+from common.adapters.sql.dialect import Dialect
+from common.ports.store import HistoryQuery
+
+
+def page(dialect: Dialect, query: HistoryQuery) -> tuple[str, dict[str, Any]]:
+    """Return the SELECT of a page's runs, and its values. It brings one run more if there is another page.
+
+    Only what is asked for is a condition, so that the text says which index serves it.
+    """
+    runs, condition = dialect.runs_for(query)
+    values: dict[str, Any] = {"org": query.org_slug, "limit": query.limit + 1}
+    # A page begins behind the last run of the one before, or behind every run of the first moment that is too late.
+    behind = [] if query.cursor is None else [decode_cursor(query.cursor)]
+    behind += [] if query.before is None else [(query.before, "")]
+    if behind:
+        at, values["run"] = min(behind)
+        values["at"] = dialect.time(at)
+        condition += f" AND (requested_at, {dialect.RUN_ID}) < (:at, :run)"
+    for column, value in (("route", query.route), ("status", query.status)):
+        if value is not None:
+            values[column] = value
+            condition += f" AND {column} = :{column}"
+    if query.since is not None:
+        values["since"] = dialect.time(query.since)
+        condition += " AND requested_at >= :since"
+    select = (
+        f"SELECT body, version FROM {runs} WHERE org_slug = :org{condition}"  # noqa: S608 - constants
+        f" ORDER BY requested_at DESC, {dialect.RUN_ID} DESC LIMIT :limit"
+    )
+    return select, values

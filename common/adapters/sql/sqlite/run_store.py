@@ -1,0 +1,68 @@
+"""The run store on SQLite. Transition, messages and reservation commit in one transaction."""
+
+import threading
+from collections.abc import Sequence
+from copy import replace
+from typing import Any
+
+from common.adapters.sql.dialect import Transaction
+from common.adapters.sql.run_store import SqlRunStore
+from common.adapters.sql.sqlite.bus import Delivery, SqliteBus
+from common.adapters.sql.sqlite.database import Database
+from common.domain.model import Run
+from common.ports.bus import Message
+from common.runs.codec import decode_run
+
+HEADER = "SELECT CASE version WHEN :known THEN NULL ELSE body END, version FROM runs WHERE run_id = :run"
+
+MOST_OPEN = 1_000
+
+
+class OpenRuns:
+    """Runs as they were committed last, without steps, to spare their decoding.
+
+    They are used only if the file still has that version. Ended runs are not kept.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run] = {}
+
+    def get(self, run_id: str) -> Run | None:
+        """Return the run of that id, if it is known."""
+        return self._runs.get(run_id)
+
+    def put(self, run: Run) -> None:
+        """Keep a run instead of an older one; the oldest gives way."""
+        with self._lock:
+            self._runs.pop(run.run_id, None)
+            if run.wake_at is not None:
+                self._runs[run.run_id] = replace(run, steps={})
+            if len(self._runs) > MOST_OPEN:
+                del self._runs[next(iter(self._runs))]
+
+
+class SqliteRunStore(SqlRunStore[Sequence[Delivery]]):
+    """Keeps runs in the same file as the bus, so that a commit and its messages can't part."""
+
+    def __init__(self, database: Database, bus: SqliteBus) -> None:
+        super().__init__(database)
+        self._file, self._bus = database, bus
+        self._open = OpenRuns()
+
+    def _keep(self, transaction: Any, sent: Sequence[Message]) -> Sequence[Delivery]:
+        return self._bus.enqueue(transaction, sent)
+
+    def _send(self, stored: Sequence[Delivery]) -> None:
+        self._bus.sent(stored)
+
+    def _committed(self, run: Run) -> None:
+        # In a batch it is not yet, and may never be.
+        self._file.once_committed(lambda: self._open.put(run))
+
+    def _header(self, transaction: Transaction, run_id: str) -> Run | None:
+        known = self._open.get(run_id)
+        row = transaction.execute(HEADER, {"known": known.version if known else 0, "run": run_id}).fetchone()
+        if row is None:
+            return None
+        return known if known and row[0] is None else decode_run(*row)
