@@ -10,7 +10,7 @@ FOCUS := .venv-focus
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help docs demo serve bench bench-api bench-load test test-slow check sim mutants hooks format clean
+.PHONY: help docs demo serve bench bench-api bench-load test test-fast test-slow check sim mutants hooks format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -21,11 +21,16 @@ demo: $(VENV)/.local  ## run every provider's pipeline here and prove what came 
 serve: $(VENV)/.local  ## serve the API and every function on http://127.0.0.1:8080
 	@$(BIN)/python main.py serve
 
-# Two processes, a file of tests in one of them: servers are started once a file or a process, and never shared.
+# Two processes, each with servers of its own: a BigQuery emulator, a PostgreSQL, Google's emulators, started once by the
+# first test that needs one. A file's tests stay in one process, because they share what its fixtures have filled.
 TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test: check $(FOCUS)/.installed  ## lint, types and every test
-	@$(BIN)/python -m pytest --run-integration -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+test: check $(FOCUS)/.installed  ## lint, types and every test (10 minutes)
+	@$(PYTEST) --run-integration
+
+test-fast: check  ## lint, types and the tests without emulators and servers (2 minutes)
+	@$(PYTEST) -m "not slow and not server"
 
 bench: $(VENV)/.dev  ## runs per second, latency and CPU, beside DBOS on PostgreSQL
 	@$(BIN)/python -m tests.bench

@@ -10,10 +10,12 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.platform.paths import PROJECT_ROOT
 from common.processors import registry
 from infra.local.emulator import BigQueryEmulator
+from infra.local.watched import Watched
 from tests import seed
 from tests.google_fixtures import google_emulators, google_project  # noqa: F401 - fixtures
 from tests.harness import harness  # noqa: F401 - a fixture
 from tests.postgres_fixtures import postgres, postgres_database, postgres_server  # noqa: F401 - fixtures
+from tests.postgres_server import PostgresServer
 
 PROJECT = "pipeline-ops-test"
 SHARED = PROJECT_ROOT.parent / "shared" / "data"
@@ -45,6 +47,20 @@ def warehouse(bigquery_emulator: BigQueryEmulator) -> BigQueryWarehouse:
 
 
 @pytest.fixture(autouse=True)
+def servers_start_where_they_are_expected(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold ``make test-fast`` to its word: who needs a server has it by a fixture of ``SERVERS``, or is in ``e2e``."""
+    if request.node.get_closest_marker("server") is None:
+
+        def refuse(*_: object) -> None:
+            raise AssertionError(
+                "This test starts a server, and nothing in tests/conftest.py marks it as one that does."
+            )
+
+        monkeypatch.setattr(Watched, "start", refuse)
+        monkeypatch.setattr(PostgresServer, "start", refuse)
+
+
+@pytest.fixture(autouse=True)
 def own_processors() -> Iterator[None]:
     """A processor that a test has put in the place of another is forgotten with the test."""
     yield
@@ -55,6 +71,25 @@ def own_processors() -> Iterator[None]:
 def shared_data() -> Path:
     """The folder of real bills beside the checkout."""
     return SHARED
+
+
+SERVERS = {"bigquery_server", "google_emulators", "postgres_server"}
+"""Fixtures that start a server. Whatever asks for one, by way of others too, is marked as ``server``."""
+
+SERVER_PARAMETERS = {"firestore", "postgres", "pubsub"}
+"""Parameters of fixtures that ask for a server only when they are called."""
+
+SLOW_WITHIN_S = 7200
+
+
+def needs_server(item: pytest.Item) -> bool:
+    """Return whether the test needs an emulator or another server."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return (
+        "tests/e2e/" in item.nodeid
+        or not SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
+        or any(value in SERVER_PARAMETERS for value in parameters if isinstance(value, str))
+    )
 
 
 LONG_FIRST = ("e2e", "sim", "contract")
@@ -69,7 +104,13 @@ def pytest_configure() -> None:
     seed.choose()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest takes out what -m does not want
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if needs_server(item):
+            item.add_marker("server")
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_WITHIN_S))
     items.sort(key=lambda item: next((n for n, name in enumerate(LONG_FIRST) if f"tests/{name}/" in item.nodeid), 9))
     if not config.getoption("--run-integration"):
         for item in items:
@@ -86,9 +127,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reasons[reason.removeprefix("Skipped: ")] = reasons.get(reason.removeprefix("Skipped: "), 0) + 1
-    slow = [item for item in terminalreporter.stats.get("deselected", []) if item.get_closest_marker("slow")]
+    deselected = terminalreporter.stats.get("deselected", [])
+    slow = [item for item in deselected if item.get_closest_marker("slow")]
     if slow:
         reasons["slow: make test-slow"] = len(slow)
+    if fast := sum(item.get_closest_marker("server") is not None for item in deselected if item not in slow):
+        reasons["with a server: make test"] = fast
     left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(reasons.items())) or "nothing"
     terminalreporter.write_line(f"not run: {left_out}")
     terminalreporter.write_line(seed.replay())

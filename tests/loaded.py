@@ -5,7 +5,8 @@ what reads rows need them there, and how they got there is the business of the t
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ from common.writes.spool import Spool
 numbers = itertools.count()
 written: set[tuple[str, str, str, str]] = set()
 """Table and key of what was loaded: what comes once more replaces it."""
+
+
+@contextmanager
+def dropped(warehouse: BigQueryWarehouse, dataset: str) -> Iterator[str]:
+    """Give the dataset for the time of the block: the emulator gets slower with every table it has."""
+    yield dataset
+    warehouse.connection.client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
 
 
 def load_rows(

@@ -10,6 +10,8 @@ from common.adapters.sql.sqlite.bus import ACK_DEADLINE, MAX_DELIVERIES, SqliteB
 from common.adapters.sql.sqlite.database import Database
 from common.ports.bus import Message
 
+pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
+
 
 class Clock:
     def __init__(self) -> None:

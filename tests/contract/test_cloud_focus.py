@@ -25,13 +25,15 @@ from infra.local.gcp_export import Row, export_rows, write_export
 from tests.bills import BILLS, FILES, google_rows
 from tests.conftest import PROJECT
 from tests.contract.test_focus_sql import FOCUS, Dataset, numbers
+from tests.loaded import dropped
 from tests.processors.context import make_context
 from tests.processors.layouts import read_bill
 
 
 @pytest.fixture
 def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Dataset]:
-    yield Dataset(warehouse, tmp_path, f"{PROJECT}.cloud{next(numbers)}")
+    with dropped(warehouse, f"{PROJECT}.cloud{next(numbers)}") as name:
+        yield Dataset(warehouse, tmp_path, name)
 
 
 def total(rows: list[dict[str, Any]], column: str) -> Decimal:

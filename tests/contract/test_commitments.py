@@ -26,6 +26,7 @@ from tests.conftest import PROJECT
 from tests.contract.focus import FOCUS, Dataset, numbers
 from tests.focus.rows import charge
 from tests.focus.tables import fill, relaxed
+from tests.loaded import dropped
 from tests.processors.context import make_context
 
 COMMITMENTS = load_table(CONFIGS, TABLE)
@@ -55,7 +56,8 @@ subscriptions:
 
 @pytest.fixture
 def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Dataset]:
-    yield Dataset(warehouse, tmp_path, f"{PROJECT}.commitments{next(numbers)}")
+    with dropped(warehouse, f"{PROJECT}.commitments{next(numbers)}") as name:
+        yield Dataset(warehouse, tmp_path, name)
 
 
 def keep(dataset: Dataset, table: str, rows: list[dict[str, Any]], days: tuple[date, date]) -> None:

@@ -19,6 +19,7 @@ from common.processors.sql.procedure_executor import ProcedureExecutor, Procedur
 from common.tables.contract import load_table
 from tests.conftest import PROJECT
 from tests.contract.focus import DAY, FOCUS, Dataset, cost, export, numbers, reported
+from tests.loaded import dropped
 from tests.processors.context import make_context
 
 PROOF = load_table(CONFIGS, "cost_consolidation")
@@ -59,7 +60,8 @@ class Consolidated(Dataset):
 
 @pytest.fixture
 def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Consolidated]:
-    yield Consolidated(warehouse, tmp_path, f"{PROJECT}.proof{next(numbers)}")
+    with dropped(warehouse, f"{PROJECT}.proof{next(numbers)}") as name:
+        yield Consolidated(warehouse, tmp_path, name)
 
 
 def procedure(name: str) -> str:

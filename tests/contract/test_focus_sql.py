@@ -17,12 +17,14 @@ from common.processors.bills.file_extractor import ExternalFileExtractor, Extern
 from infra.local.focus_export import write_focus_export
 from tests.conftest import PROJECT
 from tests.contract.focus import DAY, FOCUS, Dataset, cost, export, numbers, reported
+from tests.loaded import dropped
 from tests.processors.context import make_context
 
 
 @pytest.fixture
 def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Dataset]:
-    yield Dataset(warehouse, tmp_path, f"{PROJECT}.focus{next(numbers)}")
+    with dropped(warehouse, f"{PROJECT}.focus{next(numbers)}") as name:
+        yield Dataset(warehouse, tmp_path, name)
 
 
 def test_usage_becomes_one_row_per_project_model_token_type_and_variant(dataset: Dataset) -> None:

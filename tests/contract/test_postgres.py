@@ -28,6 +28,8 @@ from tests.contract.stores import T0, WIDE, Adapter, RecordingBus, claimed, crea
 from tests.pgbouncer import PgBouncer, is_installed
 from tests.postgres_fixtures import ROLE_PASSWORD, TestDatabase
 
+pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
+
 SETTING = "PIPELINE_OPS_POSTGRES_DSN"
 RUN_ID = new_run().run.run_id
 

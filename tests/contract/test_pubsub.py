@@ -29,6 +29,8 @@ from infra.local.google_emulators import GoogleEmulators, PubSubEmulator
 from infra.local.pubsub_topology import DEAD_LETTERS, PushPolicy, set_up, subscription_path
 from tests.google_fixtures import received
 
+pytestmark = pytest.mark.timeout(120)  # what waits for what it should not is found here, and is not to hang
+
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TOPIC = "orders"
 WITHIN_S = 30.0
@@ -133,6 +135,7 @@ def test_a_message_that_is_too_large_fails_for_good(bus: PubSubBus, puller: Pull
         bus.publish([Message(TOPIC, "k", {"text": "x" * 10_500_000})])
 
 
+@pytest.mark.server
 def test_a_dead_emulator_is_worth_another_try_and_is_told_in_time(tmp_path: Path, google_project: str) -> None:
     with PubSubEmulator(tmp_path) as emulator:
         puller = Puller(emulator.host, google_project)

@@ -19,6 +19,7 @@ from infra.bootstrap_sync import sync
 from tests.conftest import PROJECT
 from tests.focus.rows import Row, charge, clean_rows, consumed, priced, usage
 from tests.focus.tables import FOCUS, fill
+from tests.loaded import dropped
 
 VIEWS = load_views(CONFIGS)
 OCTOBER = date(2026, 10, 1)
@@ -66,7 +67,8 @@ class Dataset:
 
 @pytest.fixture
 def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Dataset]:
-    yield Dataset(warehouse, tmp_path, f"{PROJECT}.views{next(numbers)}")
+    with dropped(warehouse, f"{PROJECT}.views{next(numbers)}") as name:
+        yield Dataset(warehouse, tmp_path, name)
 
 
 def test_costs_of_a_day_are_summed_by_provider_service_model_and_team(dataset: Dataset) -> None:

@@ -16,6 +16,7 @@ from common.tables.contract import Table
 from common.writes.batch import Batch
 from common.writes.spool import Spool
 from tests.conftest import PROJECT
+from tests.loaded import dropped
 
 TABLE = Table.model_validate(
     {
@@ -116,7 +117,8 @@ class Target:
 
 @pytest.fixture
 def target(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Target]:
-    yield Target(warehouse, tmp_path, f"{PROJECT}.ds{next(numbers)}.costs")
+    with dropped(warehouse, f"{PROJECT}.ds{next(numbers)}") as dataset:
+        yield Target(warehouse, tmp_path, f"{dataset}.costs")
 
 
 def row(name: str, day: date = D1, **more: Any) -> dict[str, Any]:

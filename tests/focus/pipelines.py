@@ -106,10 +106,15 @@ class World:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[World]:
-    """Start a stack and the sandboxes of the providers, and the runs on made-up bills; all end with the block."""
+def running(folder: Path, bigquery_url: str) -> Iterator[World]:
+    """Start a stack on that emulator, the sandboxes of the providers, and the runs on made-up bills, for the block."""
     with SandboxServer(seed=SEED) as sandbox:
-        settings = Settings(state_dir=folder / "state", project_id=PROJECT, provider_urls=dict(sandbox.urls))
+        settings = Settings(
+            state_dir=folder / "state",
+            project_id=PROJECT,
+            provider_urls=dict(sandbox.urls),
+            bigquery_url=bigquery_url,
+        )
         setups = {org: DemoSetup(settings, sandbox, org, SEED, FIRST, DAYS) for org in (ORG, BESIDE)}
         with EmbeddedStack(settings) as stack:
             add_credentials(stack.engine.credentials, setups[ORG])

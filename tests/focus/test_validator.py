@@ -13,9 +13,10 @@ from common.focus.conformance import CheckedRows, Checks, Report, sources
 from common.platform.paths import CONFIGS
 from common.processors.registry import REGISTRY
 from infra.local.demo_data import DEMO_PIPELINES
+from infra.local.emulator import BigQueryEmulator
 from tests.focus.pipelines import BESIDE, ORG, OURS, PUBLISHED, Case, World, running
 from tests.focus.tables import FOCUS, export
-from tests.focus.validator import DOCS, Verdict, absent, known_false, read, validate
+from tests.focus.validator import DOCS, Validator, Verdict, absent, known_false, read
 
 ALL = [
     *(pytest.param(case, id=case.name) for case in OURS),
@@ -26,8 +27,8 @@ WARNED = {ORG: {"ChargePeriod.day": "cloud_oci_cost_billing"}, BESIDE: {}}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running(tmp_path_factory.mktemp("focus")) as world:
+def world(tmp_path_factory: pytest.TempPathFactory, bigquery_emulator: BigQueryEmulator) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp("focus"), bigquery_emulator.url) as world:
         yield world
 
 
@@ -53,7 +54,7 @@ def written(world: World) -> Written:
 
 
 @pytest.fixture(scope="module")
-def judged(world: World, written: Written) -> Callable[[Case], Verdict]:
+def judged(world: World, written: Written) -> Iterator[Callable[[Case], Verdict]]:
     """Puts a case's rows to the focus-validator, once."""
     if reason := absent():
         pytest.skip(reason)
@@ -61,10 +62,11 @@ def judged(world: World, written: Written) -> Callable[[Case], Verdict]:
 
     def judge(case: Case) -> Verdict:
         if case.name not in done:
-            done[case.name] = validate(written(case), world.folder / f"validator{len(done)}")
+            done[case.name] = validator.validate(written(case), world.folder / f"validator{len(done)}")
         return done[case.name]
 
-    return judge
+    with Validator() as validator:
+        yield judge
 
 
 def checked(world: World, org: str, **days: date) -> Report:

@@ -23,6 +23,8 @@ from infra.local.dispatcher import Dispatcher
 from infra.local.host import poster
 from tests.harness import INVOKER_TOKEN, Harness, step
 
+pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
+
 WITHIN_S = 20.0
 
 

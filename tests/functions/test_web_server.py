@@ -15,6 +15,8 @@ from infra.local import web
 from infra.local.web import WebServer
 from tests.harness import OPERATOR, ORG, ROUTE, Harness
 
+pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
+
 SLOW = 20
 PATIENCE_S = 30.0
 

@@ -12,6 +12,8 @@ from common.domain.quota import Limits
 from common.platform.errors import NotFoundError, PermanentError, TransientError
 from tests.fakes import FakeClock
 
+pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
+
 ACTIVE = Limits("ACTIVE", 10, 100, 2)
 SECOND = timedelta(seconds=1)
 

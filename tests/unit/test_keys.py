@@ -24,6 +24,8 @@ from common.platform.errors import (
 from tests.fakes import FakeClock
 from tests.memory_records import MemoryRecords
 
+pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
+
 ORG = "acme_corp_2"
 
 

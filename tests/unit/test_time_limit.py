@@ -10,6 +10,8 @@ import pytest
 from common.platform.errors import StepTimeoutError
 from common.platform.time_limit import limited
 
+pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
+
 
 def spin() -> None:
     while True:
