@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from common.processors.bills.files import Record
+from common.processors.bills.files import BillRecord
 from common.tables.contract import ColumnType
 from common.writes.bad_rows import BadRow, row_text, shown
 
@@ -23,7 +23,7 @@ class UnreadableError(Exception):
         self.bad = bad
 
 
-def refused(file: str, record: Record, column: str, value: Any, wanted: str) -> UnreadableError:
+def refused(file: str, record: BillRecord, column: str, value: Any, wanted: str) -> UnreadableError:
     """Return the error of a value that is not what its column wants."""
     where = f"{file}: {record.where}"
     return UnreadableError(BadRow(f"{shown(value)} is not {wanted}", where, row_text(record.values), column))
@@ -131,7 +131,7 @@ class Cells:
     been asked for is used; ``unused`` is what is left.
     """
 
-    def __init__(self, file: str, record: Record, names: Mapping[str, str], null_values: Sequence[str]) -> None:
+    def __init__(self, file: str, record: BillRecord, names: Mapping[str, str], null_values: Sequence[str]) -> None:
         self._file, self._record, self._names, self._nulls = file, record, names, null_values
         self._used: set[str] = set()
         self.floats: set[str] = set()

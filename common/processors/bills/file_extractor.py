@@ -17,7 +17,7 @@ from common.platform.errors import PermanentError, nearest
 from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import UnreadableError
 from common.processors.bills.deliveries import some
-from common.processors.bills.files import Format, Record, records
+from common.processors.bills.files import BillRecord, Format, records
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
 from common.processors.bills.table_rows import TableRows
 from common.tables.contract import DATA_DATE, load_table
@@ -84,7 +84,7 @@ class ExternalFileExtractor:
         days = set[date]()
 
         def rows() -> Iterator[Row | BadRow]:
-            record: Record | None = None
+            record: BillRecord | None = None
             for record in records(path, file_format=params.format, delimiter=params.delimiter):
                 try:
                     made = convert(record)
@@ -163,7 +163,9 @@ def _no_rows(path: Path) -> PermanentError:
     return PermanentError(f"{path.name}: the file has a header and no rows: nothing is replaced. Export it again.")
 
 
-def _outside(path: Path, params: ExternalFileParams, record: Record, day: date, context: StepContext) -> PermanentError:
+def _outside(
+    path: Path, params: ExternalFileParams, record: BillRecord, day: date, context: StepContext
+) -> PermanentError:
     first, last = date_span(path, params, context.configs)
     column = f", column {params.date_column}" if params.date_column else ""
     return PermanentError(

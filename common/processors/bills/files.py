@@ -28,7 +28,7 @@ Format = Literal["auto", "csv", "parquet"]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class BillRecord:
     """One record, its number from 1 and its values by column.
 
     For messages: ``header`` is where the columns' names are, ``where`` is where the record begins, e.g. ``line 12``.
@@ -40,7 +40,7 @@ class Record:
     values: Mapping[str, Any]
 
 
-def records(path: Path, *, file_format: Format, delimiter: str) -> Iterator[Record]:
+def records(path: Path, *, file_format: Format, delimiter: str) -> Iterator[BillRecord]:
     """Yield the file's records in order. CSV values are text; Parquet values are typed."""
     with _opened(path) as raw:
         is_parquet = raw.read(4) == PARQUET_MAGIC
@@ -72,7 +72,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         ) from error
 
 
-def csv_records(path: Path, raw: IO[bytes], delimiter: str) -> Iterator[Record]:
+def csv_records(path: Path, raw: IO[bytes], delimiter: str) -> Iterator[BillRecord]:
     """Yield the records of an opened CSV file; ``path`` names it in messages."""
     csv.field_size_limit(RECORD_BYTES)
     lines = _Lines(path, raw)
@@ -88,7 +88,7 @@ def csv_records(path: Path, raw: IO[bytes], delimiter: str) -> Iterator[Record]:
         number += 1
         if len(values) != len(header):
             raise PermanentError(_wrong_count(path, lines.begin, values, header))
-        yield Record("line 1", f"line {lines.begin}", number, dict(zip(header, values, strict=True)))
+        yield BillRecord("line 1", f"line {lines.begin}", number, dict(zip(header, values, strict=True)))
 
 
 class _Lines:
@@ -195,7 +195,7 @@ def _wrong_count(path: Path, line: int, values: Sequence[str], header: Sequence[
     return f"{text}; the last column is {header[-1]}. A value with a delimiter must be quoted."
 
 
-def _parquet(path: Path, raw: IO[bytes]) -> Iterator[Record]:
+def _parquet(path: Path, raw: IO[bytes]) -> Iterator[BillRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -207,7 +207,7 @@ def _parquet(path: Path, raw: IO[bytes]) -> Iterator[Record]:
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             for values in batch.to_pylist():
                 number += 1
-                yield Record("schema", f"row {number}", number, values)
+                yield BillRecord("schema", f"row {number}", number, values)
     # ValueError and OverflowError: values that Python has no type for, such as times with nanoseconds.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise PermanentError(

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from common.platform.errors import PermanentError
 from common.processors.bills.cells import Cells, within
-from common.processors.bills.files import Record
+from common.processors.bills.files import BillRecord
 from common.tables.contract import DATA_DATE
 
 DESTINATION = "cloud_focus_export"
@@ -78,7 +78,7 @@ class LayoutRows:
         self._names: Mapping[str, str] = {}
         self.floats: set[str] = set()
 
-    def day(self, record: Record) -> date:
+    def day(self, record: BillRecord) -> date:
         """Return the day that a record belongs to."""
         return self._day(self._cells(record))
 
@@ -86,7 +86,7 @@ class LayoutRows:
         day = self._layout.day(cells)
         return within(day, *self._layout.period(cells)) if self._by_period else day
 
-    def __call__(self, record: Record) -> list[Row]:
+    def __call__(self, record: BillRecord) -> list[Row]:
         """Return the record's rows; the first keeps what the layout has no use for."""
         cells = self._cells(record)
         day = self._day(cells)
@@ -102,12 +102,12 @@ class LayoutRows:
         extra = {"extra": json.dumps(unused, ensure_ascii=False)} if unused else {}
         return [own | (extra if number == 0 else {}) | row for number, row in enumerate(rows)]
 
-    def _cells(self, record: Record) -> Cells:
+    def _cells(self, record: BillRecord) -> Cells:
         if not self._names:
             self._names = self._header(record)
         return Cells(self._file, record, self._names, self._nulls)
 
-    def _header(self, record: Record) -> Mapping[str, str]:
+    def _header(self, record: BillRecord) -> Mapping[str, str]:
         names: dict[str, str] = {}
         for own in record.values:
             plain = self._layout.plain_name(own)

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.platform.errors import PermanentError, nearest
 from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, refused, timestamp, within
-from common.processors.bills.files import Record
+from common.processors.bills.files import BillRecord
 from common.tables.contract import DATA_DATE, Column, Table
 
 EXTRA = Column(name="extra", type="STRING")
@@ -48,14 +48,14 @@ class TableRows:
         self._checked = False
         self.floats: set[str] = set()
 
-    def day(self, record: Record) -> date:
+    def day(self, record: BillRecord) -> date:
         """Return the day that a record belongs to."""
         day = self._time(record, self._date_column).date()
         if self._period is None:
             return day
         return within(day, *(self._time(record, name) for name in self._period))
 
-    def _time(self, record: Record, name: str) -> datetime:
+    def _time(self, record: BillRecord, name: str) -> datetime:
         if name not in record.values:
             raise PermanentError(
                 f"{self._file}: {record.header}: there is no date column {name!r}.{nearest(name, record.values)}"
@@ -65,7 +65,7 @@ class TableRows:
         except UNREADABLE as error:
             raise refused(self._file, record, name, record.values[name], WANTED["TIMESTAMP"]) from error
 
-    def __call__(self, record: Record) -> list[dict[str, Any]]:
+    def __call__(self, record: BillRecord) -> list[dict[str, Any]]:
         """Return the record's one row."""
         if not self._checked:  # names are the same in every record
             self._check_names(record)
@@ -88,7 +88,7 @@ class TableRows:
         own = (self._file, record.number, self._provider)
         return [row | {name: v for name, v, there in zip(OWN_COLUMNS, own, self._own, strict=True) if there}]
 
-    def _check_names(self, record: Record) -> None:
+    def _check_names(self, record: BillRecord) -> None:
         if self._extra is None:
             for name in record.values:
                 if name not in self._columns:
@@ -102,7 +102,7 @@ class TableRows:
                     f"{self._file}: {record.header}: column {name} is missing.{nearest(name, record.values)}"
                 )
 
-    def _value(self, record: Record, name: str, column: Column, value: Any) -> Any:
+    def _value(self, record: BillRecord, name: str, column: Column, value: Any) -> Any:
         if isinstance(value, float) and column.type == "BIGNUMERIC":
             self.floats.add(name)
         try:

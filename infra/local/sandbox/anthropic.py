@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from infra.local.sandbox.anthropic_data import Record, cost_lines, records
+from infra.local.sandbox.anthropic_data import UsageRecord, cost_lines, records
 from infra.local.sandbox.exchange import Answer, Request
 
 ADMIN_KEY = "sk-ant-admin01-sandbox"
@@ -135,7 +135,7 @@ class AnthropicSandbox:
         return {"data": buckets, "has_more": more, "next_page": _token(query.fingerprint, at) if more else None}
 
 
-def _usage_results(query: Query, records: Sequence[Record]) -> list[dict[str, Any]]:
+def _usage_results(query: Query, records: Sequence[UsageRecord]) -> list[dict[str, Any]]:
     """Sum the records by the dimensions asked for; the others are null."""
     sums: dict[tuple[str | None, ...], Counter[str]] = defaultdict(Counter)
     for record in records:
@@ -158,7 +158,7 @@ def _usage_results(query: Query, records: Sequence[Record]) -> list[dict[str, An
     ]
 
 
-def _cost_results(query: Query, records: Sequence[Record]) -> list[dict[str, Any]]:
+def _cost_results(query: Query, records: Sequence[UsageRecord]) -> list[dict[str, Any]]:
     """Sum the costs by workspace and line, as far as they are asked for. Money is text, in cents."""
     sums: dict[tuple[str | None, tuple[tuple[str, str | None], ...]], Any] = {}
     for record in records:

@@ -41,7 +41,7 @@ TOKEN_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class UsageRecord:
     """Some usage of one kind at one moment. What is ``late`` is reported days after it."""
 
     at: datetime
@@ -77,7 +77,7 @@ PROFILES = (
 
 
 @lru_cache(maxsize=2_048)
-def records(seed: int, day: date) -> tuple[Record, ...]:
+def records(seed: int, day: date) -> tuple[UsageRecord, ...]:
     """Return the usage of one UTC day, in order of time."""
     rng = random.Random(f"anthropic/{seed}/{day}")
     if rng.random() < QUIET_DAYS:
@@ -99,7 +99,7 @@ def records(seed: int, day: date) -> tuple[Record, ...]:
             }
             at = midnight + timedelta(seconds=rng.randrange(86_400))
             hours = rng.randint(1, 4) if profile.model == "claude-opus-5" and tier == "standard" else 0
-            records.append(Record(at, dimensions, _measures(rng, profile.tokens), rng.random() < LATE, hours))
+            records.append(UsageRecord(at, dimensions, _measures(rng, profile.tokens), rng.random() < LATE, hours))
     return tuple(sorted(records, key=lambda record: record.at))
 
 
@@ -115,7 +115,7 @@ def _measures(rng: random.Random, most: int) -> dict[str, int]:
     }
 
 
-def cost_lines(record: Record) -> Iterator[tuple[dict[str, str | None], Decimal]]:
+def cost_lines(record: UsageRecord) -> Iterator[tuple[dict[str, str | None], Decimal]]:
     """Yield the lines of the cost report that a record makes, and US dollars."""
     of, measures = record.dimensions, record.measures
     model, tier, window = str(of["model"]), of["service_tier"], of["context_window"]

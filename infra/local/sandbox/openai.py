@@ -15,7 +15,7 @@ from typing import Any
 
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.openai_costs import cost_results
-from infra.local.sandbox.openai_data import DAY_S, Record, records
+from infra.local.sandbox.openai_data import DAY_S, UsageRecord, records
 
 ADMIN_KEY = "sk-admin-sandbox"
 PROJECT_KEY_PREFIX = "sk-proj-"
@@ -168,14 +168,14 @@ class OpenAISandbox:
         token = _token(query.fingerprint, at) if more else None
         return {"object": "page", "data": buckets, "has_more": more, "next_page": token}
 
-    def _records(self, name: str, start: int, end: int) -> Iterator[Record]:
+    def _records(self, name: str, start: int, end: int) -> Iterator[UsageRecord]:
         """Yield the records of one bucket, which never crosses midnight."""
         for record in records(self._seed, name, start - start % DAY_S):
             if start <= record.at < end and (self.settled or not record.late):
                 yield record
 
 
-def _results(endpoint: Endpoint, query: Query, records: Iterator[Record]) -> list[dict[str, Any]]:
+def _results(endpoint: Endpoint, query: Query, records: Iterator[UsageRecord]) -> list[dict[str, Any]]:
     """Sum the records by the dimensions asked for; the others are null."""
     sums: dict[tuple[str | bool | None, ...], Counter[str]] = defaultdict(Counter)
     for record in records:

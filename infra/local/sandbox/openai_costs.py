@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from infra.local.sandbox.openai_data import Record
+from infra.local.sandbox.openai_data import UsageRecord
 
 # US dollars for 1,000,000 tokens: input, cached input, cache writes, output
 # (developers.openai.com/api/docs/pricing, read in 2026-11; gpt-sandbox-unpriced is made up, so that no list has it).
@@ -41,7 +41,7 @@ Line = tuple[str, str | None, int, Decimal]
 
 
 def cost_results(
-    used: Iterable[tuple[str, Record]], group_by: Sequence[str], filters: Mapping[str, tuple[str, ...]]
+    used: Iterable[tuple[str, UsageRecord]], group_by: Sequence[str], filters: Mapping[str, tuple[str, ...]]
 ) -> list[dict[str, Any]]:
     """Return the results of one bucket, summed by project and line as far as they are asked for."""
     sums: dict[tuple[str | None, str | None], list[Any]] = defaultdict(lambda: [Decimal(0), 0, None])
@@ -67,7 +67,7 @@ def cost_results(
     ]
 
 
-def _lines(endpoint: str, record: Record) -> Iterator[Line]:
+def _lines(endpoint: str, record: UsageRecord) -> Iterator[Line]:
     if endpoint in ("completions", "decisions"):
         yield from _token_lines(record)
     elif endpoint in _OTHERS:  # moderations cost nothing
@@ -76,7 +76,7 @@ def _lines(endpoint: str, record: Record) -> Iterator[Line]:
         yield name.format(model=record.dimensions.get("model")), unit, quantity, quantity * Decimal(price)
 
 
-def _token_lines(record: Record) -> Iterator[Line]:
+def _token_lines(record: UsageRecord) -> Iterator[Line]:
     model, measures = str(record.dimensions["model"]), record.measures
     tier = "batch" if record.dimensions["batch"] else str(record.dimensions["service_tier"])
     before = f"{tier} | " if tier in _FACTORS else ""

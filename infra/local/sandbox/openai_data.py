@@ -1,6 +1,6 @@
 """Made-up OpenAI usage: the same for the same seed, endpoint and day, in whatever order it is asked for.
 
-A day's usage is a list of ``Record``s, each at its own second of the day, so that buckets of any width add up to
+A day's usage is a list of ``UsageRecord``s, each at its own second of the day, so that buckets of any width add up to
 the same day. Token counts are built from their parts, so that the documented sums hold.
 """
 
@@ -20,7 +20,7 @@ Dimensions = dict[str, str | bool | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class UsageRecord:
     """Some usage of one kind at one moment (unix seconds). What is ``late`` is reported days after it."""
 
     at: int
@@ -67,14 +67,14 @@ PROFILES = (
 
 
 @lru_cache(maxsize=2_048)
-def records(seed: int, endpoint: str, day: int) -> tuple[Record, ...]:
+def records(seed: int, endpoint: str, day: int) -> tuple[UsageRecord, ...]:
     """Return the usage of one endpoint on the day that starts at unix second ``day``, in order of time."""
     rng = random.Random(f"{seed}/{endpoint}/{day}")
     if rng.random() < QUIET_DAYS:
         return ()
     late = random.Random(f"{seed}/{endpoint}/{day}/late")
     records = [
-        Record(day + rng.randrange(DAY_S), dims, measures, late.random() < LATE)
+        UsageRecord(day + rng.randrange(DAY_S), dims, measures, late.random() < LATE)
         for dims, measures in _MAKERS[endpoint](rng)
     ]
     return tuple(sorted(records, key=lambda record: record.at))

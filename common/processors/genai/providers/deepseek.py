@@ -22,7 +22,7 @@ from common.platform.errors import PermanentError, nearest
 from common.ports.http import Calls
 from common.processors.base import Caller, StepContext
 from common.processors.bills.file_extractor import inside
-from common.processors.bills.files import Record, csv_records
+from common.processors.bills.files import BillRecord, csv_records
 from common.processors.genai.prices import STANDARD
 from common.processors.genai.provider import FocusNames, GenaiProvider
 from common.processors.http.client import Api, ProviderClient
@@ -210,7 +210,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> list[str]:
 class _Line:
     """One record and where it is. Every value that can't be read is a PermanentError."""
 
-    def __init__(self, where: str, record: Record) -> None:
+    def __init__(self, where: str, record: BillRecord) -> None:
         self._where, self._values = where, record.values
 
     def require_columns(self, known: frozenset[str], optional: set[str]) -> None:
