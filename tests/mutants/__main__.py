@@ -23,12 +23,12 @@ from tests.mutants.guards import EQUIVALENT, guards
 from tests.mutants.mutation import ROOT, Mutant, Project
 
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "e2e", "bench", "docs")
-LIMIT_S = 120
+LIMIT_S = 300
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 
 SIMULATION = ("-m", "tests.sim", "--seeds", "0..150", "--stop")
 TESTS = (
-    "test_state test_retry test_topics test_map_items",
+    "test_state test_retry test_topics test_step_order",
     "test_admission test_queueing test_plans test_preview_run",
     "test_run_store test_run_store_steps test_run_store_quota test_quota_threads test_bus"
     " -k 'not firestore and not postgres'",
