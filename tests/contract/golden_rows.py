@@ -165,7 +165,9 @@ class GoldenWorld:
                 if source is not None:
                     context["warehouse"] = FakeWarehouse([_every_column(source, row) for row in made.pop(source)])
                 processor = registry.processor(step.ps_type)
-                ready = make_context(start_date=case.day, end_date=case.day, org_slug="acme", **context)
+                ready = make_context(
+                    start_date=case.day, end_date=case.day, org_slug="acme", configs=self._tree.root, **context
+                )
                 rows = made.setdefault(table, [])
                 for batch in processor.run(ready, processor.params_type.model_validate(config)):
                     assert not batch.bad, [str(bad) for bad in batch.bad]
@@ -217,6 +219,8 @@ def _provider(case: Golden, dataset: Dataset) -> Iterator[dict[str, Any]]:
             "source": next(iter((*given.get("zip", ()), *given.get("file", ()))), None),
             "provider_url": lambda name: server.urls[name.replace(".", "_")],
         }
+        google = GoogleCloudAdapter(PROJECT, lambda: server.urls["gcp_token"])
+        context["google"] = lambda: google
         if "secret" in given:
             context["secret"] = lambda: server.secrets[given["secret"]]
         if "export" in given:

@@ -56,7 +56,6 @@ def made(
     folder = tmp_path_factory.mktemp("golden")
     configs = own_configs(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PIPELINE_OPS_CONFIGS", str(configs))
         # The sandbox's own bills begin in 2026: making them up would take longer than all else here.
         patch.setattr(bills, "today", lambda: date(2025, 12, 31))
         world = GoldenWorld(Dataset(warehouse, folder, f"{PROJECT}.golden{next(numbers)}"), configs)
