@@ -21,6 +21,7 @@ from common.config.check import validate_tree
 from common.platform.paths import CONFIGS
 from common.platform.settings import Settings
 from common.ports.secrets import CredentialInfo
+from common.processors.registry import REGISTRY
 from infra.local.sandbox.server import SANDBOX_ADMIN_KEY, SandboxServer
 from infra.local.stack import EmbeddedStack
 from tests.harness import ORG
@@ -113,7 +114,7 @@ def counted(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def test_a_pipeline_from_its_config_to_rows_in_bigquery_and_again(configs: Path, stack: EmbeddedStack) -> None:
-    problems = [str(problem) for result in validate_tree(configs) for problem in result.problems]
+    problems = [str(problem) for result in validate_tree(configs, REGISTRY) for problem in result.problems]
     assert problems == []
 
     with httpx2.Client(
