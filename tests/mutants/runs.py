@@ -145,12 +145,18 @@ RUNS = (
         (
             "the second claim of a step is taken for good",
             "SqliteDialect.write_steps",
-            never("transaction.execute(...).rowcount == 0"),
+            swap(
+                "transaction.execute(UPDATE_STEP if step.version else INSERT_STEP, values).rowcount == 0",
+                "transaction.execute(UPDATE_STEP if step.version else INSERT_STEP, values).rowcount < 0",
+            ),
         ),
         (
             "a step that has changed makes no commit stale",
             "SqlRunStore._write_steps",
-            never("steps and not self._dialect.write_steps(...)"),
+            swap(
+                "steps and not self._dialect.write_steps(transaction, run.run_id, steps)",
+                "steps and self._dialect.write_steps(transaction, run.run_id, steps) is None",
+            ),
         ),
         (
             "a commit sends nothing",
