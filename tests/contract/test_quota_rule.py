@@ -131,6 +131,14 @@ def test_an_end_frees_the_slot_and_is_counted_in_the_day_and_month_of_admission(
     assert list(changes(known.run, known.commands, extends=True))[1:] == [CostKnown(300_000)]
 
 
+@pytest.mark.parametrize("unknown", ["admitted_at", "expires_at"])
+def test_only_a_run_that_is_being_admitted_asks_for_quota(unknown: str) -> None:
+    run = new_run().run
+    assert Demand.of(run, waited=False).at == T0
+    with pytest.raises(ValueError, match="not one that is being admitted"):
+        Demand.of(replace(run, **{unknown: None}), waited=False)
+
+
 @pytest.mark.parametrize("adapter", ["sqlite", "postgres"], indirect=True)
 def test_a_refusal_that_the_rule_can_not_explain_is_a_conflict_and_takes_nothing(
     adapter: Adapter, monkeypatch: pytest.MonkeyPatch

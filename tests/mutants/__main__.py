@@ -32,6 +32,7 @@ TESTS = (
     "test_admission test_queueing test_plans test_preview_run",
     "test_run_store test_run_store_steps test_run_store_quota test_quota_threads test_bus"
     " -k 'not firestore and not postgres'",
+    "test_quota_rule -k 'not firestore and not postgres'",
     "test_flow test_runs test_control",
     "test_limits test_money_limit",
     "test_dispatcher",

@@ -65,20 +65,20 @@ API = (
     ),
     *noticed_by(
         "test_run_logs -k sqlite",
-        ("a log has one page", "SqliteLogs._pages", always("len(rows) < PAGE")),
+        ("a log has one page", "SqlLogs._pages", always("len(rows) < PAGE")),
     ),
     *noticed_by(
         "test_run_store -k 'sqlite and history or sqlite and filter'",
-        ("history begins with the first run", "page_query", never("since is not None")),
+        ("history begins with the first run", "history.page", never("query.since is not None")),
         (
             "history ends with the last run",
-            "page_values",
-            swap("LATEST if before is None else to_micros(before)", "LATEST"),
+            "history.page",
+            swap("[] if query.before is None else [(query.before, '')]", "[]"),
         ),
     ),
     *noticed_by(
-        "test_sqlite_history",
-        ("rare runs are looked for among all", "page_query", cut("index, more = ..., f'{more} AND {ENDED}'")),
+        "test_history_pages",
+        ("rare runs are looked for among all", "SqliteDialect.runs_for", cut("index, condition = ..., ENDED")),
     ),
     *noticed_by(
         "test_runs -k no_message",

@@ -51,12 +51,13 @@ LOCKS = (
     ),
     *noticed_by(
         "test_records -k sqlite",
+        ("a record is replaced whatever its version", "records.DELETE_VERSION", text("AND version = :expected")),
         (
-            "a record is replaced whatever its version",
-            "SqliteRecords.put.replace",
-            never("(0 if row is None else row[0]) != expected"),
+            "a record that must be new replaces another",
+            "records.ADD",
+            text("DO NOTHING", "(kind, org_slug, name) DO UPDATE SET body = EXCLUDED.body"),
         ),
-        ("records of another organisation are listed", "SqliteRecords.list", text("AND org_slug = :org")),
+        ("records of another organisation are listed", "SqlRecords.list", text("AND org_slug = :org")),
     ),
     *noticed_by(
         "test_credentials test_key_encryption -k 'not firestore'",

@@ -22,7 +22,7 @@ class Mutation:
     """What no longer holds once ``change`` was made in ``target``, and the tests that must notice.
 
     ``target`` is the name of a function, a class or a constant, with as much of its class and module before it as
-    tells it apart: ``apply``, ``SqliteRunStore.commit``, ``sqlite.quota.hold``. Where it stands is looked for.
+    tells it apart: ``apply``, ``SqlRunStore.commit``, ``reservations.hold``. Where it stands is looked for.
     ``tests`` are names of test files, wherever they stand, and ``-k`` if it is not all of them; ``quick``: the
     simulation, then whatever else runs in seconds.
     """

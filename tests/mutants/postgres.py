@@ -6,7 +6,7 @@ from tests.mutants.mutation import noticed_by
 POSTGRES = (
     *noticed_by(
         "test_postgres -k takes_the_last_slot",
-        ("reservations are counted before others have taken theirs", "LOCK", text("FOR UPDATE")),
+        ("reservations are counted before others have taken theirs", "LOCK_TURNS", text("FOR UPDATE")),
         (
             "organisations take the deployment's last slot together",
             "hold",
@@ -23,7 +23,11 @@ POSTGRES = (
     ),
     *noticed_by(
         "test_postgres -k who_is_refused",
-        ("who is refused waits for the lock", "PostgresRunStore._take", cut("quota.refuse_early(cursor, run, limits)")),
+        (
+            "who is refused waits for the lock",
+            "reservations.hold",
+            never("dialect.REFUSES_EARLY and not demand.waited"),
+        ),
     ),
     *noticed_by(
         "test_postgres -k answer_was_lost",
@@ -36,7 +40,11 @@ POSTGRES = (
     ),
     *noticed_by(
         "test_postgres -k stays",
-        ("a setting outlives its transaction", "TIMEOUTS", text("SET LOCAL lock_timeout", "SET lock_timeout")),
+        (
+            "a setting outlives its transaction",
+            "postgres.client.SETTINGS",
+            text("SET LOCAL lock_timeout", "SET lock_timeout"),
+        ),
         ("statements are prepared", "connect_args", argument("'prepare_threshold': None", "'prepare_threshold': 5")),
     ),
     *noticed_by(
@@ -45,6 +53,14 @@ POSTGRES = (
             "a step on PostgreSQL is written over whatever happened to it",
             "UPDATE_STEPS",
             text("AND old.version = new.version"),
+        ),
+        (
+            "the second claim of a step on PostgreSQL is taken for good",
+            "PostgresDialect.write_steps",
+            swap(
+                "some and transaction.execute(statement, values).rowcount < len(some)",
+                "some and transaction.execute(statement, values).rowcount < 0",
+            ),
         ),
     ),
     *noticed_by(

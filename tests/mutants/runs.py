@@ -102,21 +102,6 @@ RUNS = (
             "messages",
             cut("step = replace(step, version=current.version)"),
         ),
-        ("a run is stored over a newer one", "SqliteRunStore._write_run", text("version = ?", "version >= ?")),
-        (
-            "a step is stored over a newer one",
-            "SqliteRunStore._write_step",
-            text("AND version = ?", "AND version >= ?"),
-        ),
-        ("the second claim of a step is taken for good", "SqliteRunStore._write_step", never("written.rowcount == 0")),
-        (
-            "a commit sends nothing",
-            "SqliteRunStore._commit.update",
-            swap("self._bus.enqueue(db, messages(stored, transition.commands))", "()"),
-        ),
-        ("a step is held whatever happened to it", "SqliteRunStore.holds", text("version = ?", "version >= ?")),
-        ("steps past their deadline are not due", "SqliteRunStore.due", text("deadline <= :now", "deadline < 0")),
-        ("open steps count as ended", "SqliteRunStore.all_ended", text("AND ended AND", "AND")),
         ("the bus ignores not_before", "Delivery.is_early", never("self.message.not_before is not None")),
         ("a message is handed out twice at once", "SqliteBus.pull", swap("now + ACK_DEADLINE", "now")),
         (
@@ -144,6 +129,47 @@ RUNS = (
             swap("if self._stopping.wait(IDLE_POLL_S): ...", "return"),
         ),
         ("a restart delivers what is not due", "SqliteBus.release", text("deliveries > 0 AND")),
+    ),
+    *noticed_by(
+        "test_run_store test_run_store_steps -k sqlite",
+        (
+            "a run is stored over a newer one",
+            "sql.run_store.UPDATE_RUN",
+            text("AND version = :version", "AND version >= :version"),
+        ),
+        (
+            "a step is stored over a newer one",
+            "sqlite.dialect.UPDATE_STEP",
+            text("AND version = :version", "AND version >= :version"),
+        ),
+        (
+            "the second claim of a step is taken for good",
+            "SqliteDialect.write_steps",
+            swap(
+                "transaction.execute(UPDATE_STEP if step.version else INSERT_STEP, values).rowcount == 0",
+                "transaction.execute(UPDATE_STEP if step.version else INSERT_STEP, values).rowcount < 0",
+            ),
+        ),
+        (
+            "a step that has changed makes no commit stale",
+            "SqlRunStore._write_steps",
+            swap(
+                "steps and not self._dialect.write_steps(transaction, run.run_id, steps)",
+                "steps and self._dialect.write_steps(transaction, run.run_id, steps) is None",
+            ),
+        ),
+        (
+            "a commit sends nothing",
+            "SqlRunStore._commit.update",
+            swap("self._keep(transaction, messages(stored, transition.commands))", "()"),
+        ),
+        (
+            "a step is held whatever happened to it",
+            "sql.run_store.HOLDS",
+            text("AND version = :version", "AND version >= :version"),
+        ),
+        ("steps past their deadline are not due", "sql.run_store.DUE", text("deadline <= :now", "FALSE")),
+        ("open steps count as ended", "sql.run_store.ENDED", text("AND ended AND", "AND")),
     ),
     *noticed_by(
         "test_commit_fence -k of_two_attempts",

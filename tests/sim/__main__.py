@@ -1,5 +1,5 @@
 # ruff: noqa: T201
-"""``python -m tests.sim --seeds 0..1000`` pipelines worlds; ``--seed N --trace`` shows one, event by event."""
+"""``python -m tests.sim --seeds 0..1000`` plays worlds; ``--seed N --trace`` shows one, event by event."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from tests.sim.world import World
 
 
 def main() -> int:
-    """DemoPipeline the seeds; print each that breaks a rule. Return 1 if one did."""
+    """Play the seeds; print each that breaks a rule. Return 1 if one did."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", default="0..1000", help="first..last, the last not included")
     parser.add_argument("--seed", type=int, help="one seed")
@@ -24,7 +24,7 @@ def main() -> int:
     for seed in seeds:
         world = World(seed, trace=wanted.trace)
         try:
-            world.pipeline()
+            world.play()
         except Exception as error:
             broken += 1
             if isinstance(error, AssertionError):
