@@ -42,7 +42,7 @@ LOCKS = (
             ),
         ),
         ("the store keeps a secret in clear", "Keys._make", swap("hashed(secret)", "{**hashed(secret), 'x': secret}")),
-        ("an act on a key is no audit row", "Keys.revoke", cut("self._tell(found, who, 'key.revoke')")),
+        ("an act on a key is no audit row", "Keys.revoke", cut("self._tell(key, who, 'key.revoke')")),
     ),
     *noticed_by(
         "test_audit",
