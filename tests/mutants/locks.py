@@ -163,7 +163,7 @@ LOCKS = (
         (
             "the sweep does not look for what was left out",
             "FailureLimit.admit.counted",
-            cut("self._put_due(org_slug, route, book)"),
+            cut("self._put_due(org_slug, route, failures)"),
         ),
         ("what was left out meanwhile is forgotten", "FailureLimit.told.without", never("run_id not in left_out")),
         ("an address is kept in clear", "SettingsStore._kept", swap("f'{urlsplit(url).scheme}://{host}/…'", "url")),

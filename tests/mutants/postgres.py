@@ -49,7 +49,11 @@ POSTGRES = (
     ),
     *noticed_by(
         "test_cached_plans",
-        ("a source that is away is asked with every request", "CachedPlans.limits", always("not self._is_backing_off(now)")),
+        (
+            "a source that is away is asked with every request",
+            "CachedPlans.limits",
+            always("not self._is_backing_off(now)"),
+        ),
         ("every thread asks the source", "CachedPlans.limits", always("reading is None")),
         ("an organisation that is gone goes on", "CachedPlans._read", cut("self._known.pop(org_slug, None)")),
     ),
