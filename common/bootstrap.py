@@ -42,7 +42,7 @@ Clock = Callable[[], datetime]
 Adapters = tuple[RunStore, EventBus, RunLogs, Records]
 
 _current: Engine | None = None
-_lock = threading.Lock()
+_lock = threading.Lock()  # two first requests must not make two engines, each with its own caches and connections
 
 
 def engine() -> Engine:
@@ -55,7 +55,7 @@ def engine() -> Engine:
 
 
 def use(built: Engine | None) -> None:
-    """Make ``built`` this process's engine (None: forget it, and make one from the environment when asked)."""
+    """Make ``built`` this process's engine (None: the next ``engine()`` makes one from the environment)."""
     global _current
     with _lock:
         _current = built
@@ -64,11 +64,13 @@ def use(built: Engine | None) -> None:
 def build(settings: Settings, *, now: Clock | None = None) -> Engine:
     """Return an engine on the adapters that the settings name."""
     clock = now or _utc_now
-    its_warehouse = cache(lambda: warehouse(settings))
+    shared_warehouse = cache(lambda: warehouse(settings))
     store, bus, logs, records = STACKS[settings.store](settings, clock)
     sealer, audit, configs = _sealer(settings), Audit(records, clock), ConfigTree(settings.configs, REGISTRY)
     credentials = SealedCredentials(records, sealer)
-    book = SettingsStore(records, sealer, audit, clock, lambda: load_hosts(settings.configs), configs.find)
+    notification_settings = SettingsStore(
+        records, sealer, audit, clock, lambda: load_hosts(settings.configs), configs.find
+    )
     return Engine(
         settings=settings,
         store=store,
@@ -80,11 +82,11 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         audit=audit,
         invokers=_invokers(settings),
         keys=Keys(records, audit, clock, settings.operator_token),
-        notifications=Notifications(book, records, logs, FailureLimit(records, clock)),
+        notifications=Notifications(notification_settings, records, logs, FailureLimit(records, clock)),
         configs=configs,
         attempts=AttemptRunner(
             settings=settings,
-            warehouse=its_warehouse,
+            warehouse=shared_warehouse,
             credentials=credentials,
             logs=logs,
             now=clock,
@@ -93,12 +95,13 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         ),
         now=clock,
         owner=f"process-{uuid.uuid4().hex[:12]}",
-        archive=WarehouseArchive(settings, its_warehouse) if settings.keeps_runs else NO_ARCHIVE,
-        estimates=Estimator(settings, its_warehouse),
+        archive=WarehouseArchive(settings, shared_warehouse) if settings.keeps_runs else NO_ARCHIVE,
+        estimates=Estimator(settings, shared_warehouse),
     )
 
 
 def _sqlite(settings: Settings, clock: Clock) -> Adapters:
+    # Adapters are imported where they are used: a cold start must not load the libraries of other stacks.
     from common.adapters.sql.records import SqlRecords
     from common.adapters.sql.run_logs import SqlLogs
     from common.adapters.sql.sqlite.bus import SqliteBus
@@ -164,7 +167,7 @@ def _sealer(settings: Settings) -> Sealer:
         from common.adapters.google.kms import CloudKms
 
         return Sealer(CloudKms(settings.kms_key))
-    if settings.is_cloud:
+    if settings.is_cloud:  # no key file: it would be lost with the instance, and every secret with it
         return Sealer(NoKey())
     from common.adapters.key_file import KeyFile
 

@@ -1,4 +1,4 @@
-"""Whether a secret is the one that was hashed: slow by intent, bounded in memory, remembered once it is known."""
+"""Checks the secret of an API key against its hash: slow on purpose, bounded in memory, cached once verified."""
 
 import hashlib
 import hmac
@@ -16,14 +16,18 @@ COST = {"n": 2**14, "r": 8, "p": 1}
 """scrypt's parameters: 16 MiB and some 50 ms. The secrets have 256 random bits, so nothing more is needed."""
 
 MAX_MEMORY = 64 * 2**20
+"""Whatever cost a record names, scrypt takes no more than this."""
+
 HASH_BYTES = 32
 SALT_BYTES = 16
 
 AT_ONCE = 2
-"""How many secrets are hashed at the same time, whoever asks: 32 MiB at most."""
+"""Secrets hashed at the same time: a flood of wrong keys takes 32 MiB at most."""
 
 MAX_WAITING = 64
 PATIENCE_S = 3.0
+"""How many requests may wait for a turn, and how long: each holds a thread of the server."""
+
 REMEMBERED = 1_000
 
 
@@ -34,14 +38,15 @@ def hashed(secret: str) -> dict[str, Any]:
 
 
 NOBODY: dict[str, Any] = {**COST, "salt": "00" * SALT_BYTES, "hash": "00" * HASH_BYTES}
-"""What a secret is compared with where there is no key: it takes as long."""
+"""Hashed where there is no key: the response takes as long, so its time does not reveal which keys exist."""
 
 
 class KeyCheck:
-    """Checks secrets of API keys. One a process."""
+    """Checks secrets of API keys. One per process."""
 
     def __init__(self) -> None:
         self._slots = threading.BoundedSemaphore(AT_ONCE)
+        # Guards the two below it, and is never held while hashing: known keys must not wait for unknown ones.
         self._lock = threading.Lock()
         self._waiting = 0
         self._known: LRUCache[bytes, int] = LRUCache(REMEMBERED)
@@ -49,17 +54,18 @@ class KeyCheck:
     def holds(self, token: str, secret: str, record: Record | None) -> bool:
         """Return whether ``secret`` is that of the key in ``record`` (None: there is no such key).
 
-        A token that this process has verified against this very version of the record costs nothing more. Raises
+        A token that this process has verified against the same version of the record is not hashed again. Raises
         TransientError when too many others are being checked.
         """
-        digest = hashlib.sha256(token.encode()).digest()
+        digest = hashlib.sha256(token.encode()).digest()  # the cache must not hold usable tokens
         if self._remembers(digest, record):
             return True
         with self._turn():
-            if self._remembers(digest, record):  # another request with this token was verified meanwhile
+            if self._remembers(digest, record):  # verified by a concurrent request while this one waited
                 return True
             kept: Mapping[str, Any] = record.body["secret"] if record is not None else NOBODY
             computed = _scrypt(secret, bytes.fromhex(kept["salt"]), kept)
+        # In constant time, and before the record is looked at, which a missing key would reveal.
         right = hmac.compare_digest(computed, bytes.fromhex(kept["hash"])) and record is not None
         if right and record is not None:
             with self._lock:

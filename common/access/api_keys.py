@@ -1,6 +1,6 @@
 """API keys: ``pops_<org>_<key id>_<secret>``. The secret is shown once and kept as a hash; see decisions/0010.
 
-A key is one record. When it was used last is another one, so that using a key does not change it.
+A key is one record. Its last use is a separate one: writing it must not change the version that a verified key has.
 """
 
 import hmac
@@ -34,9 +34,13 @@ TOKEN = re.compile(r"pops_([a-z][a-z0-9_]{1,49})_(k[0-9a-f]{12})_([0-9a-f]{64})"
 
 SECRET_BYTES = 32
 LIVE_KEYS_A_NAME = 2
+"""The new key and the one it replaces, until every caller has switched."""
+
 MAX_LIVE_KEYS = 100
 MAX_GRACE = timedelta(days=365)
 NOTED_EVERY = timedelta(minutes=5)
+"""How often a process records the use of a key: not with each request, which would add a write to all of them."""
+
 TRIES = 5
 OPERATOR = "operator"
 
@@ -56,7 +60,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose key a request has. ``org_slug`` is None for the operator, whose token opens every organisation."""
+    """The owner of a request's key. ``org_slug`` is None for the operator, whose token opens every organisation."""
 
     org_slug: str | None
     key_id: str
@@ -68,7 +72,7 @@ class Caller:
         return OPERATOR if self.org_slug is None else f"key:{self.key_id}"
 
     def opens(self, org_slug: str) -> bool:
-        """Return whether the caller may know of this organisation at all. If not, nothing of it exists."""
+        """Return whether the caller may know that this organisation exists. If not, its paths are not found."""
         return self.org_slug is None or self.org_slug == org_slug
 
     def needs(self, scope: Scope) -> None:
@@ -100,17 +104,17 @@ class KeyInfo:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made. ``token`` is all of it, and is nowhere else."""
+    """A new key. ``token`` is the complete key, which is stored nowhere."""
 
     info: KeyInfo
     token: str
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # without the token: values end up in logs and stack traces
         return f"NewKey({self.info.key_id})"
 
 
 class Keys:
-    """The API keys of all organisations. ``operator_token`` opens everything; None: there is no operator."""
+    """The API keys of all organisations. ``operator_token`` opens every organisation; None: no operator."""
 
     def __init__(
         self, records: Records, audit: Audit, now: Callable[[], datetime], operator_token: str | None = None
@@ -129,17 +133,17 @@ class Keys:
             raise ConflictingStateError(f"{org_slug} has a live key {name!r}: rotate it, or revoke it first.")
         if len(live) >= MAX_LIVE_KEYS:
             raise ConflictingStateError(
-                f"{org_slug} has {len(live)} live keys, and no more are given out: revoke some."
+                f"{org_slug} has {len(live)} live keys, which is the maximum: revoke some first."
             )
         made = self._make(org_slug, name, scope, who, lifetime)
         self._tell(made.info, who, "key.create")
         return made
 
     def rotate(self, org_slug: str, name: str, *, who: str, grace: timedelta | None = None) -> NewKey:
-        """Make another key of a name, with the scope of the newest one; return it with its secret.
+        """Make a further key of a name, with the scope of the newest one; return it with its secret.
 
-        The newest one so far goes on, for ``grace`` if that is given; all older ones are revoked. Raises NotFoundError
-        if the name has no live key.
+        The newest key so far stays valid (for ``grace``, if given); older ones are revoked. Raises NotFoundError if
+        the name has no live key.
         """
         if grace is not None and not timedelta(0) <= grace <= MAX_GRACE:
             raise RequestError(f"grace: must be 0 to {MAX_GRACE.days} days.")
@@ -148,7 +152,7 @@ class Keys:
             raise NotFoundError(
                 f"{org_slug} has no live key {name!r}.{nearest(name, {key.name for key in self._live(org_slug)})}"
             )
-        # First and last, so that neither a process that dies between the two nor a rival leaves more than two.
+        # Before and after, so that neither a crash in between nor a concurrent rotation leaves more than two live keys.
         self._trim(before, LIVE_KEYS_A_NAME - 1, who)
         made = self._make(org_slug, name, before[0].scope, who, None)
         if grace is not None:
@@ -159,30 +163,31 @@ class Keys:
         return made
 
     def revoke(self, org_slug: str, key_id: str, *, who: str) -> KeyInfo:
-        """End a key with the next request; return it. Raises NotFoundError; one that is revoked stays as it is."""
-        found = next((key for key in self.list(org_slug) if key.key_id == key_id), None)
-        if found is None:
+        """Revoke a key, from the next request on; return it. A revoked one stays as it is. Raises NotFoundError."""
+        key = next((key for key in self.list(org_slug) if key.key_id == key_id), None)
+        if key is None:
             known = [key.key_id for key in self.list(org_slug)]
             raise NotFoundError(f"{org_slug} has no key {key_id[:80]!r}.{nearest(key_id, known)}")
-        if found.revoked_at is not None:
-            return found
-        changed = self._change(found, lambda body: {**body, "revoked_at": _text(self._now())})
-        self._tell(found, who, "key.revoke")
-        return _info(org_slug, changed, found.last_used_at)
+        if key.revoked_at is not None:
+            return key
+        changed = self._change(key, lambda body: {**body, "revoked_at": _text(self._now())})
+        self._tell(key, who, "key.revoke")
+        return _info(org_slug, changed, key.last_used_at)
 
     def list(self, org_slug: str) -> Sequence[KeyInfo]:
-        """Return the organisation's keys, newest first, also those that are revoked or expired."""
+        """Return the organisation's keys, newest first, including revoked and expired ones."""
         uses = {use.name: _time(use.body["at"]) for use in self._records.list(USES, org_slug)}
         keys = [_info(org_slug, record, uses.get(record.name)) for record in self._records.list(KIND, org_slug)]
         return sorted(keys, key=_age, reverse=True)
 
     def caller(self, authorization: str | None) -> Caller:
-        """Return whose key stands in an ``Authorization`` header (``Bearer <key>``).
+        """Return the owner of the key in an ``Authorization`` header (``Bearer <key>``).
 
-        Raises UnauthorizedError, which does not tell what is wrong with a key, and TransientError when too many wrong
-        keys are being tried. The record is read each time: a revoked key is dead at once.
+        Raises UnauthorizedError, which does not reveal what is wrong with a key, and TransientError when too many are
+        being checked. The record is read each time, so a revoked key stops working at once.
         """
         token = _bearer(authorization)
+        # In constant time; and an operator token that is not set equals nothing.
         if self._operator and hmac.compare_digest(token.encode(), self._operator.encode()):
             return Caller(None, OPERATOR, Scope.ADMIN)
         parts = TOKEN.fullmatch(token)
@@ -193,21 +198,22 @@ class Keys:
         if not self._check.holds(token, secret, record) or record is None:
             raise _refused()
         key = _info(org_slug, record, None)
+        # Only the holder of the secret gets this far, so the status reveals nothing.
         if (status := key.status(self._now())) != "live":
             raise UnauthorizedError(f"The API key is {status}. Ask for a new one: main.py keys rotate.")
         self._note(key)
         return Caller(org_slug, key_id, key.scope)
 
     def _note(self, key: KeyInfo) -> None:
-        """Keep when the key was used, now and then; a store that can't take it does not stop the request."""
+        """Record that the key was used, at most every NOTED_EVERY. A failing store does not fail the request."""
         now, before = self._now(), self._noted.get(key.key_id)
         if before is not None and now - before < NOTED_EVERY:
             return
-        self._noted[key.key_id] = now
+        self._noted[key.key_id] = now  # before the write: a store that is down is not tried with each request
         try:
             self._records.put(USES, key.org_slug, key.key_id, {"at": _text(now)})
         except Exception:
-            logger.warning("That key %s was used could not be noted", key.key_id, exc_info=True)
+            logger.warning("The use of key %s could not be recorded", key.key_id, exc_info=True)
 
     def _make(self, org_slug: str, name: str, scope: Scope, who: str, lifetime: timedelta | None) -> NewKey:
         key_id, secret, now = f"k{secrets.token_hex(6)}", secrets.token_hex(SECRET_BYTES), self._now()
@@ -227,14 +233,14 @@ class Keys:
         for key in newest_first[keep:]:
             self.revoke(key.org_slug, key.key_id, who=who)
 
-    def _change(self, key: KeyInfo, does: Callable[[dict[str, Any]], dict[str, Any]]) -> Record:
-        """Change a key's record, whoever else does so at the same time."""
+    def _change(self, key: KeyInfo, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Record:
+        """Change a key's record by compare-and-set: a revocation must not be undone by a concurrent rotation."""
 
         def once() -> Record:
             record = self._records.get(KIND, key.org_slug, key.key_id)
             if record is None:
                 raise NotFoundError(f"{key.org_slug} has no key {key.key_id!r}.")
-            body = does(dict(record.body))
+            body = change(dict(record.body))
             return self._records.put(KIND, key.org_slug, key.key_id, body, expected=record.version)
 
         try:
@@ -265,7 +271,7 @@ def _refused() -> UnauthorizedError:
 
 
 def _ending(body: dict[str, Any], until: datetime) -> dict[str, Any]:
-    """Return the body with an end, if it has no earlier one."""
+    """Return the body with this expiry, unless it expires earlier."""
     before = _time(body["expires_at"])
     return {**body, "expires_at": _text(until if before is None else min(before, until))}
 

@@ -1,6 +1,6 @@
-"""Who did what to what, and how it ended: one row an act, never changed, newest first.
+"""Who did what to what, and how it ended: one row per act, never changed, newest first.
 
-Each row is a log line too (severity NOTICE, ``log`` = ``audit``): Cloud Logging has what the store could not take.
+Each row is also a log line (severity NOTICE, ``log`` = ``audit``), so Cloud Logging has what the store could not take.
 """
 
 import json
@@ -57,14 +57,15 @@ class Audit:
         outcome: str = "ok",
         details: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep one row. ``details`` never hold a secret: what is given here can be read by every admin.
+        """Store one row. ``details`` must hold no secret: every admin can read them.
 
-        What was done is done: a store that can't take the row is told in the log, beside the row itself.
+        A failing store raises nothing, because the act has been done: the row and the error are in the log.
         """
         at = self._now().astimezone(UTC)
         short = {name: value[:MAX_DETAIL_CHARS] for name, value in (details or {}).items()}
-        told = json.dumps(short, ensure_ascii=False)
-        with bound(log="audit", org=org_slug, who=who, action=action, target=target, outcome=outcome, details=told):
+        text = json.dumps(short, ensure_ascii=False)
+        # Logged before it is stored, so that no failure of the store loses it.
+        with bound(log="audit", org=org_slug, who=who, action=action, target=target, outcome=outcome, details=text):
             logger.log(NOTICE, "%s %s by %s: %s", action, target, who, outcome)
         body = {
             "at": at.isoformat(),
@@ -80,17 +81,17 @@ class Audit:
             logger.error("The audit row of %s %s is in this log only: %s", action, target, error)
 
     def list(self, org_slug: str, *, limit: int = 50, cursor: str | None = None) -> AuditPage:
-        """Return one page of the organisation's rows. Raises RequestError for a cursor that is none."""
+        """Return one page of the organisation's rows. Raises RequestError for an invalid cursor."""
         if cursor is not None and not CURSOR.fullmatch(cursor):
-            raise RequestError("cursor: not one that this API gave out; leave it away to start at the newest row.")
+            raise RequestError("cursor: not from this API. Leave it out to start at the newest row.")
         limit = min(limit, MAX_PAGE)
-        found = self._records.list(KIND, org_slug, limit=limit + 1, after=cursor, newest=True)
-        rows = tuple(_row(org_slug, record) for record in found[:limit])
-        return AuditPage(rows, found[limit - 1].name if len(found) > limit else None)
+        records = self._records.list(KIND, org_slug, limit=limit + 1, after=cursor, newest=True)
+        rows = tuple(_row(org_slug, record) for record in records[:limit])
+        return AuditPage(rows, records[limit - 1].name if len(records) > limit else None)
 
 
 def _name(at: datetime) -> str:
-    """Return a name that sorts by time; two acts of one microsecond have different ones."""
+    """Return a name that sorts by time; random digits separate two acts of the same microsecond."""
     since = at - datetime(1970, 1, 1, tzinfo=UTC)
     micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     return f"{micros:016d}-{secrets.token_hex(4)}"

@@ -12,7 +12,7 @@ KIND = "credentials"
 
 
 class SealedCredentials:
-    """The credentials port."""
+    """The credentials port, over records."""
 
     def __init__(self, records: Records, sealer: Sealer) -> None:
         self._records, self._sealer = records, sealer

@@ -1,6 +1,6 @@
-"""Who may call the internal functions: Google's services under configured accounts, or this very process.
+"""Who may call the internal functions: configured service accounts, or the local stack's own process.
 
-Where neither is configured, nobody may: a function that was deployed without its settings does nothing.
+Where neither is configured, every call is refused: a function that was deployed without its settings fails closed.
 """
 
 import hmac
@@ -11,13 +11,13 @@ from common.ports.secrets import TokenCheck
 
 
 class Invokers:
-    """Checks callers. ``local_token`` is what a local stack calls its own functions with."""
+    """Checks callers. ``local_token`` is the token with which a local stack calls its own functions."""
 
     def __init__(self, local_token: str | None, tokens: Callable[[], TokenCheck] | None) -> None:
         self._local_token, self._tokens = local_token, tokens
 
     def check(self, authorization: str | None, local: str | None) -> str:
-        """Return who calls. ``authorization`` is the header, ``local`` the token of a local stack, if any came.
+        """Return the caller's name. ``authorization`` is the header, ``local`` the token of a local stack, if sent.
 
         Raises what ``TokenCheck.email`` raises.
         """
@@ -27,7 +27,7 @@ class Invokers:
             raise UnauthorizedError("Only the stack's own process may call this function.")
         if self._tokens is None:
             raise UnauthorizedError(
-                "This function does not know who may call it, and refuses everybody. Set PIPELINE_OPS_AUDIENCE and "
+                "No caller is configured, so this function refuses every call. Set PIPELINE_OPS_AUDIENCE and "
                 "PIPELINE_OPS_INVOKERS."
             )
         kind, _, token = (authorization or "").partition(" ")

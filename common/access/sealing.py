@@ -1,7 +1,7 @@
 """Secrets at rest: each under a key of its own (AES-256-GCM), which a key-encryption key wraps.
 
-What a secret is for, its organisation and its name are authenticated with it, twice: a record that was copied to
-another place does not open, whoever holds the key-encryption key.
+Kind, organisation and name are authenticated twice, with the data key and with the secret: a record that was copied
+to another place does not open, even with the right key-encryption key.
 """
 
 import base64
@@ -15,15 +15,17 @@ from common.ports.secrets import KeyEncryption
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+"""GCM's standard length. A random nonce is safe here, because each key encrypts a single secret."""
+
 FORMAT = 1
 
 
 class WrongKeyError(PermanentError):
-    """What is sealed does not open: another key, another place, or not what was stored."""
+    """A sealed secret does not open: wrong key, wrong place, or a changed record."""
 
 
 class NoKey:
-    """In the place of a key-encryption key that nobody has set: it refuses, in words."""
+    """Used where no key-encryption key is set: refuses to seal and open, and says how to set one."""
 
     def wrap(self, key: bytes, bound_to: bytes) -> bytes:
         """Refuse."""
@@ -60,7 +62,7 @@ class Sealer:
         }
 
     def open(self, sealed: Mapping[str, Any], kind: str, org_slug: str, name: str) -> str:
-        """Return the secret that ``seal`` was given for this very place. Raises WrongKeyError if it does not open."""
+        """Return the secret that was sealed for the same kind, organisation and name. Raises WrongKeyError."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -72,9 +74,11 @@ class Sealer:
             key = self._keys.unwrap(wrapped, bound_to)
             return AESGCM(key).decrypt(nonce, text, bound_to).decode()
         except (KeyError, TypeError, ValueError, binascii.Error, InvalidTag, WrongKeyError) as error:
-            told = str(error) if isinstance(error, WrongKeyError) else "its record was changed."
-            # Without the cause: what a failed decryption holds is nobody's business.
-            raise WrongKeyError(f"The secret {name!r} of {org_slug} can't be opened: {told} Store it again.") from None
+            problem = str(error) if isinstance(error, WrongKeyError) else "its record was changed."
+            # Without the cause: its traceback could show key material.
+            raise WrongKeyError(
+                f"The secret {name!r} of {org_slug} can't be opened: {problem} Store it again."
+            ) from None
 
 
 def _place(kind: str, org_slug: str, name: str) -> bytes:

@@ -1,13 +1,13 @@
-"""The ``condition`` of a step: a question about the run and the steps before it, in a small language of its own.
+"""The ``condition`` of a step: a boolean expression about the run and earlier steps, in a small language.
 
     or    := and ("or" and)*
     and   := not ("and" not)*
     not   := "not" not | value (("==" | "!=" | "<" | "<=" | ">" | ">=" | "in" | "not in") value)?
     value := name | number | 'text' | "text" | true | false | null | "[" (value ("," value)*)? "]" | "(" or ")"
 
-There are no functions, no arithmetic and no escapes in texts: nothing can run for long or reach anything. What can
-never hold, such as a number compared with a text, is refused when it is parsed; what only a run can tell, when it
-is asked.
+There are no functions, no arithmetic and no escapes in texts: nothing can run for long or reach anything. A
+comparison that can never hold, such as a number with a text, is refused when it is parsed; what depends on the run,
+when it is evaluated.
 """
 
 import re
@@ -53,7 +53,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A parsed condition. ``str()`` writes it out evenly spaced, without the parentheses that are not needed."""
+    """A parsed condition. ``str()`` formats it evenly, without redundant parentheses."""
 
     root: Node
 
@@ -67,20 +67,20 @@ class Condition:
 
     @property
     def step_ids(self) -> tuple[str, ...]:
-        """The steps it asks about, once each."""
+        """The steps it refers to, once each."""
         return tuple(dict.fromkeys(match[1] for name in self.names if (match := STEP_NAME.fullmatch(name))))
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Return the answer, given the value of each name: JSON data, Decimals or dates.
+        """Return whether it holds, given the value of each name: JSON data, Decimals or dates.
 
-        ``and`` and ``or`` look no further than they need. Raises ConditionError if a name that is needed has no
-        value, or values don't go together.
+        ``and`` and ``or`` short-circuit. Raises ConditionError if a name that is needed has no value, or values can't
+        be compared.
         """
         return truth(self.root, values)
 
 
 def parse(text: str) -> Condition:
-    """Read a condition, or raise ConditionError that says where it goes wrong and what was expected there."""
+    """Parse a condition. Raises ConditionError with the position and what was expected there."""
     if len(text) > MAX_CHARS:
         raise ConditionError(f"has {len(text)} characters, at most {MAX_CHARS} are read. Move part of it into a step.")
     parser = _Parser(text)
@@ -93,7 +93,7 @@ def parse(text: str) -> Condition:
 
 
 class _Parser:
-    """One pass from left to right. ``kind``, ``token`` and ``start`` are those of the token that is next."""
+    """One pass from left to right. ``kind``, ``token`` and ``start`` describe the next token."""
 
     def __init__(self, text: str) -> None:
         self._text, self._end = text, 0
@@ -114,9 +114,9 @@ class _Parser:
         raise ConditionError(f"{self._text[self.start : self.start + 20]!r} can't be read.{hint}", self.start)
 
     def refuse(self, expected: str) -> NoReturn:
-        found = repr(self.token[:80]) if self.token else "the end"
+        actual = repr(self.token[:80]) if self.token else "the end"
         known = (*_WORDS, *ORDER) if self.kind == "word" else ()
-        raise ConditionError(f"expected {expected}, found {found}.{nearest(self.token.lower(), known)}", self.start)
+        raise ConditionError(f"expected {expected}, found {actual}.{nearest(self.token.lower(), known)}", self.start)
 
     def take(self, *tokens: str) -> bool:
         if self.kind not in ("word", "sign") or self.token not in tokens:
@@ -195,7 +195,7 @@ class _Parser:
             self.refuse(expected)
 
     def deeper(self, depth: int) -> int:
-        if depth >= MAX_NESTING:
+        if depth >= MAX_NESTING:  # or 500 parentheses would exhaust the stack
             raise ConditionError(f"is nested deeper than {MAX_NESTING} levels.", self.start)
         return depth + 1
 
@@ -206,7 +206,7 @@ def _refuse(problem: str, position: int) -> None:
 
 
 def _name_problem(name: str) -> str:
-    """Return why a name stands for no value, with the nearest that does, or an empty string."""
+    """Return why a name is unknown, with the nearest known one; an empty string if it is known."""
     if name in RUN_NAMES or STEP_NAME.fullmatch(name):
         return ""
     parts = [*name[:200].split("."), "", "", ""][:4]

@@ -1,7 +1,7 @@
-"""What a condition is made of, and how it is answered. ``condition.py`` reads it from text.
+"""The syntax tree of a condition, and its evaluation. ``condition.py`` parses it from text.
 
-Numbers are Decimals and dates are ISO texts, which sort as they follow each other. Nothing is converted: a number is
-never equal to a text, nor ``true`` to 1.
+Numbers are Decimals; dates are ISO texts, which sort in calendar order. Nothing is converted: a number never equals a
+text, nor ``true`` 1.
 """
 
 import operator
@@ -17,7 +17,7 @@ from common.domain.spelling import nearest
 
 MAX_NESTING = 20
 ENDED = tuple(str(status) for status in StepStatus if status.is_terminal)
-"""What ``steps.<step_id>.status`` can be: a step is asked about only once it has ended."""
+"""What ``steps.<step_id>.status`` can be: a condition is evaluated once the steps it refers to have ended."""
 
 _ID = r"[a-z][a-z0-9_]{0,62}"
 STEP_NAME = re.compile(rf"steps\.({_ID})\.(rows|status|outputs\.{_ID})", re.ASCII)
@@ -35,7 +35,7 @@ type Node = Literal | Name | Items | Compare | Not | Junction
 
 
 class ConditionError(ValueError):
-    """A condition can't be read, or can't be answered. ``position`` counts from 0; None if it is not about a place."""
+    """A condition can't be parsed or evaluated. ``position`` counts from 0; None if the error has no position."""
 
     def __init__(self, message: str, position: int | None = None) -> None:
         super().__init__(message if position is None else f"column {position + 1}: {message}")
@@ -122,28 +122,28 @@ def names(node: Node) -> Iterator[str]:
 
 
 def problem_of(node: Compare) -> str:
-    """Return why a comparison can never hold, as far as that can be told without a run, or an empty string."""
+    """Return why a comparison can hold in no run, or an empty string."""
     left, right = _static_kind(node.left), _static_kind(node.right)
     if right and (left or node.sign in _CONTAINS) and (problem := _mismatch(node, left, right)):
         return problem
-    asked, answers = (node.left, node.right) if isinstance(node.left, Name) else (node.right, node.left)
-    if not isinstance(asked, Name) or _of_step(asked.name) != "status" or node.sign in ORDER:
+    name, options = (node.left, node.right) if isinstance(node.left, Name) else (node.right, node.left)
+    if not isinstance(name, Name) or _of_step(name.name) != "status" or node.sign in ORDER:
         return ""
-    for answer in answers.items if isinstance(answers, Items) else (answers,):
-        if isinstance(answer, Literal) and isinstance(answer.value, str) and answer.value not in ENDED:
-            hint = nearest(answer.value, ENDED)
-            return f"no step ends with the status {answer.value[:80]!r}.{hint} Known: {', '.join(ENDED)}."
+    for option in options.items if isinstance(options, Items) else (options,):
+        if isinstance(option, Literal) and isinstance(option.value, str) and option.value not in ENDED:
+            hint = nearest(option.value, ENDED)
+            return f"no step ends with the status {option.value[:80]!r}.{hint} Known: {', '.join(ENDED)}."
     return ""
 
 
 def truth_problem(node: Node) -> str:
-    """Return why a node can't stand where true or false is needed, or an empty string."""
+    """Return why a node can't be used where true or false is needed, or an empty string."""
     kind = _static_kind(node)
     return "" if kind in (None, _TRUTH) else _no_truth(node, kind)
 
 
 def truth(node: Node, values: Mapping[str, Any]) -> bool:
-    """Answer a node that must be true or false. Raises ConditionError if it is not, or can't be answered."""
+    """Evaluate a node that must be true or false. Raises ConditionError if it is neither, or can't be evaluated."""
     value = _value(node, values)
     if not isinstance(value, bool):
         raise ConditionError(_no_truth(node, _kind(value)))
@@ -182,7 +182,7 @@ def _plain(name: str, value: Any, depth: int) -> Value:
         case int():
             return Decimal(value)
         case float() | Decimal():
-            number = Decimal(str(value))  # 0.1 is meant as it is written
+            number = Decimal(str(value))  # by way of its text: 0.1 means 0.1, not the nearest double
             if number.is_finite():
                 return number
         case date():
@@ -209,7 +209,7 @@ def _equal(left: Value, right: Value) -> bool:
 
 
 def _mismatch(node: Compare, left: str | None, right: str, *, strict: bool = True) -> str:
-    """Why values of these kinds don't go together; ``strict`` objects to what would simply never be equal, too."""
+    """Return why values of these kinds can't be compared. ``strict`` also refuses those that are just never equal."""
     if node.sign in _CONTAINS:
         return "" if right == _LIST else f"{node.right} is {right}: {node.sign!r} needs a list on its right, [..]."
     if node.sign in ORDER:
@@ -240,7 +240,7 @@ def _kind(value: Value) -> str:
 
 
 def _static_kind(node: Node) -> str | None:
-    """What a node's value is in every run; None if that is not known."""
+    """Return the kind that a node's value has in every run; None if it depends on the run."""
     match node:
         case Literal(value):
             return _kind(value)

@@ -1,7 +1,7 @@
-"""What a pinned pipeline says about its steps' order. Pure questions; nothing here changes a run.
+"""The order of a pinned pipeline's steps. Pure queries; nothing here changes a run.
 
-A step of a map, ``load[3]``, is a step of its own: it starts when the one ``max_parallel`` places before it has
-ended, so that never more than that many are at work.
+An item of a map, ``load[3]``, is a step of its own: it starts when the item ``max_parallel`` places before it has
+ended, so that at most that many run at the same time.
 """
 
 import re
@@ -16,7 +16,7 @@ from common.domain.mapping import item_config
 from common.domain.model import Run, Step, StepSpec, StepStatus
 
 RUN_END = ""
-"""Stands for the end of the run among the ids of what a step's end may unlock."""
+"""The end of the run, in a list of the ids that a step's end may unlock."""
 
 MAX_ITEMS = 1_000
 ITEM_ID = re.compile(r"^(.+)\[(\d+)\]$")
@@ -24,7 +24,7 @@ ITEM_ID = re.compile(r"^(.+)\[(\d+)\]$")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to become of a step now. ``unknown`` holds ids of steps that have to be looked at to tell."""
+    """What to do with a step now. ``unknown`` holds the ids of steps whose state must be read to decide."""
 
     kind: Literal["wait", "unknown", "queue", "expand", "skip", "omit", "fail"]
     reason: str = ""
@@ -44,20 +44,20 @@ def map_of(step_id: str) -> tuple[str, int] | None:
 
 
 def spec_of(run: Run, step_id: str) -> StepSpec | None:
-    """Return the spec of a step, or of an item's step, without the item put in; None if the pipeline has none.
+    """Return the spec of a step, or of an item's step before ``{item}`` is replaced; None if there is none.
 
     Conditions and tolerance are the map's: a failed item fails the map, and that may be tolerated.
     """
     base = map_of(step_id)
     name = base[0] if base else step_id
-    found = next((spec for spec in run.specs if spec.step_id == name), None)
-    if found is None or base is None:
-        return found
-    return replace(found, step_id=step_id, map=None, condition="", allow_failure=False)
+    spec = next((spec for spec in run.specs if spec.step_id == name), None)
+    if spec is None or base is None:
+        return spec
+    return replace(spec, step_id=step_id, map=None, condition="", allow_failure=False)
 
 
 def work_order(run: Run, step: Step) -> Run:
-    """Return the run as one attempt needs it: no other step, its config and dates those of its item."""
+    """Return the run reduced to one attempt: no other step, and the config and dates of its item."""
     spec, request = step.spec, run.request
     base = map_of(step.step_id)
     if base:
@@ -67,6 +67,7 @@ def work_order(run: Run, step: Step) -> Run:
         if parent.spec.map and parent.spec.map.dates:
             day = date.fromisoformat(item)
             request = replace(request, start_date=day, end_date=day)
+    # What an attempt does not need is cleared: this travels in the message, which has to stay small.
     return replace(
         run,
         request=request,
@@ -106,14 +107,14 @@ def item_ids(step: Step) -> Iterator[str]:
 
 
 def not_ended(run: Run, step_ids: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
-    """Return whether one of the steps is known to be open, and those of which nothing is known."""
+    """Return whether a loaded one of these steps is open, and the ids of those that were not loaded."""
     known = [run.steps.get(step_id) for step_id in step_ids]
     unknown = tuple(step_id for step_id, step in zip(step_ids, known, strict=True) if step is None)
     return any(step is not None and not step.status.is_terminal for step in known), unknown
 
 
 def verdict(run: Run, step_id: str) -> Verdict:
-    """Return what is to become of a step that has no record yet."""
+    """Return what to do with a step that has no record yet."""
     base = map_of(step_id)
     if base:
         return _item_verdict(run, *base)
@@ -168,7 +169,7 @@ def _item_verdict(run: Run, map_id: str, index: int) -> Verdict:
     parent = run.steps.get(map_id)
     if parent is None:
         return Verdict("unknown", unknown=(map_id,))
-    before = index - _lanes(parent)
+    before = index - _lanes(parent)  # waiting for one item needs no count of those that run
     if before < 0:
         return Verdict("queue")
     is_open, unknown = not_ended(run, (item_id(map_id, before),))
@@ -182,7 +183,7 @@ def _lanes(parent: Step) -> int:
 
 
 def _values(run: Run, spec: StepSpec) -> Mapping[str, Any]:
-    """The names a condition may use: those of the run, and of the steps that the step depends on."""
+    """Return the values that a condition may use: those of the run and of the steps that the step depends on."""
     request = run.request
     values: dict[str, Any] = {
         "run.start_date": request.start_date.isoformat(),
@@ -212,7 +213,7 @@ def blocked_by(run: Run, step: Step) -> tuple[str, ...]:
 
 
 def whole(run: Run, records: Mapping[str, Step]) -> Run:
-    """Return the run with every step: those that have a record, and what follows from them about the others.
+    """Return the run with every step: those with a record, and the others as these imply.
 
     A step that could start is ``queued``: its message is on its way since the last of those it waited for ended.
     """
@@ -247,5 +248,5 @@ def _turn(run: Run, step: Step) -> datetime | None:
 
 
 def unstarted(run: Run, spec: StepSpec) -> Step:
-    """Return a step that nothing has happened to."""
+    """Return a step that has not started."""
     return Step(spec, since=run.started_at, reason=f"waits for {', '.join(spec.depends_on)}")

@@ -1,4 +1,4 @@
-"""What one item of a map puts into its step's ``config:``."""
+"""Fills an item of a map into its step's ``config:``."""
 
 import json
 import re
@@ -11,8 +11,8 @@ ITEM = re.compile(r"\$?\{item\}")
 def item_config(config: Mapping[str, Any], item: Any) -> dict[str, Any]:
     """Return a copy of a config with ``{item}`` and ``${item}`` replaced in all strings of its nested dicts and lists.
 
-    A string that is nothing but the template becomes the item itself, whatever JSON type it has; inside a longer one
-    stands the item's text (JSON, if the item is no text). What is put in is not looked at again.
+    A string that is exactly the template becomes the item itself, with its JSON type; in a longer string the item's
+    text is inserted (as JSON, unless it is a string). Inserted text is not scanned for templates.
     """
     return {key: _filled(value, item) for key, value in config.items()}
 

@@ -1,4 +1,4 @@
-"""The messages of the state machine: events (what happened, or was asked for) and commands (what is wanted).
+"""The messages of the state machine: events (what happened or was requested) and commands (what has to be done).
 
 ``state.apply`` takes an event; its transition holds commands, stored together with the new run and carried out after.
 """
@@ -13,7 +13,7 @@ from common.domain.model import Pipeline, PreviewEnd, Receipt, RunStatus, Step
 
 @dataclass(frozen=True, slots=True)
 class JobsCost:
-    """What jobs have cost in US dollars; ``complete`` if that is all of them."""
+    """The cost of a run's jobs in US dollars; ``complete`` if the cost of every job is known."""
 
     usd: Decimal
     complete: bool
@@ -28,7 +28,7 @@ class RunAdmitted:
 
 @dataclass(frozen=True, slots=True)
 class RunKeptWaiting:
-    """There is still no room for a run that waits: ``limit`` leaves none, and ``why`` says so to people."""
+    """There is still no room for a waiting run: ``limit`` is used up, which ``why`` explains to people."""
 
     limit: str
     why: str
@@ -36,7 +36,7 @@ class RunKeptWaiting:
 
 @dataclass(frozen=True, slots=True)
 class RunValidated:
-    """The config was read, resolved and found right. From here on the run never looks at the file again."""
+    """The config was read, resolved and is valid. The run never reads the file again."""
 
     pipeline: Pipeline
     credential_id: str
@@ -79,9 +79,9 @@ class AttemptSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt ended without a commit. ``retry_after_s`` is the rest the other side asked for.
+    """An attempt ended without a commit. ``retry_after_s`` is the wait that the other side requested.
 
-    ``kind`` is an ``ErrorKind`` for a failure that another attempt may mend, and empty for a permanent one.
+    ``kind`` is an ``ErrorKind`` for a failure that another attempt may fix, and empty for a permanent one.
     """
 
     step_id: str
@@ -93,7 +93,7 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class StepsEnded:
-    """Others have ended what these steps waited for. ``RUN_END`` stands for the end of the run."""
+    """Everything that these steps waited for has ended. ``RUN_END`` is the end of the run."""
 
     targets: tuple[str, ...]
 
@@ -107,7 +107,7 @@ class OwnerLost:
 
 @dataclass(frozen=True, slots=True)
 class MessageDied:
-    """A message was given up by the bus: of a step's attempt, or (``step_id`` empty) of the run."""
+    """The bus gave up a message: of a step's attempt, or (``step_id`` empty) of the run."""
 
     step_id: str
     attempt: int
@@ -121,14 +121,14 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class RunAnnounced:
-    """Whoever listens was told that the run has ended. ``jobs`` is what its jobs have cost, None if nobody knows."""
+    """The end of the run was announced. ``jobs`` is the cost of its jobs, None if it is unknown."""
 
     jobs: JobsCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """Somebody wants the run to end now."""
+    """A person wants the run to end now."""
 
     who: str
     why: str
@@ -136,7 +136,7 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class SkipRequested:
-    """Somebody wants the run to go on without a step."""
+    """A person wants the run to go on without a step."""
 
     step_id: str
     who: str
@@ -145,7 +145,7 @@ class SkipRequested:
 
 @dataclass(frozen=True, slots=True)
 class PreviewSettled:
-    """Somebody has made a preview real, or thrown it away; ``receipts`` are those of its steps from now on, by id."""
+    """A preview was promoted or discarded; ``receipts`` are those of its steps from now on, by step id."""
 
     end: PreviewEnd
     receipts: Mapping[str, Receipt]
@@ -197,7 +197,7 @@ class SettleReservation:
 
 @dataclass(frozen=True, slots=True)
 class SettleMoney:
-    """Count what the run has cost in the place of its estimate; it is the pipeline's last known cost if ``known``."""
+    """Replace the run's estimate by its cost, which is the pipeline's last known cost if ``known``."""
 
     run_id: str
     estimated_usd: Decimal
@@ -207,7 +207,7 @@ class SettleMoney:
 
 @dataclass(frozen=True, slots=True)
 class MoveInQueue:
-    """Have the run wait for another limit than before. Empty: it was not in the queue before, or no longer is."""
+    """Have the run wait for another limit. ``before`` or ``after`` is empty when it joins or leaves the queue."""
 
     run_id: str
     before: str
@@ -216,7 +216,7 @@ class MoveInQueue:
 
 @dataclass(frozen=True, slots=True)
 class AnnounceRunFinished:
-    """Tell whoever listens that the run has ended."""
+    """Announce that the run has ended."""
 
     run_id: str
 

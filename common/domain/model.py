@@ -16,7 +16,7 @@ NO_CREDENTIAL = "none"
 
 
 class PreviewEnd(StrEnum):
-    """What became of a preview."""
+    """How a preview was settled."""
 
     PROMOTED = "promoted"  # its rows are those of the tables now
     DISCARDED = "discarded"
@@ -50,7 +50,7 @@ class StepStatus(StrEnum):
     SUSPENDED = "suspended"  # the attempt waits for the job `waits_on`; looked at again at `not_before`
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    SKIPPED = "skipped"  # on purpose, by its condition or by somebody: what depends on it goes on
+    SKIPPED = "skipped"  # on purpose, by its condition or a person: what depends on it goes on
     OMITTED = "omitted"  # it can't start: something it depends on did not succeed
     CANCELLED = "cancelled"  # the run ended before it did
 
@@ -68,8 +68,8 @@ class ErrorKind(StrEnum):
     """What a transient failure was, as ``retry_on`` names it in a pipeline's YAML."""
 
     TIMEOUT = "timeout"  # timeout_seconds is used up
-    RATE_LIMIT = "rate_limit"  # the other side asks to come less often
-    UNAVAILABLE = "unavailable"  # no answer, a broken one, or a 5xx
+    RATE_LIMIT = "rate_limit"  # the other side requests fewer calls
+    UNAVAILABLE = "unavailable"  # no response, a broken one, or a 5xx
     CONFLICT = "conflict"  # a write lost against another one
     LOST = "lost"  # the process that ran the attempt is gone
     UNEXPECTED = "unexpected"  # an error that the processor does not declare
@@ -77,7 +77,7 @@ class ErrorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a step is tried, and how long it rests between two attempts (see ``common/domain/retry.py``)."""
+    """How often a step is tried, and the backoff between two attempts (see ``common/domain/retry.py``)."""
 
     max_attempts: int = 1
     backoff_seconds: float = 0.0
@@ -85,12 +85,12 @@ class RetryPolicy:
     max_backoff_seconds: float = 600.0
     jitter: float = 0.0
     retry_on: tuple[str, ...] = ()
-    """The ``ErrorKind``s that are tried again; empty: every transient one."""
+    """The ``ErrorKind``s that are retried; empty: every transient one."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """A step that runs once for each item of a list that a step before it has put out.
+    """A step that runs once for each item of a list that an earlier step has put out.
 
     ``over`` is ``<step_id>.outputs.<name>``. With ``dates``, the items are ISO dates and each item's run covers that
     day alone, so that items may write one table side by side.
@@ -109,8 +109,8 @@ class WriteSpec:
     """How a step's rows come into its table (docs/decisions/0009).
 
     ``mode`` is one of ``replace_key``, ``merge``, ``append_once``, ``truncate_partition``; ``keys`` are the columns
-    that, beside the composite key, tell one row from another: ``merge`` needs them, any mode checks them.
-    ``on_empty`` says what no rows at all mean: ``replace`` (the key has none any more), ``keep`` or ``fail``.
+    that identify a row within the composite key: ``merge`` needs them, every mode checks them. ``on_empty`` is what to
+    do when there are no rows at all: ``replace`` (delete the key's rows), ``keep`` or ``fail``.
     """
 
     mode: str = "replace_key"
@@ -126,7 +126,7 @@ DEFAULT_WRITE = WriteSpec()
 class StepSpec:
     """One step as its pipeline's YAML declares it, templates resolved.
 
-    ``timeout_seconds`` bounds the time a function is held, ``max_wait_seconds`` that of a job waited for without one.
+    ``timeout_seconds`` limits how long an attempt holds a function, ``max_wait_seconds`` how long it may be suspended.
     ``always`` (YAML: ``run_if: always``) starts the step once all it depends on has ended, however it ended.
     """
 
@@ -185,8 +185,8 @@ NO_RECEIPT = Receipt()
 def _changed[T](self: T, /, **changes: Any) -> T:
     """Return a copy with other values in these fields: what ``copy.replace`` calls.
 
-    A transition makes dozens of copies, and dataclasses' own way is ten times as slow: field by field, checked. For
-    the same reason the two classes that are copied most have a ``__dict__``.
+    A transition makes dozens of copies, and the dataclasses' own ``replace`` is ten times as slow, because it sets and
+    checks field by field. For the same reason the two classes that are copied most have a ``__dict__``.
     """
     new = object.__new__(type(self))
     object.__setattr__(new, "__dict__", self.__dict__ | changes)
@@ -201,7 +201,7 @@ class Step:
     queued; it is the fence: a result of any other attempt changes nothing. ``reason`` says what it waits for.
     While it is running, ``lease_until`` is when its attempt loses it; while a message is on its way to its function,
     ``resend_at`` is when that message is sent again. ``items`` are those of a map at work.
-    ``fence`` orders attempts in the warehouse: microseconds since 1970 of the claim, more with each claim of the step.
+    ``fence`` orders attempts in the warehouse: microseconds since 1970 at the claim, growing with every claim.
     """
 
     spec: StepSpec
@@ -231,7 +231,7 @@ class Step:
 
     @property
     def due_at(self) -> datetime | None:
-        """When the sweep acts on the step, None if another step's end, or a person, has to move it."""
+        """When the sweep acts on the step; None if only another step's end or a person can move it."""
         return self.lease_until or self.resend_at
 
     @property
@@ -241,17 +241,17 @@ class Step:
 
     @property
     def is_tolerated(self) -> bool:
-        """Whether the step failed and its pipeline says that this does not matter."""
+        """Whether the step failed and its pipeline tolerates that."""
         return self.status is StepStatus.FAILED and self.spec.allow_failure
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What somebody asked for. ``route`` is ``provider/domain/pipeline``; both dates are inclusive.
+    """A request for a run. ``route`` is ``provider/domain/pipeline``; both dates are inclusive.
 
-    A ``preview`` writes beside its tables (``common/runs/previews.py``), so that its changes can be reviewed first.
+    A ``preview`` writes to shadow tables (``common/runs/previews.py``), so that its changes can be reviewed first.
     With ``queue`` it waits for a slot if there is none, a ``backfill`` behind live work. ``fingerprint`` is the hash of
-    what was asked for, of a request with an Idempotency-Key, whose run id is made of that key.
+    a request with an Idempotency-Key, whose run id derives from that key.
     """
 
     run_id: str
@@ -272,7 +272,7 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run is expected to cost in US dollars, and how that is known (``source``, for people)."""
+    """A run's expected cost in US dollars; ``source`` explains to people how it is known."""
 
     queries_usd: Decimal
     calls_usd: Decimal
@@ -287,13 +287,13 @@ class Estimate:
 class Run:
     """One run, and those of its steps that were loaded. ``version`` is the store's, for compare-and-set.
 
-    ``specs`` is the pinned pipeline. ``steps`` holds every step after a whole load, by id; after a partial one those
-    that were asked for and have a record. ``wake_at`` is when the sweep looks at the run; ``expires_at`` is when it
-    ends whatever has not ended by then. ``preview_end`` is what became of a preview, once somebody has decided.
+    ``specs`` is the pinned pipeline. ``steps`` holds every step after a whole load, by id; after a partial one the
+    requested ones that have a record. ``wake_at`` is when the sweep looks at the run; ``expires_at`` is when it
+    ends whatever has not ended by then. ``preview_end`` is how a preview was settled.
 
     ``admitted_at`` is when it took its quota; until then ``waits_for`` is the limit that it waits for.
-    ``global_slot`` says that it holds one of the deployment's slots. ``estimate`` is what it holds of its
-    organisation's money, and ``cost_usd`` what it has cost in the end; None where the plan has no such limit.
+    ``global_slot`` says that it holds one of the deployment's slots. ``estimate`` is what it reserves of
+    its organisation's money, ``cost_usd`` what it cost in the end; None where the plan has no such limit.
     """
 
     request: RunRequest
@@ -329,5 +329,5 @@ class Run:
         return self.steps.get(step_id)
 
     def with_step(self, step: Step) -> "Run":
-        """Return the run with this step in the place of the one with its id."""
+        """Return the run with its step of this id replaced."""
         return replace(self, steps={**self.steps, step.spec.step_id: step})

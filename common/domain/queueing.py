@@ -2,8 +2,8 @@
 
 Slots go round the organisations by weight (start-time fair queueing): each has a turn, a virtual time that moves on by
 1/weight with each of its runs that is admitted from the queue, and the lowest goes next. One that begins to wait
-starts at the turn of those that wait already, so that nobody saves up turns by not waiting. Within an organisation
-live work goes before backfills, then whoever has waited longest.
+starts at the lowest turn of those already waiting, so that an organisation that never queued has no credit. Within an
+organisation live work goes before backfills, then the run that has waited longest.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,10 +15,10 @@ WAIT_AT_MOST = timedelta(hours=24)
 """A run that gets no slot for this long fails, and counts against no limit."""
 
 TURN = 1_000_000_000
-"""By this much the turn of an organisation of weight 1 moves on with a run."""
+"""How far a run moves the turn of an organisation of weight 1. Large, because turns are integers divided by weights."""
 
 Block = tuple[str, str, str]
-"""Something that has no room now: (limit, organisation, route), empty where the limit is not of one."""
+"""A limit without room: (limit, organisation, route), the latter two empty where the limit spans all of them."""
 
 
 class Place(NamedTuple):
@@ -46,7 +46,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """An organisation that waits: its turn, and the next of its runs, of each pipeline, live and backfill."""
+    """An organisation that waits: its turn, and the next run of each of its pipelines, live and backfill."""
 
     org_slug: str
     turn: int
@@ -54,10 +54,10 @@ class Queue:
 
 
 def heads(waiting: Iterable[Waiting]) -> tuple[Waiting, ...]:
-    """Return the next run of each pipeline, live and backfill, of all that wait in one organisation."""
+    """Return the next run of each pipeline, live and backfill, of an organisation's waiting runs."""
     first: dict[tuple[str, bool], Waiting] = {}
-    for one in sorted(waiting, key=lambda one: one.order):
-        first.setdefault((one.route, one.backfill), one)
+    for run in sorted(waiting, key=lambda run: run.order):
+        first.setdefault((run.route, run.backfill), run)
     return tuple(first.values())
 
 
@@ -65,17 +65,17 @@ def choose(queues: Iterable[Queue], blocked: Collection[Block]) -> tuple[Queue, 
     """Return the run whose turn it is among those that nothing blocks, with its organisation; None if all are."""
     best: tuple[Queue, Waiting] | None = None
     for queue in queues:
-        free = [one for one in queue.heads if not blocks(queue.org_slug, one.route).intersection(blocked)]
+        free = [run for run in queue.heads if not blocks(queue.org_slug, run.route).intersection(blocked)]
         if not free:
             continue
-        first = min(free, key=lambda one: one.order)
+        first = min(free, key=lambda run: run.order)
         if best is None or (queue.turn, first.since, queue.org_slug) < (best[0].turn, best[1].since, best[0].org_slug):
             best = queue, first
     return best
 
 
 def block(limit: str, org_slug: str, route: str) -> Block:
-    """Return what has no room, after a run of this organisation and route has met this limit."""
+    """Return what is full, once a run of this organisation and route has met this limit."""
     if limit == "global":
         return limit, "", ""
     # Another pipeline's run may be cheap enough for what is left of the money.
@@ -83,18 +83,20 @@ def block(limit: str, org_slug: str, route: str) -> Block:
 
 
 def blocks(org_slug: str, route: str) -> set[Block]:
-    """Return all that keeps a run of this organisation and route waiting."""
+    """Return every block that keeps a run of this organisation and route waiting."""
     return {block(limit, org_slug, route) for limit in ("global", "concurrent", "pipeline", "money")}
 
 
 def joining_turn(own: int, waiting: Collection[int], others: Iterable[int]) -> int:
-    """Return the turn of an organisation that begins to wait, from its own of before and those of the others.
+    """Return the turn of an organisation that begins to wait, given its last one and those of the others.
 
-    ``waiting`` are the turns of those that wait, ``others`` those of all there are: none waits, then nobody is ahead.
+    ``waiting`` are the turns of organisations that wait, ``others`` those of all. Where none waits it starts at the
+    highest, so that runs admitted while nobody else waited cost nothing.
     """
     return max(own, min(waiting) if waiting else max(others, default=0))
 
 
 def next_turn(turn: int, weight: int) -> int:
-    """Return the turn of an organisation of which a waiting run was admitted."""
+    """Return an organisation's turn after one of its waiting runs was admitted."""
+    # At least 1: with a huge weight the turn would stand still, and no other organisation would ever be served.
     return turn + max(1, TURN // weight)

@@ -1,8 +1,8 @@
 """The quota rule: what an organisation's plan admits, and how its days, months, money, slots and queue are counted.
 
-Every store carries out what is decided here. The SQL stores check and take in one ``UPDATE`` whose ``WHERE`` clauses
-say what ``exceeded`` says, Firestore by compare-and-set on what it has read; the explanation of a refusal always comes
-from ``exceeded``. One table of cases (``tests/contract/quota_cases.py``) holds all of them to it.
+Every store carries out this rule. The SQL stores check and take in one ``UPDATE`` whose ``WHERE`` clauses express
+``exceeded``, Firestore by compare-and-set on what it has read; the explanation of a refusal always comes from
+``exceeded``. One table of cases (``tests/contract/quota_cases.py``) tests them all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,16 +18,17 @@ ADMITTED_STATUSES = frozenset({"ACTIVE", "TRIAL"})
 """Subscription statuses that may run pipelines (FR-PIP-001, step 2)."""
 
 SCOPES = ("pipeline", "concurrent", "global")
-"""Limits on runs that are live at the same time, the narrowest first. Only for these a run may wait."""
+"""Limits on runs that are live at the same time, the narrowest first. A run may wait for these only."""
 
 RESERVATION_GRACE = timedelta(minutes=5)
-"""A reservation outlives its run's ``expires_at`` by some sweeps: the sweep that ends the run settles it."""
+"""A reservation outlives its run's ``expires_at`` by some sweeps: otherwise its slot would be given away before the
+sweep has ended the run and settled it."""
 
 QUEUE_LIMIT = 1_000
-"""Runs of one organisation that may wait."""
+"""Runs of one organisation that may wait: Firestore keeps them in one document, which holds 1 MiB."""
 
 MICROS = 1_000_000
-"""Stores count money in whole millionths of a US dollar, rounded up once a run."""
+"""Stores count money in whole millionths of a US dollar, so that sums are exact; rounded up, once per run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """How the runs that were admitted in a period have ended."""
+    """How the runs that were admitted in a period ended."""
 
     completed: int = 0
     failed: int = 0
@@ -69,9 +70,9 @@ class Outcomes:
 class Usage:
     """What counts against an organisation's limits now, how the runs of its month and day ended, and how many wait.
 
-    ``spent_usd`` is what the month's settled runs have cost, ``reserved_usd`` what the others are estimated to.
-    ``pipeline``, ``global_concurrent`` and ``ahead`` are known only where one run asks: live runs of its pipeline and
-    of all organisations, and by scope the runs that wait and will take a slot of it, which are before a new one.
+    ``spent_usd`` is the cost of the month's settled runs, ``reserved_usd`` the estimated cost of the others.
+    ``pipeline``, ``global_concurrent`` and ``ahead`` are set only when a run is checked: live runs of its pipeline and
+    of all organisations, and by scope the waiting runs that will take a slot of it before a new run may.
     """
 
     daily: int
@@ -90,8 +91,8 @@ class Usage:
 
 
 class LimitExceeded(NamedTuple):
-    """A limit that leaves no room: its value and use, the seconds until it may pass, how many wait for it already, and
-    when the limit was read (see ``Limits``). Stores raise it as ``QuotaExceededError``."""
+    """A limit that leaves no room: its value and use, the seconds until there may be room, how many runs wait for it,
+    and when the limit was read (see ``Limits``). Stores raise it as ``QuotaExceededError``."""
 
     limit: str
     value: int | Decimal
@@ -112,17 +113,17 @@ def month_of(now: datetime) -> str:
 
 
 def to_micro_usd(usd: Decimal) -> int:
-    """Return an amount as stores count it, rounded up."""
+    """Return an amount as stores count it, rounded up: a run that costs anything must not count as free."""
     return int((usd * MICROS).to_integral_value(ROUND_CEILING))
 
 
 def from_micro_usd(micros: int) -> Decimal:
-    """Return the amount that a store has counted, in US dollars."""
+    """Return a store's amount in US dollars."""
     return Decimal(micros) / MICROS
 
 
 def wider(scope: str) -> tuple[str, ...]:
-    """Return the scopes in which a run may wait that will take a slot of this scope: itself and those around it."""
+    """Return the scopes whose waiting runs will also need a slot of this one: itself and those around it."""
     return SCOPES[SCOPES.index(scope) :]
 
 
@@ -131,11 +132,12 @@ def exceeded(
 ) -> LimitExceeded | None:
     """Return the first limit that leaves no room for one more run of that cost, or None.
 
-    A new run comes after those that wait for the same slot; one that has ``waited`` is the next of them, so that they
-    don't count. Money is used up once the run would go beyond it, or nothing of it is left.
+    A new run comes after those that wait for the same slot; one that has ``waited`` is the next of them, so they don't
+    count. Money is used up if the run would exceed it, or nothing of it is left.
     """
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     next_month = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    # Monthly first: of two limits that are used up, its Retry-After is the longer one.
     for limit, value, used, free_at in (
         ("monthly", limits.monthly, usage.monthly, next_month),
         ("daily", limits.daily, usage.daily, midnight + timedelta(days=1)),
@@ -150,24 +152,25 @@ def exceeded(
     for scope, slots in limits.slots.items():
         ahead = 0 if waited else usage.ahead.get(scope, 0)
         if slots is not None and live[scope] + ahead >= slots:
+            # 30 s is a guess: when a run will end and free its slot is not known.
             return LimitExceeded(scope, slots, live[scope], 30, ahead, limits.as_of)
     return None
 
 
 def queue_full(waiting: int) -> LimitExceeded | None:
-    """Return what refuses another waiting run to an organisation of which so many wait, or None if one more may."""
+    """Return the limit that refuses another waiting run to an organisation with so many, or None."""
     return LimitExceeded("queue", QUEUE_LIMIT, waiting, 60) if waiting >= QUEUE_LIMIT else None
 
 
 def _seconds(span: timedelta) -> int:
-    return max(1, round(span.total_seconds()))
+    return max(1, round(span.total_seconds()))  # Retry-After: 0 would invite a retry at once
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one run asks of its quota: at ``at`` a run of its day and month, money, and a slot until ``expires_at``.
+    """What one run takes from its quota: at ``at`` a run of its day and month, money, and a slot until ``expires_at``.
 
-    ``waited`` says that it comes out of the queue, with the ``weight`` of its organisation there.
+    ``waited`` says that it comes out of the queue.
     """
 
     org_slug: str
@@ -180,7 +183,7 @@ class Demand:
 
     @classmethod
     def of(cls, run: Run, *, waited: bool) -> Self:
-        """Return what this run asks for, which is admitted if its quota is to be had."""
+        """Return the demand of a run that is being admitted. Raises ValueError for any other run."""
         if run.admitted_at is None or run.expires_at is None:
             raise ValueError(f"Run {run.run_id} is not one that is being admitted.")
         request, estimate = run.request, run.estimate.usd if run.estimate else Decimal(0)
@@ -213,9 +216,9 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class ReservationExtended:
-    """The run's reservation expires then, if the run still has one.
+    """The run's reservation expires at this time, if the run still has one.
 
-    It is not made anew: one that expired may have been dropped by an admission that took its slot.
+    It is not created anew: an admission may have dropped it as expired and taken its slot.
     """
 
     expires_at: datetime
@@ -228,14 +231,14 @@ class ReservationFreed:
 
 @dataclass(frozen=True, slots=True)
 class CostKnown:
-    """What the last run of this pipeline whose cost became known has cost."""
+    """The cost of this pipeline's last run whose cost is known."""
 
     micro_usd: int
 
 
 @dataclass(frozen=True, slots=True)
 class QueueMoved:
-    """The run waits for another limit than before. Empty: it did not wait before, or no longer does."""
+    """The run waits for another limit. ``before`` or ``after`` is empty when it joins or leaves the queue."""
 
     before: str
     after: str
@@ -245,7 +248,7 @@ QuotaChange = Counted | ReservationExtended | ReservationFreed | CostKnown | Que
 
 
 def changes(run: Run, commands: Iterable[Command], *, extends: bool) -> Iterator[QuotaChange]:
-    """Return what a stored transition changes in its organisation's quota, beside what an admission takes.
+    """Return what a stored transition changes in its organisation's quota, apart from what an admission takes.
 
     ``extends`` says that the transition may have moved the run's ``expires_at``. A run's end and its money are counted
     in the day and month in which it was admitted, however late they come.
@@ -268,5 +271,5 @@ def changes(run: Run, commands: Iterable[Command], *, extends: bool) -> Iterator
 
 
 def _admitted_at(run: Run) -> datetime:
-    # Runs that were stored before there was a queue were admitted when they were asked for.
+    # Runs that were stored before there was a queue have no ``admitted_at``: they were admitted when requested.
     return run.admitted_at or run.request.requested_at

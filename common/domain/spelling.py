@@ -1,4 +1,4 @@
-"""The name that somebody probably meant."""
+"""Suggestions for misspelt names."""
 
 from collections.abc import Collection
 from difflib import get_close_matches

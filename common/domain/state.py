@@ -3,14 +3,14 @@
 Theory of operation
 ===================
 
-Rule 1: everything that decides how a run or a step changes is in this file. What it needs to know about the order of
-steps are questions to ``graph.py``, which change nothing.
+Rule 1: everything that decides how a run or a step changes is in this file. For the order of
+steps it queries ``graph.py``, which changes nothing.
 
-``apply(run, event, now)`` returns a ``Transition``: the run after the event, what the world has to do about it
+``apply(run, event, now)`` returns a ``Transition``: the run after the event, what has to be done about it
 (commands), and what is logged. It is pure: no clock, no I/O, no randomness, so the same run, event and time always give
 the same transition, and a seed replays a simulated year.
 
-Rule 2: an event that no longer concerns the run as it is changes nothing. Pub/Sub repeats, delays and reorders
+Rule 2: an event that no longer applies to the run changes nothing. Pub/Sub repeats, delays and reorders
 messages, and processes die anywhere, so this is the normal case and no error. ``RUN_ACCEPTS`` and ``STEP_ACCEPTS`` say
 which events a status accepts at all; a handler then compares the attempt.
 
@@ -21,7 +21,7 @@ Rule 4: whatever is open has a time at which the sweep acts on it (``lease_until
 
 The run may be loaded in part: an attempt's event needs its step (of an item also its map), nothing else. Whether steps
 that were not loaded have ended is left to the store (``Transition.ready_checks``). ``StepsEnded``, ``Swept``,
-``OwnerLost``, ``MessageDied`` and what people ask for need the whole run.
+``OwnerLost``, ``MessageDied`` and what people request need the whole run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -78,21 +78,21 @@ from common.domain.retry import longest_rests_seconds, rest_seconds
 
 LEASE_MARGIN = timedelta(seconds=60)
 """A lease outlives ``timeout_seconds`` by this much: an attempt that ends just in time still has to report it, and must
-not find its step given to another one."""
+not find that its step went to another one."""
 
 RESEND_AFTER = timedelta(seconds=120)
-"""A message that led to nothing for this long is sent again: it may be lost, and a repeat is harmless. Much
-shorter, and a cold start would be answered with a second message."""
+"""A message that led to nothing for this long is sent again: it may be lost, and a repeat is harmless. If it
+were much shorter, every cold start would get a second message."""
 
 RETRY_GRACE = timedelta(seconds=5)
 """How long after its due time a delayed message is left to the bus before the sweep sends it. A bus that can't delay
 (Pub/Sub) leaves all of them to the sweep."""
 
 START_WITHIN = timedelta(hours=1)
-"""A run that has not even been validated for this long fails; otherwise it would hold its slot for ever."""
+"""A run that was not validated within this time fails; otherwise it would hold its slot for ever."""
 
 RUN_SLACK = timedelta(hours=6)
-"""What a running run may spend waiting for messages beyond the time that its steps may take, all in a row."""
+"""Time for waiting on messages, on top of what all steps of a run may take one after another."""
 
 # Which status may follow which. docs/states.md draws these tables (`make docs`); a test fails when it is stale.
 
@@ -189,7 +189,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ReadyCheck:
-    """``target`` may start or end once all of ``needs`` have ended; the loaded part of the run can't tell."""
+    """``target`` may start or end once all of ``needs`` have ended, which the loaded part of the run can't show."""
 
     target: str
     needs: tuple[str, ...]
@@ -197,10 +197,10 @@ class ReadyCheck:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The run after an event, what it wants done, and what is to be logged.
+    """The run after an event, its commands, and the changes to log.
 
     ``touched`` names the steps whose record changes, ``header`` whether the run's own does: the store writes those
-    and compares their versions, no other.
+    and compares their versions, and no others.
     """
 
     run: Run
@@ -230,7 +230,7 @@ class Draft:
         self._header = False
 
     def done(self) -> Transition:
-        """Return what was collected."""
+        """Return the finished transition."""
         return Transition(
             self.run,
             tuple(self._commands),
@@ -250,7 +250,7 @@ class Draft:
         return (self._steps[step_id] for step_id in list(self._steps))
 
     def move_run(self, status: RunStatus, reason: str, **fields: Any) -> None:
-        """Give the run a new status."""
+        """Move the run to a status."""
         if status not in RUN_MOVES[self.run.status]:
             raise IllegalMoveError(f"run {self.run.run_id}: {self.run.status} -> {status} is in no row of RUN_MOVES")
         self.log("", 0, self.run.status, status, reason)
@@ -271,7 +271,7 @@ class Draft:
         resend_at: datetime | None = None,
         **fields: Any,
     ) -> Step:
-        """Give a step a new status; its other fields become what ``step`` and ``fields`` say."""
+        """Move a step to a status; its other fields are those of ``step`` and ``fields``."""
         known = self._steps.get(step.step_id)
         before = known.status if known else StepStatus.WAITING
         if status not in STEP_MOVES[before]:
@@ -296,11 +296,11 @@ class Draft:
         return step
 
     def log(self, step_id: str, attempt: int, before: str, after: str, reason: str) -> None:
-        """Note a change."""
+        """Log a change."""
         self._changes.append(Change(self.now, step_id, attempt, before, after, reason))
 
     def note(self, change: Change) -> None:
-        """Note a change that happened at another time."""
+        """Log a change that happened at another time."""
         self._changes.append(change)
 
     def send(self, command: Command) -> None:
@@ -382,6 +382,7 @@ class Draft:
             self._ready_checks.append(ReadyCheck(RUN_END, last))
             return
         failed = [s for s in self._steps.values() if s.status is StepStatus.FAILED and not s.is_tolerated]
+        # An item's failure is its map's, which may be tolerated.
         failed = [s for s in failed if graph.map_of(s.step_id) is None]
         if failed:
             error = "; ".join(f"{s.step_id}: {s.error}" for s in failed)
@@ -401,16 +402,16 @@ class Draft:
         return len(last) == 1 and only.status is StepStatus.SUCCEEDED and not any(s.always for s in self.run.specs)
 
     def end_run(self, status: RunStatus, reason: str, error: str = "") -> None:
-        """End the run and whatever of it is still open, so that no step of it can be claimed any more."""
+        """End the run and its open steps, so that none of them can be claimed any more."""
         for step in list(self._steps.values()):
             if not step.status.is_terminal:
                 fields: dict[str, Any] = {"owner": "", "not_before": None, "waits_on": "", "give_up_at": None}
                 self.move(step, StepStatus.CANCELLED, f"the run ended: {reason}", **fields)
-        # The sweep goes on to look at the run until its end is announced: that message may be lost like any other.
+        # The sweep keeps looking at the run until its end is announced: that message may be lost like any other.
         wake_at = self.now + RESEND_AFTER
         waited_for = self.run.waits_for
         self.move_run(status, reason, error=error, ended_at=self.now, wake_at=wake_at, expires_at=None, waits_for="")
-        if waited_for:
+        if waited_for:  # it was never admitted, so there is no reservation to settle
             self.send(MoveInQueue(self.run.run_id, waited_for, ""))
         else:
             self.send(SettleReservation(self.run.run_id, status))
@@ -426,7 +427,7 @@ def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, w
     """Return a new, pending run of an ended one, with its pinned pipeline; what has succeeded there is kept.
 
     ``only`` names the single step to run: the new run has it and what it depends on. Without it all that did not
-    succeed is run, with what depends on it; a preview runs everything. A step that is run has only such behind it.
+    succeed is run, with what depends on it; a preview runs everything. What depends on a step that is run is run too.
     """
     specs = tuple(spec for spec in old.specs if only is None or spec.step_id in _before(old, only))
     again = {only} if only else {spec.step_id for spec in specs} if request.preview else _unfinished(old)
@@ -436,7 +437,7 @@ def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, w
         spec = graph.spec_of(old, base[0] if base else step.step_id)
         if spec is None or spec not in specs or spec.step_id in again:
             continue
-        # A map is kept with all its items, those that failed too: one that is missing would be run again.
+        # A map is kept with all its items, failed ones too: an item without a record would be run again.
         if old.steps[spec.step_id].is_done:
             kept[step.step_id] = replace(step, version=0, reason=f"kept from {old.run_id}")
         elif not base:
@@ -455,7 +456,7 @@ def rerun(old: Run, request: RunRequest, only: str | None = None, *, who: str, w
 
 
 def _before(run: Run, step_id: str) -> set[str]:
-    """The step and all that it depends on, directly or not: with these alone it is the last step of its run."""
+    """Return the step and all that it depends on, directly or not."""
     before, size = {step_id}, 0
     while size != len(before):
         size = len(before)
@@ -464,7 +465,7 @@ def _before(run: Run, step_id: str) -> set[str]:
 
 
 def _unfinished(old: Run) -> set[str]:
-    """The steps that did not succeed, and all that depends on them."""
+    """Return the steps that did not succeed, and all that depends on them."""
     again = {spec.step_id for spec in old.specs if not (step := old.steps[spec.step_id]).is_done or step.is_tolerated}
     size = -1
     while size != len(again):
@@ -550,6 +551,7 @@ def _on_claimed(draft: Draft, event: AttemptClaimed) -> None:
     if step is None or (step.not_before and now < step.not_before):
         return
     if step.version == 0:
+        # A queued step has no record, only a message: its change is logged with the first claim.
         queued = Change(step.since or now, step.step_id, 1, StepStatus.WAITING, StepStatus.QUEUED, step.reason)
         draft.note(queued)
     lease = now + timedelta(seconds=step.spec.timeout_seconds) + LEASE_MARGIN
@@ -574,6 +576,7 @@ def _on_suspended(draft: Draft, event: AttemptSuspended) -> None:
         error = f"job {event.job} was not done within max_wait_seconds ({step.spec.max_wait_seconds} s)"
         _fail_attempt(draft, step, AttemptFailed(step.step_id, step.attempt, error, ErrorKind.TIMEOUT))
         return
+    # Not after give_up_at: a job that hangs would keep the step longer than max_wait_seconds.
     look_at = max(now, min(event.look_at, give_up_at))
     _let_live_until(draft, give_up_at)
     waiting = replace(step, owner="", not_before=look_at, waits_on=event.job, give_up_at=give_up_at)
@@ -639,7 +642,7 @@ def _on_skip(draft: Draft, event: SkipRequested) -> None:
 
 
 def _on_announced(draft: Draft, jobs: JobsCost | None) -> None:
-    """Let the sweep forget an ended run, and count what it has cost. Once: ``wake_at`` is what says that it is open."""
+    """Take an ended run off the sweep, and count its cost. Once: ``wake_at`` shows that this is still to be done."""
     if draft.run.wake_at is not None:
         draft.set_run(wake_at=None)
         _settle_money(draft, jobs)
@@ -667,13 +670,13 @@ def _on_swept(draft: Draft) -> None:
 
 
 def _sweep_steps(draft: Draft) -> None:
-    """Do what is overdue; then start what nobody started, because a process died between two of its steps."""
+    """Do what is overdue; then start what was not started, because a process died after ending the step before."""
     now = draft.now
     for step in draft.each():
         if step.due_at and now >= step.due_at and not step.status.is_terminal:
             _sweep_step(draft, step)
     for step in draft.each():
-        # The message of a queued step was sent when its turn came: it is lost only if it led to nothing for long.
+        # The message of a queued step was sent when its turn came, and counts as lost after RESEND_AFTER only.
         fresh = step.status is StepStatus.QUEUED and step.since and now < step.since + RESEND_AFTER
         if not step.status.is_terminal and not fresh:
             if step.status is StepStatus.QUEUED:
@@ -716,8 +719,8 @@ def _fail_attempt(draft: Draft, step: Step, event: AttemptFailed) -> None:
         draft.end(step, StepStatus.FAILED, event.error, error=event.error)
         return
     name = f"{draft.run.run_id} {step.step_id}"
-    rest = rest_seconds(policy, step.attempt, asked_s=event.retry_after_s, name=name)
-    not_before = draft.now + timedelta(seconds=rest)
+    wait_s = rest_seconds(policy, step.attempt, asked_s=event.retry_after_s, name=name)
+    not_before = draft.now + timedelta(seconds=wait_s)
     _let_live_until(draft, not_before)
     retry = replace(
         step,
@@ -733,7 +736,7 @@ def _fail_attempt(draft: Draft, step: Step, event: AttemptFailed) -> None:
 
 
 def _let_live_until(draft: Draft, at: datetime) -> None:
-    """Move the run's end, if it comes too soon after a rest that others asked for."""
+    """Extend the run's expiry, if it is too close to a wait that others requested (Retry-After, a job)."""
     if draft.run.expires_at and at + RUN_SLACK > draft.run.expires_at:
         draft.set_run(expires_at=at + RUN_SLACK)
 
@@ -744,18 +747,19 @@ def _open_reason(run: Run) -> str:
 
 
 def _longest(pipeline: Pipeline) -> timedelta:
-    """The time the steps may take if each fails until its last attempt, one after the other."""
+    """Return the time that the steps may take one after another, if each fails until its last attempt."""
     return timedelta(seconds=sum(_longest_step(spec) for spec in pipeline.steps))
 
 
 def _longest_step(spec: StepSpec) -> float:
     attempts = spec.retry.max_attempts * (spec.timeout_seconds + LEASE_MARGIN.total_seconds())
+    # The number of items is not known yet, so the longest map is assumed.
     rounds = ceil(graph.MAX_ITEMS / spec.map.max_parallel) if spec.map else 1
     return rounds * (attempts + longest_rests_seconds(spec.retry))
 
 
 def _pending(run: Run, reason: str) -> Transition:
-    """Return the new run as one that is admitted and to be started."""
+    """Return the new run as admitted and about to be started."""
     now = run.request.requested_at
     new = replace(run, since=now, admitted_at=now, **_to_be_started(now))
     change = Change(now, "", 0, "", RunStatus.PENDING, reason)
@@ -763,10 +767,10 @@ def _pending(run: Run, reason: str) -> Transition:
 
 
 def waiting(new: Transition, limit: str, why: str) -> Transition:
-    """Return the new run as one that waits in the queue, holds nothing and is not started: ``limit`` has no room."""
-    run, (asked,) = new.run, new.changes
+    """Return the new run as waiting in the queue for ``limit``, without quota and not started."""
+    run, (requested,) = new.run, new.changes
     until, reason = run.request.requested_at + WAIT_AT_MOST, _reason(why)
-    # The sweep looks at the queue and not at each run in it, until the run's time is over.
+    # The sweep reads the queue, not every run in it, until the run's time is over.
     waits: dict[str, Any] = {
         "admitted_at": None,
         "global_slot": False,
@@ -778,7 +782,7 @@ def waiting(new: Transition, limit: str, why: str) -> Transition:
         new,
         run=replace(run, reason=reason, **waits),
         commands=(MoveInQueue(run.run_id, "", limit),),
-        changes=(replace(asked, reason=f"{asked.reason}; {reason}"),),
+        changes=(replace(requested, reason=f"{requested.reason}; {reason}"),),
     )
 
 
@@ -796,7 +800,7 @@ def _on_admitted(draft: Draft, event: RunAdmitted) -> None:
 
 
 def _on_kept_waiting(draft: Draft, event: RunKeptWaiting) -> None:
-    """Say what a run waits for by now; nothing is written while it is the same."""
+    """Record which limit a run waits for now; nothing is written while it is the same."""
     run = draft.run
     if run.waits_for in ("", event.limit):
         return
@@ -812,16 +816,16 @@ def _waited_too_long(run: Run) -> str:
 
 
 def _settle_money(draft: Draft, jobs: JobsCost | None) -> None:
-    """Count what an admitted run has cost, once. What is known by half takes nothing off the estimate."""
+    """Count the cost of an admitted run, once. An incomplete cost never lowers the estimate."""
     run = draft.run
     if run.estimate is None or run.admitted_at is None:
         return
     complete = jobs is not None and jobs.complete
     cost = run.estimate.calls_usd + (jobs.usd if jobs else 0)
-    said = "as its jobs cost"
+    basis = "as its jobs cost"
     if not complete:
-        cost, said = max(cost, run.estimate.usd), "not all that its jobs cost is known, so it is not less"
-    draft.log("", 0, run.status, run.status, f"{cost:f} USD; {run.estimate.usd:f} were estimated: {said}")
+        cost, basis = max(cost, run.estimate.usd), "not all that its jobs cost is known, so it is not less"
+    draft.log("", 0, run.status, run.status, f"{cost:f} USD; {run.estimate.usd:f} were estimated: {basis}")
     draft.set_run(cost_usd=cost)
     draft.send(SettleMoney(run.run_id, run.estimate.usd, cost, complete))
 

@@ -1,4 +1,4 @@
-"""All of one organisation's quota in one value, for stores that keep it whole: Firestore's document, and memory."""
+"""An organisation's whole quota as one value, for stores that keep it in one document: Firestore, and memory."""
 
 from collections.abc import Iterable, Mapping
 from copy import replace
@@ -27,7 +27,7 @@ from common.domain.quota import (
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A slot that a run of this pipeline holds until then."""
+    """A slot that a run of this pipeline holds until ``expires_at``."""
 
     route: str
     expires_at: datetime
@@ -35,7 +35,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What the organisations share: how many runs hold a slot of the deployment, how many wait for one."""
+    """What all organisations share: how many runs hold a slot of the deployment, and how many wait for one."""
 
     live: int = 0
     ahead: int = 0
@@ -47,7 +47,7 @@ NO_DEPLOYMENT = Deployment()
 @dataclass(frozen=True, slots=True)
 class UsageDocument:
     """An organisation's counters by period and name, the slots that its runs hold, its queue and its turn there, and
-    what each pipeline's last run has cost in millionths of a US dollar."""
+    the cost of each pipeline's last run in millionths of a US dollar."""
 
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
@@ -87,18 +87,18 @@ class UsageDocument:
 
     def live(self, now: datetime, route: str | None = None) -> int:
         """Return how many runs hold a slot, of one pipeline or of all."""
-        return sum(one.expires_at > now and route in (None, one.route) for one in self.reservations.values())
+        return sum(slot.expires_at > now and route in (None, slot.route) for slot in self.reservations.values())
 
     def waiting_for(self, scope: str, route: str | None = None) -> int:
-        """Return how many runs wait that will take a slot of this scope, of one pipeline or of all."""
+        """Return how many waiting runs will need a slot of this scope, of one pipeline or of all."""
         scopes = wider(scope)
-        return sum(one.waits_for in scopes and route in (None, one.route) for one in self.queue.values())
+        return sum(run.waits_for in scopes and route in (None, run.route) for run in self.queue.values())
 
     def admitted(self, demand: Demand, limits: Limits) -> "UsageDocument":
-        """Return it with this demand met: out of the queue, and without the reservations that have expired."""
+        """Return the document with this demand met: out of the queue, and without expired reservations."""
         held = self.without_expired(demand.at).reservations
         held = {**held, demand.run_id: Reservation(demand.route, demand.expires_at)}
-        queue = {run_id: one for run_id, one in self.queue.items() if run_id != demand.run_id}
+        queue = {run_id: run for run_id, run in self.queue.items() if run_id != demand.run_id}
         turn = next_turn(self.turn, limits.weight) if demand.waited else self.turn
         taken = replace(self, reservations=held, queue=queue, turn=turn)
         for counted in demand.counts:
@@ -106,12 +106,12 @@ class UsageDocument:
         return taken
 
     def without_expired(self, now: datetime) -> "UsageDocument":
-        """Return it without the reservations that have expired."""
-        held = {run_id: one for run_id, one in self.reservations.items() if one.expires_at > now}
+        """Return the document without expired reservations."""
+        held = {run_id: slot for run_id, slot in self.reservations.items() if slot.expires_at > now}
         return replace(self, reservations=held)
 
     def changed(self, run: Run, changes: Iterable[QuotaChange]) -> "UsageDocument":
-        """Return it with these changes of one of its runs."""
+        """Return the document with these changes of one of its runs."""
         changed = self
         for change in changes:
             changed = changed._changed(run, change)
@@ -123,17 +123,17 @@ class UsageDocument:
             case Counted():
                 return self._counted(change)
             case ReservationExtended(expires_at):
-                if run_id not in self.reservations:
+                if run_id not in self.reservations:  # expired and dropped: its slot may be taken
                     return self
                 moved = Reservation(request.route, expires_at)
                 return replace(self, reservations={**self.reservations, run_id: moved})
             case ReservationFreed():
-                held = {name: one for name, one in self.reservations.items() if name != run_id}
+                held = {name: slot for name, slot in self.reservations.items() if name != run_id}
                 return replace(self, reservations=held)
             case CostKnown(micro_usd):
                 return replace(self, costs={**self.costs, request.route: micro_usd})
             case QueueMoved(_, after):
-                queue = {name: one for name, one in self.queue.items() if name != run_id}
+                queue = {name: other for name, other in self.queue.items() if name != run_id}
                 if after:
                     queue[run_id] = Waiting(run_id, request.route, after, request.backfill, request.requested_at)
                 return replace(self, queue=queue)
@@ -149,10 +149,10 @@ class UsageDocument:
 
     def place(self, run_id: str) -> Place | None:
         """Return where the run stands in the queue."""
-        mine = self.queue.get(run_id)
-        if mine is None:
+        run = self.queue.get(run_id)
+        if run is None:
             return None
-        return Place(1 + sum(one.order < mine.order for one in self.queue.values()), len(self.queue))
+        return Place(1 + sum(other.order < run.order for other in self.queue.values()), len(self.queue))
 
 
 def _outcomes(row: Mapping[str, int]) -> Outcomes:

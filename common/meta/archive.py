@@ -14,15 +14,15 @@ from common.ports.warehouse import Warehouse
 from common.tables.contract import MetaTable, load_meta_table
 
 ROWS_PER_JOB = 2_000
-"""A request to BigQuery holds 10 MB, and a row with the longest texts some kB. Counted in rows and not in bytes, so
-that every delivery of the message splits a run alike."""
+"""A request to BigQuery takes 10 MB, and a row with the longest texts has some kB. Counted in rows, not bytes, so that
+every delivery of the message splits a run in the same way and repeats the same job ids."""
 
 JOB_READERS = 16
-"""How many jobs are asked for at a time: a map of 1,000 items has thousands, each answer takes about 0.1 s."""
+"""How many jobs are read concurrently: a map of 1,000 items has thousands, and each read takes about 0.1 s."""
 
 
 class WarehouseArchive:
-    """The ``RunArchive`` on a warehouse, which is asked for with the first run."""
+    """The ``RunArchive`` on a warehouse, which is created with the first run."""
 
     parts: Collection[str] | None = None
 
@@ -50,7 +50,7 @@ class WarehouseArchive:
                 run_id=run.run_id,
                 run_ended_at=run.ended_at,
                 marker=f"{dataset}.{RUNS}",
-                parts=[MetaRows(f"{dataset}.{name}", self._tables[name], some) for name, some in parts.items()],
+                parts=[MetaRows(f"{dataset}.{name}", self._tables[name], part) for name, part in parts.items()],
                 job_id=f"meta_{run.run_id}_{number}",
                 labels={
                     "org": run.request.org_slug,

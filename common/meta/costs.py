@@ -6,14 +6,14 @@ from common.ports.meta import JobStats
 
 TIB = 2**40
 FREE_JOBS = frozenset({"load", "copy", "extract"})
-"""cloud.google.com/bigquery/pricing, free operations: in the shared pool of slots that everybody has."""
+"""cloud.google.com/bigquery/pricing, free operations: in the shared slot pool."""
 
 
 def cost_usd(stats: JobStats, usd_per_tib: Decimal | None, decimals: int) -> Decimal | None:
-    """Return what the job costs on demand, or None if that can't be told. A load costs nothing.
+    """Return what the job costs on demand, or None if it is unknown. A load costs nothing.
 
     ``bytes_billed`` holds BigQuery's minimum already (10 MB a table and a query, and errors and cached results are 0),
-    so nothing is added here. The free TiB of each month is not taken off: no run knows whether it is used up.
+    so nothing is added here. The free TiB of each month is not deducted: no run knows whether it is used up.
     """
     if stats.job_type in FREE_JOBS:
         return Decimal(0)

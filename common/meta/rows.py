@@ -17,7 +17,7 @@ from common.ports.meta import JobStats
 RUNS, STEPS = "org_meta_pipeline_runs", "org_meta_step_runs"
 TRANSITIONS, COSTS = "org_meta_transitions", "org_meta_costs"
 META_TABLES = (TRANSITIONS, STEPS, COSTS, RUNS)
-"""In the order of writing: a run's own row comes last, and says that all others are there."""
+"""In the order of writing: a run's own row comes last, as the mark that all others are there."""
 
 MAX_WARNINGS = 50
 
@@ -39,9 +39,9 @@ class Pricing:
 
 
 def jobs_of(run: Run) -> dict[str, str]:
-    """Return the steps of the run's jobs by job id, as far as receipts name them.
+    """Return the step of each of the run's jobs that a receipt names, by job id.
 
-    Those of kept steps belong to the run before; those of a map are its items'.
+    Jobs of kept steps belong to the earlier run; those of a map to its items.
     """
     steps = (step for step in run.steps.values() if not step.items and not _is_kept(run, step))
     return {job_id: step.step_id for step in steps for job_id in step.receipt.job_ids}
@@ -62,19 +62,19 @@ def rows_of(
 
 
 def jobs_cost(run: Run, stats: Mapping[str, JobStats | None], pricing: Pricing) -> JobsCost:
-    """Return what the run's jobs have cost, as far as it is known.
+    """Return the cost of the run's known jobs.
 
-    Receipts name the jobs of attempts that succeeded: of a step that took another attempt, or that did not come to an
-    end of its own, some are not known.
+    Receipts name the jobs of successful attempts only, so the cost is incomplete if a step was retried or did not
+    succeed.
     """
     costs = [
         None if (known := stats.get(job_id)) is None else cost_usd(known, pricing.usd_per_tib, pricing.decimals)
         for job_id in jobs_of(run)
     ]
     at_work = [s for s in run.steps.values() if s.started_at and not s.items and not _is_kept(run, s)]
-    all_told = all(s.status is StepStatus.SUCCEEDED and s.attempt == 1 for s in at_work)
+    first_tries = all(s.status is StepStatus.SUCCEEDED and s.attempt == 1 for s in at_work)
     named = all(len(s.receipt.job_ids) < MAX_JOB_IDS for s in at_work)
-    complete = all_told and named and None not in costs
+    complete = first_tries and named and None not in costs
     return JobsCost(sum((cost for cost in costs if cost is not None), Decimal(0)), complete)
 
 
@@ -175,5 +175,5 @@ def _text(value: Any) -> Any:
         case bool() | list() | dict() | str():
             return value
         case int():
-            return str(value)  # JSON's numbers are doubles to some readers
+            return str(value)  # as text: readers that take JSON's numbers as doubles lose digits beyond 2^53
     raise TypeError(type(value).__name__)

@@ -1,7 +1,7 @@
-"""At most so many failures of a pipeline are told one by one in an hour; then one notice says how many more there were.
+"""At most TOLD_AN_HOUR failures of a pipeline are notified one by one in an hour; then one notice counts the rest.
 
-A night in which everything fails would otherwise be hundreds of messages, and the one that matters would be lost among
-them. What was told, and what was not, is one record a pipeline, changed by compare-and-set.
+A night in which everything fails would otherwise send hundreds of messages, and hide the one that matters. Each
+pipeline has one record of the failures that were notified and left out, changed by compare-and-set.
 """
 
 import time
@@ -16,19 +16,19 @@ from common.ports.records import Record, Records
 
 KIND = "failure_limits"
 DUE_KIND, DEPLOYMENT = "failure_limits_due", "_"
-"""When a pipeline's left-out failures are to be told, of all organisations: what the sweep looks at."""
+"""When left-out failures have to be notified, for all organisations: the sweep reads these records."""
 
 AN_HOUR = timedelta(hours=1)
 TOLD_AN_HOUR = 5
 MAX_COUNTED = 2_000
-"""What one record can hold of run ids; more are not counted."""
+"""Run ids that one record can hold; further failures are not counted."""
 
 TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What to do with a failure: tell it, tell that these ``left_out`` runs failed ``since`` then, or neither."""
+    """What to do with a failure: notify it, notify that the ``left_out`` runs failed ``since`` a time, or neither."""
 
     tell: bool
     left_out: Sequence[str] = ()
@@ -36,8 +36,8 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Book:
-    """What was told of a pipeline in the last hour, and which failures were not."""
+class _Failures:
+    """The failures of a pipeline that were notified in the last hour, and those that were left out."""
 
     told: tuple[tuple[datetime, str], ...] = ()
     left_out: tuple[str, ...] = ()
@@ -72,74 +72,76 @@ class FailureLimit:
 
     records: Records
     now: Callable[[], datetime]
-    rest: Callable[[float], None] = field(default=time.sleep)
+    sleep: Callable[[float], None] = field(default=time.sleep)
 
     def admit(self, org_slug: str, route: str, run_id: str, *, again: bool = False) -> Admitted:
-        """Say what to do with the failure of this run. The same, however often it is asked within the hour.
+        """Count the failure of this run; return what to do with it, the same for repeated calls within the hour.
 
-        One that was dealt with before (``again``) is counted no more.
+        One that was announced before (``again``) is not counted again.
         """
 
-        def counted(book: _Book, now: datetime) -> _Book:
-            if again or run_id in book.runs_told or run_id in book.left_out:
-                return book
-            told = tuple((at, one) for at, one in book.told if now - at < AN_HOUR)
+        def counted(failures: _Failures, now: datetime) -> _Failures:
+            if again or run_id in failures.runs_told or run_id in failures.left_out:
+                return failures
+            told = tuple((at, notified) for at, notified in failures.told if now - at < AN_HOUR)
             if len(told) < TOLD_AN_HOUR:
-                return replace(book, told=(*told, (now, run_id)))
-            if book.until is None:
-                book = replace(book, since=now, until=told[0][0] + AN_HOUR)
-                self._put_due(org_slug, route, book)
-            return replace(book, told=told, left_out=(*book.left_out, run_id)[:MAX_COUNTED])
+                return replace(failures, told=(*told, (now, run_id)))
+            if failures.until is None:
+                failures = replace(failures, since=now, until=told[0][0] + AN_HOUR)
+                self._put_due(org_slug, route, failures)
+            return replace(failures, told=told, left_out=(*failures.left_out, run_id)[:MAX_COUNTED])
 
-        book, now = self._change(org_slug, route, counted)
-        if run_id in book.runs_told:
+        failures, now = self._change(org_slug, route, counted)
+        if run_id in failures.runs_told:
             return Admitted(tell=True)
-        if book.until is None or now < book.until:
+        if failures.until is None or now < failures.until:
             return Admitted(tell=False)
-        return Admitted(tell=True, left_out=book.left_out, since=book.since)
+        return Admitted(tell=True, left_out=failures.left_out, since=failures.since)
 
     def told(self, org_slug: str, route: str, left_out: Sequence[str]) -> None:
-        """Forget these, now that they were told. Who left more out meanwhile tells those: the hour is over."""
+        """Forget these failures, which were notified. Those left out meanwhile stay for the next call, which is due."""
 
-        def without(book: _Book, _now: datetime) -> _Book:
-            rest = tuple(run_id for run_id in book.left_out if run_id not in left_out)
-            return replace(book, left_out=rest) if rest else _Book(book.told)
+        def without(failures: _Failures, _now: datetime) -> _Failures:
+            remaining = tuple(run_id for run_id in failures.left_out if run_id not in left_out)
+            return replace(failures, left_out=remaining) if remaining else _Failures(failures.told)
 
         self._change(org_slug, route, without)
 
-    def _change(self, org_slug: str, route: str, does: Callable[[_Book, datetime], _Book]) -> tuple[_Book, datetime]:
-        def once() -> tuple[_Book, datetime]:
+    def _change(
+        self, org_slug: str, route: str, change: Callable[[_Failures, datetime], _Failures]
+    ) -> tuple[_Failures, datetime]:
+        def once() -> tuple[_Failures, datetime]:
             record = self.records.get(KIND, org_slug, _name(route))
-            before, now = _Book.read(record), self.now().astimezone(UTC)
-            after = does(before, now)
+            before, now = _Failures.read(record), self.now().astimezone(UTC)
+            after = change(before, now)
             if after != before:
                 version = 0 if record is None else record.version
                 self.records.put(KIND, org_slug, _name(route), after.body(), expected=version)
             return after, now
 
         try:
-            return retried(once, on=StaleRecordError, backoff=FOR_A_RECORD, tries=TRIES, sleep=self.rest)
+            return retried(once, on=StaleRecordError, backoff=FOR_A_RECORD, tries=TRIES, sleep=self.sleep)
         except StaleRecordError:
             raise TransientError(f"The failures of {route} were counted by others {TRIES} times in a row.") from None
 
-    def _put_due(self, org_slug: str, route: str, book: _Book) -> None:
-        """Have the sweep look when the hour is over. Done first: a process that dies here leaves a look in vain."""
-        assert book.until is not None
-        name = f"{_micros(book.until):016d}-{org_slug}-{_name(route)}"
+    def _put_due(self, org_slug: str, route: str, failures: _Failures) -> None:
+        """Have the sweep look when the hour is over. Written first: after a crash here, it merely looks in vain."""
+        assert failures.until is not None
+        name = f"{_micros(failures.until):016d}-{org_slug}-{_name(route)}"
         self.records.put(DUE_KIND, DEPLOYMENT, name, {"org": org_slug, "route": route})
 
     def due(self, limit: int) -> Sequence[tuple[Record, str]]:
-        """Return what the sweep has to see to: what to give to ``seen``, and the last run that was left out, if any."""
-        found: list[tuple[Record, str]] = []
-        for one in self.records.list(DUE_KIND, DEPLOYMENT, limit=limit):
-            if _due_at(one.name) > self.now():
+        """Return what is due for the sweep: records to pass to ``seen``, with the last run left out, if any."""
+        due: list[tuple[Record, str]] = []
+        for record in self.records.list(DUE_KIND, DEPLOYMENT, limit=limit):
+            if _due_at(record.name) > self.now():
                 break
-            book = _Book.read(self.records.get(KIND, one.body["org"], _name(one.body["route"])))
-            found.append((one, book.left_out[-1] if book.left_out else ""))
-        return found
+            failures = _Failures.read(self.records.get(KIND, record.body["org"], _name(record.body["route"])))
+            due.append((record, failures.left_out[-1] if failures.left_out else ""))
+        return due
 
     def seen(self, record: Record) -> None:
-        """Forget that something was due, now that a message about it is safe."""
+        """Delete a due record, once the message about it is published."""
         self.records.delete(DUE_KIND, DEPLOYMENT, record.name)
 
 

@@ -1,7 +1,7 @@
-"""Tells organisations how their runs ended, over the channels that they chose. At least once, each channel by itself.
+"""Notifies organisations of the ends of their runs, over the channels they chose. At least once, each by itself.
 
-A channel that can't be reached now is tried again with the message of the run's end; those that were reached are not
-sent to again. One that refuses for good is told of in the run's log.
+A channel that can't be reached is tried again when the message of the run's end is redelivered; those that were
+reached are not. A permanent refusal is reported in the run's log.
 """
 
 import secrets
@@ -21,7 +21,7 @@ from common.ports.logs import LogLine, RunLogs
 from common.ports.records import Record, Records
 
 SENT_KIND = "notified"
-"""Which channels were reached already, as long as the message of the run's end comes back."""
+"""Which channels were reached already, kept while the message of the run's end is redelivered."""
 
 DUE_A_SWEEP = 50
 
@@ -30,7 +30,7 @@ Send = Callable[[str, Post, str, AllowedHosts], None]
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of one channel's notice."""
+    """The result of sending to one channel."""
 
     channel: str
     ok: bool
@@ -48,17 +48,17 @@ class Notifications:
     send: Send = send
 
     def tell(self, run: Run, *, comes_back: bool = False) -> None:
-        """Send how the run ended to whom its organisation wants told; with ``comes_back`` this will be asked again.
+        """Send the end of the run to its organisation's channels. ``comes_back``: there will be another call anyway.
 
-        A run whose end was announced before is told only as one of those that were left out. Raises TransientError if
-        a channel could not be reached: ask again.
+        An end that was announced before is sent only in the count of left-out failures. Raises TransientError if a
+        channel could not be reached: call again.
         """
         org_slug, route = run.request.org_slug, run.request.route
         settings = self.settings.load(org_slug)
         if run.ended_at is None or not settings.wants(run.status.value, route):
             return
         notice = Notice.of(run)
-        announced = run.wake_at is None  # before: by a message that was delivered twice, or by one that died
+        announced = run.wake_at is None  # by an earlier delivery, or given up as a dead letter
         if run.status is not RunStatus.FAILED:
             if not announced:
                 self._send_all(settings, notice, comes_back)
@@ -67,35 +67,35 @@ class Notifications:
         if announced and admitted.since is None:
             return
         if not admitted.tell:
-            logger.info("Not told: this pipeline's failures were told often enough this hour; a count follows")
+            logger.info("Not notified: this pipeline's failures have reached their limit this hour; a count follows")
             return
         if admitted.since is not None:
             key = f"left-out-{admitted.left_out[0]}"
             notice = replace(notice, key=key, left_out=LeftOut(len(admitted.left_out), admitted.since))
         self._send_all(settings, notice, comes_back)
-        if admitted.since is not None:
+        if admitted.since is not None:  # only now: a crash before it repeats the count and does not lose it
             self.limit.told(org_slug, route, admitted.left_out)
 
     def send_test(self, org_slug: str, channel: str | None = None) -> Sequence[Sent]:
-        """Send a test to all channels or to one; return what became of each. Raises NotFoundError."""
+        """Send a test to all channels or to one; return the results. Raises NotFoundError."""
         settings = self.settings.load(org_slug)
-        chosen = [one for one in settings.channels if channel in (None, one.name)]
+        chosen = [target for target in settings.channels if channel in (None, target.name)]
         if not chosen:
-            known = [one.name for one in settings.channels]
+            known = [target.name for target in settings.channels]
             what = "no channel" if channel is None else f"no channel {channel[:80]!r}"
             raise NotFoundError(f"{org_slug} has {what}.{nearest(channel or '', known)}")
         notice = _test_notice(org_slug, self.settings)
-        return [self._sent(org_slug, one, notice) for one in chosen]
+        return [self._sent(org_slug, target, notice) for target in chosen]
 
     def due(self) -> Sequence[tuple[Record, str]]:
-        """Return which runs' ends are to be announced once more, to tell how many failures were left out; see ``seen``.
+        """Return the runs to announce once more, so that left-out failures are counted; pass each record to ``seen``.
 
-        The run is empty where there is nothing to tell any more.
+        The run id is empty where nothing is left to notify.
         """
         return self.limit.due(DUE_A_SWEEP)
 
     def seen(self, record: Record) -> None:
-        """Forget that it was due."""
+        """Delete a due record, once the message about it is published."""
         self.limit.seen(record)
 
     def _sent(self, org_slug: str, channel: ChannelSettings, notice: Notice) -> Sent:
@@ -120,15 +120,16 @@ class Notifications:
                 self._log(notice, f"Notification to {channel.name} comes later: {error}")
                 continue
             except PermanentError as error:
-                told = (
+                problem = (
                     f"Notification to {channel.name} can't be sent: {error} See: main.py notifications show {org_slug}"
                 )
-                self._log(notice, told)
-            done.append(channel.name)
+                self._log(notice, problem)
+            done.append(channel.name)  # a permanent refusal is done with, too
+        # Before the error is raised: the redelivery must not send to these again.
         if (missing or comes_back) and len(done) > before:
             self.records.put(SENT_KIND, org_slug, notice.key, {"channels": done})
         if missing:
-            raise TransientError(f"Not everybody was told of the end of {notice.run_id}: {'; '.join(missing)}")
+            raise TransientError(f"Some channels were not notified of the end of {notice.run_id}: {'; '.join(missing)}")
         if record is not None and not comes_back:
             self.records.delete(SENT_KIND, org_slug, notice.key)
 

@@ -1,6 +1,6 @@
-"""What an organisation wants to be told, and where: one record, in which addresses and secrets are sealed.
+"""An organisation's notification settings: one record, in which addresses and secrets are sealed.
 
-An address is a secret too (whoever has a Slack webhook's can post there), so none is ever shown again past its host.
+An address is a secret too (anyone who has a Slack webhook's can post there), so no more than its host is ever shown.
 """
 
 import json
@@ -53,7 +53,7 @@ class NotificationsBody(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class ChannelSettings:
-    """One channel as it is kept: ``shown`` is as much of its address as may be seen."""
+    """One channel as stored: ``shown`` is the part of its address that may be displayed."""
 
     name: str
     type: str
@@ -63,7 +63,7 @@ class ChannelSettings:
 
 @dataclass(frozen=True, slots=True)
 class NotificationSettings:
-    """What an organisation wants to be told. ``pipelines`` are routes; none means all."""
+    """Which ends of runs an organisation is notified of, and where. ``pipelines`` are routes; none means all."""
 
     events: Sequence[str] = ("failed", "completed")
     pipelines: Sequence[str] = ()
@@ -72,12 +72,12 @@ class NotificationSettings:
     updated_by: str = ""
 
     def wants(self, status: str, route: str) -> bool:
-        """Return whether such an end of this pipeline is told at all."""
+        """Return whether this end of a run of this pipeline is notified at all."""
         return bool(self.channels) and status in self.events and (not self.pipelines or route in self.pipelines)
 
 
 def notifications_body(body: Any) -> NotificationsBody:
-    """Return the checked body, or raise InvalidFieldsError. It never repeats a value: that may be a secret."""
+    """Return the checked body, or raise InvalidFieldsError. The error repeats no value: it may be a secret."""
     try:
         checked = NotificationsBody.model_validate(body)
     except ValidationError as error:
@@ -104,7 +104,7 @@ class SettingsStore:
         self.now, self.hosts = now, hosts
 
     def load(self, org_slug: str) -> NotificationSettings:
-        """Return the organisation's settings; without any, those that tell nothing."""
+        """Return the organisation's settings; without any, settings without channels."""
         record = self._records.get(KIND, org_slug, NAME)
         if record is None:
             return NotificationSettings()
@@ -118,7 +118,7 @@ class SettingsStore:
         )
 
     def save(self, org_slug: str, body: NotificationsBody, *, who: str) -> NotificationSettings:
-        """Store them in the place of those before; return them. Raises InvalidFieldsError that names each bad field."""
+        """Replace the organisation's settings; return them. Raises InvalidFieldsError that names each bad field."""
         before = {channel.name: channel for channel in self.load(org_slug).channels}
         problems: dict[str, str] = {}
         for number, route in enumerate(body.pipelines):
@@ -136,13 +136,14 @@ class SettingsStore:
             raise InvalidFieldsError(problems)
         saved = NotificationSettings(body.events, body.pipelines, channels, self.now().astimezone(UTC), who)
         self._records.put(KIND, org_slug, NAME, _record(saved))
-        told = ", ".join(f"{channel.name} ({channel.shown})" for channel in channels) or "none"
-        details = {"events": ", ".join(body.events), "channels": told}
+        shown = ", ".join(f"{channel.name} ({channel.shown})" for channel in channels) or "none"
+        details = {"events": ", ".join(body.events), "channels": shown}
         self._audit.record(org_slug, who=who, action="notifications.set", target=NAME, details=details)
         return saved
 
     def _kept(self, org_slug: str, asked: ChannelBody, before: ChannelSettings | None) -> ChannelSettings:
         """Return a channel as it is stored, with its old address and secret where no new ones are given."""
+        # A channel of another type is another receiver: it must not be sent the old one's secret.
         if before is not None and before.type != asked.type:
             before = None
         opened = ("", "") if before is None else self.opened(org_slug, before)
@@ -161,9 +162,9 @@ class SettingsStore:
         return ChannelSettings(asked.name, asked.type, f"{urlsplit(url).scheme}://{host}/…", sealed)
 
     def opened(self, org_slug: str, channel: ChannelSettings) -> tuple[str, str]:
-        """Return a channel's address and secret. Only what sends calls this."""
-        found = json.loads(self._sealer.open(channel.sealed, KIND, org_slug, channel.name))
-        return found["url"], found["secret"]
+        """Return a channel's address and secret in clear: for sending, and to keep them through a change."""
+        clear = json.loads(self._sealer.open(channel.sealed, KIND, org_slug, channel.name))
+        return clear["url"], clear["secret"]
 
 
 def settings_view(settings: NotificationSettings) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message for a topic. ``data`` is plain JSON; ``key`` names what it is about, for logs and traces.
+    """One message for a topic. ``data`` is plain JSON; ``key`` names its subject, for logs and traces.
 
-    A bus that can delay does not deliver before ``not_before``; one that can't leaves it to the sweep to send it then.
+    A bus that can delay does not deliver before ``not_before``; one that can't leaves that to the sweep.
     ``source`` is the topic that a dead letter was sent to.
     """
 

@@ -1,4 +1,4 @@
-"""What processors need of Google Cloud in somebody else's name: tokens, and tables that are not ours.
+"""What processors need from a customer's Google Cloud: tokens, and tables that are not ours.
 
 As in the other ports: adapters implement it, nothing here imports one.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # a function that reads no table imports no data library
 
 @dataclass(frozen=True, slots=True)
 class SourceField:
-    """A column of somebody else's table, or a field within one: BigQuery's name of its type, and whether it repeats."""
+    """A column of a customer's table, or a field within one: BigQuery's name of its type, and whether it repeats."""
 
     kind: str
     repeated: bool = False
@@ -21,10 +21,10 @@ class SourceField:
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """Somebody else's table. ``fields`` are by dotted path (``project.id``).
+    """A customer's table. ``fields`` are by dotted path (``project.id``).
 
-    ``partition`` is the column whose days are its partitions, ``_PARTITIONDATE`` where they are those of arrival, or
-    empty where it has none (a view, for one): then a query can't avoid reading all of it.
+    ``partition`` is the column whose days are its partitions, ``_PARTITIONDATE`` for partitions by ingestion time, or
+    empty where it has none (such as a view): then a query can't avoid reading all of it.
     """
 
     fields: Mapping[str, SourceField]
@@ -32,13 +32,13 @@ class SourceTable:
 
 
 class GoogleCloud(Protocol):
-    """Google Cloud in somebody's name: that of a service account's ``key`` (its JSON), or with None our own.
+    """Google Cloud in the name of a service account's ``key`` (its JSON), or with None in our own.
 
-    Raises TransientError for outages, PermanentError for what a second try can't mend. No message holds the key.
+    Raises TransientError for outages, PermanentError for what a retry can't fix. No message contains the key.
     """
 
     def token(self, key: str | None, scopes: Sequence[str], *, timeout_s: float) -> str:
-        """Return an access token for these scopes. An answer later than ``timeout_s`` is a TransientError."""
+        """Return an access token for these scopes. Raises TransientError after ``timeout_s``."""
 
     def find_table(self, key: str | None, table_id: str) -> SourceTable | None:
         """Describe a table ``project.dataset.name``; None if it is not there."""

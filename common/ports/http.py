@@ -1,4 +1,4 @@
-"""What an HTTP client needs to know of the step, or the check, that calls."""
+"""What an HTTP client needs from its caller, a step or a check."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Calls(Protocol):
-    """What a client needs to know of who calls: a step's context, or a check of credentials."""
+    """The caller of an HTTP client: a step's context, or a check of credentials."""
 
     @property
     def credential_id(self) -> str:
@@ -18,7 +18,7 @@ class Calls(Protocol):
 
     @property
     def info(self) -> Callable[[str], None]:
-        """Told of retries."""
+        """Logs retries."""
 
     @property
     def sleep(self) -> Callable[[float], None]:

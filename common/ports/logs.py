@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Protocol
 
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-"""Those of Cloud Logging that lines have, from the least to the worst."""
+"""Those of Cloud Logging that lines have, from the least to the most severe."""
 
 
 def severities_from(least: str | None) -> tuple[str, ...]:
-    """Return this severity and all that are worse; every one for None."""
+    """Return this severity and all that are more severe; all of them for None."""
     return SEVERITIES if least is None else SEVERITIES[SEVERITIES.index(least) :]
 
 
@@ -30,10 +30,10 @@ class RunLogs(Protocol):
     """The log lines of runs, kept for people; the same lines go to standard output as JSON."""
 
     settles_s: float
-    """For so many seconds after a line was kept, another one may still come in before it."""
+    """For so many seconds after a line was stored, another may still be stored before it."""
 
     def append(self, run_id: str, line: LogLine) -> None:
-        """Keep one line."""
+        """Store one line."""
 
     def read(
         self, run_id: str, *, step_id: str | None = None, severity: str | None = None, after: str = ""

@@ -1,4 +1,4 @@
-"""What the engine needs for it, and what that needs from the warehouse."""
+"""The archive of ended runs, and what it needs from the warehouse."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,24 +11,24 @@ from common.domain.state import Change
 from common.tables.contract import MetaTable
 
 Changes = Callable[[], Sequence[Change]]
-"""Reads the run's transitions, which nobody needs who keeps nothing."""
+"""Reads the run's transitions; a function, because an archive that keeps nothing needs no read."""
 
 
 class RunArchive(Protocol):
-    """Keeps what there is to say of a run that has ended. ``parts`` are the steps it wants loaded (None: all)."""
+    """Keeps ended runs. ``parts`` are the steps it wants loaded (None: all)."""
 
     parts: Collection[str] | None
 
     def keep(self, run: Run, changes: Changes) -> JobsCost | None:
-        """Keep the ended run, once however often this is called, also by two at the same time; return what its jobs
-        have cost, None if nobody knows.
+        """Keep the ended run exactly once, for repeated and concurrent calls too; return the cost of its jobs, None if
+        it is unknown.
 
-        Raises TransientError or PermanentError if it could not be kept: then nothing of it counts, try again.
+        Raises TransientError or PermanentError if it could not be kept: call again, what was written does not count.
         """
 
 
 class NoArchive:
-    """Where there is no warehouse, nothing is kept beside what the store has."""
+    """Without a warehouse nothing is kept but what the store has."""
 
     parts: Collection[str] | None = ()
 
@@ -39,7 +39,7 @@ class NoArchive:
 
 @dataclass(frozen=True, slots=True)
 class JobStats:
-    """What BigQuery says of a job that has ended; None where it does not say."""
+    """BigQuery's statistics of a job that has ended; None where it gives none."""
 
     job_id: str
     job_type: str
@@ -80,7 +80,7 @@ class MetaWarehouse(Protocol):
     """The part of the warehouse that meta tables need."""
 
     def append(self, write: MetaWrite) -> None:
-        """Write the rows, once however often this is called. Raises TransientError or PermanentError."""
+        """Write the rows, exactly once for repeated calls. Raises TransientError or PermanentError."""
 
     def job_stats(self, job_id: str) -> JobStats | None:
         """Return what is known of a job, or None if there is none of that id."""

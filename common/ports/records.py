@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A small JSON document. ``version`` says only whether it is still the same: no name ever has one twice."""
+    """A small JSON document. ``version`` only shows whether it has changed: a name never has the same one twice."""
 
     name: str
     version: int
@@ -17,8 +17,8 @@ class Record:
 class Records(Protocol):
     """Small documents (some kB of JSON) by kind, organisation and name.
 
-    All three are ASCII letters, digits, ``_`` and ``-``; what is none of that is not there. Whoever stores makes sure
-    of it.
+    All three are ASCII letters, digits, ``_`` and ``-``; any other name is not found. Callers that
+    store make sure of it.
     """
 
     def get(self, kind: str, org_slug: str, name: str) -> Record | None:
@@ -29,7 +29,7 @@ class Records(Protocol):
     ) -> Record:
         """Store a document whole, safe against a power cut; return it with its new version.
 
-        ``expected`` is the version that it must still have (0: it must not be there; None: whatever it has). Raises
+        ``expected`` is the version that it must still have (0: it must not exist; None: any). Raises
         StaleRecordError, and has then stored nothing.
         """
 
@@ -42,7 +42,7 @@ class Records(Protocol):
         after: str | None = None,
         newest: bool = False,
     ) -> Sequence[Record]:
-        """Return documents in order of their names (``newest``: the last name first), those behind ``after`` alone."""
+        """Return documents in order of their names (``newest``: the last name first), only those behind ``after``."""
 
     def delete(self, kind: str, org_slug: str, name: str) -> bool:
         """Delete a document; return whether there was one."""

@@ -1,4 +1,4 @@
-"""Provider credentials, the key that wraps their keys, and proofs of who calls."""
+"""Provider credentials, the key that wraps their keys, and proofs of a caller's identity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Credentials(Protocol):
     def secret(self, org_slug: str, credential_id: str) -> str:
         """Decrypt one credential of that organisation, or raise NotFoundError.
 
-        Only a step calls this, and whoever checks credentials on this machine (``main.py validate --online``).
+        Only steps call this, and the local check of credentials (``main.py validate --online``).
         """
 
 
@@ -55,5 +55,5 @@ class TokenCheck(Protocol):
         """Return the account that the token was made for.
 
         Raises UnauthorizedError for a token that proves nothing, ForbiddenScopeError for an account that may not call,
-        TransientError if that can't be found out now.
+        TransientError if it can't be checked now.
         """

@@ -14,7 +14,7 @@ from common.domain.state import Change, Transition
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """Which of an organisation's runs are asked for: ``limit`` of them, from behind the page that gave ``cursor``.
+    """Which of an organisation's runs to return: ``limit`` of them, after the page that returned ``cursor``.
 
     ``route`` and ``status`` leave out the others, ``since`` and ``before`` those requested earlier, and then or later.
     """
@@ -39,7 +39,7 @@ class RunPage:
 class RunStore(Protocol):
     """Where runs, their steps, their transitions and their reservations live.
 
-    A run and each of its steps are records of their own, so that steps at work side by side never wait for one
+    A run and each of its steps are records of their own, so that steps running in parallel never wait for one
     another. What a transition leaves alone is not written and not compared.
     """
 
@@ -49,13 +49,13 @@ class RunStore(Protocol):
         Checks every limit and takes what it checks in one step: counts the run in its day and month, reserves its
         estimate in the month's money, and a slot of its pipeline, its organisation and the deployment (``global_slot``)
         until the run's ``expires_at``, which ``commit`` keeps in step with the run. Stale reservations go first. A run
-        that waits (``waits_for``) takes nothing but its place in the queue, as long as less than ``QUEUE_LIMIT`` wait.
+        that waits (``waits_for``) takes only its place in the queue, while fewer than ``QUEUE_LIMIT`` wait.
 
-        Raises ConflictingStateError if there is a run of that id, whatever is left of the quota; QuotaExceededError.
+        Raises ConflictingStateError if there is a run of that id, even without quota left; QuotaExceededError.
         """
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
-        """Return the whole run, or with ``step_ids`` the run and the records of these steps, as far as they exist.
+        """Return the whole run, or with ``step_ids`` the run and the records of these steps that exist.
 
         Raises NotFoundError if there is no such run.
         """
@@ -72,7 +72,7 @@ class RunStore(Protocol):
     def admit(self, transition: Transition, limits: Limits) -> Run:
         """Commit the transition that admits a waiting run, and hold its quota from ``admitted_at`` on, as one step.
 
-        Moves the organisation's turn on. Those that wait beside it don't count against it. Raises StaleRunError,
+        Moves the organisation's turn on. Other waiting runs don't count against it. Raises StaleRunError,
         QuotaExceededError.
         """
 
@@ -83,10 +83,10 @@ class RunStore(Protocol):
         """
 
     def place(self, run: Run) -> Place | None:
-        """Return where the run stands in its organisation's queue, None if it does not wait."""
+        """Return the run's place in its organisation's queue, None if it does not wait."""
 
     def last_cost(self, org_slug: str, route: str) -> Decimal | None:
-        """Return what the organisation's last run of the pipeline whose cost became known has cost, in US dollars."""
+        """Return the cost in US dollars of the organisation's last run of the pipeline whose cost is known."""
 
     def holds(self, run_id: str, step: Step) -> bool:
         """Return whether the step's record is still at the version of ``step``."""
@@ -95,7 +95,7 @@ class RunStore(Protocol):
         """Return whether each of these steps has a record that has ended, without reading the records one by one."""
 
     def due(self, now: datetime, limit: int) -> Sequence[str]:
-        """Return ids of runs that the sweep has to look at: their ``wake_at`` or the deadline of a step has come."""
+        """Return the ids of runs that are due for the sweep: their ``wake_at`` or the deadline of a step has passed."""
 
     def active(self) -> Sequence[str]:
         """Return ids of the runs that the sweep still looks at, oldest first; all that have not ended are."""
@@ -103,8 +103,8 @@ class RunStore(Protocol):
     def history(self, query: HistoryQuery) -> RunPage:
         """Return one page of an organisation's runs, newest first.
 
-        A page never shifts when new runs come in, and takes no longer when there are many. Raises RequestError for a
-        cursor that is none.
+        A page never shifts when new runs come in, and takes no longer when there are many. Raises RequestError for an
+        invalid cursor.
         """
 
     def changes(self, run_id: str) -> Sequence[Change]:
@@ -115,7 +115,7 @@ class RunStore(Protocol):
 
 
 class PlanLimits(Protocol):
-    """Where an organisation's plan is known."""
+    """The source of organisations' plans."""
 
     def limits(self, org_slug: str) -> Limits:
-        """Return the organisation's limits; raise NotFoundError, or TransientError if they can't be known now."""
+        """Return the organisation's limits; raise NotFoundError, or TransientError if they can't be read now."""

@@ -28,7 +28,7 @@ class Commit:
     """A staged write on its way into its target: of the days ``first_day``..``last_day`` of its key.
 
     ``fence`` orders attempts, ``not_after`` ends them: see docs/decisions/0009. ``rows`` is how many were spooled, None
-    if SQL filled the staging table. ``wait_s`` is how many seconds there are to wait for other writers. With
+    if SQL filled the staging table. ``wait_s`` is how many seconds to wait for other writers. With
     ``of_days`` the staging table has lineage of its own, and only its rows of the key and days are taken.
     """
 
@@ -54,16 +54,16 @@ class Tables(Protocol):
     """Tables and datasets as such, without their rows. Ids are ``project.dataset.table``."""
 
     def has_dataset(self, dataset: str) -> bool:
-        """Return whether the dataset (``project.dataset``) is there."""
+        """Return whether the dataset (``project.dataset``) exists."""
 
     def make_dataset(self, dataset: str) -> None:
-        """Make the dataset unless it is there."""
+        """Create the dataset unless it exists."""
 
     def find(self, target: str) -> ExistingTable | None:
-        """Return the table as it is, or None if it, or its dataset, is not there."""
+        """Return the table as it is, or None if it or its dataset does not exist."""
 
     def create(self, target: str, table: Table) -> None:
-        """Make the table, and its dataset, unless they are there, or somebody else is making them now."""
+        """Create the table and its dataset unless they exist, or another process is creating them now."""
 
     def change(self, target: str, found: ExistingTable, columns: Sequence[ExistingColumn], description: str) -> bool:
         """Give the table these columns and this description; return False if it has changed since it was found."""
@@ -75,22 +75,22 @@ class Tables(Protocol):
         """
 
     def make_view(self, target: str, sql: str, *, description: str, state: str) -> None:
-        """Make the view, or put it in the place of the one that is there.
+        """Create or replace the view.
 
-        Raises PermanentError if what it reads is not there, or if it is the name of a table.
+        Raises PermanentError if what it reads does not exist, or if it is the name of a table.
         """
 
     def expire(self, target: str, at: datetime) -> None:
-        """Have BigQuery delete the table, and what was made beside it, at that time."""
+        """Have BigQuery delete the table and its companion tables at that time."""
 
     def remove(self, target: str) -> None:
-        """Delete the table, and what was made beside it, as far as they are there."""
+        """Delete the table and its companion tables, those that exist."""
 
 
 class Warehouse(Protocol):
     """BigQuery, or the local emulator of it. Table ids are ``project.dataset.table``.
 
-    Raises TransientError for conflicts and outages, PermanentError for what a second try can't mend.
+    Raises TransientError for conflicts and outages, PermanentError for what a retry can't fix.
     """
 
     decimal_digits: tuple[int, int]
@@ -98,16 +98,16 @@ class Warehouse(Protocol):
 
     @property
     def tables(self) -> Tables:
-        """Tables as such, for whoever plans what has to change in them."""
+        """Tables as such, without their rows."""
 
     @property
     def meta(self) -> MetaWarehouse:
-        """The tables about runs, and what is known of jobs."""
+        """The tables about runs, and the statistics of jobs."""
 
     def labelled(self, labels: Mapping[str, str], seen: Callable[[str], None]) -> "Warehouse":
-        """Return a view of this warehouse whose jobs all have these labels, and whose job ids ``seen`` is told.
+        """Return a view of this warehouse whose jobs have these labels; it calls ``seen`` with each job id.
 
-        It shares all else. ``seen`` may hear of a job more than once.
+        It shares everything else. ``seen`` may be called more than once for a job.
         """
 
     def ensure_table(self, target: str, table: Table) -> None:
@@ -120,33 +120,33 @@ class Warehouse(Protocol):
         """Make an empty, expiring table beside the target with the contract's columns; return its id.
 
         It also has ``x_org_slug``, which SQL that fills it may set: a row of another organisation is refused. With
-        ``keep``, one that is there already stays as it is: a job that somebody waits for fills it.
+        ``keep``, an existing one stays as it is: a job of a suspended attempt fills it.
         """
 
     def load(self, staging: str, table: Table, spool: Path, *, job_id: str) -> None:
         """Load a Parquet file into the staging table. A repeat of the same job changes nothing."""
 
     def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
-        """Load a Parquet file of rows that were left out into ``<target>__quarantine``, which is made if need be.
+        """Load a Parquet file of rows that were left out into ``<target>__quarantine``, which is created if needed.
 
         A repeat of the same job changes nothing.
         """
 
     def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
-        """In one transaction: check the staged rows, bring them in as ``write.write`` says, with their lineage.
+        """In one transaction: check the staged rows, write them as ``write.write`` says, with their lineage.
 
         All or nothing, and only rows of that (org, pipeline, credential) are touched. A repeat of an attempt that has
-        committed changes nothing and returns the receipt of then. Raises SupersededError if a later attempt has
+        committed changes nothing and returns the same receipt. Raises SupersededError if a later attempt has
         committed any of the days, StepTimeoutError after ``not_after``, PermanentError for rows, days or a mode that
-        must not be, TransientError of kind CONFLICT when other writers leave no turn for ``wait_s``; ``waiting`` is
-        told that it waits for them, and when that is over.
+        are not allowed, TransientError of kind CONFLICT when other writers are in the way for ``wait_s``; ``waiting``
+        is called with a text when it begins to wait for them, and when it ends.
         """
 
     def commit_all(self, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
-        """Do what ``commit`` does for each of these, in one transaction: all of them, or nothing of any."""
+        """Do what ``commit`` does for each of these, in one transaction: all of them or none."""
 
     def drop(self, table_id: str) -> None:
-        """Delete a table if it is there."""
+        """Delete a table if it exists."""
 
     def query(self, sql: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Run one SELECT with named parameters; yield rows as dicts (BIGNUMERIC as Decimal)."""
@@ -154,16 +154,16 @@ class Warehouse(Protocol):
     def start_call(self, procedure: str, args: Sequence[Any], *, job_id: str) -> None:
         """CALL a stored procedure (``project.dataset.name``) with positional arguments as query parameters.
 
-        Returns once the job is there; it goes on by itself. A repeat with the same ``job_id`` starts no second one.
+        Returns once the job exists; it runs on by itself. A repeat with the same ``job_id`` starts no second one.
         """
 
     def dry_run_bytes(self, procedure: str, args: Sequence[Any]) -> int | None:
-        """Return the bytes that this CALL would read at most, without making it; None if that can't be told before."""
+        """Return the bytes that this CALL would read at most, without running it; None if unknown."""
 
     def job_done(self, job_id: str, wait_s: float) -> bool | None:
-        """Wait for a job, at most so long; return whether it has succeeded by then, None if there is no such job.
+        """Wait for a job, at most ``wait_s`` seconds; return whether it has succeeded, None if there is no such job.
 
-        Raises what a job that failed has to say.
+        Raises the error of a job that failed.
         """
 
     def ensure_procedure(self, procedure: str, ddl: str) -> None:

@@ -1,6 +1,6 @@
-"""How runs get their quota: at once, or out of the queue when there is room again. The engine's part of it.
+"""Admission of runs: quota is taken at once, or later from the queue when there is room again.
 
-``docs/limits.md`` says what the limits are, ``common/domain/queueing.py`` whose turn it is, and the store holds them.
+``docs/limits.md`` describes the limits, ``common/domain/queueing.py`` decides whose turn it is, the store counts.
 """
 
 from collections.abc import Callable
@@ -29,12 +29,12 @@ from common.platform.logs import logger
 from common.ports.store import PlanLimits, RunStore
 
 RELEASE_LIMIT = 200
-"""Runs that one call lets out of the queue at most; the next sweep goes on."""
+"""Runs that one call admits at most: the end of another run waits for it. The next sweep continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Takes quota for runs. ``estimate`` says what a run will cost, ``tell`` logs what a transition has changed."""
+    """Takes quota for runs. ``estimate`` returns a run's expected cost, ``tell`` logs a committed transition."""
 
     store: RunStore
     plans: PlanLimits
@@ -44,7 +44,7 @@ class Admission:
     tell: Callable[[Transition], None]
 
     def limits(self, org_slug: str, route: str) -> Limits:
-        """Return what a run of this organisation and pipeline is checked against.
+        """Return the limits that a run of this organisation and pipeline is checked against.
 
         Raises NotFoundError, and ForbiddenPlanError if the subscription admits no runs.
         """
@@ -58,9 +58,9 @@ class Admission:
         return replace(limits, pipeline=self.configs.concurrency(route))
 
     def known(self, request: RunRequest) -> Run | None:
-        """Return the run that was made of this very request before, with the same Idempotency-Key.
+        """Return the run that an earlier request with the same Idempotency-Key made, None if there is none.
 
-        Raises ConflictingStateError if the key was used for something else.
+        Raises ConflictingStateError if the key was used for a different request.
         """
         if not request.fingerprint:
             return None
@@ -71,13 +71,13 @@ class Admission:
         if run.request.fingerprint != request.fingerprint:
             raise ConflictingStateError(
                 f"This Idempotency-Key was used for another request, of run {run.run_id}. "
-                "Send what was sent then, or another key.",
+                "Send the same request again, or use another key.",
                 run_id=run.run_id,
             )
         return run
 
     def admit(self, new: Transition, limits: Limits) -> Run:
-        """Hold quota for the new run and store it; or store it in the queue, if it asks for that and has to wait.
+        """Reserve quota for the new run and store it; if a slot is missing and the request may wait, store it queued.
 
         Raises QuotaExceededError.
         """
@@ -91,7 +91,8 @@ class Admission:
                 raise
             waiting = state.waiting(new, error.limit, error.why)
         self._create(waiting, limits)
-        # What was freed in between did not know of this run.
+        # A slot freed since the refusal was offered before this run was in the queue. Without another pass, the run
+        # would wait for the next sweep.
         self.release()
         return self.store.load(new.run.run_id, ())
 
@@ -102,14 +103,14 @@ class Admission:
             known = self.known(new.run.request)
             if known is None:
                 raise
-            return known  # somebody asked for it with the same key at the same time
+            return known  # a concurrent request with the same key created it first
         self.tell(new)
         return new.run
 
     def release(self, ended: Run | None = None) -> int:
-        """Let runs out of the queue as far as there is room, in their turn; return how many.
+        """Admit waiting runs in turn while there is room; return how many.
 
-        ``ended`` is a run whose end has just made room. Safe to call at any time, by several processes at once; what
+        ``ended`` is a run whose end has just made room. Safe to call at any time, from several processes at once; what
         one leaves undone, or can't do, the next sweep does.
         """
         admitted = 0
@@ -125,19 +126,20 @@ class Admission:
                 if full is not None:
                     blocked.add(full)
                 else:
+                    # An admission, ours or another process's, changes turns and who is next.
                     queues = self.store.queues(ended)
         except PipelineOpsError as error:
-            logger.warning("Runs that wait are left to the sweep: %s", error)
+            logger.warning("Waiting runs can't be admitted now, the next sweep tries again: %s", error)
         return admitted
 
     def _let_in(self, queue: Queue, head: Waiting) -> tuple[Block | None, bool]:
-        """Admit one waiting run; return what keeps it waiting, if something does, and whether it was admitted."""
+        """Admit one waiting run; return what keeps it waiting, if anything, and whether it was admitted."""
         org, now = queue.org_slug, self.now()
         run = self.store.load(head.run_id, ())
         try:
             limits = self.limits(org, head.route)
             admitted = state.apply(run, RunAdmitted(limits.global_concurrent is not None), now)
-            if admitted.writes:  # else somebody was faster
+            if admitted.writes:  # else another process was faster
                 self.store.admit(admitted, limits)
                 self.tell(admitted)
             return None, admitted.writes
@@ -148,16 +150,16 @@ class Admission:
         except (ForbiddenPlanError, NotFoundError) as error:
             kept = RunKeptWaiting("plan", str(error))
         except PipelineOpsError as error:
-            # Its organisation's trouble must not keep others waiting.
-            logger.error("Run %s could not be let out of the queue: %s", head.run_id, error)
+            # One organisation's broken plan or config must not keep the others waiting.
+            logger.error("Run %s could not be admitted from the queue: %s", head.run_id, error)
             return block("plan", org, head.route), False
         self._keep(run, kept)
         return block(kept.limit, org, head.route), False
 
     def _keep(self, run: Run, event: RunKeptWaiting) -> None:
-        """Say what the run waits for by now."""
+        """Record which limit the run waits for now."""
         kept = state.apply(run, event, self.now())
         if kept.writes:
-            with suppress(StaleRunError):
+            with suppress(StaleRunError):  # it was admitted or ended meanwhile, and waits for nothing
                 self.store.commit(kept)
                 self.tell(kept)

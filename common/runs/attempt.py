@@ -1,6 +1,6 @@
-"""One attempt of one step: what its processor does, and what its writer makes of that.
+"""One attempt of one step: its processor yields rows, its writer commits them.
 
-Nothing here touches the run's state. The engine claims the attempt before and reports its result after.
+Nothing here touches the run's state. The engine claims the attempt before it and reports its result after it.
 """
 
 import json
@@ -37,17 +37,18 @@ from common.writes.batch import Batch, Waiting
 from common.writes.writer import Suspended, Writer
 
 PREVIEW_LIFETIME = timedelta(days=7)
-"""How long a preview waits for somebody's decision."""
+"""How long a preview may wait to be promoted or discarded, until BigQuery deletes its tables."""
 
 MAX_ERROR_CHARS = 2_000
 MAX_OUTPUT_CHARS = 100_000
+"""Both are kept in the step's record, and a Firestore document holds at most 1 MiB."""
 
 Result = AttemptSucceeded | AttemptFailed | AttemptSuspended
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRunner:
-    """Runs attempts with what it was given. ``warehouse`` is called on first use: most functions need none."""
+    """Runs attempts. ``warehouse`` is called on first use, because most functions need none."""
 
     settings: Settings
     warehouse: Callable[[], Warehouse]
@@ -69,7 +70,7 @@ class AttemptRunner:
             work = _Attempt(self, run, step, still_ours)
             receipt = limited(work.receipt, spec.timeout_seconds, spec.step_id)
         except LostLeaseError:
-            raise
+            raise  # the step belongs to a later attempt now, so this one has no result to report
         except Suspended as suspended:
             return AttemptSuspended(spec.step_id, attempt, suspended.waiting.job, suspended.waiting.look_at)
         except TransientError as error:
@@ -96,7 +97,7 @@ class _Attempt:
 
     @cached_property
     def _warehouse(self) -> Warehouse:
-        """The warehouse of this attempt: all jobs have its labels, and their ids are kept for the receipt."""
+        """The warehouse of this attempt: labels its jobs and collects their ids for the receipt."""
         run = self._run
         labels = {
             "org": run.request.org_slug,
@@ -113,18 +114,18 @@ class _Attempt:
         if name is None:
             for batch in self._batches(work, self._context(""), params):
                 if batch.count:
-                    raise PermanentError("The processor gave rows, but the step has no destination_table for them.")
-            return self._told(Receipt())
+                    raise PermanentError("The processor yielded rows, but the step has no destination_table.")
+            return self._completed(Receipt())
         table = load_table(self._runner.settings.configs, name)
         request = self._run.request
         target = f"{self._dataset}.{preview_name(name, request.run_id) if request.preview else name}"
         written = self._write(work, params, table, target)
         if request.preview:
             self._warehouse.tables.expire(target, self._runner.now() + PREVIEW_LIFETIME)
-        return self._told(written)
+        return self._completed(written)
 
     def _table(self, name: str) -> str:
-        """Return the full id of a table to read: in a preview the shadow of it, if a step before has written one."""
+        """Return the full id of a table to read: in a preview its shadow, if an earlier step has written one."""
         request = self._run.request
         if request.preview:
             shadow = f"{self._dataset}.{preview_name(name, request.run_id)}"
@@ -132,8 +133,8 @@ class _Attempt:
                 return shadow
         return f"{self._dataset}.{name}"
 
-    def _told(self, receipt: Receipt) -> Receipt:
-        """Return the receipt with all that the attempt has told on the way."""
+    def _completed(self, receipt: Receipt) -> Receipt:
+        """Return the receipt with the attempt's job ids, warnings and outputs."""
         jobs = list(self._jobs)
         if len(jobs) > MAX_JOB_IDS:
             self._warn(f"{len(jobs) - MAX_JOB_IDS} more jobs than the {MAX_JOB_IDS} of the receipt were run.")
@@ -149,7 +150,7 @@ class _Attempt:
                 if rows:
                     raise PermanentError("The processor waits for a job after it gave rows: they would be lost.")
                 raise Suspended(batch)
-            context.remaining_s()
+            context.remaining_s()  # raises when the time is up, between batches
             rows += batch.count
             yield batch
 
@@ -170,6 +171,7 @@ class _Attempt:
 
     def _seconds_left(self) -> float:
         left = self._context("").remaining_s()
+        # Checked before each write: rows take long to fetch, and a later attempt may have claimed the step since.
         if not self._still_ours():
             raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
         return left
@@ -207,7 +209,7 @@ class _Attempt:
         )
 
     def _secret(self) -> str:
-        """Open the run's credential, and keep it out of everything that the attempt says from then on."""
+        """Decrypt the run's credential; from now on it is redacted from the attempt's logs, errors and outputs."""
         secret = self._runner.credentials.secret(self._run.request.org_slug, self._run.credential_id)
         hide(secret)
         return secret
@@ -215,13 +217,11 @@ class _Attempt:
     def _put_out(self, name: str, value: Any) -> None:
         outputs = {**self._outputs, name: value}
         try:
-            text = json.dumps(outputs, allow_nan=False)
+            text = json.dumps(outputs, allow_nan=False)  # NaN is not JSON: stores and messages would refuse it
         except (TypeError, ValueError, RecursionError) as error:
-            raise PermanentError(f"Output {name!r} is no JSON value: {type(error).__name__}.") from error
+            raise PermanentError(f"Output {name!r} is not a JSON value: {type(error).__name__}.") from error
         if len(text) > MAX_OUTPUT_CHARS:
-            raise PermanentError(
-                f"The step's outputs have {len(text)} characters, at most {MAX_OUTPUT_CHARS} are kept."
-            )
+            raise PermanentError(f"The step's outputs have {len(text)} characters, the limit is {MAX_OUTPUT_CHARS}.")
         self._outputs = scrubbed_data(json.loads(text))
 
     def _warn(self, text: str) -> None:
@@ -241,7 +241,7 @@ def _text(error: PipelineOpsError) -> str:
 
 
 def _unexpected(error: Exception) -> str:
-    """Name an undeclared error by its type alone: its text may hold anything, a secret too."""
+    """Name an undeclared error by its type only: its text may contain a secret."""
     return (
         f"The processor ended with an unexpected {type(error).__name__}. "
         "Its stack trace is in the function's log; please report it."

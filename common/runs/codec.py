@@ -1,7 +1,7 @@
-"""Values of the domain to JSON and back. Decoding checks types, so a foreign or damaged document is refused.
+"""Encodes domain values as JSON and decodes them. Decoding checks types, so a foreign or damaged document is refused.
 
-A run and each of its steps are documents of their own: a run's leaves out ``steps``, a step's all but the name of its
-``spec``, which the run's ``specs`` hold. Neither holds its ``version``, which the store keeps beside it.
+A run and each of its steps are separate documents. A run's omits ``steps``; a step's omits all of its ``spec`` but the
+names, because the run's ``specs`` hold it. Neither contains its ``version``, which the store keeps separately.
 """
 
 import json
@@ -45,7 +45,7 @@ def encode_step(step: Step) -> bytes:
 
 
 def decode_step(body: bytes | str, version: int, spec: StepSpec) -> Step:
-    """Return the step that ``encode_step`` wrote, now or before it told leases and resend times apart."""
+    """Return the step that ``encode_step`` wrote, now or when lease and resend time were still one field."""
     step: Step = _adapter(Step).validate_json(body)
     if step.due_at is None and _OLD_DEADLINE in (body if isinstance(body, str) else body.decode()):
         step = _with_old_deadline(step, body)
@@ -56,11 +56,11 @@ _OLD_DEADLINE = '"deadline":'
 
 
 def _with_old_deadline(step: Step, body: bytes | str) -> Step:
-    """Read ``deadline``, the one field that used to hold both times. Without it, a step that was open when a new
-    version was deployed would have nothing that ends its lease. It can go once no run of an old version can be open.
+    """Read ``deadline``, the one field that used to hold both times. Otherwise a step that was open during the
+    deployment would never lose its lease. Remove this once no run of an older version can be open.
     """
     stored = json.loads(body)
-    if "deadline" not in stored:  # the word is in an output or an error of the step
+    if "deadline" not in stored:  # the text is part of an output or error of the step
         return step
     at = _adapter(datetime).validate_python(stored["deadline"])
     running = step.status is StepStatus.RUNNING

@@ -1,7 +1,7 @@
 """The engine: load the run, apply the event, commit what changed. Functions call it; it knows no HTTP and no cloud.
 
 Every method may be called any number of times with the same arguments, in any order, by any number of processes:
-what no longer concerns the run changes nothing.
+an event that no longer applies to the run changes nothing.
 """
 
 import logging
@@ -67,7 +67,11 @@ from common.runs.topics import completed, finished, messages
 from common.runs.validation import Validation
 
 COMMIT_TRIES = 20
+"""An event that loses this often is left to the redelivery of its message."""
+
 SWEEP_LIMIT = 500
+"""Bounds the time of one sweep; what is left over is still due in the next."""
+
 NO_ARCHIVE = NoArchive()
 
 
@@ -75,7 +79,7 @@ NO_ARCHIVE = NoArchive()
 class Engine:
     """All use cases of a run. ``owner`` names this process on the leases it takes.
 
-    ``estimates`` says what a run will cost, from its resolved steps and what its pipeline's last run has cost.
+    ``estimates`` returns a run's expected cost, given its resolved steps and the cost of its pipeline's last run.
     """
 
     settings: Settings
@@ -97,13 +101,14 @@ class Engine:
     estimates: Callable[[Run, Decimal | None], Estimate] = by_last_cost
 
     def request_run(self, request: RunRequest) -> Run:
-        """Hold quota and store a new pending run, all in one transaction; return it.
+        """Reserve quota and store a new pending run in one transaction; return it.
 
-        It may be one that waits in the queue (``RunRequest.queue``), or the run that this very request has made before
-        (``RunRequest.fingerprint``). Raises NotFoundError (organisation, pipeline or credential), ForbiddenPlanError,
-        QuotaExceededError, ConflictingStateError.
+        The run may be waiting in the queue (``RunRequest.queue``). A repeated request returns the run that it made
+        before (``RunRequest.fingerprint``). Raises NotFoundError (organisation, pipeline or credential),
+        ForbiddenPlanError, QuotaExceededError, ConflictingStateError.
         """
         admission = self._admission
+        # Before any check: a repeat returns its run even when the quota is used up.
         known = admission.known(request)
         if known is not None:
             return known
@@ -114,7 +119,7 @@ class Engine:
         return admission.admit(state.create(request), limits)
 
     def default_days(self, route: str, today: date) -> tuple[date, date]:
-        """Return the days of a run that nobody has dated (see ``Validation.days``)."""
+        """Return the days of a run that is requested without dates (see ``Validation.days``)."""
         return self._validation.days(route, today)
 
     @property
@@ -126,7 +131,7 @@ class Engine:
         return Admission(self.store, self.plans, self.configs, self.now, self._estimated, self._tell)
 
     def _estimated(self, run: Run) -> Estimate:
-        """Return what the steps that the run has before it are expected to cost."""
+        """Return the expected cost of the steps that the run still has to do."""
         try:
             validated = self._validation.validated(run)
         except (ConfigError, RequestError):
@@ -149,10 +154,10 @@ class Engine:
         backfill: bool = False,
         idempotency_key: str | None = None,
     ) -> Run:
-        """Store a new pending run of an ended one that keeps what succeeded; return it. Holds quota like any run.
+        """Store a new pending run that repeats an ended one and keeps what succeeded; return it. Takes quota like any.
 
-        ``only`` names the single step to run. A ``preview`` runs everything, and writes beside the tables. The others
-        are as in a run's request. Raises what ``request_run`` does.
+        ``only`` names the single step to run. A ``preview`` runs everything and writes to shadow tables. The other
+        arguments are those of a run request. Raises what ``request_run`` raises.
         """
         asked = ["rerun", old.run_id, only, preview, queue, backfill]
         run_id, fingerprint = run_identity(old.request.org_slug, idempotency_key, asked)
@@ -184,21 +189,21 @@ class Engine:
         return self._admission.admit(new, self._admission.limits(request.org_slug, request.route))
 
     def settle_preview(self, run: Run, settled: PreviewSettled) -> Run:
-        """Record what became of a preview; return it. Raises ConflictingStateError if that was decided before."""
+        """Record that a preview was promoted or discarded; return it. Raises ConflictingStateError if it was before."""
         changed = self._apply(run.run_id, settled)
         if changed is None:
-            raise ConflictingStateError(f"Run {run.run_id} is no preview that still waits for a decision.")
+            raise ConflictingStateError(f"Run {run.run_id} is not a preview, or was promoted or discarded already.")
         return changed
 
     def cancel(self, run: Run, *, who: str, why: str) -> Run:
-        """End the run now, whatever is at work; return it. An ended run stays as it is: ConflictingStateError."""
+        """End the run now, whatever its steps are doing; return it. Raises ConflictingStateError if it has ended."""
         cancelled = self._apply(run.run_id, CancelRequested(who, why))
         if cancelled is None:
             raise ConflictingStateError(f"Run {run.run_id} has ended already: there is nothing to cancel.")
         return cancelled
 
     def skip(self, run: Run, step_id: str, *, who: str, why: str) -> Run:
-        """Let the run go on without a step whose turn has come; return it. Raises ConflictingStateError."""
+        """Skip a step whose turn has come, so that the run goes on; return the run. Raises ConflictingStateError."""
         step = self._known_step(run, step_id)
         skipped = self._apply(run.run_id, SkipRequested(step_id, who, why))
         if skipped is None:
@@ -216,10 +221,10 @@ class Engine:
         return step
 
     def start_run(self, run_id: str) -> None:
-        """Validate a pending run and queue its first steps, or end it with what is wrong."""
+        """Validate a pending run and queue its first steps, or end it with the validation error."""
         run = self.store.load(run_id, ())
         if run.status is not RunStatus.PENDING:
-            return
+            return  # a redelivered message
         if run.specs:
             run = self.store.load(run_id)  # a rerun: some of its steps are kept
         try:
@@ -229,10 +234,10 @@ class Engine:
         self._apply(run_id, event, view=run)
 
     def run_step(self, order: Run, step: Step) -> None:
-        """Make or resume the attempt that ``step`` is at: claim its lease, do the work, publish the result.
+        """Make or resume the current attempt of ``step``: claim its lease, do the work, publish the result.
 
-        ``order`` is the run as this one step needs it. Returns at once when the attempt is not (or no longer) there
-        to be taken. Raises TransientError when it is not due yet, so that the message comes back.
+        ``order`` is the run reduced to this step. Returns at once when the attempt can't be claimed (any more).
+        Raises TransientError when it is not due yet, so that the message is redelivered.
         """
         run_id, step_id, attempt = order.run_id, step.step_id, step.attempt
         if step.not_before and self.now() < step.not_before:
@@ -241,10 +246,10 @@ class Engine:
             claim = AttemptClaimed(step_id, attempt, self.owner)
             claimed = self._apply(run_id, claim, _parts(step_id), view=order.with_step(step))
             if claimed is None:
-                logger.info("Not taken: the attempt is already at work or over")
+                logger.info("Not claimed: the attempt is already running or over")
                 return
             ours = claimed.steps[step_id]
-            if ours.spec is not step.spec:  # it was loaded again, and has the spec without its item
+            if ours.spec is not step.spec:  # the claim reloaded it, with a spec in which the item is not filled in
                 ours = replace(ours, spec=step.spec)
             try:
                 result = self.attempts.run(order, ours, lambda: self.store.holds(run_id, ours))
@@ -259,8 +264,9 @@ class Engine:
             try:
                 self.bus.publish([completed(run_id, ours, result)])
             except TransientError as error:
-                # The work is done, and its message would not come back: the claim is taken. So it is applied here.
-                logger.warning("The result could not be published, it is applied at once: %s", error)
+                # Redelivery would not help: the claim is taken, so it would return at once, and the work that is done
+                # would be repeated by a retry after the lease.
+                logger.warning("The result could not be published and is applied directly: %s", error)
                 self.advance(run_id, ours, result)
 
     def advance(self, run_id: str, step: Step, result: AttemptSucceeded | AttemptFailed) -> None:
@@ -272,18 +278,18 @@ class Engine:
             return
         view = run.with_step(replace(step, spec=spec))
         if self._apply(run_id, result, _parts(step.step_id), view=view) is None:
-            # Applied before, by a delivery that may have died before it told the steps that wait for this one.
+            # Applied before, by a delivery that may have died before it started the steps that depend on this one.
             self._apply(run_id, StepsEnded(unlocked_by(run, step.step_id)))
 
     def message_died(self, run_id: str, step_id: str, attempt: int, error: str) -> None:
-        """End the step (or the run that never started) whose message the bus has given up."""
+        """End the step (or the run that never started) whose message became a dead letter."""
         self._apply(run_id, MessageDied(step_id, attempt, error))
 
     def run_finished(self, run_id: str) -> None:
-        """Tell that a run has ended: one structured line that alerting can be built on, the archive, notifications.
+        """Announce the end of a run: one structured log line for alerting, the archive, notifications.
 
-        Raises what the archive and the notifications raise, who do not wait for one another: the message comes back
-        until all is done.
+        Archive and notifications do not wait for each other. Raises what they raise: the message is redelivered until
+        both are done.
         """
         run = self.store.load(run_id, self.archive.parts)
         with bound(run=run_id, org=run.request.org_slug, route=run.request.route):
@@ -294,34 +300,36 @@ class Engine:
             try:
                 jobs = self.archive.keep(run, lambda: self.store.changes(run_id))
             except PipelineOpsError as error:
-                not_kept = error
+                not_kept = error  # raised last: a failing warehouse must not hold back the notifications
             self.notifications.tell(run, comes_back=not_kept is not None)
         if not_kept is not None:
             raise not_kept
+        # Last: until this is stored the sweep repeats the announcement, so a crash above loses nothing.
         self._apply(run_id, RunAnnounced(jobs), (), view=run)
 
     def sweep(self) -> int:
-        """Re-drive or end every run that is past a deadline, then let in whoever waits and has room; return how many
-        were past one. Safe to run twice at once."""
+        """Re-drive or end every overdue run, then admit waiting runs that have room; return how many were overdue.
+
+        Safe to run concurrently."""
         swept = 0
         for run_id in self.store.due(self.now(), SWEEP_LIMIT):
             try:
                 self._apply(run_id, Swept())
                 swept += 1
             except Exception:
-                # Whatever is wrong with one run, even a bug in its handling, must not keep the sweep from the others.
+                # Whatever is wrong with one run, even a bug in its handling, must not stop the sweep for the others.
                 logger.exception("Run %s could not be swept", run_id)
         for record, run_id in self.notifications.due():
             if run_id:
                 self.bus.publish([finished(run_id)])
-            self.notifications.seen(record)
+            self.notifications.seen(record)  # after publishing: a crash in between repeats the message
         self._admission.release()
         return swept
 
     def recover(self) -> int:
-        """Give up the leases of processes that are known to be dead: all but this one. Returns the runs touched.
+        """End the leases of all processes but this one, which are known to be dead; return how many runs had any.
 
-        Only for a stack that knows it is alone on its store, as the embedded one does when it starts.
+        Only for a stack that is alone on its store, as the embedded one is when it starts.
         """
         touched = 0
         for run_id in self.store.active():
@@ -336,10 +344,10 @@ class Engine:
     def _apply(
         self, run_id: str, event: Event, parts: Collection[str] | None = None, *, view: Run | None = None
     ) -> Run | None:
-        """Apply the event; return the run if that changed it, None if it no longer concerns it.
+        """Apply the event; return the run if it changed, None if the event no longer applies.
 
-        ``parts`` are the steps that the event needs (None: all). ``view`` is what the caller knows already: it is
-        tried first, and what the store says instead if that turns out to be old.
+        ``parts`` are the steps that the event needs (None: all). ``view`` is the run as the caller knows it: it is
+        tried first, and the stored run only if it turns out to be stale. That saves a read.
         """
         untried = [] if view is None else [view]
 
@@ -353,17 +361,18 @@ class Engine:
         except StaleRunError:
             raise TransientError(f"Run {run_id} was changed by others {COMMIT_TRIES} times in a row.") from None
         if stored is None:
+            # Nothing was written, so no commit has carried these messages (docs/decisions/0002).
             self.bus.publish(messages(transition.run, transition.commands))
             self._settle_ready(run_id, transition)
             return None
         self._tell(transition)
         self._settle_ready(run_id, transition)
         if any(isinstance(command, SettleReservation) for command in transition.commands):
-            self._admission.release(stored)
+            self._admission.release(stored)  # now, not at the next sweep: its slot is free
         return stored
 
     def _reload(self, run_id: str, parts: Collection[str] | None, view: Run | None) -> Run:
-        """Load what the event needs. A step without a record is as the caller knows it, who knew of none either."""
+        """Load what the event needs. A step that still has no record is taken from ``view``."""
         run = self.store.load(run_id, parts)
         for step in view.steps.values() if view is not None and parts is not None else ():
             if step.version == 0 and step.step_id not in run.steps:
@@ -373,8 +382,8 @@ class Engine:
     def _settle_ready(self, run_id: str, transition: Transition) -> None:
         """Start or end what waited for several steps, if this step was the last of them.
 
-        The loaded part of the run could not tell. Of the steps that finish together, at least one finds all ended,
-        because each asks after its own end is stored; if several do, the later events change nothing.
+        The loaded part of the run can't show that. Of the steps that finish together, at least one sees all ended,
+        because each queries the store after its own end is committed; if several do, the later events change nothing.
         """
         for check in transition.ready_checks:
             if self.store.all_ended(run_id, check.needs):
@@ -392,6 +401,6 @@ class Engine:
 
 
 def _parts(step_id: str) -> tuple[str, ...]:
-    """What an event of this step needs: itself, and its map if it is an item's."""
+    """Return the steps that an event of this step needs: itself, and its map if it is an item."""
     base = map_of(step_id)
     return (step_id, base[0]) if base else (step_id,)

@@ -1,7 +1,7 @@
-"""What a run is going to cost, before it runs: queries that BigQuery has dry-run, calls whose number is known.
+"""The expected cost of a run before it starts: dry-run queries, and API calls whose number is known.
 
-A dry run of BigQuery tells a bound for a procedure whose SQL stands in its text; of SQL that it puts together itself
-nobody knows before. Then it is what the pipeline's last run has cost, and of its first run the least that a run costs
+BigQuery's dry run returns a bound for a procedure with static SQL, and none for dynamic SQL. Without a bound, the
+estimate is the cost of the pipeline's last run, and for its first run the least that a run costs
 (``floor_usd_per_run`` of ``configs/system/bigquery_prices.yml``). ``Estimate.source`` says which of these it was.
 """
 
@@ -27,7 +27,7 @@ NO_COST = Estimate(Decimal(0), Decimal(0), "it can't start")
 
 
 def by_last_cost(_run: Run, last_usd: Decimal | None) -> Estimate:
-    """Return what the pipeline's last run has cost, as far as that is known: where there is no warehouse to ask."""
+    """Return the cost of the pipeline's last run, 0 if it is unknown: for engines without a warehouse."""
     return Estimate(last_usd or Decimal(0), Decimal(0), "as the last run cost" if last_usd else "nothing is known")
 
 
@@ -39,7 +39,7 @@ class Estimator:
     warehouse: Callable[[], Warehouse]
 
     def __call__(self, run: Run, last_usd: Decimal | None) -> Estimate:
-        """Return what ``run.specs`` will cost. ``last_usd`` is what the pipeline's last run has cost altogether."""
+        """Return the expected cost of ``run.specs``. ``last_usd`` is the total cost of the pipeline's last run."""
         prices = load_prices(self.settings.configs)
         floor = prices.floor_usd_per_run if prices else Decimal(0)
         usd_per_tib = prices.usd_per_tib.get(self.settings.location) if prices else None
@@ -47,32 +47,32 @@ class Estimator:
         read = None if usd_per_tib is None else self._bytes(run)
         if read is not None and usd_per_tib is not None:
             return _rounded(floor + read * usd_per_tib / TIB, calls_usd, f"a dry run: {read} bytes")
-        if last_usd is not None:
+        if last_usd is not None:  # a total: without the subtraction, calls would count twice
             return _rounded(max(last_usd - calls_usd, floor), calls_usd, "as the last run cost")
-        return _rounded(floor, calls_usd, "the least that a run costs: no dry run tells, and none of it has run yet")
+        return _rounded(floor, calls_usd, "the least that a run costs: no dry run is possible, and it has not run yet")
 
     def _bytes(self, run: Run) -> int | None:
-        """Return the bytes that its procedures will read at most; None if there are none, or one can't be told."""
+        """Return the bytes that the run's procedures read at most; None if it has none, or one has no bound."""
         total, dataset = 0, f"{self.settings.project_id}.{self.settings.dataset(run.request.org_slug)}"
-        calling = [(spec, its) for spec in run.specs if isinstance(its := processor(spec.ps_type), CallsProcedure)]
-        for spec, its in calling:
+        calling = [(spec, work) for spec in run.specs if isinstance(work := processor(spec.ps_type), CallsProcedure)]
+        for spec, work in calling:
             if spec.map is not None:
-                return None
-            procedure, args = its.procedure_call(
-                run, read_params(its.params_type, spec.config, self.settings.configs), dataset
+                return None  # how many items it has is known only when the run gets there
+            procedure, args = work.procedure_call(
+                run, read_params(work.params_type, spec.config, self.settings.configs), dataset
             )
             try:
-                found = self.warehouse().dry_run_bytes(procedure, args)
+                bytes_read = self.warehouse().dry_run_bytes(procedure, args)
             except PipelineOpsError as error:
-                logger.info("The dry run of %s says nothing: %s", procedure, error)
+                logger.info("The dry run of %s failed, its run is estimated without it: %s", procedure, error)
                 return None
-            if found is None:
+            if bytes_read is None:
                 return None
-            total += found
+            total += bytes_read
         return total if calling else None
 
     def _calls_usd(self, run: Run) -> Decimal:
-        """Return what the providers' APIs take for their answers, as far as the number of calls is known."""
+        """Return the price of the API calls whose number is known in advance."""
         calls = [count for spec in run.specs for count in _calls(run, spec, self.settings.configs).items()]
         if not calls:
             return Decimal(0)
@@ -81,12 +81,13 @@ class Estimator:
 
 
 def _calls(run: Run, spec: StepSpec, configs: Path) -> Mapping[str, int]:
-    its, days = processor(spec.ps_type), (run.request.end_date - run.request.start_date).days + 1
-    if spec.map is not None or not isinstance(its, CountsCalls):
+    work, days = processor(spec.ps_type), (run.request.end_date - run.request.start_date).days + 1
+    if spec.map is not None or not isinstance(work, CountsCalls):
         return {}
-    return its.calls(read_params(its.params_type, spec.config, configs), days)
+    return work.calls(read_params(work.params_type, spec.config, configs), days)
 
 
 def _rounded(queries_usd: Decimal, calls_usd: Decimal, source: str) -> Estimate:
+    # Up to the unit that stores count in (``to_micro_usd``): what is shown is then what is reserved.
     queries_usd, calls_usd = (usd.quantize(MICRO_USD, ROUND_CEILING) for usd in (queries_usd, calls_usd))
     return Estimate(queries_usd, calls_usd, source)

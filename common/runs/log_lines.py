@@ -15,8 +15,10 @@ def log_lines(
 
     ``severity`` leaves out the less severe.
     """
-    told = (change_line(change) for change in store.changes(run_id))
-    wanted = [line for line in told if step_id in (None, line.step_id) and line.severity in severities_from(severity)]
+    transitions = (change_line(change) for change in store.changes(run_id))
+    wanted = [
+        line for line in transitions if step_id in (None, line.step_id) and line.severity in severities_from(severity)
+    ]
     wanted.sort(key=lambda line: line.at)
     return merge(wanted, logs.read(run_id, step_id=step_id, severity=severity), key=lambda line: line.at)
 

@@ -1,8 +1,7 @@
-"""Previews: what a replay would change is looked at first, and then made real or thrown away, as a whole.
+"""Previews: the changes of a replay are reviewed first, then promoted or discarded as a whole.
 
-A preview is a run of its own that writes into shadow tables beside its targets
-(``common.tables.contract.preview_name``), with the same processors, checks and modes; a step that reads a table which
-the preview has written reads the shadow.
+A preview is a run that writes to shadow tables instead of its targets (``common.tables.contract.preview_name``), with
+the same processors, checks and modes. A step that reads a table which the preview has written reads the shadow.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from common.writes.receipts import PROMOTE_WITHIN
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """What one step of a preview has written: into ``shadow``, for ``target``."""
+    """The write of one step of a preview: into ``shadow``, meant for ``target``."""
 
     step: Step
     order: Run
@@ -39,32 +38,33 @@ class _Write:
 
 
 class Previews:
-    """What people do with previews, on one engine."""
+    """Compares, promotes and discards the previews of one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def diffs(self, run: Run) -> tuple[TableDiff, ...]:
-        """Compare each shadow with its table. Raises ConflictingStateError for what is no preview, or none any more."""
+        """Compare each shadow with its table. Raises ConflictingStateError unless it is a preview not yet settled."""
         self._check(run)
         by_table: dict[str, list[_Write]] = {}
         for write in self._writes(run):
             by_table.setdefault(write.target, []).append(write)
-        with _in_words(run):
+        with _refusals_as_conflicts(run):
             return tuple(self._diff(run, writes) for writes in by_table.values())
 
     def promote(self, run: Run, *, who: str, why: str) -> Run:
-        """Make the preview's rows those of its tables, in one transaction; return the run.
+        """Write the preview's rows to its tables, in one transaction; return the run.
 
-        Raises ConflictingStateError for what is no completed preview that waits for a decision, and if one of the
-        tables was written since the preview looked at it. Nothing is changed then.
+        Raises ConflictingStateError unless the run is a completed preview that is not settled yet, and if a table was
+        written since the preview read it. Then nothing is changed.
         """
         self._check(run)
         if run.status is not RunStatus.COMPLETED:
             raise ConflictingStateError(f"Preview {run.run_id} is {run.status}: only a completed one can be promoted.")
         writes = list(self._writes(run))
         warehouse = self._warehouse(run)
-        with _in_words(run):  # a preview may have written nothing
+        # Rows first, then the status: after a crash in between, promoting again repeats a commit that changes nothing.
+        with _refusals_as_conflicts(run):  # a preview may have written nothing
             commits = [self._commit(run, write) for write in writes]
             receipts = warehouse.commit_all(commits, logger.info) if commits else ()
         promoted = {w.step.step_id: _promoted(w.step.receipt, r) for w, r in zip(writes, receipts, strict=True)}
@@ -78,6 +78,7 @@ class Previews:
         self._check(run)
         writes = list(self._writes(run))
         nothing = {write.step.step_id: replace(write.step.receipt, rows=0, ingested_at=None) for write in writes}
+        # Settled before its tables go: an open preview must be complete, or it could be promoted without its rows.
         settled = self._engine.settle_preview(run, PreviewSettled(PreviewEnd.DISCARDED, nothing, who, why))
         self._drop(self._warehouse(run), writes)
         return settled
@@ -85,7 +86,7 @@ class Previews:
     @staticmethod
     def _check(run: Run) -> None:
         if not run.request.preview:
-            raise ConflictingStateError(f"Run {run.run_id} is no preview: start one with main.py replay --preview.")
+            raise ConflictingStateError(f"Run {run.run_id} is not a preview: start one with main.py replay --preview.")
         if not run.status.is_terminal:
             raise ConflictingStateError(f"Preview {run.run_id} is still {run.status}: wait for its end.")
         if run.preview_end is not None:
@@ -96,7 +97,7 @@ class Previews:
         return self._engine.attempts.warehouse().labelled(labels, lambda _: None)
 
     def _writes(self, run: Run) -> Iterator[_Write]:
-        """Yield the writes of the run's steps; a map's are those of its items."""
+        """Yield the writes of the run's steps; a map writes through its items."""
         configs = self._engine.settings.configs
         for step in run.steps.values():
             receipt = step.receipt
@@ -115,7 +116,7 @@ class Previews:
         return table_diff(warehouse.query, first.target, first.shadow, first.table, first.step.spec.write, scope)
 
     def _commit(self, run: Run, write: _Write) -> Commit:
-        """Return the commit of a shadow's rows. Its fence is the preview's: what was written since is not replaced."""
+        """Return the commit of a shadow's rows. Its fence is the preview's: newer rows are not replaced."""
         now, step, request = self._engine.now(), write.step, write.order.request
         return Commit(
             target=write.target,
@@ -143,8 +144,8 @@ class Previews:
 
 
 @contextmanager
-def _in_words(run: Run) -> Iterator[None]:
-    """Raise what the warehouse refuses for good as an answer to whoever asked."""
+def _refusals_as_conflicts(run: Run) -> Iterator[None]:
+    """Raise a permanent refusal of the warehouse as ConflictingStateError, for the caller to see."""
     try:
         yield
     except SupersededError as error:

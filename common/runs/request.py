@@ -1,4 +1,4 @@
-"""What a caller may ask of a run, checked. The same for HTTP, CLI and cron."""
+"""Requests that start or change runs, validated. The same for HTTP, CLI and cron."""
 
 import json
 import re
@@ -33,7 +33,7 @@ EARLIEST = date(2000, 1, 1)
 
 
 def _written_as_a_day(value: Any) -> Any:
-    """Take YYYY-MM-DD alone: pydantic would take seconds since 1970 and times at midnight as well."""
+    """Accept YYYY-MM-DD only: pydantic would also accept seconds since 1970 and times at midnight."""
     if value is not None and not (isinstance(value, str) and DAY.fullmatch(value)):
         raise ValueError("must be a day like 2026-11-20")
     return value
@@ -102,12 +102,11 @@ def new_run_id() -> str:
 
 
 def run_identity(org_slug: str, idempotency_key: str | None, asked: Any) -> tuple[str, str]:
-    """Return the id of the run to be made and the fingerprint of what is asked for, as plain JSON data.
+    """Return the id of the new run and the fingerprint of its request; ``asked`` is the request as plain JSON data.
 
-    The caller's key makes both: the same key of an organisation is the same run, which the store makes once, and the
-    fingerprint tells whether it is asked for the same thing again. Without a key it is a run of its own. The key is
-    what the HTTP header ``Idempotency-Key`` says, None if there is none; raises InvalidFieldsError for one that is not
-    1 to 255 visible ASCII characters.
+    The id derives from organisation and ``Idempotency-Key``, so the same key always means the same run, which the store
+    creates once; the fingerprint shows whether the request is the same. Without a key (None) the id is random and the
+    fingerprint empty. Raises InvalidFieldsError unless the key is 1 to 255 visible ASCII characters.
     """
     if idempotency_key is None:
         return new_run_id(), ""
@@ -133,8 +132,8 @@ def run_request(
 ) -> RunRequest:
     """Return the checked request, or raise InvalidFieldsError that names each bad field.
 
-    Its run id is fresh, or that of ``idempotency_key`` (see ``run_identity``). ``default_days`` returns the days of a
-    run of this route, today, that names neither dates nor a source; without it that is yesterday.
+    For its run id see ``run_identity``. ``default_days(route, today)`` returns the days of a request with neither dates
+    nor a source; without it that is yesterday.
     """
     if not ORG_SLUG.match(org_slug):
         raise NotFoundError(f"There is no organisation {org_slug!r}.")
@@ -151,7 +150,7 @@ def run_request(
     if default_days is not None and not (checked.start_date or checked.end_date or checked.source):
         start, end = default_days(route, today)
     _check_dates(start, end, today)
-    # As it was asked for: "yesterday" is the same request tomorrow.
+    # The body as it was sent: a request without dates is still the same request tomorrow.
     asked = [route, checked.model_dump(mode="json", exclude_defaults=True)]
     run_id, fingerprint = run_identity(org_slug, idempotency_key, asked)
     return RunRequest(

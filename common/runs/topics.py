@@ -10,8 +10,8 @@ topic                who listens                         data
 ``dead-letters``     ``dead_letter``                     of a message that was given up
 ===================  ==================================  ======================================
 
-A step travels as it was when its message was sent, version included: whoever gets it may act on it at once, because
-the store's compare-and-set tells whether it is still so. That saves a read a hop. Messages carry no rows, no secrets.
+A message carries the step as it was when it was sent, with its version. The receiver acts on it without reading the
+store, whose compare-and-set refuses a stale one. That saves a read per hop. Messages carry no rows and no secrets.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ STEP_COMPLETED = "step-completed"
 RUN_FINISHED = "run-finished"
 DEAD_LETTERS = "dead-letters"
 DEAD_LETTER_SOURCE = "CloudPubSubDeadLetterSourceSubscription"
-"""The attribute in which Pub/Sub tells whose message a dead letter was; the embedded bus does the same."""
+"""The attribute in which Pub/Sub names the subscription that gave up a dead letter; the embedded bus does the same."""
 
 
 def step_topic(ps_type: str) -> str:
@@ -92,22 +92,22 @@ _RESULT: TypeAdapter[_Succeeded | _Failed] = TypeAdapter(
 
 
 def messages(run: Run, commands: Iterable[Command]) -> list[Message]:
-    """Return the messages that carry these commands out. Those the store itself carries out have none."""
-    found: list[Message] = []
+    """Return the messages for these commands. Those that the store itself carries out have none."""
+    outgoing: list[Message] = []
     for command in commands:
         match command:
             case StartRun(run_id):
-                found.append(Message(RUNS, run_id, {"run_id": run_id}))
+                outgoing.append(Message(RUNS, run_id, {"run_id": run_id}))
             case DispatchStep(step):
-                # The step's version is the one it has after the commit that sends it.
+                # The version after the commit that sends it: with the one before, the first claim would be stale.
                 current = run.steps.get(step.step_id)
                 if current is not None and current.attempt == step.attempt:
                     step = replace(step, version=current.version)
                 data = {"run": plain_run(work_order(run, step)), "step": plain_step(step)}
-                found.append(Message(step_topic(step.spec.ps_type), run.run_id, data, step.not_before))
+                outgoing.append(Message(step_topic(step.spec.ps_type), run.run_id, data, step.not_before))
             case AnnounceRunFinished(run_id):
-                found.append(finished(run_id))
-    return found
+                outgoing.append(finished(run_id))
+    return outgoing
 
 
 def finished(run_id: str) -> Message:
@@ -116,7 +116,7 @@ def finished(run_id: str) -> Message:
 
 
 def completed(run_id: str, step: Step, result: AttemptSucceeded | AttemptFailed) -> Message:
-    """Return the message that tells ``advance`` how the attempt that ``step`` is at ended."""
+    """Return the message that reports the result of the step's current attempt to ``advance``."""
     data: dict[str, Any] = {"run_id": run_id, "step": plain_step(step)}
     if isinstance(result, AttemptSucceeded):
         data |= {"outcome": "succeeded", "receipt": plain_receipt(result.receipt)}
@@ -136,7 +136,7 @@ def read_run_id(data: Mapping[str, Any]) -> str:
 
 
 def read_order(data: Mapping[str, Any]) -> tuple[Run, Step]:
-    """Return the run and the step that a ``step-<ps_type>`` message asks for."""
+    """Return the reduced run and the step of a ``step-<ps_type>`` message."""
     order = _checked(_ORDER, data)
     run, step = order.run, order.step
     if len(run.specs) != 1 or run.specs[0].step_id != step.step_id:
@@ -168,7 +168,7 @@ def read_dead(topic: str, data: Mapping[str, Any]) -> tuple[str, str, int]:
 def _checked[T](adapter: TypeAdapter[T], data: Mapping[str, Any]) -> T:
     try:
         return adapter.validate_python(data)
-    except ValidationError as error:
+    except ValidationError as error:  # permanent: a redelivery would bring the same data
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "data"
         raise PermanentError(f"The message can't be read: {where}: {first['msg']}.") from error

@@ -1,4 +1,4 @@
-"""What a run's config and credential are: read, resolved and checked before its first step."""
+"""A run's config and credential, resolved and checked before its first step."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from common.processors.registry import processor
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Finds what a run needs in the tree of configs and among its organisation's credentials."""
+    """Resolves a run's pipeline from the configs and its credential from those of its organisation."""
 
     settings: Settings
     configs: ConfigTree
     credentials: Credentials
 
     def days(self, route: str, today: date) -> tuple[date, date]:
-        """Return the first and the last day, inclusive, of a run that nobody has dated: yesterday, and the days before
-        it that the pipeline's provider may still correct.
+        """Return the first and last day, inclusive, of a run without dates: yesterday, and the days before it that the
+        pipeline's provider may still correct.
 
-        Of a pipeline that reads a file (a step's ``source``) it is yesterday alone: a file need not hold every day
-        that its provider could correct, and a day that it does not hold would be emptied. So it is of a route that
-        leads to no valid pipeline: the run is refused for that, or ends with it.
+        For a pipeline that reads a file (a step's ``source``) it is yesterday only: the file need not have every day
+        that its provider could correct, and the rows of a missing day would be deleted. The same for a route without
+        a valid pipeline: its run is refused, or fails, for that reason.
         """
         yesterday = today - timedelta(days=1)
         with suppress(NotFoundError, ConfigError):
@@ -39,7 +39,7 @@ class Validation:
 
     def validated(self, run: Run) -> RunValidated:
         """Return the pipeline as the run will use it from now on. Raises ConfigError, RequestError."""
-        if run.specs:  # a rerun: its config is that of the run before
+        if run.specs:  # a rerun keeps the pinned config of the run it repeats
             return RunValidated(Pipeline(run.pipeline_id, "", run.specs, run.config_hash), run.credential_id)
         request = run.request
         file = self.configs.load(request.route)
@@ -64,22 +64,22 @@ class Validation:
         """Return the run's credential: the one it names, else the only one there is for the provider."""
         if request.credential_id is not None:
             return self.named_credential(request, provider)
-        found = [c.credential_id for c in self.credentials.list(request.org_slug) if c.provider == provider]
-        if len(found) == 1:
-            return found[0]
-        if not found:
+        matching = [c.credential_id for c in self.credentials.list(request.org_slug) if c.provider == provider]
+        if len(matching) == 1:
+            return matching[0]
+        if not matching:
             raise ConfigError(
                 f"{request.org_slug} has no credential for {provider}. "
                 f"Add one: main.py credentials add {request.org_slug} {provider}"
             )
         raise ConfigError(
-            f"{request.org_slug} has {len(found)} credentials for {provider} ({', '.join(found)}): "
+            f"{request.org_slug} has {len(matching)} credentials for {provider} ({', '.join(matching)}): "
             "name one of them as credential_id."
         )
 
     def named_credential(self, request: RunRequest, provider: str | None = None) -> str:
-        """Return the credential that the request names, if there is one, and of the provider. Raises NotFoundError,
-        ConfigError."""
+        """Return the credential that the request names. Raises NotFoundError, or ConfigError if it is for another
+        provider."""
         assert request.credential_id is not None
         known = {c.credential_id: c.provider for c in self.credentials.list(request.org_slug)}
         if request.credential_id not in known:
@@ -87,7 +87,7 @@ class Validation:
                 f"{request.org_slug} has no credential {request.credential_id!r}."
                 f"{nearest(request.credential_id, known)} See: main.py credentials list {request.org_slug}"
             )
-        found = known[request.credential_id]
-        if provider is not None and found != provider:
-            raise ConfigError(f"Credential {request.credential_id!r} is for {found}, the pipeline needs {provider}.")
+        actual = known[request.credential_id]
+        if provider is not None and actual != provider:
+            raise ConfigError(f"Credential {request.credential_id!r} is for {actual}, the pipeline needs {provider}.")
         return request.credential_id

@@ -42,7 +42,7 @@ LOCKS = (
             ),
         ),
         ("the store keeps a secret in clear", "Keys._make", swap("hashed(secret)", "{**hashed(secret), 'x': secret}")),
-        ("an act on a key is no audit row", "Keys.revoke", cut("self._tell(found, who, 'key.revoke')")),
+        ("an act on a key is no audit row", "Keys.revoke", cut("self._tell(key, who, 'key.revoke')")),
     ),
     *noticed_by(
         "test_audit",
@@ -164,7 +164,7 @@ LOCKS = (
         (
             "the sweep does not look for what was left out",
             "FailureLimit.admit.counted",
-            cut("self._put_due(org_slug, route, book)"),
+            cut("self._put_due(org_slug, route, failures)"),
         ),
         ("what was left out meanwhile is forgotten", "FailureLimit.told.without", never("run_id not in left_out")),
         ("an address is kept in clear", "SettingsStore._kept", swap("f'{urlsplit(url).scheme}://{host}/…'", "url")),

@@ -65,8 +65,12 @@ POSTGRES = (
     ),
     *noticed_by(
         "test_cached_plans",
-        ("a source that is away is asked with every request", "CachedPlans.limits", always("not self._rests(now)")),
-        ("every thread asks the source", "CachedPlans.limits", always("asking is None")),
-        ("an organisation that is gone goes on", "CachedPlans._answer", cut("self._known.pop(org_slug, None)")),
+        (
+            "a source that is away is asked with every request",
+            "CachedPlans.limits",
+            always("not self._is_backing_off(now)"),
+        ),
+        ("every thread asks the source", "CachedPlans.limits", always("reading is None")),
+        ("an organisation that is gone goes on", "CachedPlans._read", cut("self._known.pop(org_slug, None)")),
     ),
 )

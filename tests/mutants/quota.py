@@ -152,7 +152,11 @@ QUOTA = (
     ),
     *noticed_by(
         "test_estimate",
-        ("one silent dry run is free", "Estimator._bytes", swap("if found is None: ...", "found = found or 0")),
+        (
+            "one silent dry run is free",
+            "Estimator._bytes",
+            swap("if bytes_read is None: ...", "bytes_read = bytes_read or 0"),
+        ),
         ("calls are counted twice", "Estimator.__call__", swap("last_usd - calls_usd", "last_usd")),
     ),
     *noticed_by(

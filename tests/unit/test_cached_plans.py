@@ -199,7 +199,7 @@ def test_names_that_somebody_tries_take_bounded_memory_and_no_place_of_the_known
     for number in range(50):
         with pytest.raises(NotFoundError):
             plans.limits(f"nobody_{number}")
-    assert len(plans._unknown) == 10 and not plans._asking
+    assert len(plans._unknown) == 10 and not plans._reading
     plans.limits("acme")
     assert source.asked.count("acme") == 1
 

@@ -1,4 +1,4 @@
-"""Ways to tell people and programs how a run ended: one small file a channel, one contract (``base.py``)."""
+"""Channels for notices about ended runs: one small file per channel, one contract (``base.py``)."""
 
 from collections.abc import Mapping
 

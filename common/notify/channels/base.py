@@ -1,6 +1,6 @@
 """The contract of a channel: it turns a notice into one HTTP POST.
 
-Sending, retrying and the keeping of secrets are not its business.
+It does not send, retry or store secrets.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ MAX_ERROR_CHARS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """How many failures of the pipeline were not told one by one since a time."""
+    """How many failures of the pipeline were not notified one by one since a time."""
 
     count: int
     since: datetime
@@ -23,9 +23,9 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """How a run ended. ``key`` is the same however often it is sent.
+    """How a run ended. ``key`` stays the same when it is sent again.
 
-    With ``left_out`` it is about that many failures, of which this run is one; ``is_test`` is about no run at all.
+    With ``left_out`` it is about that many failures, of which this run is one; with ``is_test`` about no run.
     """
 
     key: str

@@ -1,6 +1,6 @@
-"""Sends a POST to an address that an organisation chose: only where the operator allows, and never anywhere else.
+"""Sends a POST to an address that an organisation chose, and only to hosts that the operator allows.
 
-No redirect is followed, the answer's body is not read, and no error text has more of the address than its host.
+No redirect is followed, the response's body is not read, and error texts show no more of the address than its host.
 """
 
 import re
@@ -13,7 +13,7 @@ from common.platform.time_limit import limited
 
 TIMEOUT_S = 10.0
 TOTAL_S = 20.0
-"""However slowly somebody answers."""
+"""Bounds the whole call: TIMEOUT_S applies to each read, so a receiver that trickles would hold it for ever."""
 
 MAX_URL_CHARS = 2_000
 _URL = re.compile(
@@ -27,7 +27,7 @@ _AGAIN = frozenset({408, 425, 429})
 def check_url(url: str, hosts: AllowedHosts) -> str:
     """Return the host of an address that may be sent to. Raises PermanentError that says why it may not.
 
-    The pattern leaves nothing that two parsers could read in two ways: no user, no fragment, no backslash.
+    The pattern admits nothing that two URL parsers could read differently: no user, no fragment, no backslash.
     """
     match = _URL.fullmatch(url) if len(url) <= MAX_URL_CHARS else None
     if match is None:
@@ -42,7 +42,7 @@ def check_url(url: str, hosts: AllowedHosts) -> str:
 
 def send(url: str, post: Post, key: str, hosts: AllowedHosts) -> None:
     """Send it once. Raises TransientError if another try may help, else PermanentError."""
-    host = check_url(url, hosts)
+    host = check_url(url, hosts)  # again: the operator may have removed the host since it was set
     try:
         status = limited(lambda: _status(url, post, key, hosts.is_here(host)), TOTAL_S, "notification")
     except StepTimeoutError:
@@ -52,7 +52,7 @@ def send(url: str, post: Post, key: str, hosts: AllowedHosts) -> None:
     if 300 <= status < 400:
         raise PermanentError(f"{host} answered {status}, a redirect, which is not followed. Give the final address.")
     if status >= 400:
-        raise PermanentError(f"{host} answered {status}: it does not want this. Check address and secret.")
+        raise PermanentError(f"{host} answered {status}: it refused the notification. Check address and secret.")
 
 
 def _status(url: str, post: Post, key: str, is_here: bool) -> int:
@@ -60,12 +60,12 @@ def _status(url: str, post: Post, key: str, is_here: bool) -> int:
 
     headers = {**post.headers, "Idempotency-Key": key, "User-Agent": "pipeline-ops"}
     try:
-        # A proxy from the environment can't reach this machine's own loopback.
+        # Without the environment's proxy for this machine: a proxy can't reach our loopback.
         with (
             httpx2.Client(follow_redirects=False, timeout=TIMEOUT_S, trust_env=not is_here) as http,
-            http.stream("POST", url, content=post.body, headers=headers) as answer,
+            http.stream("POST", url, content=post.body, headers=headers) as response,
         ):
-            return int(answer.status_code)
+            return int(response.status_code)
     except httpx2.TimeoutException:
         raise TransientError(f"{urlsplit(url).hostname} did not answer in time.") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:

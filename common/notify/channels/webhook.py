@@ -1,4 +1,4 @@
-"""A program's own address: JSON, signed with HMAC-SHA256 (docs/security.md tells how a receiver checks it)."""
+"""A program's own address: JSON, signed with HMAC-SHA256 (docs/security.md describes how a receiver checks it)."""
 
 import hashlib
 import hmac
@@ -17,7 +17,7 @@ class Webhook:
     needs_secret: ClassVar[bool] = True
 
     def post(self, notice: Notice, secret: str, at: datetime) -> Post:
-        """Return the signed body. The time of sending is signed too, so that an old one can be told from a new one."""
+        """Return the signed body. The time of sending is signed too, so that a receiver can refuse a replay."""
         body = json.dumps(_event(notice), ensure_ascii=False).encode()
         headers = {"Content-Type": "application/json", SIGNATURE_HEADER: signature(body, secret, int(at.timestamp()))}
         return Post(body, headers)
