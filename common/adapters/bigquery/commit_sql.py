@@ -246,9 +246,7 @@ def _block(write: Commit, number: int) -> str:
     parts = [READ, *((ONCE,) if mode == "append_once" else (FENCED,)), CHECK]
     parts += [*(() if mode == "append_once" else (DELETE,)), WRITE]
     oldest = newest = "@ingestion_date"
-    if (
-        mode == "merge"
-    ):  # rows that it did not touch stay in older partitions, which the next DELETE must not skip
+    if mode == "merge":  # rows that it did not touch stay in older partitions, which the next DELETE must not skip
         oldest, newest = (
             f"{pick}(IFNULL({known}, @ingestion_date), @ingestion_date)"
             for pick, known in (("LEAST", "v_oldest"), ("GREATEST", "v_newest"))

@@ -1,4 +1,4 @@
-"""Creates, extends and drops tables: by API calls, not jobs, except for a new ledger, which one query makes and fills."""
+"""Creates, extends and drops tables by API calls, not jobs; only a new ledger is a query, which makes and fills it."""
 
 import threading
 from collections.abc import Sequence
