@@ -83,7 +83,7 @@ class TableDiff:
 def table_diff(
     query: Query, target: str, shadow: str, table: Table, write: WriteSpec, scope: ComparedRows
 ) -> TableDiff:
-    """Compare ``shadow`` with ``target``, except rows that a ``merge`` would not touch. Raises what ``query`` raises."""
+    """Compare ``shadow`` with ``target``, except rows that a ``merge`` leaves alone. Raises what ``query`` raises."""
     sql = _Sql(target, shadow, table, write, scope.days)
     params = {"org": scope.org_slug, "pipeline": scope.pipeline_id, "credential": scope.credential_id}
     days = tuple(DayDiff(**row) for row in query(sql.days(), params))

@@ -166,10 +166,7 @@ class Spool:
         for name, converted in columns.items():
             for position, why in converted.refused.items():
                 if position not in refused or refused[position][0].policy == "discard_row":
-                    refused[position] = (
-                        self._columns[name],
-                        why,
-                    )  # a policy that counts the row wins over one that does not
+                    refused[position] = self._columns[name], why  # a policy that counts the row wins
         return refused
 
     def _part(self, rows: "Rows", out: Mapping[int, str], refused: Mapping[int, tuple[Column, str]]) -> None:
