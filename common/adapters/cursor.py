@@ -1,4 +1,4 @@
-"""Where a page goes on: the time and the id of its last run, the number of its last log line."""
+"""Page cursors: the time and the id of the page's last run, the number of its last log line."""
 
 from datetime import UTC, datetime
 
@@ -8,7 +8,7 @@ from common.runs.request import RUN_ID
 
 
 def encode_cursor(run: Run) -> str:
-    """Return the cursor of the page after this run: its time to the microsecond and its id, as a URL takes them."""
+    """Return the cursor of the page after this run: its time to the microsecond and its id, in URL-safe characters."""
     at = run.request.requested_at.astimezone(UTC)
     return f"{at:%Y%m%dT%H%M%S.%fZ}_{run.run_id}"
 
@@ -30,6 +30,7 @@ def line_number(place: str) -> int:
     """Return the number of a log line whose ``place`` this is, 0 for no place. Raises RequestError."""
     if not place:
         return 0
+    # At most 18 digits: a longer number may not fit the databases' 64-bit integers.
     if not (place.isascii() and place.isdigit() and len(place) < 19):
         raise RequestError(f"No line of a log has the place {place[:40]!r}.")
     return int(place)

@@ -1,7 +1,7 @@
-"""Google's exceptions as this project's, told apart by what to do next: one map for every service.
+"""Translates Google's exceptions to this project's by what to do next: one map for every service.
 
-Clients of REST and of gRPC raise the same classes (``google.api_core.exceptions``), whatever the service. What differs
-is what a person has to do, and a few texts of one service: ``Service`` has those.
+REST and gRPC clients raise the same classes (``google.api_core.exceptions``), whatever the service. ``Service`` holds
+what differs: the advice to a person, and a few messages of one service.
 """
 
 import re
@@ -16,7 +16,7 @@ MAX_CHARS = 300
 
 
 def passing() -> tuple[type[Exception], ...]:
-    """Return what is worth another try at once, as the clients' own defaults have it."""
+    """Return the exceptions worth an immediate retry: those that the clients retry by default."""
     from google.api_core import exceptions
 
     return (
@@ -31,7 +31,7 @@ def passing() -> tuple[type[Exception], ...]:
 
 
 def short(error: object) -> str:
-    """Return what went wrong in a line, without the request's URL and BigQuery's location and job id."""
+    """Return the error in one line, without the request's URL and BigQuery's location and job id."""
     text = str(getattr(error, "message", "") or error).split("\n\nLocation:")[0]
     text = " ".join(re.sub(r"^(?:[A-Z]+ )?https?://\S+ ?", "", text).split())
     text = text.split("; reason:")[0]
@@ -44,9 +44,9 @@ def _nothing_of_its_own(_failed: str, _error: Exception) -> PipelineOpsError | N
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One of Google's services: what to do about what it refuses, as sentences.
+    """One of Google's services, with advice (a sentence) for each kind of refusal.
 
-    ``own`` looks first, at what this service alone says; it returns None for what is like everywhere.
+    ``own`` is asked first and translates what only this service raises; it returns None for everything else.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Service:
 
     @contextmanager
     def translated(self, what: str) -> Iterator[None]:
-        """Raise TransientError or PermanentError in the place of the client's exceptions."""
+        """Raise TransientError or PermanentError instead of the client's exceptions."""
         try:
             yield
         except PipelineOpsError:
@@ -70,7 +70,7 @@ class Service:
             raise meaning from error
 
     def error(self, what: str, error: Exception) -> PipelineOpsError | None:
-        """Return what an exception means while the service was asked to do ``what``; None if it is not Google's."""
+        """Translate an exception raised while the service did ``what``; return None if it is not one of Google's."""
         failed = f"{self.name} could not {what}:"
         return self.own(failed, error) or self._refused(failed, error) or self._unreached(failed, error)
 
@@ -107,13 +107,13 @@ class Service:
                     "function a service account."
                 )
             case TransportError() | requests.RequestException() | ConnectionError():
-                # The type alone: such texts quote the request, and with it what is secret in it.
+                # The type alone: these messages quote the request, secrets included.
                 return TransientError(f"{failed} no answer ({type(error).__name__}).")
             case RetryError():
                 return TransientError(f"{failed} no answer in time ({short(error.cause or error)})")
             case concurrent.futures.TimeoutError() | TimeoutError():
                 return TransientError(f"{failed} no answer in time.")
-            case GoogleAuthError():  # its other arguments are the answer's body, whole
+            case GoogleAuthError():  # its other arguments hold the whole response body
                 return PermanentError(_told(failed, error.args[0] if error.args else error, self.credentials))
             case _:
                 return None

@@ -1,6 +1,6 @@
-"""The key-encryption key in a local file (0600, made on first use), for stacks on one machine.
+"""The key-encryption key in a local file (0600, created on first use), for stacks on one machine.
 
-Losing the file loses the secrets under it: they have to be stored again.
+If the file is lost, so are the secrets sealed under it: store them again.
 """
 
 import os
@@ -19,14 +19,14 @@ class KeyFile:
         self._path = path
 
     def wrap(self, key: bytes, bound_to: bytes) -> bytes:
-        """Return the data key encrypted. The first call makes the file."""
+        """Return the encrypted data key. The first call creates the file."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         nonce = os.urandom(NONCE_BYTES)
         return nonce + AESGCM(self._key(make=True)).encrypt(nonce, key, bound_to)
 
     def unwrap(self, wrapped: bytes, bound_to: bytes) -> bytes:
-        """Return the data key. Raises WrongKeyError, and PermanentError if the file is not as it should be."""
+        """Return the data key. Raises WrongKeyError; PermanentError if the file is missing, damaged or readable."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -36,7 +36,7 @@ class KeyFile:
             raise WrongKeyError(f"the key file {self._path.name} was replaced, or its record changed.") from error
 
     def _key(self, *, make: bool) -> bytes:
-        """Read the key; the first secret makes it. A file that others can read is refused."""
+        """Read the key; with ``make``, create it if it is missing. A file that other users can read is refused."""
         if make and not self._path.exists():
             self._make_key()
         try:
@@ -54,13 +54,14 @@ class KeyFile:
         return key
 
     def _make_key(self) -> None:
-        """Write a new key beside its place and link it there whole, so that no reader ever sees half a key."""
+        """Write a new key to a temporary file and link it into place, so that no reader ever sees half a key."""
         fresh = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(os.urandom(KEY_BYTES))
+            # Synced before it is used: after a power cut, secrets sealed under a lost key could not be opened.
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):  # another process was faster: its key counts
+        with suppress(FileExistsError):  # link, not rename: another process was first, and its key is in use already
             os.link(fresh, self._path)
         fresh.unlink()

@@ -2,5 +2,5 @@
 
 
 def storable(text: str) -> str:
-    """Return the text with a mark for what some store refuses: NUL (PostgreSQL), and halves of characters (all)."""
+    """Return the text with what some store refuses replaced: NUL (PostgreSQL) and lone surrogates (all)."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,12 +1,12 @@
 """Every error this project raises, grouped by what the catcher should do next.
 
-- ``ConfigError``: somebody mends a YAML file. Never retried.
-- ``RequestError``: the caller mends the request (``status`` is the HTTP status it is answered with).
-- ``TransientError``: try the attempt again later; ``retry_after_s`` is the earliest moment the other side asked for.
+- ``ConfigError``: a person corrects a YAML file. Never retried.
+- ``RequestError``: the caller corrects the request (``status`` is the HTTP status of the response).
+- ``TransientError``: retry the attempt later, not before ``retry_after_s`` if the other side named a time.
 - ``PermanentError``: the step fails now; a second attempt would end the same way.
-- ``StaleRunError``: somebody else changed the run, or one of its steps; load it again and apply the event again.
+- ``StaleRunError``: another writer changed the run, or one of its steps; load it again and apply the event again.
 
-Messages are written for the person who reads them: where, what, what to do. They never hold a secret.
+Messages say where, what, and what to do. They never hold a secret.
 """
 
 from collections.abc import Mapping
@@ -27,24 +27,24 @@ class ConfigError(PipelineOpsError):
 
 
 class RequestError(PipelineOpsError):
-    """A request can't be served as it is."""
+    """The request can't be served and must be changed."""
 
     status = 422
     title = "The request is not valid"
 
 
 class NotFoundError(RequestError):
-    """What the request names does not exist (or belongs to somebody else, which looks the same)."""
+    """What the request names does not exist, or belongs to another organisation, which must look the same."""
 
     status = 404
     title = "Not found"
 
 
 class QuotaExceededError(RequestError):
-    """A limit is used up. ``value`` and ``used`` are as JSON has them: runs as whole numbers, US dollars as text.
+    """A limit is used up. ``value`` and ``used`` are JSON values: runs as integers, US dollars as text.
 
-    ``why`` names the limit in a few words; ``waiting`` is how many runs wait for it already. ``as_of`` is when the
-    limit was read, if its source has not answered since.
+    ``why`` names the limit in a few words; ``waiting`` is how many runs already wait for it. ``as_of`` is when the
+    limit was read, if its source has been unavailable since.
     """
 
     status = 429
@@ -96,21 +96,21 @@ class ForbiddenPlanError(RequestError):
 
 
 class UnauthorizedError(RequestError):
-    """The request has no API key, or none that opens anything. It does not tell which part of a key is wrong."""
+    """The request has no valid API key. The message does not reveal which part of a key is wrong."""
 
     status = 401
     title = "Not authenticated"
 
 
 class ForbiddenScopeError(RequestError):
-    """The key is good, but not for this."""
+    """The key is valid, but its scope does not cover the request."""
 
     status = 403
     title = "Not allowed"
 
 
 class ConflictingStateError(RequestError):
-    """What was asked for does not fit the state that the run or step is in. ``run_id`` is one that nobody named yet."""
+    """The request does not fit the state of the run or step. ``run_id`` is a run that the request did not name."""
 
     status = 409
     title = "Not possible now"
@@ -121,7 +121,7 @@ class ConflictingStateError(RequestError):
 
 
 class TransientError(PipelineOpsError):
-    """Worth another attempt: a provider is down, a limit was hit, a conflict was lost."""
+    """Worth another attempt: a provider is down, a rate limit was exceeded, a conflict was lost."""
 
     kind = ErrorKind.UNAVAILABLE
 
@@ -139,9 +139,9 @@ class StepTimeoutError(TransientError):
 
 
 class SupersededError(TransientError):
-    """An attempt that started later has written the same days: these rows must not replace its rows.
+    """An attempt that started later has written the same days, and these older rows must not replace its rows.
 
-    Another attempt of the step may: it starts later still, and reads afresh.
+    The step's next attempt may: it starts later still, and reads its source again.
     """
 
     kind = ErrorKind.CONFLICT
@@ -152,7 +152,7 @@ class PermanentError(PipelineOpsError):
 
 
 class DriftError(PermanentError):
-    """Rows that do not fit their table's contract. ``drift`` is how they differ (``common/writes/drift.py``)."""
+    """Rows do not fit their table's contract. ``drift`` is how they differ (``common/writes/drift.py``)."""
 
     def __init__(self, message: str, drift: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -164,18 +164,18 @@ class LostLeaseError(PipelineOpsError):
 
 
 class StaleRunError(PipelineOpsError):
-    """A stored record that the transition changes, the run or one of its steps, is newer than the one it was made from.
+    """A record that the transition changes (the run or one of its steps) has a newer version in the store.
 
-    Nothing was committed. Load the run again and apply the event to what is stored now.
+    Nothing was committed. Load the run again and apply the event to the stored state.
     """
 
 
 class StaleRecordError(PipelineOpsError):
-    """A stored document is no longer at the version that it was read with: read it again, decide again."""
+    """A stored document has a newer version than the one that was read: read it again and decide again."""
 
 
 class InvalidFieldsError(RequestError):
-    """Fields of a request are wrong; ``problems`` maps each field to what is wrong with it."""
+    """Fields of a request are invalid; ``problems`` maps each field to what is wrong with it."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))

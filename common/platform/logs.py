@@ -16,14 +16,14 @@ from common.platform.redaction import scrubbed
 _FIELDS: ContextVar[dict[str, str | int]] = ContextVar("pipeline_ops_log_fields", default={})  # noqa: B039
 
 NOTICE = 25
-"""Cloud Logging's severity of what is normal and worth looking at; Python has none of that name."""
+"""Cloud Logging's severity for normal but significant events, which Python's logging lacks."""
 
 logging.addLevelName(NOTICE, "NOTICE")
 logger = logging.getLogger("pipeline_ops")
 
 
 class bound:
-    """A block in which every line that is logged has these fields (run, step, attempt, org)."""
+    """A block in which every log line has these fields (run, step, attempt, org)."""
 
     def __init__(self, **fields: str | int) -> None:
         self._fields = fields
@@ -36,7 +36,7 @@ class bound:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON. ``project_id`` makes the run id a trace name of that project."""
+    """Formats a record as one line of JSON. The run id becomes a trace name of project ``project_id``."""
 
     def __init__(self, project_id: str) -> None:
         super().__init__()
@@ -63,6 +63,7 @@ def configure(project_id: str, stream: TextIO | None = None) -> None:
     """Send this project's log lines to ``stream`` (standard output, where Cloud Run reads them)."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter(project_id))
+    # Replaced, not added: a second call redirects the log instead of writing each line twice.
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False

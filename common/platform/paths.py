@@ -1,4 +1,4 @@
-"""Where the project's own files are."""
+"""Paths of the project's own files."""
 
 from pathlib import Path
 
@@ -6,4 +6,4 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 """The checkout: where ``main.py`` is."""
 
 CONFIGS = PROJECT_ROOT / "configs"
-"""The pipelines, schemas and SQL of this checkout: what a stack uses unless ``PIPELINE_OPS_CONFIGS`` says otherwise."""
+"""The pipelines, schemas and SQL of this checkout, which a stack uses unless ``PIPELINE_OPS_CONFIGS`` is set."""

@@ -1,6 +1,6 @@
-"""Errors as RFC 9457 problem documents: the same for the API and the command line.
+"""Errors as RFC 9457 problem documents, for the API and the command line.
 
-Each kind has a name (``type``) that stays, what it means and what to do. ``docs/errors.md`` lists them all.
+Each kind has a stable name (``type``), a meaning and a hint. ``docs/errors.md`` lists them all.
 """
 
 import re
@@ -26,12 +26,13 @@ from common.platform.errors import (
 
 BASE = "/problems/"
 MAX_DETAIL_CHARS = 2_000
+# The shortest Retry-After: with 0, clients would retry at once against a service that is in trouble.
 SOON_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of problem: its name, the HTTP status it is answered with, what it means and what to do about it."""
+    """One kind of problem: its name, HTTP status and title, what it means and what to do about it."""
 
     slug: str
     status: int
@@ -195,7 +196,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def kind_of(error: BaseException) -> Kind:
-    """Return the kind of an error: that of its nearest class, or ``INTERNAL``."""
+    """Return the kind of the error's nearest class that has one, or ``INTERNAL``."""
     return next((_BY_ERROR[each] for each in type(error).__mro__ if each in _BY_ERROR), INTERNAL)
 
 
@@ -207,7 +208,7 @@ def document(kind: Kind, detail: str, **more: Any) -> dict[str, Any]:
 
 
 def problem(error: BaseException, *, run_id: str | None = None) -> dict[str, Any]:
-    """Return the document of an error. Only errors that are written for whoever asked show their text."""
+    """Return an error's document, without the message of internal and configuration errors: it is for operators."""
     kind = kind_of(error)
     if kind in (INTERNAL, MISCONFIGURED):
         return document(kind, kind.meaning, run_id=run_id)
@@ -221,7 +222,7 @@ def problem(error: BaseException, *, run_id: str | None = None) -> dict[str, Any
 
 
 def problem_here(error: BaseException) -> dict[str, Any]:
-    """Return the document of an error for whoever works on this machine: it shows the text of each."""
+    """Return an error's document for a person on this machine, always with its message."""
     if isinstance(error, RequestError):
         return problem(error)
     kind = kind_of(error)
@@ -237,7 +238,7 @@ def in_words(problem: Mapping[str, Any]) -> str:
 
 
 def retry_after_s(error: BaseException) -> int | None:
-    """Return after how many seconds it is worth to ask again, if it is."""
+    """Return after how many seconds a retry makes sense, None if it never does."""
     match error:
         case QuotaExceededError():
             return error.retry_after_s
@@ -247,9 +248,9 @@ def retry_after_s(error: BaseException) -> int | None:
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], *, shown: bool = True) -> dict[str, str]:
-    """Return what is wrong by field, with the nearest name or value; values are repeated only if they may be ``shown``.
+    """Return what is wrong by field, with the nearest name or value.
 
-    Those of secrets never are.
+    Values are repeated only if ``shown``; those of secrets never.
     """
     known = {field.alias or name: field for name, field in model.model_fields.items()}
     found: dict[str, str] = {}

@@ -1,7 +1,7 @@
-"""Secrets that are open in this attempt, kept out of everything that it says.
+"""Removes the secrets opened in an attempt from everything that it reports.
 
-Whoever writes a message takes care not to repeat a secret. This is the net below: a provider may echo a key in an
-error, a library may quote a header in an exception, and a processor of tomorrow may pass that on.
+Code that writes messages takes care not to repeat a secret. This is the safety net: a provider may echo a key in an
+error, a library may quote a header in an exception, and a future processor may pass that on.
 """
 
 import base64
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 MIN_CHARS = 4
-"""A shorter one would take words out of every message, and is no secret."""
+"""Shorter strings are not hidden: they would remove parts of words from every message, and are no secrets."""
 
 SHOWN = "[secret]"
 
@@ -20,11 +20,11 @@ _TELLING = re.compile(r"key|secret|token|password", re.IGNORECASE)
 
 _NONE: tuple[frozenset[str], re.Pattern[str] | None] = frozenset(), None
 _HIDDEN = ContextVar("pipeline_ops_hidden", default=_NONE)
-"""Patterns of what is hidden, and all of them in one."""
+"""The patterns of the hidden secrets, and one pattern of all of them."""
 
 
 class hiding:
-    """A block in which what is given to ``hide`` is taken out of log lines, and of what ``scrubbed`` is given."""
+    """A block in which secrets passed to ``hide`` are removed from log lines and by ``scrubbed``."""
 
     def __enter__(self) -> None:
         self._token = _HIDDEN.set(_NONE)
@@ -34,8 +34,9 @@ class hiding:
 
 
 def hide(secret: str) -> None:
-    """Take this secret out of what is said from now on, also as URLs, base64, JSON and Python's ``repr`` write it."""
+    """Hide this secret from now on, also in the forms of URLs, base64, JSON and Python's ``repr``."""
     forms = _HIDDEN.get()[0].union(*(_forms(part) for part in _parts(secret) if len(part) >= MIN_CHARS))
+    # Longest first: a shorter secret inside a longer one would otherwise be cut out of it and leave the rest readable.
     longest_first = sorted(forms, key=lambda form: (-len(form), form))
     _HIDDEN.set((forms, re.compile("|".join(longest_first)) if forms else None))
 
@@ -59,7 +60,7 @@ def scrubbed_data(value: Any) -> Any:
 
 
 def _parts(secret: str) -> list[str]:
-    """Return the secret, and of one that is JSON (a service account's key) those of its fields that are secret."""
+    """Return the secret and, if it is JSON (a service account's key), the values of its secret fields."""
     parts = [secret]
     try:
         data: Any = json.loads(secret)
@@ -71,7 +72,7 @@ def _parts(secret: str) -> list[str]:
 
 
 def _forms(part: str) -> list[str]:
-    """Return patterns of the ways to write it. Text within text within text is escaped again and again."""
+    """Return patterns for the encodings of a secret. Nested JSON escapes backslashes and quotes any number of times."""
     encoded = base64.b64encode(part.encode()).decode().rstrip("=")
     literal = quote(part, safe=""), quote_plus(part), quote(part), encoded, json.dumps(part)[1:-1]
     chars = [_ESCAPED.get(char) or re.escape(char) for char in part if char != "\\"]

@@ -1,7 +1,7 @@
-"""One way to try again: what failed for now is called once more after a rest, within bounds that the caller sets.
+"""The one retry helper: calls again after a pause, within bounds that the caller sets.
 
-This is for what milliseconds or seconds mend within a call. Rests between a step's attempts are decided in the core
-(``common/domain/retry.py``): they are stored with the step, and nobody sleeps in them.
+It is for errors that pass within milliseconds or seconds. The backoff between a step's attempts is decided in the core
+(``common/domain/retry.py``) and stored with the step; no function sleeps through it.
 """
 
 import random
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 DOUBLED_AT_MOST = 60
-"""Rests without a try limit would overflow a float after a thousand of them."""
+"""Without a limit on tries, ``2.0 ** tries`` would overflow a float after a thousand of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Rests of up to ``first_s`` after the first try, twice as long after each further one, at most ``longest_s``.
+    """Pauses of up to ``first_s`` after the first try, twice as long after each further one, at most ``longest_s``.
 
-    With ``jitter`` a rest has any length up to that bound, so that those who met once do not meet again.
+    With ``jitter``, a pause has a random length up to that bound, so that callers that conflicted do not meet again.
     """
 
     first_s: float
@@ -30,20 +30,20 @@ class Backoff:
     jitter: bool = True
 
     def rest_s(self, tried: int, uniform: Callable[[float, float], float]) -> float:
-        """Return the rest after so many tries."""
+        """Return the pause in seconds after this many tries."""
         bound = min(self.longest_s, self.first_s * 2.0 ** min(tried - 1, DOUBLED_AT_MOST))
         return uniform(0.0, bound) if self.jitter else bound
 
 
 AT_ONCE = Backoff(0.0, 0.0)
-"""For those who lose only against somebody that has won."""
+"""No pause: for conflicts in which every loser has a winner, so that progress is certain."""
 
 FOR_A_RECORD = Backoff(0.002, 0.256)
-"""Between tries of a compare-and-set: as long as a store takes to write, more for each that writes the same."""
+"""Between tries of a compare-and-set: about as long as a store takes to write, growing with the contention."""
 
 
 def countdown(seconds: float, clock: Callable[[], float] = time.monotonic) -> Callable[[], float]:
-    """Return what tells how many of these seconds are left from now on; below zero once they are over."""
+    """Return a function that returns how many of these seconds are left, negative once they are over."""
     until = clock() + seconds
     return lambda: until - clock()
 
@@ -71,15 +71,15 @@ def retried[T](
 ) -> T:
     """Return what ``call`` returns; call it again when it raises one of ``on``.
 
-    The last of them is raised after so many ``tries``, or where the rest would not leave any of ``left_s`` or would be
-    longer than ``longest_rest_s``. ``asked_s`` reads from an error what the other side asks for (``Retry-After``): it
-    goes before the backoff. ``before_rest`` is told of each rest.
+    The last error is raised after this many ``tries``, or if the pause would use up ``left_s`` or be longer than
+    ``longest_rest_s``. ``asked_s`` reads the pause that the other side requests (``Retry-After``) from an error; it
+    overrides the backoff. ``before_rest`` is called before each pause.
     """
     try:
         return call()
     except on as error:
         failed = [error]
-    # Nearly all first tries succeed: only those that fail pay for the library's import, some 15 ms of a cold start.
+    # Nearly all first tries succeed: only a failed one pays for the library's import, some 15 ms of a cold start.
     from tenacity import Retrying, retry_if_exception_type
 
     def again() -> T:

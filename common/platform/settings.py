@@ -1,4 +1,4 @@
-"""What differs from one machine to the next. Nothing else reads ``os.environ`` (tests/unit/test_rooms.py)."""
+"""Settings that differ between machines. No other module reads ``os.environ`` (tests/unit/test_rooms.py)."""
 
 import os
 import re
@@ -24,17 +24,19 @@ class Settings:
     """One stack's settings.
 
     ``provider_urls`` replaces addresses of ``configs/system/providers.yml`` by provider key, or by key and name of the
-    url (``aws_s3``): how an operator points a stack at a sandbox. Neither a pipeline's config nor a request can.
-    ``store`` is where runs and messages live:
-    ``sqlite``, or ``google`` for Firestore and Pub/Sub (the hosts are those of emulators; None is the cloud), or
-    ``postgres`` for the database of ``postgres_dsn`` and Pub/Sub. With ``supabase_dsn`` plans come from that database
-    instead of ``configs/system/plans.yml``. Both hold passwords, so neither is shown with the settings.
-    ``archive``: ended runs are kept in the tables ``org_meta_*`` of BigQuery. ``operator_token`` opens the API for
-    every organisation, like a key of scope admin: local stacks make one when they start, the cloud has none.
-    ``invoker_token`` is what a local stack calls its own functions with, never set from outside; in the cloud they
-    take Google's OIDC tokens for ``audiences`` by the service accounts ``invokers``, with ``iam_checked`` also those
-    whose signature Cloud Run's IAM check has taken off. ``kms_key`` names the key of Cloud KMS that secrets are sealed
-    under; without one it is a file in ``state_dir``.
+    url (``aws_s3``). An operator points a stack at a sandbox with it; neither a pipeline's config nor a request can.
+
+    ``store`` is where runs and messages are stored: ``sqlite``; ``google`` for Firestore and Pub/Sub (the hosts are
+    those of emulators; None is the cloud); or ``postgres`` for the database of ``postgres_dsn`` and Pub/Sub. With
+    ``supabase_dsn``, plans come from that database instead of ``configs/system/plans.yml``. Both contain passwords, so
+    neither is in the settings' repr.
+
+    With ``archive``, ended runs are kept in BigQuery's ``org_meta_*`` tables. ``operator_token`` opens the API for all
+    organisations, like a key of scope admin: local stacks create one at start-up, the cloud has none. A local stack
+    calls its own functions with ``invoker_token``, which is never set from outside. In the cloud, functions accept
+    Google's OIDC tokens for ``audiences`` by the service accounts ``invokers``; with ``iam_checked``, also those whose
+    signature Cloud Run's IAM check has removed. ``kms_key`` is the Cloud KMS key that seals secrets; without it, the
+    key is a file in ``state_dir``.
     """
 
     state_dir: Path = Path(".pipeline-ops")
@@ -83,6 +85,7 @@ class Settings:
             iam_checked=_switch(environ, "PIPELINE_OPS_IAM_CHECKED", "off"),
         )
         if settings.operator_token is not None and len(settings.operator_token) < MIN_TOKEN_CHARS:
+            # The token is compared without a limit on tries, so it must be too long to guess.
             raise ConfigError(
                 f"PIPELINE_OPS_OPERATOR_TOKEN: must have {MIN_TOKEN_CHARS} characters at least; "
                 "`openssl rand -hex 32` makes one."
@@ -107,23 +110,23 @@ class Settings:
 
     @property
     def is_cloud(self) -> bool:
-        """Whether runs and messages are in the cloud: in no file, and on nobody's emulators."""
+        """Whether runs and messages are stored in the cloud, not in a file or an emulator."""
         emulator = {"google": self.firestore_host, "postgres": self.pubsub_host}
         return self.store in emulator and emulator[self.store] is None
 
     @property
     def keeps_runs(self) -> bool:
-        """Whether ended runs are kept in BigQuery: there is one, and nobody has switched it off."""
+        """Whether ended runs are kept in BigQuery: there is one, and ``archive`` is on."""
         return self.archive and (self.bigquery_url is not None or self.is_cloud)
 
     @property
     def landing(self) -> Path:
-        """Folder with one folder an organisation, for files that pipelines read."""
+        """Folder with one subfolder per organisation, for files that pipelines read."""
         return self.state_dir / "landing"
 
     @property
     def run_logs(self) -> Path:
-        """Folder with one folder a run, for files about it."""
+        """Folder with one subfolder per run, for files about it."""
         return self.state_dir / "logs" / "runs"
 
     def dataset(self, org_slug: str) -> str:
@@ -132,7 +135,7 @@ class Settings:
 
 
 def environment_variable(name: str) -> str:
-    """Return a variable that is no setting of a stack: a secret to store, or where Java is. "" if it is not set."""
+    """Return a variable that is not a stack's setting (a secret to store, Java's path), "" if it is not set."""
     return os.environ.get(name, "")
 
 

@@ -1,4 +1,4 @@
-"""Data from outside, checked: what a model does not name is refused, and what was read does not change."""
+"""Strict models for data from outside: unknown fields are refused, and values are frozen."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -7,6 +7,6 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class StrictModel(BaseModel):
-    """Base of every file, request and message: a misspelt key is an error and never a silently ignored setting."""
+    """Base of every file, request and message: a misspelt key is an error, never a silently ignored setting."""
 
     model_config = STRICT

@@ -1,9 +1,9 @@
-"""Ends the work of an attempt when its time is up, whether it looks at the clock or not.
+"""Ends an attempt's work when its time is up, whether or not the work checks the clock.
 
-A thread can't be killed, but it can be made to raise: the interpreter delivers an exception to it before its next
-bytecode. A call that waits outside the interpreter (a socket, BigQuery's client) does not see that, so each of those
-has a time-out of its own; the exception meets it when it returns. It is sent again every second until the work has
-ended, because code that catches everything would swallow the first.
+A thread can't be killed, but the interpreter can raise an exception in it before its next bytecode. A call that blocks
+outside the interpreter (a socket, BigQuery's client) does not notice until it returns, so each such call has a timeout
+of its own. The exception is raised again every second until the work ends, because code that catches everything would
+swallow the first one.
 """
 
 import ctypes
@@ -19,14 +19,15 @@ AGAIN_S = 1.0
 
 
 class _TimeUpError(StepTimeoutError):
-    """Raised in the thread whose time is up. Without arguments, because the interpreter makes it from the type."""
+    """Raised in the thread whose time is up. Takes no arguments: the interpreter instantiates it from the type."""
 
     def __init__(self) -> None:
         super().__init__("Its time was up.")
 
 
 class _Limit:
-    """One block of work at its limit. ``ended`` is set and read under the watch's lock only."""
+    """One block of work with its limit. ``ended`` and ``sent`` are used only under the watch's lock: without it, an
+    exception could be sent to a thread that has already moved on to other work."""
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
@@ -34,7 +35,7 @@ class _Limit:
 
 
 class _Watch:
-    """One thread that watches all limits of the process; it starts with the first."""
+    """One thread that watches all limits of the process; it starts with the first limit."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,12 +59,12 @@ class _Watch:
         return limit
 
     def end(self, limit: _Limit) -> None:
-        # The lock itself: the exception may come while this waits for it, and a Condition, which is Python code, would
-        # be interrupted between taking it and saying so.
+        # The lock itself, not the Condition: the exception may arrive during the wait, and a Condition, being Python
+        # code, could be interrupted after taking the lock and before recording that.
         with self._lock:
             limit.ended = True
             if limit.sent:
-                _raise_in(limit.worker, None)  # takes it back, if it is not yet raised
+                _raise_in(limit.worker, None)  # cancels the exception if it is not raised yet
 
     def _push(self, at: float, limit: _Limit) -> None:
         self._count += 1
@@ -87,7 +88,7 @@ _WATCH = _Watch()
 
 
 def limited[T](work: Callable[[], T], seconds: float, step_id: str) -> T:
-    """Return what ``work`` returns. Raises StepTimeoutError inside of it once it has run for ``seconds``."""
+    """Return what ``work`` returns. Raises StepTimeoutError, inside ``work``, once it has run for ``seconds``."""
     limit = _WATCH.begin(seconds)
     try:
         try:
@@ -100,7 +101,7 @@ def limited[T](work: Callable[[], T], seconds: float, step_id: str) -> T:
             "Raise timeout_seconds, or run fewer days at once."
         ) from None
     finally:
-        _WATCH.end(limit)  # the exception may have met the first one; the next would come a second later
+        _WATCH.end(limit)  # the exception may have interrupted the first call, and would be sent again after a second
 
 
 def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:

@@ -24,7 +24,7 @@ LINEAGE: tuple[tuple[str, ColumnType], ...] = (
 """The seven fields of FR-PIP-007, stamped on every output row by the engine."""
 
 DATA_DATE = "x_pipeline_run_date"
-"""The one lineage field that comes with the row: the day it belongs to."""
+"""The one lineage field that the row itself provides: the day it belongs to."""
 
 LINEAGE_TEXTS = {
     "x_org_slug": "Organisation that the row belongs to",
@@ -37,14 +37,14 @@ LINEAGE_TEXTS = {
 }
 
 Policy = Literal["evolve", "freeze", "discard_value", "discard_row"]
-"""What happens to a value that the contract does not foresee, or to the row that it comes in."""
+"""What happens to a value that does not fit the contract, or to its row."""
 
 
 PREVIEW = "__preview_"
 
 
 class Column(StrictModel):
-    """One column: BigQuery type, whether a NULL is allowed, and what happens to a value that is not of that type."""
+    """One column: its BigQuery type, whether it may be NULL, and the policy for values of another type."""
 
     name: str = Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
@@ -70,7 +70,7 @@ class Column(StrictModel):
 class Table(StrictModel):
     """A target table without its lineage fields, which every table has.
 
-    ``unknown_columns`` says what happens to columns that rows bring and the contract does not name.
+    ``unknown_columns`` is the policy for columns of rows that the contract does not name.
     """
 
     table: str = Field(pattern=r"^[a-z][a-z0-9_]{0,127}$", description="Name of the table, and of this file.")
@@ -112,7 +112,7 @@ class Table(StrictModel):
 
     @property
     def clustered_by(self) -> tuple[str, ...]:
-        """The columns that rows lie sorted by."""
+        """The clustering columns."""
         return ("x_org_slug", "x_pipeline_id", "x_credential_id", DATA_DATE)
 
 
@@ -138,7 +138,7 @@ class MetaTable(Table):
 
 
 def preview_name(table: str, run_id: str) -> str:
-    """Return the name of the table that a preview writes in the place of ``table``."""
+    """Return the name of the table that a preview writes instead of ``table``."""
     return f"{table}{PREVIEW}{run_id.removeprefix('run_')}"
 
 
@@ -159,7 +159,7 @@ def load_meta_table(configs: Path, name: str) -> MetaTable:
 
 
 def every_table(configs: Path) -> list[Table]:
-    """Read all contracts, those of meta tables last. Raises ConfigError."""
+    """Read all contracts, meta tables last. Raises ConfigError."""
     data = [load_table(configs, path.stem) for path in sorted(_schemas_dir(configs).glob("*.yml"))]
     meta = [load_meta_table(configs, path.stem) for path in sorted((_schemas_dir(configs) / "meta").glob("*.yml"))]
     return [*data, *meta]
@@ -167,7 +167,7 @@ def every_table(configs: Path) -> list[Table]:
 
 @lru_cache(maxsize=256)
 def load_table(configs: Path, name: str) -> Table:
-    """Read the contract of a table, or raise ConfigError that names the nearest one there is."""
+    """Read a table's contract. Raises ConfigError, which names the nearest known table."""
     path = _schemas_dir(configs) / f"{name}.yml"
     if not path.is_file():
         known = [p.stem for p in _schemas_dir(configs).glob("*.yml")]

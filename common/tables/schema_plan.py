@@ -1,6 +1,6 @@
-"""What has to change in a table so that it fits its contract. Pure: a contract and what was found, into changes.
+"""Plans the changes that bring a table to its contract. Pure: from a contract and an existing table to changes.
 
-Columns are only ever added and relaxed. Nothing is dropped, retyped or narrowed: rows that are there stay readable.
+Columns are only added and relaxed, never dropped, retyped or narrowed, so that existing rows stay readable.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +12,13 @@ from common.tables.contract import Column, Table
 Action = Literal["create", "replace", "add", "relax", "describe", "note", "refused"]
 
 LATE = "Required of new rows; rows from before the column was added hold NULL."
-"""Ends the description of a REQUIRED column that was added to a table with rows: BigQuery keeps it NULLABLE."""
+"""Suffix of the description of a REQUIRED column that was added to an existing table, where BigQuery keeps it NULLABLE.
+The suffix is the only trace of that, and lets the next plan accept the difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExistingColumn:
-    """A column as BigQuery has it; ``type`` by its name in SQL."""
+    """A column as BigQuery has it; ``type`` is the name in SQL."""
 
     name: str
     type: str
@@ -27,7 +28,7 @@ class ExistingColumn:
 
 @dataclass(frozen=True, slots=True)
 class ExistingTable:
-    """A table as BigQuery has it. ``state`` changes with every change of it."""
+    """A table as BigQuery has it. ``state`` (its etag) changes with every change of the table."""
 
     columns: tuple[ExistingColumn, ...]
     description: str = ""
@@ -38,7 +39,7 @@ class ExistingTable:
 
 @dataclass(frozen=True, slots=True)
 class SchemaChange:
-    """One difference between contract and table, and what becomes of it; ``column`` is empty for the table itself."""
+    """One difference between contract and table, and the action for it; ``column`` is "" for the table itself."""
 
     action: Action
     column: str
@@ -51,7 +52,7 @@ class SchemaChange:
 
 
 def schema_changes(table: Table, found: ExistingTable | None) -> list[SchemaChange]:
-    """Return what differs, in the contract's order; columns that the contract does not know come last."""
+    """Return the differences in the contract's order; columns that the contract does not have come last."""
     if found is None:
         columns = f"{len(table.all_columns)} columns, partitioned by {table.partitioned_by}"
         return [SchemaChange("create", "", columns)]
@@ -64,14 +65,14 @@ def schema_changes(table: Table, found: ExistingTable | None) -> list[SchemaChan
 
 
 def _held(change: SchemaChange) -> SchemaChange:
-    """A table of which anything is refused stays as it is, so that nobody finds it half changed."""
+    """Turn a change into a note: if anything is refused, the table stays unchanged instead of half changed."""
     if not change.is_done:
         return change
     return SchemaChange("note", change.column, f"is left undone ({change.action}: {change.text})")
 
 
 def _stranger(column: ExistingColumn) -> SchemaChange:
-    if column.mode == "REQUIRED":  # it may be that of a newer contract: relaxing it could never be taken back
+    if column.mode == "REQUIRED":  # it may belong to a newer contract, and relaxing can't be undone
         text = (
             "is REQUIRED in the table and not in the contract, so no row can be written. Say it in the contract, as "
             "NULLABLE: then it is relaxed and can be taken out."
@@ -81,7 +82,7 @@ def _stranger(column: ExistingColumn) -> SchemaChange:
 
 
 def columns_after(table: Table, found: ExistingTable) -> tuple[ExistingColumn, ...]:
-    """Return the table's columns once the changes are made; those that were there keep their place."""
+    """Return the table's columns after the changes; existing columns keep their position."""
     contract = {column.name.lower(): column for column in table.all_columns}
     there = _by_name(found.columns)
     kept = [
@@ -97,7 +98,7 @@ def columns_after(table: Table, found: ExistingTable) -> tuple[ExistingColumn, .
 
 
 def _by_name(columns: Sequence[ExistingColumn]) -> Mapping[str, ExistingColumn]:
-    return {column.name.lower(): column for column in columns}  # BigQuery's names differ by more than case
+    return {column.name.lower(): column for column in columns}  # BigQuery's column names ignore case
 
 
 def _after(column: Column, there: ExistingColumn) -> ExistingColumn:
@@ -106,7 +107,7 @@ def _after(column: Column, there: ExistingColumn) -> ExistingColumn:
 
 
 def _description(column: Column, there: ExistingColumn | None) -> str:
-    """Return what the column is to be described as; a contract that says nothing leaves what is there."""
+    """Return the column's new description; without one in the contract, the existing description stays."""
     late = column.mode == "REQUIRED" and (there is None or there.description.endswith(LATE))
     if not column.description and there is not None and not late:
         return there.description

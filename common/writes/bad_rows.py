@@ -1,6 +1,6 @@
-"""Rows that can't be written: what is kept of them, and why.
+"""Rows that can't be written, with the reason.
 
-Standard library only: processors make them, the spool keeps them.
+Standard library only: processors create them, and importing a processor must not import Arrow.
 """
 
 import json
@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Any
 
 SHOWN_CHARS = 80
-"""Of a value, in a message."""
+"""Most characters of a value in a message."""
 
 ROW_CHARS = 8_000
-"""Of a row, about: shared between its values."""
+"""About how many characters of a row are kept, shared between its values."""
 
 MAX_NAMES = 1_000
 NAME_CHARS = 128
@@ -23,8 +23,8 @@ NAME_CHARS = 128
 class BadRow:
     """One row that can't be written.
 
-    ``source`` is its position (``bill.csv: line 12``), ``column`` the one at fault where there is one, ``reason`` what
-    is wrong with it, and ``row`` what it held as JSON text (``row_text``).
+    ``source`` is its position (``bill.csv: line 12``), ``column`` the column at fault if there is one, ``reason`` what
+    is wrong with it, and ``row`` its values as JSON text (``row_text``).
     """
 
     reason: str
@@ -37,18 +37,18 @@ class BadRow:
 
 
 def shown(value: Any) -> str:
-    """Return the value as it stands in messages: quoted and short."""
+    """Return the value for messages: quoted and short."""
     try:
         text = "NULL" if value is None else str(value)
-    except ValueError:  # Python writes no int of more than 4300 digits
+    except ValueError:  # Python refuses to format an int of more than 4300 digits
         text = f"{type(value).__name__}, too long to show"
     return repr(_storable(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"))
 
 
 def row_text(values: Mapping[Any, Any]) -> str:
-    """Return the row as a JSON object of texts and NULLs, valid and of some ``ROW_CHARS``: long values are cut.
+    """Return the row as a valid JSON object of strings and nulls, about ``ROW_CHARS`` long: long values are cut.
 
-    Never raises, whatever the row holds: half a surrogate pair stays in its escaped form.
+    Never raises, whatever the row holds: a lone surrogate stays in its escaped form.
     """
     room = max(20, ROW_CHARS // max(1, min(len(values), MAX_NAMES)))
     cut = {str(name)[:NAME_CHARS]: _cut(value, room) for name, value in islice(values.items(), MAX_NAMES)}
@@ -56,7 +56,7 @@ def row_text(values: Mapping[Any, Any]) -> str:
 
 
 def _storable(text: str) -> str:
-    """Half a surrogate pair can be in a Python text, but in no file."""
+    """Escape lone surrogates: a Python string may hold them, UTF-8 may not."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

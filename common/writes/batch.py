@@ -1,4 +1,4 @@
-"""What a processor hands to the writer."""
+"""What a processor yields to the writer."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ Row = Mapping[str, Any]
 """A row by column name. Money and quantities are Decimal, times aware datetimes, JSON text, dict or list."""
 
 BATCH_ROWS = 5_000
-"""Rows that are in memory at a time. Between batches the attempt looks at its time limit."""
+"""Rows in memory at a time. The attempt checks its time limit between batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some rows of a step's output. Batches are bounded (a page, some thousand rows), so memory stays flat.
+    """Rows of a step's output. Batches are bounded (a page, a few thousand rows), so memory stays flat.
 
-    Rows are mappings, or an Arrow table or record batch, whose columns are taken as they are where their types are
-    those of the contract. ``bad`` are rows that the processor could not read itself: they go to quarantine, and more
-    of them than the step's ``max_bad_rows`` fail it.
+    Rows are mappings, or an Arrow table or record batch, whose columns are used unchanged if they have the contract's
+    types. ``bad`` are rows that the processor could not read: they go to quarantine, and more than ``max_bad_rows`` of
+    them fail the step.
     """
 
     rows: "Sequence[Row] | pyarrow.Table | pyarrow.RecordBatch"
@@ -33,23 +33,23 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """How many rows it has, good and bad."""
+        """Number of rows, good and bad."""
         return len(self.rows) + len(self.bad)
 
 
 def batches(rows: Iterable[Row | BadRow]) -> Iterator[Batch]:
-    """Yield the rows in batches, in order, the bad ones apart. No rows make no batch."""
-    for some in batched(rows, BATCH_ROWS, strict=False):
-        bad = [row for row in some if isinstance(row, BadRow)]
-        yield Batch([row for row in some if not isinstance(row, BadRow)], bad)
+    """Yield the rows in batches, in order, bad rows separately. No rows make no batch."""
+    for batch in batched(rows, BATCH_ROWS, strict=False):
+        bad = [row for row in batch if isinstance(row, BadRow)]
+        yield Batch([row for row in batch if not isinstance(row, BadRow)], bad)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Yielded in the place of a batch: the work goes on in job ``job``, and nobody needs to be there for it.
+    """Yielded instead of a batch: the work goes on in job ``job``, and no function needs to wait for it.
 
-    The attempt ends here without an outcome, and its function with it. At ``look_at`` the processor is run again, in
-    the same attempt, with ``context.waiting_on`` naming the job. A staging table stays as it is until then.
+    The function ends here, and the attempt is suspended. At ``look_at`` the processor runs again, in the same attempt,
+    with ``context.waiting_on`` naming the job. The staging table is kept until then.
     """
 
     job: str

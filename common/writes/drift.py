@@ -1,6 +1,6 @@
-"""How the rows of a step differed from the contract of their table: for the run's record, and for a file of it.
+"""How a step's rows differ from their table's contract, for the run's record and its diff file.
 
-Pure: values come in as they were, and only a few short samples of them are kept.
+Pure. Only a few short samples of the values are kept.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from common.writes.bad_rows import NAME_CHARS, shown
 
 MAX_SAMPLES = 3
 MAX_COLUMNS = 50
-"""Columns that are told one by one: a source whose column names are data must not fill the run's record."""
+"""Most unknown columns listed by name: a source whose column names are data must not fill the run's record."""
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class _Retyped:
 
 @dataclass(slots=True)
 class Drift:
-    """Collects the drift of one table. ``as_json`` is empty where rows and contract agree."""
+    """Collects the drift of one table. ``as_json`` is empty if rows and contract agree."""
 
     table: str
     _added: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Drift:
     _retyped: dict[str, _Retyped] = field(default_factory=dict)
 
     def add(self, name: str, kind: str, policy: str, values: Iterable[Any]) -> None:
-        """Note a column that the contract does not have, what was done with it, and some of its values."""
+        """Record a column that the contract does not have, the policy applied to it, and samples of its values."""
         if name not in self._added and len(self._added) >= MAX_COLUMNS:
             return
         entry = self._added.setdefault(name, {"name": name[:NAME_CHARS], "type": kind, "policy": policy, "samples": []})
@@ -39,17 +39,17 @@ class Drift:
         _sample(entry["samples"], values)
 
     def retype(self, name: str, expected: str, found: str, values: Iterable[Any], count: int) -> None:
-        """Note ``count`` values of another type than the contract's."""
+        """Record ``count`` values of another type than the contract's."""
         entry = self._retyped.setdefault(name, _Retyped(expected))
         entry.found[found] = entry.found.get(found, 0) + count
         _sample(entry.samples, values)
 
     def miss(self, names: Iterable[str]) -> None:
-        """Note columns of the contract that no row brought."""
+        """Record columns of the contract that no row had."""
         self._missing.update(names)
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return ``table``, ``added``, ``missing`` and ``retyped``; nothing at all where all three are empty."""
+        """Return ``table``, ``added``, ``missing`` and ``retyped``; an empty mapping if there is no drift."""
         if not (self._added or self._missing or self._retyped):
             return {}
         retyped = [
@@ -61,7 +61,7 @@ class Drift:
 
 
 def in_words(drift: Mapping[str, Any]) -> str:
-    """Return what ``as_json`` gave as part of a sentence: which columns are new, missing, or of other types."""
+    """Return the result of ``as_json`` as part of a sentence: which columns are new, missing or of another type."""
     parts = {
         "new": [f"{c['name']} ({c['policy']})" for c in drift["added"]],
         "missing": drift["missing"],

@@ -1,9 +1,9 @@
-"""What a preview would change: the rows of its shadow table held against those that they would replace.
+"""What a preview would change: compares the rows of its shadow table with the rows that they would replace.
 
-A row is told from another by its day and its identity: the step's ``keys``, else all its columns that are no numbers.
-Rows that share both are one group, so that data without a key can be compared as well. A group that is on one side
-alone is ``added`` or ``removed``; one that is on both is ``changed`` if its number of rows, a sum of its numbers or
-(with ``keys``) another column differs.
+Rows are identified by their day and the step's ``keys``, or without keys by all columns that are not numbers. Rows with
+the same identity are one group, so that data without a key can be compared, too. A group on one side only is ``added``
+or ``removed``; a group on both is ``changed`` if its number of rows, a sum of its numbers or (with ``keys``) another
+column differs.
 """
 
 import json
@@ -25,7 +25,7 @@ Kind = Literal["added", "changed", "removed"]
 
 @dataclass(frozen=True, slots=True)
 class ComparedRows:
-    """The rows that are compared: those of one composite key and these days."""
+    """The rows to compare: those of one composite key and these days."""
 
     org_slug: str
     pipeline_id: str
@@ -35,7 +35,7 @@ class ComparedRows:
 
 @dataclass(frozen=True, slots=True)
 class DayDiff:
-    """How many rows of one day are new, changed, gone and the same. A changed group counts its larger side."""
+    """Numbers of rows of one day. A changed group counts the rows of its larger side."""
 
     day: date
     added: int
@@ -46,7 +46,7 @@ class DayDiff:
 
 @dataclass(frozen=True, slots=True)
 class MoneyDiff:
-    """The sum of an amount in one currency on both sides."""
+    """The sums of an amount in one currency, before and after."""
 
     column: str
     currency: str
@@ -55,13 +55,13 @@ class MoneyDiff:
 
     @property
     def change(self) -> Decimal:
-        """What promoting adds."""
+        """What promoting the preview would add."""
         return self.after - self.before
 
 
 @dataclass(frozen=True, slots=True)
 class RowDiff:
-    """One group that differs: what tells it from others, its rows and the sums of its numbers on both sides."""
+    """One group that differs: its identity, and the number of rows and the sums of its numbers on both sides."""
 
     kind: Kind
     day: date
@@ -72,7 +72,7 @@ class RowDiff:
 
 @dataclass(frozen=True, slots=True)
 class TableDiff:
-    """All that differs in one table; ``samples`` are the groups whose money, or else rows, differ most."""
+    """The differences in one table; ``samples`` are the groups whose money (without money: rows) differs most."""
 
     table: str
     days: tuple[DayDiff, ...]
@@ -83,10 +83,7 @@ class TableDiff:
 def table_diff(
     query: Query, target: str, shadow: str, table: Table, write: WriteSpec, scope: ComparedRows
 ) -> TableDiff:
-    """Compare ``shadow`` with ``target``; rows that a ``merge`` would leave as they are do not count.
-
-    Raises what the query raises.
-    """
+    """Compare ``shadow`` with ``target``, except rows that a ``merge`` leaves alone. Raises what ``query`` raises."""
     sql = _Sql(target, shadow, table, write, scope.days)
     params = {"org": scope.org_slug, "pipeline": scope.pipeline_id, "credential": scope.credential_id}
     days = tuple(DayDiff(**row) for row in query(sql.days(), params))

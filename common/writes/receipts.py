@@ -1,8 +1,8 @@
-"""What runs say that they wrote (``Ledger``), held against the rows that are there (``compare``). No I/O.
+"""Compares what runs' receipts say that they wrote (``Ledger``) with the stored rows (``compare``). No I/O.
 
-Each commit stamps one ``x_ingested_at``, so run id and stamp name the attempt that wrote a row. What a later commit
-does to the rows of one before it depends on the table's mode (docs/decisions/0009): it replaces those of the same
-``places``, but a merge takes only some of them, and an append none.
+Each commit stamps its rows with one ``x_ingested_at``, so run id and stamp identify the attempt that wrote a row. What
+a later commit does to earlier rows depends on the table's mode (docs/decisions/0009): it replaces those of the same
+``places``, except that a merge replaces only some of them and an append none.
 """
 
 import re
@@ -16,7 +16,7 @@ from common.domain.graph import map_of, work_order
 from common.domain.model import PreviewEnd, Run, Step
 
 PROMOTE_WITHIN = timedelta(minutes=10)
-"""A promotion that takes longer is refused."""
+"""A promotion that takes longer is refused, so its rows are stamped within this time."""
 
 TABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,127}")
 
@@ -28,7 +28,7 @@ NOTES = frozenset({"replaced", "not hashed", "kept"})
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about rows of one step of one run. ``day`` is None where the receipt does not tell days apart."""
+    """A finding about the rows of one step of one run. ``day`` is None if the receipt covers several days."""
 
     kind: Kind
     run_id: str
@@ -41,12 +41,12 @@ class Finding:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether somebody has to do something about it."""
+        """Whether it needs action; the other kinds are notes."""
         return self.kind not in NOTES
 
 
 class Key(NamedTuple):
-    """Whose rows a commit replaces, of the days it covers."""
+    """Whose rows a commit replaces, on the days that it covers."""
 
     table: str
     pipeline_id: str
@@ -55,7 +55,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What a step's receipt says of one table; ``rows`` is None for a step that may have written but has no receipt.
+    """A step's write to one table, from its receipt; ``rows`` is None if the step may have written without a receipt.
 
     ``at`` is the stamp of its commit, ``ended_at`` when the step's end was recorded.
     """
@@ -73,7 +73,7 @@ class Write:
 
     @property
     def places(self) -> Iterable[date]:
-        """What its commit is about: days of data; of a snapshot, which takes another one's place, that of ingestion."""
+        """The days that its commit replaces: days of data, or for a snapshot the day of ingestion."""
         if self.mode == SNAPSHOT:
             return (self.at.date(),)
         return (self.first_day + timedelta(days=n) for n in range((self.last_day - self.first_day).days + 1))
@@ -81,7 +81,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the table holds of one day of one ingestion."""
+    """The stored rows of one day from one commit, counted."""
 
     key: Key
     run_id: str
@@ -92,7 +92,7 @@ class Rows:
 
 @dataclass
 class Ledger:
-    """What the store tells of an organisation's runs. ``table_id`` makes a full id of a table's name."""
+    """The writes of an organisation's runs, from the run store. ``table_id`` returns a table name's full id."""
 
     org: str
     table_id: Callable[[str], str]
@@ -101,7 +101,7 @@ class Ledger:
     kept: list[Finding] = field(default_factory=list)
 
     def add(self, run: Run) -> None:
-        """Take up a run, unless it is known already."""
+        """Add a run's writes, once."""
         if run.run_id not in self.runs:
             self.runs[run.run_id] = run
             for step in run.steps.values():
@@ -111,7 +111,7 @@ class Ledger:
     def _add_step(self, run: Run, step: Step) -> None:
         receipt, asked = step.receipt, run.request.requested_at
         if run.request.preview and run.preview_end is not PreviewEnd.PROMOTED:
-            return  # its rows are in tables of its own, which go away by themselves
+            return  # its rows are in shadow tables, which expire
         if receipt.ingested_at and receipt.ingested_at < asked:
             text = f"It was kept from an earlier run: `main.py verify {run.request.rerun_of}` checks it."
             self.kept.append(Finding("kept", run.run_id, step.step_id, receipt.table, None, 0, 0, text))
@@ -133,7 +133,7 @@ class Ledger:
 def compare(
     ledger: Ledger, rows: Iterable[Rows], checked: Iterable[Write], hash_of: Callable[[Write], str]
 ) -> list[Finding]:
-    """Hold rows against receipts: each row must be of a receipt, and each of the ``checked`` must have its rows."""
+    """Compare rows with receipts: each row must belong to a receipt, and each ``checked`` write must have its rows."""
     return list(dict.fromkeys(_Comparison(ledger, rows).findings(checked, hash_of)))
 
 
@@ -148,8 +148,8 @@ class _Comparison:
             self._mode.setdefault(write.key.table, write.mode)
             for place in write.places if write.rows is not None else ():
                 self._covering[write.key, place].append(write)
-        for some in rows:
-            self._sort_in(some)
+        for counted in rows:
+            self._sort_in(counted)
 
     def _sort_in(self, rows: Rows) -> None:
         place = self._place(rows)
@@ -157,7 +157,7 @@ class _Comparison:
         write = next((w for w in covering if (w.run_id, w.at) == (rows.run_id, rows.ingested_at)), None)
         run = self._ledger.runs.get(rows.run_id)
         if write is None and run and not run.status.is_terminal:
-            # It has committed and not told yet. Its rows are right, and those that they have replaced are gone.
+            # The step has committed but its result is not recorded yet: its rows are right, and replaced earlier ones.
             mode, stamps = self._mode.get(rows.key.table, ""), (rows.ingested_at, NEVER)
             write = Write(rows.run_id, "", rows.key, rows.day, rows.day, *stamps, rows.count, mode=mode)
             covering.append(write)
@@ -184,7 +184,10 @@ class _Comparison:
                 yield from self._check(write, write.rows, hash_of)
 
     def _is_over(self, other: Write, write: Write, day: date) -> bool:
-        """Whether rows of both, or of the one that came surely later, forbid rows of this one."""
+        """Whether ``other`` must have replaced the rows of ``write``: it surely came later, or left rows of its own.
+
+        Between a commit's stamp and its recorded end, only the rows show which of two commits came last.
+        """
         return other.at > write.ended_at or (other.at > write.at and (other, day) in self._count)
 
     def _check(self, write: Write, rows: int, hash_of: Callable[[Write], str]) -> Iterator[Finding]:
@@ -195,7 +198,7 @@ class _Comparison:
         again = self._rerun(write)
         if there > rows:
             yield _finding("doubled", write, day, rows, there, f"{there} rows, its receipt says {rows}. {again}")
-        elif replaced and not (merged and there == rows):  # of a merge's rows none may have come again
+        elif replaced and not (merged and there == rows):  # a later merge may have replaced none of these rows
             names = ", ".join(dict.fromkeys(_name(by) for by in replaced.values()))
             text = f"{names} has replaced {'rows of ' if merged else ''}{_days(replaced)}."
             yield _finding("replaced", write, day, 0, there, text)
@@ -209,9 +212,9 @@ class _Comparison:
             yield _finding("content", write, day, rows, there, text)
 
     def _replaced_by(self, write: Write, day: date) -> Write | None:
-        """Return the write that the day belongs to now, if it is not this one.
+        """Return the write that replaced this one on that day, if there is one.
 
-        Commits that overlapped may have come in any order: what is there tells which was the last.
+        Overlapping commits may have landed in any order: the stored rows show which was last.
         """
         gone = (write, day) not in self._count
         others = [
@@ -222,7 +225,7 @@ class _Comparison:
         return max(others, key=_at, default=None)
 
     def _stray(self, rows: Rows) -> Finding:
-        """Name rows that no receipt tells of."""
+        """Return the finding for rows that belong to no receipt."""
         place = (rows.run_id, "", rows.key.table, rows.day, 0, rows.count)
         owner = max(self._covering[rows.key, self._place(rows)], key=_at, default=None)
         mine = [

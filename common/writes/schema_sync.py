@@ -1,4 +1,4 @@
-"""Brings tables to their contracts: reads what is there, plans (``schema_plan.py``), makes the changes."""
+"""Brings tables to their contracts: reads the table, plans the changes (``schema_plan.py``), makes them."""
 
 from common.platform.errors import PermanentError, TransientError
 from common.platform.retry import Backoff, retried
@@ -7,19 +7,19 @@ from common.tables.contract import Table
 from common.tables.schema_plan import SchemaChange, columns_after, schema_changes
 
 TRIES = 10
-"""Each loses only against somebody else's change of the same table, which leaves less to do."""
+"""A try fails only because another process changed the same table, which leaves less to do: ten are plenty."""
 
 BACKOFF = Backoff(0.02, 1.28)
 
 
 class _ChangedMeanwhileError(Exception):
-    """The table is not as it was found any more."""
+    """The table has changed since it was read."""
 
 
 def fit(tables: Tables, target: str, table: Table, *, apply: bool = True) -> list[SchemaChange]:
-    """Return what differs; with ``apply``, make the changes first.
+    """Return the differences; with ``apply``, make the changes first.
 
-    Safe to run at the same time as others that do the same. Raises TransientError if the table never stands still.
+    Safe to run concurrently for one table. Raises TransientError if others keep changing it.
     """
     made: list[SchemaChange] = []
 
@@ -28,7 +28,7 @@ def fit(tables: Tables, target: str, table: Table, *, apply: bool = True) -> lis
         if stored is None and apply:
             made[:] = schema_changes(table, None)
             tables.create(target, table)
-            stored = tables.find(target)  # somebody else may have made it, from another version of the contract
+            stored = tables.find(target)  # another process may have created it, from another version of the contract
         changes = schema_changes(table, stored)
         if not apply or not any(change.is_done for change in changes):
             return [*made, *changes]
@@ -43,7 +43,7 @@ def fit(tables: Tables, target: str, table: Table, *, apply: bool = True) -> lis
 
 
 def ensure(tables: Tables, target: str, table: Table) -> None:
-    """Make the table fit its contract, or raise PermanentError with what is refused."""
+    """Bring the table to its contract, or raise PermanentError with the changes that are refused."""
     refused = [change for change in fit(tables, target, table) if change.action == "refused"]
     if refused:
         shown = " ".join(f"{change.column or 'It'} {change.text}" for change in refused[:5])

@@ -1,4 +1,4 @@
-"""Checks the receipts of runs against the lineage columns of the tables that they wrote: one query a table."""
+"""Checks runs' receipts against the lineage columns of the tables that they wrote, with one query per table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +30,7 @@ FROM `{{table}}` WHERE x_org_slug = @org {OF_KEY} {OF_DAYS} AND x_run_id = @run 
 
 
 class Report(NamedTuple):
-    """How many receipts were checked, and what there is to say."""
+    """How many receipts were checked, and the findings."""
 
     checked: int
     findings: list[Finding]
@@ -38,7 +38,7 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Reads what ``compare`` needs. ``table_id`` makes the full id of an organisation's table."""
+    """Reads what ``compare`` needs. ``table_id`` returns the full id of an organisation's table."""
 
     store: RunStore
     warehouse: Warehouse
@@ -57,12 +57,13 @@ class Verifier:
             params = {"pipeline": key.pipeline_id, "credential": key.credential_id, "first": first, "last": last}
             rows += self._rows(ledger, key.table, f"{OF_KEY} {OF_DAYS}", params)
         if any(finding.kind == "missing" for finding in compare(ledger, rows, mine, lambda w: w.content_hash)):
-            for other in self._history(ledger.org, run.request.route):  # one that had no rows may have replaced them
+            # A later run without rows leaves none to find it by, yet may have replaced these: only history shows it.
+            for other in self._history(ledger.org, run.request.route):
                 ledger.add(other)
         return self._report(kept, ledger, rows, mine)
 
     def organisation(self, org: str, seen: Callable[[int], None]) -> Report:
-        """Check every run of an organisation; ``seen`` hears how many runs have been read."""
+        """Check every run of an organisation; ``seen`` is called with the number of runs read so far."""
         ledger = self._ledger(org)
         for run in self._history(org):
             ledger.add(run)
@@ -89,15 +90,15 @@ class Verifier:
                 return
 
     def _rows(self, ledger: Ledger, table: str, more: str, params: Mapping[str, Any]) -> Iterator[Rows]:
-        """Yield what is in the table; the ledger learns of the runs that it did not know."""
+        """Yield the table's row counts; add runs that wrote them to the ledger."""
         sql = COUNT.format(table=table, more=more, day=DATA_DATE)
         try:
-            found = list(self.warehouse.query(sql, {"org": ledger.org, **params}))
+            counts = list(self.warehouse.query(sql, {"org": ledger.org, **params}))
         except PermanentError as error:
             if "Not found" not in str(error):
                 raise
             return
-        for row in found:
+        for row in counts:
             self._learn(ledger, row["x_run_id"])
             key = Key(table, row["x_pipeline_id"], row["x_credential_id"])
             stamp = row[DATA_DATE] or date.min, row["x_ingested_at"] or NEVER
@@ -107,7 +108,7 @@ class Verifier:
         if run_id and run_id not in ledger.runs:
             with suppress(NotFoundError):
                 run = self.store.load(run_id)
-                if run.request.org_slug == ledger.org:
+                if run.request.org_slug == ledger.org:  # a row can carry any run id: show nothing of others' runs
                     ledger.add(run)
 
     def _hash(self, org: str, write: Write) -> str:

@@ -1,6 +1,6 @@
 """The one writer: batches → spool → load job → staging table → one fenced commit → receipt (docs/decisions/0009).
 
-Two jobs a write, whatever its mode: the load and the commit. A third loads rows that were left out into the quarantine.
+Every mode takes two jobs per write: the load and the commit. A third loads rows that were left out into the quarantine.
 """
 
 import json
@@ -23,13 +23,14 @@ from common.writes.drift import in_words
 from common.writes.spool import Spool, SpoolResult
 
 COMMIT_MARGIN_S = 10.0
-"""Of the attempt's time, kept for the commit itself: no waiting for other writers begins in it."""
+"""Part of the attempt's time reserved for the commit itself: a commit does not wait for other writers in it."""
 
+# Steps of one run share a diff file, which is read, extended and replaced: without it, one loses the other's part.
 _diff_files = threading.Lock()
 
 
 class Suspended(Exception):
-    """The processor waits for a job, which may fill the staging table: it stays as it is."""
+    """The processor waits for a job. The staging table is kept, because the job may be filling it."""
 
     def __init__(self, waiting: Waiting) -> None:
         super().__init__()
@@ -38,9 +39,9 @@ class Suspended(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes what one attempt brings into one table.
+    """Writes the rows of one attempt to one table.
 
-    ``diff_file`` is told how rows differ from the contract, ``warn`` and ``info`` what somebody should read.
+    Differences from the contract go to ``diff_file``; ``warn`` and ``info`` log to the run.
     """
 
     run: Run
@@ -55,13 +56,13 @@ class Writer:
 
     @property
     def name(self) -> str:
-        """What the attempt's jobs and its staging table are called after."""
+        """The prefix of the attempt's job ids and its staging table: the same in a repeat, which then attaches."""
         return f"{self.run.run_id}_{self.step.step_id}_{self.step.attempt}"
 
     def write(self, batches: Callable[[str], Iterator[Batch]], seconds_left: Callable[[], float]) -> Receipt:
-        """Write the batches for a staging table, or what SQL has put there; return the receipt.
+        """Write the batches, or what SQL has put into the staging table; return the receipt.
 
-        ``seconds_left`` is asked right before the commit; it raises when the attempt must not commit any more.
+        ``seconds_left`` is called right before the commit; it raises if the attempt must not commit any more.
         """
         self.warehouse.ensure_table(self.target, self.table)
         staging = self.warehouse.create_staging(self.target, self.table, self.name, keep=bool(self.step.waits_on))
@@ -102,7 +103,7 @@ class Writer:
                 spool.write(batch)
             result = spool.close()
         except DriftError as error:
-            self._keep_drift(error.drift)  # that of rows which fail the step is what somebody has to look at
+            self._keep_drift(error.drift)  # the drift that fails a step is the one that a person must look at
             raise
         self._keep_drift(result.drift)
         for column, count in result.rounded.items():
@@ -116,7 +117,7 @@ class Writer:
         return result
 
     def _load(self, staging: str, spooled: SpoolResult, path: Path) -> Table:
-        """Load what was spooled; return the contract with the columns that came up new."""
+        """Load the spooled rows; return the contract with the added columns."""
         table = self.table
         if spooled.added:
             table = table.model_copy(update={"columns": (*table.columns, *spooled.added)})
@@ -127,7 +128,7 @@ class Writer:
         return table
 
     def _quarantine(self, path: Path, lineage: Lineage) -> None:
-        """Load the rows that were left out, with where they came from. There are ``max_bad_rows`` at most."""
+        """Load the rows that were left out, with their lineage."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -188,6 +189,7 @@ class Writer:
                 self.diff_file.parent.mkdir(parents=True, exist_ok=True)
                 known = json.loads(self.diff_file.read_text("utf-8")) if self.diff_file.exists() else {}
                 part = self.diff_file.with_suffix(".part")
+                # Written aside and renamed: a reader, or a crash, never meets half a file.
                 part.write_text(json.dumps({**known, self.step.step_id: drift}, indent=2, default=str), "utf-8")
                 os.replace(part, self.diff_file)
         except (OSError, ValueError) as error:

@@ -2,12 +2,13 @@
 """The script of a commit: one transaction that reads the ledger, checks staging, writes rows and ledger (0009).
 
 Several writes, of one table or of several, share a transaction as blocks of one script: the second's parameters and
-variables end in ``_1``, and so on. What a block refuses it says as ``pipeline-ops:<number><word>{json}``, which
-``refusals.py`` turns into an error in words; nothing of any block is done then.
+variables end in ``_1``, and so on. A block refuses by raising ``pipeline-ops:<number><word>{json}``, which
+``refusals.py`` translates to an error; the transaction then changes nothing.
 
-It keeps to what BigQuery and the emulator both do: variables survive a COMMIT but, in the emulator, no ROLLBACK, so a
-commit that has nothing to do commits that; MERGE does not work in the emulator's transactions, and DELETE by key plus
-INSERT does the same. Subqueries that look at a second table join on equality, or BigQuery can't decorrelate them.
+The script uses only what both BigQuery and the emulator support. In the emulator, variables survive a COMMIT but not a
+ROLLBACK, so a script that has nothing to write commits, too. MERGE does not work in the emulator's transactions; DELETE
+by key plus INSERT has the same effect. Subqueries on a second table join on equality, or BigQuery can't decorrelate
+them.
 """
 
 import re
@@ -27,7 +28,7 @@ STAMPS = {
     "x_ingested_at": "@ingested_at",
     "x_ingestion_date": "@ingestion_date",
 }
-"""What the engine writes into each row, by column. ``x_pipeline_run_date`` comes with the row."""
+"""The value that the engine writes into each row, by column. ``x_pipeline_run_date`` comes with the row."""
 OF_DAYS = f"{DATA_DATE} BETWEEN @first_day AND @last_day"
 SAME_DAYS = "first_day <= @last_day AND last_day >= @first_day"
 WITHIN_DAYS = "first_day >= @first_day AND last_day <= @last_day"
@@ -75,7 +76,7 @@ DECLARE v_oldest, v_newest DATE;
 VARIABLES = re.compile(
     r"(?<![\w@.'`])(?<!AS )(outcome|found|staged|doubled|days_left|problem|v_oldest|v_newest)(?!['`\w}])"
 )
-"""Not after AS: there it is the name of a column, which is the same in every block."""
+"""Not after AS: there it names a column, which is the same in every block."""
 
 READ = """
 -- The gate: every commit changes this row, so of two transactions that meet at this table BigQuery cancels one,
@@ -208,14 +209,17 @@ SELECT
 
 
 def make_ledger(target: str) -> str:
-    """Return the statement that makes a table's ledger, filled from the rows that are there: both, or neither."""
+    """Return the statement that creates a table's ledger, filled from the existing rows.
+
+    One statement does both: a ledger without these rows would hide them from the next DELETE, and double them.
+    """
     return MAKE_LEDGER.format(ledger=quoted(ledger_of(target)), target=quoted(target))
 
 
 def script(writes: Sequence[Commit]) -> str:
-    """Return the commit of all these as one script; its one result has a row for each, in order.
+    """Return one script that commits all these writes; its result has one row for each, in order.
 
-    Raises PermanentError for keys or a mode that make none.
+    Raises PermanentError for an unknown mode, or keys that are not columns.
     """
     declared = "".join(_numbered(DECLARE, number) for number in range(len(writes)))
     blocks = "".join(_block(write, number) for number, write in enumerate(writes))
@@ -237,12 +241,12 @@ def _block(write: Commit, number: int) -> str:
     staging = quoted(write.staging)
     if write.of_days:
         staging = f"(SELECT * FROM {staging} WHERE {KEY} AND {OF_DAYS})"
-    # An earlier attempt of the same step has done what an append that comes again wants.
+    # For an append, a commit of any earlier attempt of the step counts as this one: appending again would double it.
     repeats = "TRUE" if mode == "append_once" else "attempt = @attempt"
     parts = [READ, *((ONCE,) if mode == "append_once" else (FENCED,)), CHECK]
     parts += [*(() if mode == "append_once" else (DELETE,)), WRITE]
     oldest = newest = "@ingestion_date"
-    if mode == "merge":  # rows that it did not touch stay in their partitions
+    if mode == "merge":  # rows that it did not touch stay in older partitions, which the next DELETE must not skip
         oldest, newest = (
             f"{pick}(IFNULL({known}, @ingestion_date), @ingestion_date)"
             for pick, known in (("LEAST", "v_oldest"), ("GREATEST", "v_newest"))
@@ -271,7 +275,7 @@ def _block(write: Commit, number: int) -> str:
 
 
 def suffix(number: int) -> str:
-    """Return what names of parameters and variables of that block end in."""
+    """Return the suffix of the parameters and variables of that block."""
     return f"_{number}" if number else ""
 
 
@@ -284,7 +288,7 @@ def _with_parameters(sql: str, number: int) -> str:
 
 
 def doomed(mode: str, staging: str, keys: Sequence[str]) -> str:
-    """Return which rows of the target go. It names the partitions, as the ledger knows them, before anything else."""
+    """Return the condition for the rows of the target to delete, limited first to the partitions in the ledger."""
     if mode == "truncate_partition":
         return f"{SAME_PARTITION} AND {KEY}"
     rows = f"x_ingestion_date BETWEEN v_oldest AND v_newest AND {KEY} AND {OF_DAYS}"
@@ -295,7 +299,7 @@ def doomed(mode: str, staging: str, keys: Sequence[str]) -> str:
 
 
 def _with_nulls(columns: Sequence[str]) -> str:
-    """Return SQL for the names of those columns that hold a NULL, an empty text if none does."""
+    """Return SQL for the names of the columns that hold a NULL; an empty string if none does."""
     if not columns:
         return "''"
     each = ", ".join(f"IF(COUNTIF({name} IS NULL) > 0, '{name.strip('`')}', NULL)" for name in columns)

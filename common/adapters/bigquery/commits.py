@@ -1,4 +1,4 @@
-"""Runs the script of a commit until it is in, or refused, or the time for it is over."""
+"""Runs the script of a commit until it is committed, refused, or out of time."""
 
 import threading
 import time
@@ -16,20 +16,22 @@ from common.platform.errors import PipelineOpsError, TransientError
 from common.platform.retry import Backoff, countdown, retried
 from common.ports.warehouse import Commit
 
+# Random pauses, capped so that a waiting writer notices a free table within seconds.
 BACKOFF = Backoff(0.4, 5.0)
 
 
 class Queues:
-    """One lock a table: writers of one process queue here instead of fighting in BigQuery."""
+    """One lock per table: writers of one process queue here, where waiting is free, instead of conflicting in BigQuery,
+    where the loser's job is wasted."""
 
     def __init__(self) -> None:
         self._locks: dict[str, threading.Lock] = {}
 
     @contextmanager
     def turn(self, targets: Iterable[str], left_s: Callable[[], float], waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the locks of these tables. Raises ConflictError if one is not free in the seconds that are left."""
+        """Hold the locks of these tables. Raises ConflictError if one is not free within the time left."""
         with ExitStack() as held:
-            for target in sorted(set(targets)):  # in one order for all, so that no two wait for each other
+            for target in sorted(set(targets)):  # one order for all writers, so that no two deadlock
                 lock = self._locks.setdefault(target, threading.Lock())
                 if not lock.acquire(blocking=False):
                     waiting()
@@ -40,7 +42,7 @@ class Queues:
 
 
 class _Wait:
-    """The time that a commit may wait for others, and what is told of it: that it waits once, and how it ended."""
+    """How long a commit may wait for other writers; logs once that it waits, and at the end for how long it did."""
 
     def __init__(self, target: str, seconds: float, tell: Callable[[str], None]) -> None:
         self._began, self._target, self._tell = time.monotonic(), target, tell
@@ -70,7 +72,7 @@ class _Wait:
 
 
 def commit(jobs: Jobs, queues: Queues, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
-    """Bring the staged rows in, as ``Warehouse.commit_all`` promises."""
+    """Commit the staged rows, as ``Warehouse.commit_all`` promises."""
     sql = script(writes)
     params = {
         f"{name}{suffix(n)}": value for n, write in enumerate(writes) for name, value in _parameters(write).items()
@@ -79,7 +81,8 @@ def commit(jobs: Jobs, queues: Queues, writes: Sequence[Commit], waiting: Callab
     wait = _Wait(", ".join(targets), min(write.wait_s for write in writes), waiting)
 
     def once() -> list[dict[str, Any]]:
-        # A conflict ends its job for good, so each try is a job of its own, with an id that a repeat finds again.
+        # A job that lost a conflict stays failed, so each try is a new job. Its id is numbered, not random: a repeat of
+        # this attempt finds the job that committed.
         job_id = f"{writes[0].job_id}_{wait.conflicts}"
         try:
             with queues.turn(targets, wait.left_s, wait.waits):
@@ -99,6 +102,8 @@ def commit(jobs: Jobs, queues: Queues, writes: Sequence[Commit], waiting: Callab
 def _run(
     jobs: Jobs, writes: Sequence[Commit], sql: str, params: Mapping[str, Any], job_id: str
 ) -> list[dict[str, Any]]:
+    # The job's time limit ends with the lease: inside a transaction CURRENT_TIMESTAMP stays at its start, so the
+    # script alone can't notice that the lease ends while it runs.
     lease_s = (min(write.not_after for write in writes) - datetime.now(UTC)).total_seconds()
     try:
         with translated(f"commit to {', '.join(write.target for write in writes)}"):

@@ -1,4 +1,4 @@
-"""BigQuery's exceptions as this project's, told apart by what to do next."""
+"""Translates BigQuery's exceptions to this project's by what to do next."""
 
 import re
 
@@ -6,9 +6,9 @@ from common.adapters.google_errors import Service, short
 from common.domain.model import ErrorKind
 from common.platform.errors import PipelineOpsError, StepTimeoutError, TransientError
 
-# What passes once other writers are done. The texts are those that people report of the cloud: a cancelled transaction,
-# a full queue of DML statements, a table changed too often in a short time; and the emulator's words for a lost commit,
-# of rows or of what it knows about tables and procedures.
+# Errors that pass once other writers are done, matched by message because BigQuery has no status of its own for them.
+# The first two lines are messages reported from the cloud: a cancelled transaction, a full queue of DML statements, a
+# table changed too often. The last is the emulator's for a lost commit, of rows or of its catalogue.
 CONFLICT = re.compile(
     r"aborted due to concurrent update|could not serialize access|conflict with concurrent|transaction conflict"
     r"|too many dml statements outstanding|exceeded quota for [^.]*dml|exceeded rate limits|rateLimitExceeded"
@@ -21,13 +21,13 @@ DISK_FULL = re.compile(r"no space left on device|disk full|could not write .*fil
 
 
 class ConflictError(TransientError):
-    """Others are at it: a transaction lost, or their queue is full. The job is over, a new one may win."""
+    """A transaction lost to another writer, or the DML queue is full. The job has failed; a new one may succeed."""
 
     kind = ErrorKind.CONFLICT
 
 
 def _own(failed: str, error: Exception) -> PipelineOpsError | None:
-    """Return what BigQuery means by its texts: statuses do not tell a lost conflict from a mistake in the SQL."""
+    """Translate by message: BigQuery's statuses do not distinguish a lost conflict from a mistake in the SQL."""
     from google.api_core import exceptions
 
     if not isinstance(error, exceptions.GoogleAPICallError):
@@ -45,4 +45,4 @@ def _own(failed: str, error: Exception) -> PipelineOpsError | None:
 
 
 translated = Service("BigQuery", own=_own).translated
-"""Raises ConflictError, TransientError or PermanentError in the place of the client's exceptions."""
+"""Raises ConflictError, TransientError or PermanentError instead of the client's exceptions."""

@@ -1,4 +1,4 @@
-"""Jobs: each has the labels of whoever causes it, and is told to them; a repeated id attaches to the job it names."""
+"""Jobs: each has its caller's labels and reports its id to the caller; a repeated id attaches to the existing job."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from google.cloud import bigquery
 
 CALL_TIMEOUT_S = 30.0
+# Below the 540 s that a function may run.
 JOB_TIMEOUT_S = 500.0
 UPLOAD_TRIES = 2
-"""Further tries of an upload that finds nobody, 1 s and 2 s later; the client's own six take more than a minute."""
+"""Retries of an upload that can't connect, after 1 s and 2 s; the client's default of six takes more than a minute."""
 
 
 class Connection:
-    """The client of one project, made on first use. With ``emulator_url`` it talks to the emulator there."""
+    """One project's client, created on first use. With ``emulator_url`` it connects to the emulator there."""
 
     def __init__(self, project: str, location: str, emulator_url: str | None) -> None:
         self.location = location
@@ -28,7 +29,7 @@ class Connection:
 
     @property
     def client(self) -> "bigquery.Client":
-        """The client; one for all threads."""
+        """The client, shared by all threads."""
         with self._lock:
             if self._made is None:
                 self._made = self._connect()
@@ -51,14 +52,14 @@ class Connection:
 
 
 def patience() -> Any:
-    """Retry what is worth it, but for seconds: a longer outage is for the step's own retry to sit out."""
+    """Return the client's default retry, limited to seconds: the step's own retry covers a longer outage."""
     from google.cloud.bigquery import DEFAULT_RETRY
 
     return DEFAULT_RETRY.with_timeout(10.0)
 
 
 class Jobs:
-    """Starts jobs with these labels and tells each job's id to ``seen``."""
+    """Starts jobs with these labels and calls ``seen`` with each job's id."""
 
     def __init__(
         self, connection: Connection, labels: Mapping[str, str], seen: Callable[[str], None] = lambda _job_id: None
@@ -67,7 +68,7 @@ class Jobs:
         self._labels = {name: label(value) for name, value in labels.items()}
 
     def labelled(self, labels: Mapping[str, str], seen: Callable[[str], None]) -> "Jobs":
-        """Return the same with these labels."""
+        """Return a copy with these labels."""
         return Jobs(self._connection, labels, seen)
 
     def query(
@@ -85,6 +86,7 @@ class Jobs:
         config = bigquery.QueryJobConfig(query_parameters=parameters(params or {}), labels=self._labels)
         if limit_ms is not None:
             config.job_timeout_ms = limit_ms
+        # No job_retry: it would start a failed job again under an id that nobody here knows.
         times: dict[str, Any] = {"job_retry": None, "retry": patience(), "timeout": CALL_TIMEOUT_S}
         try:
             name = safe_job_id(job_id) if job_id else None
@@ -97,15 +99,15 @@ class Jobs:
         return job
 
     def dry_run_bytes(self, sql: str, params: Mapping[str, Any]) -> int | None:
-        """Return the bytes that a statement would read at most, or None if BigQuery does not give a bound.
+        """Return the most bytes that a statement would read, or None if BigQuery gives no upper bound.
 
-        Of SQL that a procedure puts together when it is called, a dry run knows nothing, and says a lower bound.
+        A dry run can't see SQL that a procedure assembles when it is called, and then returns a lower bound.
         """
         from google.cloud import bigquery
 
         config = bigquery.QueryJobConfig(query_parameters=parameters(params), dry_run=True, use_query_cache=False)
         job = self._connection.client.query(sql, config, job_retry=None, retry=patience(), timeout=CALL_TIMEOUT_S)
-        # The client has no property for it: UNKNOWN, PRECISE, LOWER_BOUND or UPPER_BOUND.
+        # UNKNOWN, PRECISE, LOWER_BOUND or UPPER_BOUND; the client has no public property for it.
         accuracy = job._properties.get("statistics", {}).get("query", {}).get("totalBytesProcessedAccuracy")
         return job.total_bytes_processed if accuracy in ("PRECISE", "UPPER_BOUND") else None
 
@@ -115,7 +117,7 @@ class Jobs:
             yield dict(row.items())
 
     def load(self, table_id: str, schema: list[Any], parquet: Path, *, job_id: str) -> None:
-        """Append a Parquet file to a table that is there, and wait for it."""
+        """Append a Parquet file to an existing table, and wait for the job."""
         from google.api_core.exceptions import Conflict
         from google.cloud import bigquery
 
@@ -141,7 +143,7 @@ class Jobs:
             job.result(retry=patience(), timeout=JOB_TIMEOUT_S)
 
     def found(self, job_id: str) -> Any:
-        """Return the job of that id, and tell it as one of ours. Raises the client's NotFound."""
+        """Return the job with that id, and report it to ``seen``. Raises the client's NotFound."""
         job = self._connection.client.get_job(safe_job_id(job_id), retry=patience(), timeout=CALL_TIMEOUT_S)
         self._seen(job.job_id)
         return job

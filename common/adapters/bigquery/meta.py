@@ -1,8 +1,8 @@
-"""Meta rows by one script job a write, and the statistics of jobs.
+"""Writes meta rows, one script job per write, and reads the statistics of jobs.
 
-The rows travel as a JSON parameter: no load job (1,500 a table and day) and nothing to stage. INSERTs do not conflict
-with each other, so runs of an organisation may end side by side. It is the job's id that makes a write happen once:
-whoever comes second attaches to the job. A job that failed has done nothing, and the next number is tried.
+The rows are a JSON parameter: no load job (BigQuery allows 1,500 a table and day) and no staging. INSERTs do not
+conflict with each other, so runs of an organisation may end at the same time. The job id makes a write happen once: a
+second writer attaches to the first one's job. A failed job wrote nothing, so the next number is tried.
 """
 
 import itertools
@@ -32,12 +32,13 @@ END IF;
 
 
 class BigQueryMeta:
-    """The ``MetaWarehouse`` port. With ``is_emulator`` it knows that jobs of before its own start are dead."""
+    """The ``MetaWarehouse`` port. With ``is_emulator``, unfinished jobs older than this process are dead."""
 
     def __init__(self, connection: Connection, *, is_emulator: bool) -> None:
         self._connection, self._is_emulator = connection, is_emulator
         self._started_at = datetime.now(UTC)
-        # The emulator may run both of two new jobs of one id that come at the same instant.
+        # The emulator may run both of two new jobs that arrive with one id at the same instant. 64 locks by hash of the
+        # id are enough to prevent that, and need no cleaning up.
         self._turns = [threading.Lock() for _ in range(64)]
 
     def append(self, write: MetaWrite) -> None:
@@ -50,7 +51,7 @@ class BigQueryMeta:
                 return
 
     def _started(self, write: MetaWrite, job_id: str) -> tuple[Any, bool]:
-        """Start the job, or find the one that has this id; return it, and whether it was started here."""
+        """Start the job, or get the existing one with this id; return it, and whether it was started here."""
         from google.api_core.exceptions import Conflict
         from google.cloud import bigquery
 
@@ -77,7 +78,7 @@ class BigQueryMeta:
     def _has_failed(self, job: Any) -> bool:
         if job.state == "DONE":
             return bool(job.error_result)
-        return self._is_emulator and job.created < self._started_at  # it died with the process before
+        return self._is_emulator and job.created < self._started_at  # it died with the emulator's previous process
 
     def job_stats(self, job_id: str) -> JobStats | None:
         from google.api_core.exceptions import NotFound

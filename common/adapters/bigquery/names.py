@@ -1,4 +1,4 @@
-"""Ids, labels and parameters in the forms that BigQuery takes, or an error."""
+"""Ids, labels and parameters in the forms that BigQuery accepts, or an error."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ MAX_ID_CHARS = 1024
 
 
 def checked(table_id: str) -> str:
-    """Return the id of a table or procedure if it is one: ``project.dataset.name``."""
+    """Return the id of a table or procedure (``project.dataset.name``). Raises PermanentError for any other form."""
     if not TABLE_ID.fullmatch(table_id):
         raise PermanentError(f"{table_id!r} is not a table id of the form project.dataset.name.")
     return table_id
@@ -35,12 +35,12 @@ def ledger_of(target: str) -> str:
 
 
 def quarantine_of(target: str) -> str:
-    """Return the id of the table that keeps the rows which were left out of a table."""
+    """Return the id of the table with the rows that were left out of a table."""
     return f"{target}__quarantine"
 
 
 def beside(target: str) -> tuple[str, str]:
-    """Return the ids of all that is made beside a table and stays."""
+    """Return the ids of the permanent tables that belong to a table: its ledger and its quarantine."""
     return ledger_of(target), quarantine_of(target)
 
 
@@ -52,14 +52,14 @@ def column(name: str) -> str:
 
 
 def safe_job_id(text: str) -> str:
-    """Return the text as a job id: as it is if it may be one, else with a hash, so that two texts never share an id."""
+    """Return the text as a job id: unchanged if valid, else with a hash, so that no two texts share an id."""
     if re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MAX_ID_CHARS}}}", text):
         return text
     return f"{re.sub(r'[^A-Za-z0-9_-]', '_', text)[:900]}_{sha256(text.encode()).hexdigest()}"
 
 
 def label(text: str) -> str:
-    """Return the text as the value of a label."""
+    """Return the text as a label's value: lower case, at most 63 characters."""
     return re.sub(r"[^a-z0-9_-]", "_", text.lower())[:63]
 
 

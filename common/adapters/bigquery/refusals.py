@@ -1,4 +1,4 @@
-"""What a commit's script refuses, as an error that says what to do."""
+"""Turns a refusal of a commit's script into an error that says what to do."""
 
 import json
 import re
@@ -19,7 +19,7 @@ REFUSED = re.compile(r"pipeline-ops:(\d+)(\w+)(?=\{)")
 
 
 def refusal(text: str, writes: Sequence[Commit]) -> PipelineOpsError | None:
-    """Return the error that the words of these writes' script stand for; None if the text has none of them."""
+    """Return the error for a refusal that the text of an exception contains, or None. ``writes`` are the script's."""
     match = REFUSED.search(text)
     if match is None:
         return None
@@ -72,7 +72,7 @@ def _why(word: str, told: dict[str, Any], write: Commit) -> str:
         case "null_keys":
             return f"Staged rows hold NULL in a column of write: keys ({told['columns']})."
         case "doubled":
-            return f"{told['n']} values of write: keys ({keys}) stand more than once on a day in the staged rows."
+            return f"{told['n']} values of write: keys ({keys}) occur more than once on a day in the staged rows."
         case "empty":
             return (
                 "There are no rows at all, and the step does not say what that means: set write: {on_empty: replace} "
@@ -82,6 +82,6 @@ def _why(word: str, told: dict[str, Any], write: Commit) -> str:
 
 
 def span(write: Commit) -> str:
-    """Return the days of a commit in words."""
+    """Return the days of a commit as text."""
     first, last = write.first_day, write.last_day
     return f"{first}" if first == last else f"{first}..{last}"

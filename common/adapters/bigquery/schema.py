@@ -1,4 +1,4 @@
-"""Tables and datasets of BigQuery, and of the emulator: found, made, extended. Rows are the warehouse's business."""
+"""Finds, creates and extends tables and datasets of BigQuery and the emulator. The warehouse handles rows."""
 
 import json
 import re
@@ -17,10 +17,11 @@ from common.tables.schema_plan import ExistingColumn, ExistingTable
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
+# Errors that mean another process changed the table after its etag was compared: the schema sent is then out of date.
 CAME_BETWEEN = re.compile(r"cannot remove field|column with name \w+ already exists", re.IGNORECASE)
 
 STATE = "pipeline-ops-state"
-"""Label of a view with what it was made from: BigQuery may show its text otherwise than it was given."""
+"""Label with a view's source state. The view's SQL can't be compared: BigQuery may return it reformatted."""
 
 TYPE_NAMES = {
     "INTEGER": "INT64",
@@ -30,7 +31,7 @@ TYPE_NAMES = {
     "BIGDECIMAL": "BIGNUMERIC",
     "RECORD": "STRUCT",
 }
-"""Names of types in the API, where they are not those of SQL."""
+"""SQL names of types whose name in the API differs."""
 
 
 class BigQueryTables:
@@ -83,7 +84,7 @@ class BigQueryTables:
         wanted.time_partitioning = bigquery.TimePartitioning(field=table.partitioned_by)
         wanted.clustering_fields = list(table.clustered_by)
         self.make_dataset(target.rpartition(".")[0])
-        # The emulator lets only one of those who make something at the same time win; the others find it made.
+        # In the emulator, all but one of several concurrent creations fail with a conflict; the table exists by then.
         with suppress(ConflictError), translated(f"make table {target}"):
             self._connection.client.create_table(wanted, exists_ok=True, **_times())
 
@@ -94,17 +95,18 @@ class BigQueryTables:
             there = self._connection.client.get_table(target, **_times())
             if there.etag != found.state:
                 return False
-            # A column that is there is changed in place: what the port does not know of it, such as the fields of a
-            # STRUCT or a policy tag, must stay.
+            # An existing column is changed in place, to keep what the port does not know of it, such as the fields of a
+            # STRUCT or a policy tag.
             old = {field.name: field for field in there.schema}
             there.schema = [_merged(old[c.name], c) if c.name in old else _field(c) for c in columns]
             there.description = description
             try:
                 self._connection.client.update_table(there, ["schema", "description"], **_times())
-            except PreconditionFailed:  # the client sends the etag along
+            except PreconditionFailed:  # the client sends the etag as If-Match
                 return False
             except GoogleAPICallError as error:
-                # No column is ever left out or added twice here: one of these came in after the etag was compared.
+                # This schema never drops a column or adds one twice, so another process changed the table after the
+                # etag was compared.
                 if not CAME_BETWEEN.search(str(error)):
                     raise
                 return False
@@ -150,8 +152,8 @@ class BigQueryTables:
 
 
 def _literal(text: str) -> str:
-    """Return a text as a literal of SQL."""
-    return json.dumps(text, ensure_ascii=False)  # escapes as BigQuery's strings do: quotes, backslashes, line breaks
+    """Return a text as an SQL literal."""
+    return json.dumps(text, ensure_ascii=False)  # JSON's escapes (quotes, backslashes, line breaks) are BigQuery's too
 
 
 def _times() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tables: made, widened, dropped. API calls, not jobs, but for a new ledger, which one query makes and fills."""
+"""Creates, extends and drops tables by API calls, not jobs; only a new ledger is a query, which makes and fills it."""
 
 import threading
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from common.writes.schema_sync import ensure
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
+# A staging table that a crash left behind expires by itself. A suspended step's must outlive its job: up to 6 hours.
 STAGING_LIFETIME = timedelta(hours=24)
 LEDGER_TRIES, LEDGER_BACKOFF = 5, Backoff(0.5, 0.5)
 
@@ -47,26 +48,26 @@ QUARANTINE = MetaTable(
 
 
 class Tables:
-    """Makes what is missing, once a process."""
+    """Creates missing tables; each is checked once per process."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.schema = BigQueryTables(connection)
         self._ensured: set[tuple[str, ...]] = set()
-        # Held while something is made: threads that all find a table missing would make it against each other.
+        # Held during creation: threads that all find a table missing would create it at once and conflict.
         self._making = threading.Lock()
 
     def ensure(self, target: str, table: Table) -> None:
-        """Make dataset and table, or bring the table to its contract."""
+        """Create dataset and table, or bring the table to its contract."""
         self._once(target, table)
 
     def ensure_quarantine(self, quarantine: str) -> list["bigquery.SchemaField"]:
-        """Make a table's quarantine; return its columns."""
+        """Create a table's quarantine; return its columns."""
         self._once(quarantine, QUARANTINE)
         return fields_of(QUARANTINE.columns)
 
     def ensure_ledger(self, target: str, jobs: Jobs) -> None:
-        """Make the table's ledger, filled from the rows that are there. Cheap when it is there: one call a process."""
+        """Create the table's ledger, filled from the existing rows. If the ledger exists: one API call per process."""
         ledger = ledger_of(target)
         with self._making:
             if (ledger,) not in self._ensured:
@@ -89,20 +90,21 @@ class Tables:
             with translated(f"make the ledger of {target}"):
                 list(jobs.rows(jobs.query(make_ledger(target))))
 
-        # What fails for now is another process that makes it at this moment: then the next try finds it.
+        # The usual transient error is another process that is creating it: the next try finds it (IF NOT EXISTS).
         retried(once, on=TransientError, backoff=LEDGER_BACKOFF, tries=LEDGER_TRIES)
 
     def forget_ledger(self, target: str) -> None:
-        """Look for the table's ledger again next time: somebody has dropped it."""
+        """Check for the table's ledger again next time, because it has been dropped."""
         with self._making:
             self._ensured.discard((ledger_of(target),))
 
     def create_staging(self, target: str, table: Table, name: str, *, keep: bool) -> str:
-        """Make an empty table that expires; with ``keep`` one that is there stays as it is."""
+        """Create an empty table that expires; with ``keep``, an existing one stays as it is."""
         from google.cloud import bigquery
 
-        # A table id has neither hyphen nor bracket (items of a map have these in their names).
+        # A table id has no hyphens or brackets, which the names of a map's items contain.
         staging = checked(f"{target}__stage_{safe_job_id(name).replace('-', '_')}")
+        # For a procedure that reads rows of several organisations: the commit refuses rows of any other than the run's.
         org = bigquery.SchemaField("x_org_slug", "STRING", description="What SQL may fill: whose row it was.")
         made = bigquery.Table(staging, schema=[*staged_fields(table), org])
         made.expires = datetime.now(UTC) + STAGING_LIFETIME
@@ -113,7 +115,7 @@ class Tables:
         return staging
 
     def drop(self, table_id: str) -> None:
-        """Delete a table if it is there."""
+        """Delete a table if it exists."""
         with translated(f"drop {table_id}"):
             self._delete(checked(table_id))
 
@@ -122,6 +124,7 @@ class Tables:
         client.delete_table(table_id, not_found_ok=True, retry=patience(), timeout=CALL_TIMEOUT_S)
 
     def _once(self, target: str, table: Table) -> None:
+        # The columns are part of the key: ``evolve`` adds columns to a table that was ensured before.
         key = (target, *(f"{c.name} {c.type} {c.mode}" for c in table.columns))
         with self._making:
             if key not in self._ensured:

@@ -1,4 +1,4 @@
-"""``BigQueryWarehouse``: the port, put together from jobs, tables and commits."""
+"""``BigQueryWarehouse``: the port, composed of jobs, tables and commits."""
 
 import copy
 import threading
@@ -20,10 +20,10 @@ from common.tables.contract import Table
 
 
 class BigQueryWarehouse:
-    """One project's datasets. With ``emulator_url`` it talks to the emulator there, without credentials."""
+    """One project's datasets. With ``emulator_url`` it connects to the emulator there, without credentials."""
 
     def __init__(self, project: str, *, location: str, emulator_url: str | None = None) -> None:
-        # The emulator reads decimals wider than 38 digits through a double and loses the end of them.
+        # The emulator reads decimals of more than 38 digits through a double and loses their last digits.
         self.decimal_digits = (76, 38) if emulator_url is None else (38, 18)
         self.connection = Connection(project, location, emulator_url)
         self._jobs = Jobs(self.connection, {})
@@ -35,7 +35,7 @@ class BigQueryWarehouse:
         self._deploying = threading.Lock()
 
     def labelled(self, labels: Mapping[str, str], seen: Callable[[str], None]) -> Self:
-        view = copy.copy(self)  # shares the connection, what is known to be there, and the queues
+        view = copy.copy(self)  # shares the connection, the cache of existing tables, and the queues
         view._jobs = self._jobs.labelled(labels, seen)
         return view
 
@@ -61,6 +61,7 @@ class BigQueryWarehouse:
         try:
             return commits.commit(self._jobs, self._queues, writes, waiting)
         except PermanentError as error:
+            # The ledger was dropped after this process had seen it: the next attempt must create it again.
             if "__commits" in str(error) and "not found" in str(error).lower():
                 for write in writes:
                     self._tables.forget_ledger(write.target)

@@ -28,10 +28,11 @@ Identity = tuple[str, tuple[str, ...]]
 
 
 class GoogleCloudAdapter:
-    """Acts in the name of a service account's key, or of the function itself.
+    """Acts as the service account of a key, or as the function's own.
 
-    ``token_url`` is where keys are exchanged for tokens: the key names an address, too, but whoever uploads a key must
-    not choose where our requests go. With ``bigquery_url`` tables are read from the emulator there.
+    ``token_url`` returns the address where keys are exchanged for tokens. The address in the key itself is ignored: a
+    customer who uploads a key must not choose where our requests go. With ``bigquery_url``, tables are read from the
+    emulator there.
     """
 
     def __init__(self, project: str, token_url: Callable[[], str], bigquery_url: str | None = None) -> None:
@@ -50,7 +51,7 @@ class GoogleCloudAdapter:
                 return str(credentials.token)
         except GoogleAuthError as error:
             reason = str(error.args[0])[:200] if error.args else type(error).__name__
-            if error.retryable:  # 408, 429, 5xx and such: three tries of google-auth's own did not help
+            if error.retryable:  # 408, 429, 5xx and such, after three tries by google-auth itself
                 raise TransientError(f"Google gave no token: {reason}.") from None
             whose = "us" if key is None else f"the service account {credentials.service_account_email}"
             raise PermanentError(f"Google does not accept {whose}: {reason}.") from None
@@ -91,11 +92,12 @@ class GoogleCloudAdapter:
             return bigquery.Client(self._project if key is None else credentials.project_id, credentials)
 
     def _credentials(self, key: str | None, scopes: tuple[str, ...]) -> Any:
-        """The credentials of a key; kept, so that a token is asked for once an hour only."""
+        """Return the credentials of a key; cached, so that a token is requested once an hour only."""
         import google.auth
         from google.auth.exceptions import DefaultCredentialsError
         from google.oauth2 import service_account
 
+        # A hash, so that the cache holds no second copy of the private key.
         identity = (sha256((key or "").encode()).hexdigest(), scopes)
         with self._lock:
             if identity not in self._known:
@@ -104,8 +106,8 @@ class GoogleCloudAdapter:
                         self._known[identity] = google.auth.default(scopes=scopes)[0]
                     else:
                         given = json.loads(key)
-                        # Only these fields: a key file can also name hosts (token_uri, universe_domain), and whoever
-                        # uploads one must not choose where our requests go.
+                        # Only these fields: a key file can also name hosts (token_uri, universe_domain), and a customer
+                        # who uploads one must not choose where our requests go.
                         info = {name: given[name] for name in KEY_FIELDS} | {"token_uri": self._token_url()}
                         self._known[identity] = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
                             info, scopes=scopes
@@ -115,19 +117,20 @@ class GoogleCloudAdapter:
                         "There are no Google credentials here: give the function a service account, or run "
                         "`gcloud auth application-default login`."
                     ) from None
-                except (ValueError, TypeError, KeyError):  # its text can quote the key
+                except (ValueError, TypeError, KeyError):  # not chained: the message can quote the key
                     raise PermanentError(
                         "The service account's key has no private key that can be read: paste its JSON file whole."
                     ) from None
             return self._known[identity]
 
     def _request(self, timeout_s: float) -> Any:
-        """Return what google-auth sends a token's request with: bounded in time, all tries together."""
+        """Return google-auth's transport for a token request, with one deadline for all of its tries."""
         import requests
         from google.auth.exceptions import TransportError
         from google.auth.transport.requests import Request
 
         session = requests.Session()
+        # A proxy from the environment would not reach a sandbox on this machine's loopback.
         session.trust_env = not is_loopback(urlsplit(self._token_url()).hostname or "")
         request, deadline = Request(session), monotonic() + timeout_s
 
@@ -141,12 +144,12 @@ class GoogleCloudAdapter:
         return send
 
 
-def _partition(its: Any) -> str:
-    if its is None:
+def _partition(partitioning: Any) -> str:
+    if partitioning is None:
         return ""
-    if its.field is None:  # by arrival; the pseudo column of days is there only where partitions are days
-        return "_PARTITIONDATE" if its.type_ == "DAY" else ""
-    return str(its.field)
+    if partitioning.field is None:  # by ingestion time; only daily partitions have the pseudo column _PARTITIONDATE
+        return "_PARTITIONDATE" if partitioning.type_ == "DAY" else ""
+    return str(partitioning.field)
 
 
 def _fields(schema: Sequence[Any], prefix: str) -> Iterator[tuple[str, SourceField]]:

@@ -1,7 +1,7 @@
-"""The Firestore client as the adapters use it: made on first use, patient for seconds only, its operations counted.
+"""The Firestore client as the adapters use it: created on first use, patient for seconds only, its operations counted.
 
-No read-write transactions anywhere: they hold locks, and where writers of one document meet, Google's emulator gets
-through one every two seconds. A write is one atomic batch whose preconditions are the documents' update times.
+No read-write transactions: they hold locks, and with several writers of one document Google's emulator commits one
+every two seconds. A write is one atomic batch whose preconditions are the documents' update times.
 """
 
 import random
@@ -19,7 +19,7 @@ from common.platform.errors import NotFoundError
 from common.platform.retry import Backoff, countdown, retried
 
 PATIENCE_S = 10.0
-"""All tries of one call together. The client's own patience is five minutes."""
+"""All tries of one call together. By default the client retries for five minutes."""
 
 TRIES = 5
 FIRST_PAUSE_S = 0.05
@@ -27,7 +27,7 @@ LONGEST_PAUSE_S = 1.0
 BACKOFF = Backoff(2 * FIRST_PAUSE_S, LONGEST_PAUSE_S)
 SECOND_NS = 1_000_000_000
 USUAL_ID = re.compile(r"(?!__)[\w\[\]-]{1,500}", re.ASCII)
-"""Ids come from outside: a slash in one would name another document, and Firestore refuses ``__x__``."""
+"""Ids come from requests: a slash in one would address another document, and Firestore refuses ``__x__``."""
 
 
 FIRESTORE = Service(
@@ -39,7 +39,7 @@ FIRESTORE = Service(
 
 
 class Operations:
-    """Counts what Firestore bills: documents read and written, deletes among the writes. Threads may share one."""
+    """Counts what Firestore bills: documents read and written, deletes counted as writes. Thread-safe."""
 
     def __init__(self) -> None:
         self.reads = self.writes = 0
@@ -53,7 +53,7 @@ class Operations:
 
 
 class NotAppliedError(Exception):
-    """A batch was refused as a whole: one of its documents is not as a precondition says, or ``exists`` already."""
+    """The whole batch was refused: a document does not meet its precondition, or already ``exists``."""
 
     def __init__(self, message: str, *, exists: bool) -> None:
         super().__init__(message)
@@ -68,7 +68,7 @@ class Firestore:
         self._operations = operations or Operations()
 
     def document(self, *path: str) -> Any:
-        """Return the reference of a document. Raises NotFoundError for an id that no document can have."""
+        """Return a document's reference. Raises NotFoundError for an id that no document can have."""
         for part in path:
             if not is_id(part):
                 raise NotFoundError(f"There is no {part!r}.")
@@ -76,17 +76,17 @@ class Firestore:
             return _client(self._project_id, self._emulator_host).document(*path)
 
     def collection(self, *path: str) -> Any:
-        """Return the reference of a collection."""
+        """Return a collection's reference."""
         with self._translated("be reached"):
             return _client(self._project_id, self._emulator_host).collection(*path)
 
     def group(self, name: str) -> Any:
-        """Return the query over all collections of that name."""
+        """Return a collection group: the query over all collections of that name."""
         with self._translated("be reached"):
             return _client(self._project_id, self._emulator_host).collection_group(name)
 
     def get(self, *references: Any, fields: Sequence[str] | None = None) -> dict[str, Any]:
-        """Return the snapshots of those of these documents that exist, by path. All of them are one call."""
+        """Return snapshots of the documents that exist, by path, in one call."""
         client = _client(self._project_id, self._emulator_host)
         found = self._tried(
             "read", lambda left: list(client.get_all(references, field_paths=fields, retry=None, timeout=left))
@@ -95,16 +95,16 @@ class Firestore:
         return {one.reference.path: one for one in found if one.exists}
 
     def query(self, query: Any) -> list[Any]:
-        """Return the snapshots that the query finds."""
-        found: list[Any] = self._tried("read", lambda left: list(query.stream(retry=None, timeout=left)))
-        self._operations.count(reads=max(1, len(found)))
-        return found
+        """Return the query's snapshots."""
+        snapshots: list[Any] = self._tried("read", lambda left: list(query.stream(retry=None, timeout=left)))
+        self._operations.count(reads=max(1, len(snapshots)))  # an empty result is billed as one read
+        return snapshots
 
     def count(self, query: Any) -> int:
-        """Return how many documents the query finds, for the price of one read (of a thousand index entries)."""
-        found = self._tried("count", lambda left: query.count("n").get(retry=None, timeout=left))
+        """Return how many documents match the query; billed as one read for each thousand index entries."""
+        results = self._tried("count", lambda left: query.count("n").get(retry=None, timeout=left))
         self._operations.count(reads=1)
-        return int(found[0][0].value)
+        return int(results[0][0].value)
 
     def write(
         self,
@@ -112,11 +112,11 @@ class Firestore:
         applied: Callable[[], int | None] = lambda: None,
         told: Callable[[Sequence[Any]], None] = lambda _results: None,
     ) -> int:
-        """Commit one atomic batch that ``fill`` fills; return the version that its documents have after.
+        """Commit one atomic batch that ``fill`` fills; return the version that its documents then have.
 
-        A try that got no answer may have been applied all the same, and makes the next one fail its preconditions:
-        then ``applied`` is asked for the version that this very write has made, and nobody is ``told`` the results.
-        Raises NotAppliedError.
+        A try without a response may have been applied all the same, and then makes the next one fail its preconditions.
+        In that case ``applied`` returns the version that this very write made (None if it made none), and ``told`` is
+        not called with the results. Raises NotAppliedError.
         """
         from google.api_core import exceptions
 
@@ -134,7 +134,7 @@ class Firestore:
                 if unsure and (made := applied()) is not None:
                     return made
                 raise NotAppliedError(short(error), exists=isinstance(error, exceptions.AlreadyExists)) from error
-            except exceptions.Aborted:  # lost against another writer, and certainly not applied
+            except exceptions.Aborted:  # lost to another writer, so certainly not applied: not ``unsure``
                 raise
             except passing():
                 unsure = True
@@ -146,7 +146,7 @@ class Firestore:
         return self._tried("write", once)
 
     def _tried[T](self, what: str, call: Callable[[float], T]) -> T:
-        """Call until it answers, within ``PATIENCE_S``; it is given the seconds that are left."""
+        """Call, and retry within ``PATIENCE_S``; ``call`` gets the seconds that are left."""
         left_s = countdown(PATIENCE_S)
         with self._translated(what):
             result = retried(lambda: call(left_s()), on=passing(), backoff=BACKOFF, tries=TRIES, left_s=left_s)
@@ -158,7 +158,7 @@ class Firestore:
 
 @cache
 def _client(project_id: str, emulator_host: str | None) -> Any:
-    """Return the one client that this process has for a database."""
+    """Return this process's client for a database; one, because its channel is safe for threads and slow to open."""
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import firestore
 
@@ -166,7 +166,7 @@ def _client(project_id: str, emulator_host: str | None) -> Any:
         return firestore.Client(project=project_id)
     anonymous: Any = AnonymousCredentials  # untyped
     client = firestore.Client(project=project_id, credentials=anonymous())
-    # What FIRESTORE_EMULATOR_HOST would set, which counts for the whole process and for every client in it.
+    # A private attribute: the public way, FIRESTORE_EMULATOR_HOST, would affect every client of the process.
     client._emulator_host = emulator_host
     return client
 
@@ -177,7 +177,7 @@ def is_id(part: str) -> bool:
 
 
 def pauses(tries: int, longest_s: float = LONGEST_PAUSE_S) -> Iterator[float]:
-    """Yield the seconds left for each try, after a rest of random length; stop when there are none, or no tries."""
+    """Yield the seconds left for each try, after a random pause; stop when no time or no tries are left."""
     deadline = time.monotonic() + PATIENCE_S
     for tried in range(tries):
         if tried:
@@ -189,9 +189,9 @@ def pauses(tries: int, longest_s: float = LONGEST_PAUSE_S) -> Iterator[float]:
 
 
 def version(at: Any) -> int:
-    """Return a document's update time as whole nanoseconds since 1970, exactly (emulators give microseconds).
+    """Return a document's update time as exact nanoseconds since 1970 (emulators have microseconds only).
 
-    The client gives it as a datetime of its own, but a collection group's documents have the bare message.
+    Usually it is the client's own datetime class, but documents of a collection group have the bare protobuf message.
     """
     if hasattr(at, "nanos"):
         return int(at.seconds * SECOND_NS + at.nanos)
@@ -200,7 +200,7 @@ def version(at: Any) -> int:
 
 
 def standard_time(at: datetime) -> datetime:
-    """Return a time as the standard library's own kind, which the client's is a subclass of."""
+    """Return the client's datetime as the standard library's class; its own subclass has nanoseconds."""
     return datetime(at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond, tzinfo=UTC)
 
 
@@ -223,7 +223,7 @@ def existing() -> Any:
 
 
 def where(query: Any, field: str, operator: str, value: Any) -> Any:
-    """Return the query (or collection) with one more condition."""
+    """Return the query (or collection) with one more filter."""
     from google.cloud.firestore_v1.base_query import FieldFilter
 
     filtered: Any = FieldFilter  # untyped

@@ -1,8 +1,8 @@
-"""Runs and steps as Firestore documents, and back; usage has a module of its own.
+"""Encodes runs and steps as Firestore documents, and back; usage has a module of its own.
 
-``runs/{run_id}`` and ``runs/{run_id}/steps/{step_id}``. ``body`` holds the whole value as JSON;
-the fields beside it are there to be queried. ``commit`` is made anew for each write: Firestore leaves the update time
-alone when a write changes nothing, and the update time is the version.
+``runs/{run_id}`` and ``runs/{run_id}/steps/{step_id}``. ``body`` holds the whole value as JSON; the other fields are
+for queries. ``commit`` is new with each write: Firestore keeps the update time when a write changes nothing, and the
+update time is the version.
 
 Queries need these indexes beyond the automatic ones: composite on ``runs`` (``org_slug``, ``requested_at`` descending),
 the same with ``route`` and with ``status`` between the two; of the collection group ``steps`` the single fields
@@ -24,12 +24,12 @@ SEQUENCE_DIGITS = 20
 
 
 def run_fields(run: Run, commit: str) -> dict[str, Any]:
-    """Return what changes of a run's document."""
+    """Return the fields of a run's document that change."""
     return {"status": str(run.status), "wake_at": run.wake_at, "commit": commit, "body": encode_run(run).decode()}
 
 
 def fixed_run_fields(run: Run) -> dict[str, Any]:
-    """Return what never changes of a run's document."""
+    """Return the fields of a run's document that never change."""
     request = run.request
     return {"org_slug": request.org_slug, "route": request.route, "requested_at": request.requested_at}
 
@@ -52,7 +52,7 @@ def read_run(snapshot: Any) -> Run:
 
 
 def read_steps(run: Run, snapshots: Iterable[Any]) -> dict[str, Step]:
-    """Return the steps of these documents by id, as far as the run's pipeline has them."""
+    """Return the steps of these documents by id; steps that the run's pipeline does not have are left out."""
     steps: dict[str, Step] = {}
     for one in snapshots:
         spec = spec_of(run, one.id)
@@ -62,10 +62,11 @@ def read_steps(run: Run, snapshots: Iterable[Any]) -> dict[str, Step]:
 
 
 def change_entries(transition: Transition, now_ns: Callable[[], int] = time.time_ns) -> dict[str, list[str]]:
-    """Return the entries of ``changes`` by step id ("": the run's document), each with its place in the order.
+    """Return the entries of ``changes`` by step id ("": the run's document), each prefixed with its sort key.
 
-    A change is kept in the document of what it is about, so that none grows with the number of steps; that of a step
-    whose record this transition does not write, with the run. Clocks of functions may differ: see ``read_changes``.
+    A change is stored in its step's document, so that no document grows with the number of steps (it may hold 1 MiB);
+    if this transition does not write that document, in the run's. The sort key is this function's clock, and clocks of
+    functions differ: see ``read_changes``.
     """
     first, entries = now_ns(), dict[str, list[str]]()
     home = "" if transition.header else next(iter(transition.touched), "")
@@ -77,6 +78,6 @@ def change_entries(transition: Transition, now_ns: Callable[[], int] = time.time
 
 
 def read_changes(documents: Iterable[Sequence[str]]) -> list[Change]:
-    """Return the changes of these documents in one order, which is that of the array within each document."""
+    """Merge the changes of these documents by time; within a document, the order of its array wins over clocks."""
     entries = merge(*documents, key=lambda entry: entry[:SEQUENCE_DIGITS])
     return [change for entry in entries for change in decode_changes(entry[SEQUENCE_DIGITS:])]

@@ -1,6 +1,6 @@
 """The run logs port on Firestore: ``runs/{run_id}/logs/{place}``, one document a line.
 
-It costs a write for each line that a processor logs, and none for a step that logs nothing.
+Each line that a processor logs costs one write; a step that logs nothing costs none.
 """
 
 import re
@@ -18,11 +18,12 @@ PAGE = 500
 PLACE = re.compile(r"[0-9]{20}-[0-9a-f]{8}")
 
 CLOCKS_DIFFER_S = 3.0
-"""A line's place is the time at which some function's machine began to write it."""
+"""A line's place is the time by its function's clock, and clocks differ by a little: a reader that follows the log
+waits this long before it takes a place as final."""
 
 
 class FirestoreLogs:
-    """Keeps log lines in the database of the run store; ``operations`` counts what that is billed."""
+    """Stores log lines in the run store's database; ``operations`` counts what is billed."""
 
     settles_s = CLOCKS_DIFFER_S
 
@@ -30,7 +31,8 @@ class FirestoreLogs:
         self._firestore = Firestore(project_id, emulator_host, operations)
 
     def append(self, run_id: str, line: LogLine) -> None:
-        # Ids in the order of writing: filtered queries come in this order without an index of their own.
+        # Ids in order of writing: a filtered query sorted by id needs no composite index. The random end keeps two
+        # lines of one nanosecond apart.
         place = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         reference = self._firestore.document("runs", run_id, "logs", place)
         fields = {

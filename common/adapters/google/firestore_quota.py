@@ -1,11 +1,11 @@
-"""The quota part of the run store on Firestore: the documents that hold it, and what writes them.
+"""The quota part of the run store on Firestore: its documents, and the code that writes them.
 
-``usage/{org_slug}`` holds all of an organisation, ``deployment/slots`` what all of them share, which is written only
-where there is a limit for the whole deployment: every run then meets in it. Quota is taken by compare-and-set on what
-was read; what gives it back or moves a queue is a blind merge in the batch of the run's own transition.
+``usage/{org_slug}`` holds everything of one organisation. ``deployment/slots`` holds what all share, and is written
+only if the deployment has a limit, because every run contends for it. Quota is taken by compare-and-set on what was
+read; it is given back, and queues are moved, by a blind merge in the batch of the run's own transition.
 
-A run that was admitted while the deployment had no limit has no slot in ``deployment/slots``, and does not count there
-once it gets one: nobody looks through all organisations.
+A run that was admitted while the deployment had no limit has no slot in ``deployment/slots`` and does not count once
+the deployment gets one: finding such runs would mean reading all organisations.
 
 Queries need the automatic indexes of ``usage``'s fields ``waiting`` and ``turn``, and none of its other fields.
 """
@@ -41,7 +41,7 @@ from common.platform.errors import QuotaExceededError
 
 KEPT_DAYS = 62
 KEPT_MONTHS = 24
-"""A document holds 1 MiB: it forgets what nobody is checked against any more."""
+"""A document may hold 1 MiB, so it drops periods that no limit is checked against any more."""
 
 DAY_LENGTH = len("2026-11-21")
 
@@ -50,16 +50,16 @@ Fill = Callable[[Any], None]
 
 
 def read_usage(snapshot: Any | None) -> UsageDocument:
-    """Return what an organisation's document says; of one that is not there, nothing.
+    """Return an organisation's document, empty if there is none.
 
-    ``days`` has the runs that were admitted in each, ``outcomes`` how those of a day ended, ``months`` both.
+    ``days`` counts the runs admitted on each day, ``outcomes`` how those of a day ended, ``months`` both.
     """
     data: dict[str, Any] = snapshot.to_dict() if snapshot is not None else {}
     counts = {day: {"admitted": admitted} for day, admitted in data.get("days", {}).items()}
     for day, outcomes in data.get("outcomes", {}).items():
         counts[day] = {**counts.get(day, {}), **outcomes}
     counts |= data.get("months", {})
-    # An entry without a route is what extended a reservation that had been dropped: see ``_merge``.
+    # An entry without a route extended a reservation that had already been dropped: see ``_own_merge``.
     held = {run_id: one for run_id, one in data.get("reservations", {}).items() if "route" in one}
     queue = data.get("queue", {})
     return UsageDocument(
@@ -72,7 +72,7 @@ def read_usage(snapshot: Any | None) -> UsageDocument:
 
 
 def counted_fields(document: UsageDocument) -> dict[str, Any]:
-    """Return the fields that an admission changes, without what is long past."""
+    """Return the fields that an admission changes, without periods that are long past."""
     days = _latest({period: row for period, row in document.counts.items() if len(period) == DAY_LENGTH}, KEPT_DAYS)
     months = {period: row for period, row in document.counts.items() if len(period) < DAY_LENGTH}
     outcomes = {day: {name: n for name, n in row.items() if name != "admitted"} for day, row in days.items()}
@@ -87,7 +87,7 @@ def counted_fields(document: UsageDocument) -> dict[str, Any]:
 
 
 def queued_fields(document: UsageDocument) -> dict[str, Any]:
-    """Return the fields that a queue changes. ``waiting`` is there to be queried."""
+    """Return the fields that a change of the queue writes. ``waiting`` is for queries."""
     entries = {
         one.run_id: {"route": one.route, "waits_for": one.waits_for, "backfill": one.backfill, "since": one.since}
         for one in document.queue.values()
@@ -101,16 +101,16 @@ def _waiting(run_id: str, entry: Mapping[str, Any]) -> Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """What the whole deployment shares: until when each run holds a slot of it, and which runs wait for one."""
+    """What the whole deployment shares: when each run's slot expires, and which runs wait for one."""
 
     reservations: Mapping[str, datetime]
     queue: Mapping[str, bool]
 
     @classmethod
     def read(cls, snapshot: Any | None) -> Self:
-        """Return the slots of a document, or none."""
+        """Return the slots of a document, empty if there is none."""
         data: dict[str, Any] = snapshot.to_dict() if snapshot is not None else {}
-        # ``extended`` says later ends; of a run whose reservation was dropped meanwhile it says nothing.
+        # ``extended`` holds later expiries, written blindly. It does not revive a reservation dropped meanwhile.
         extended = data.get("extended", {})
         held = {run_id: extended.get(run_id, until) for run_id, until in data.get("reservations", {}).items()}
         return cls(held, data.get("queue", {}))
@@ -120,7 +120,7 @@ class Slots:
         return Deployment(sum(until > now for until in self.reservations.values()), len(self.queue))
 
     def admitted(self, demand: Demand) -> dict[str, Any]:
-        """Return the document with this run's slot held, and without what is stale."""
+        """Return the document with this run's slot added and expired ones removed."""
         held = {run_id: until for run_id, until in self.reservations.items() if until > demand.at}
         queue = {run_id: True for run_id in self.queue if run_id != demand.run_id}
         held[demand.run_id] = demand.expires_at
@@ -128,14 +128,14 @@ class Slots:
 
 
 class FirestoreQuota:
-    """Takes quota, gives it back, and tells who waits."""
+    """Takes quota, gives it back, and lists the queues."""
 
     def __init__(self, firestore: Firestore) -> None:
         self._firestore = firestore
         self._local = threading.local()
 
     def hold(self, run: Run, limits: Limits, *, waited: bool) -> Fill:
-        """Return the writes that take the run's quota: refused if it has changed by then. Raises QuotaExceededError."""
+        """Return the writes that take the run's quota; they fail if it has changed since. Raises QuotaExceededError."""
         demand, own, shared = Demand.of(run, waited=waited), self._usage(run.request.org_slug), self._slots()
         has_shared = limits.global_concurrent is not None
         stored = self._firestore.get(own, *[shared] * has_shared)
@@ -157,7 +157,7 @@ class FirestoreQuota:
         return fill
 
     def enqueue(self, run: Run) -> Fill:
-        """Return the writes that put the run in its queue: refused if that has changed by then.
+        """Return the writes that put the run in its queue; they fail if the queue has changed since.
 
         Raises QuotaExceededError if the queue is full.
         """
@@ -179,7 +179,7 @@ class FirestoreQuota:
         return fill
 
     def _turns(self) -> tuple[list[int], list[int]]:
-        """Return the turns of the organisations that wait, and the highest of all there are if none does."""
+        """Return the turns of the organisations that wait, and, only if none does, the highest turn of all."""
         waiting = self._firestore.query(self._who_waits().select(["turn"]))
         if waiting:
             return [one.get("turn") for one in waiting], []
@@ -187,13 +187,16 @@ class FirestoreQuota:
         return [], [one.get("turn") for one in self._firestore.query(highest.select(["turn"]))]
 
     def leave(self, batch: Any, run: Run, transition: Transition, limits: Limits) -> None:
-        """Add what is left to write when a run is admitted that waited for a limit which is no more."""
+        """Take an admitted run out of the deployment's queue if the limit that it waited for no longer exists.
+
+        Otherwise ``hold`` does so: it writes that document anyway.
+        """
         moves = [command for command in transition.commands if isinstance(command, MoveInQueue)]
         if limits.global_concurrent is None and any(move.before == "global" for move in moves):
             batch.set(self._slots(), _waits(run.run_id, -1), merge=True)
 
     def carry_out(self, batch: Any, transition: Transition) -> Callable[[Sequence[Any]], None]:
-        """Add the blind writes that the transition commands; return what the batch's results are to be passed to."""
+        """Add the blind writes that the transition commands; return the callback for the batch's results."""
         run = transition.run
         changed = list(changes(run, transition.commands, extends=_may_extend(transition)))
         own, shared = self._usage(run.request.org_slug), self._slots()
@@ -205,7 +208,8 @@ class FirestoreQuota:
         settles = any(isinstance(command, SettleReservation) for command in transition.commands)
 
         def note_results(results: Sequence[Any]) -> None:
-            # The last of the transformed fields is ``waiting``, in order of their names: how many wait by then.
+            # Firestore returns the transformed fields in order of name, and the last is ``waiting``: the number of
+            # waiting runs after this write, without a read.
             nobody = settles and not any(results[index].transform_results[-1].integer_value for index in asked)
             self._local.nobody_after = run.run_id if nobody else ""
 
@@ -216,8 +220,8 @@ class FirestoreQuota:
         return self._document(org_slug).usage(now)
 
     def queues(self, ended: Run | None) -> Sequence[Queue]:
-        """Return the queues that have runs in them. After an end that this thread has just stored, that often costs
-        nothing: the answer to that write says how many wait."""
+        """Return the queues that are not empty. After an end that this thread has just stored, this often costs no
+        read: the response to that write says how many runs wait."""
         nobody_after, self._local.nobody_after = getattr(self._local, "nobody_after", ""), ""
         if ended is not None and nobody_after == ended.run_id:
             return ()
@@ -229,11 +233,11 @@ class FirestoreQuota:
         return [Queue(org, one.turn, heads(one.queue.values())) for org, one in documents if one.queue]
 
     def place(self, run: Run) -> Place | None:
-        """Return where the run stands in its organisation's queue."""
+        """Return the run's place in its organisation's queue, None if it does not wait."""
         return self._document(run.request.org_slug).place(run.run_id)
 
     def last_cost(self, org_slug: str, route: str) -> Decimal | None:
-        """Return what the pipeline's last run of known cost has cost."""
+        """Return the cost in USD of the pipeline's last run whose cost is known."""
         micros = self._document(org_slug).costs.get(route)
         return None if micros is None else from_micro_usd(micros)
 
@@ -261,8 +265,8 @@ def _own_merge(run: Run, changed: Iterable[QuotaChange]) -> dict[str, Any]:
                     home = "outcomes" if len(period) == DAY_LENGTH else "months"
                     own.setdefault(home, {})[period] = {name: _plus(amount) for name, amount in amounts.items()}
             case ReservationExtended(expires_at):
-                # A blind merge can't ask whether the reservation is still there. So it writes its end alone: where the
-                # rest is gone, because somebody else's admission has dropped it, that holds no slot.
+                # A blind merge can't check that the reservation still exists. So it writes the expiry alone: if another
+                # admission has dropped the reservation, an entry without a route holds no slot.
                 own["reservations"] = {run_id: {"until": expires_at}}
             case ReservationFreed():
                 own |= {"reservations": {run_id: _delete()}, "waiting": _plus(0)}
@@ -275,7 +279,7 @@ def _own_merge(run: Run, changed: Iterable[QuotaChange]) -> dict[str, Any]:
 
 
 def _deployment_merge(run: Run, changed: Iterable[QuotaChange]) -> dict[str, Any]:
-    """Return what to merge into the deployment's document: nothing of a run that neither has nor wants a slot of it."""
+    """Return what to merge into the deployment's document: nothing for a run that has no slot of it and wants none."""
     shared, run_id = dict[str, Any](), run.run_id
     for change in changed:
         match change:
@@ -292,8 +296,8 @@ def _deployment_merge(run: Run, changed: Iterable[QuotaChange]) -> dict[str, Any
 def _may_extend(transition: Transition) -> bool:
     """Return whether this transition may have moved its run's ``expires_at``.
 
-    The run's own transitions do, and those that let a step rest. A sweep that only sets its next time does not, and
-    spares the write.
+    The run's own transitions do, and those after which a step backs off. A sweep that only sets its next time does not,
+    which saves the write.
     """
     steps = (transition.run.steps[step_id] for step_id in transition.touched)
     moves = any(not change.step_id for change in transition.changes) or any(step.not_before for step in steps)
@@ -308,7 +312,7 @@ def _put(batch: Any, reference: Any, stored: Any | None, fields: Mapping[str, An
 
 
 def _waits(run_id: str, change: int) -> dict[str, Any]:
-    """Return the update of the deployment's document by which a run begins (1) or ceases (-1) to wait for a slot."""
+    """Return the update of the deployment's document for a run that starts (1) or stops (-1) waiting for a slot."""
     return {"queue": {run_id: True if change > 0 else _delete()}, "waiting": _plus(change)}
 
 

@@ -1,8 +1,7 @@
 """The records port on Firestore: ``orgs/{org_slug}/{kind}/{name}``.
 
-``name`` stands in the document too, where the automatic index finds it in both directions. ``body`` needs no index.
-``commit`` is made anew for each write: Firestore leaves the update time alone when a write changes nothing, and the
-update time is the version.
+``name`` is also a field, because its automatic index sorts in both directions. ``body`` needs no index. ``commit`` is
+new with each write: Firestore keeps the update time when a write changes nothing, and the update time is the version.
 """
 
 import json
@@ -24,7 +23,7 @@ from common.ports.records import Record
 
 
 class FirestoreRecords:
-    """Keeps small documents in the database of the run store; ``operations`` counts what that is billed."""
+    """Stores small documents in the run store's database; ``operations`` counts what is billed."""
 
     def __init__(self, project_id: str, emulator_host: str | None = None, operations: Operations | None = None) -> None:
         self._firestore = Firestore(project_id, emulator_host, operations)

@@ -1,6 +1,6 @@
 """The run store port on Firestore, in the cloud and on Google's emulator of it.
 
-A transition is one atomic batch that compares the update time of each document it changes, and of no other. Its
+A transition is one atomic batch that compares the update time of each document that it changes, and of no other. Its
 messages are published after it, because Firestore and Pub/Sub share no transaction: see ``_publish``.
 """
 
@@ -51,15 +51,17 @@ from common.ports.store import HistoryQuery, RunPage
 from common.runs.topics import messages
 
 MAX_IN = 30
-"""How many values Firestore's ``in`` takes."""
+"""Most values that Firestore's ``in`` accepts."""
 
+# All admissions of an organisation compare-and-set one document, so many at once each lose many times; short pauses,
+# because every round has a winner. ``PATIENCE_S`` bounds the whole.
 ADMIT_TRIES = 60
 ADMIT_PAUSE_S = 0.25
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FirestoreRunStore:
-    """Keeps runs in a project's default database; ``operations`` counts what that is billed."""
+    """Stores runs in a project's default database; ``operations`` counts what is billed."""
 
     def __init__(
         self,
@@ -93,16 +95,16 @@ class FirestoreRunStore:
         try:
             self._publish(run, new)
         except PipelineOpsError as error:
-            # The run is stored and holds its slot: told that it failed, the caller would ask for a second one.
+            # The run is stored and holds its slot. If this raised, the caller would request a second one.
             logger.warning("Run %s is stored, its message is left to the sweep: %s", run.run_id, error)
 
     def _write_with(
         self, take: Callable[[], Fill], fill: Fill, applied: Callable[[], int | None], check: Callable[[], None]
     ) -> int:
-        """Write what ``fill`` adds together with the quota, or place in the queue, that is there; return the version.
+        """Write ``fill`` together with the quota, or the place in the queue, that ``take`` returns; return the version.
 
-        ``check`` raises what is wrong with the run itself: it is asked before a limit is named, and when the batch was
-        refused. Otherwise another run of the organisation was admitted or ended meanwhile, and it is tried again.
+        ``check`` raises what is wrong with the run itself. It is called before a limit is reported, and when the batch
+        was refused. If it raises nothing, another run of the organisation was admitted or ended meanwhile: try again.
         """
         for _ in pauses(ADMIT_TRIES, ADMIT_PAUSE_S):
             try:
@@ -120,7 +122,7 @@ class FirestoreRunStore:
             except NotAppliedError:
                 check()
         raise TransientError(
-            "The quota is asked for by too many runs at once. Try again.", retry_after_s=1.0, kind=ErrorKind.CONFLICT
+            "Too many runs are requesting this quota at once. Try again.", retry_after_s=1.0, kind=ErrorKind.CONFLICT
         )
 
     def admit(self, transition: Transition, limits: Limits) -> Run:
@@ -196,16 +198,19 @@ class FirestoreRunStore:
             batch.update(reference, {**fields, **_appended(entries)}, option=unchanged_since(step.version))
 
     def _made_by(self, commit: str, references: Sequence[Any]) -> int | None:
-        """Return the version that this commit made, if one of its documents tells that it was applied."""
+        """Return the version that this commit made, None if it was not applied.
+
+        One document is enough, because the batch is atomic; another may have been changed again since.
+        """
         snapshots = self._firestore.get(*references, fields=["commit"]).values()
         return next((version(one.update_time) for one in snapshots if one.get("commit") == commit), None)
 
     def _publish(self, stored: Run, transition: Transition) -> None:
-        """Publish what the stored transition commands.
+        """Publish the messages that the stored transition commands.
 
-        An error is raised although the transition is stored: the message that led to it is then delivered again,
-        and an event that was applied before sends what should have followed. Where nobody delivers again, and when
-        the process dies here, the sweep derives the messages from what is stored.
+        An error is raised although the transition is stored: the message that caused it is then redelivered, and an
+        event that was already applied sends its messages again. If nothing is redelivered, or the process dies here,
+        the sweep derives the messages from the stored state.
         """
         self._bus.publish(messages(stored, transition.commands))
 
@@ -216,7 +221,7 @@ class FirestoreRunStore:
     def all_ended(self, run_id: str, step_ids: Collection[str]) -> bool:
         wanted = set(step_ids)
         ended = where(self._steps(run_id), "ended", "==", True)
-        # Of many steps some are open most times it is asked: that fewer have ended at all is known from one count.
+        # With many steps, some are open at most calls: one count shows that, instead of one for each thirty steps.
         if len(wanted) > MAX_IN and self._firestore.count(ended) < len(wanted):
             return False
         return all(
@@ -233,7 +238,7 @@ class FirestoreRunStore:
         return list(dict.fromkeys(run_id for _, run_id in sorted(due)))[:limit]
 
     def active(self) -> Sequence[str]:
-        # An ended run's wake_at is null, which no comparison finds. Sorted here, it needs no index of its own.
+        # An ended run's wake_at is null, which no comparison matches. Sorting here saves a composite index.
         awake = where(self._firestore.collection("runs"), "wake_at", ">", LONG_AGO)
         snapshots = self._firestore.query(awake.select(["requested_at"]))
         return [one.id for one in sorted(snapshots, key=lambda one: (one.get("requested_at"), one.id))]
@@ -255,7 +260,7 @@ class FirestoreRunStore:
         return RunPage(page, encode_cursor(page[-1]) if len(snapshots) > query.limit else None)
 
     def _with_steps(self, runs: Iterable[Run]) -> tuple[Run, ...]:
-        """Return these runs whole, the steps of thirty runs read at once."""
+        """Return these runs with their steps, read in one query for each thirty runs."""
         complete: list[Run] = []
         for some in batched(runs, MAX_IN, strict=False):
             records: dict[str, list[Any]] = {run.run_id: [] for run in some}

@@ -1,6 +1,6 @@
-"""The key-encryption key in Cloud KMS: data keys travel there to be wrapped and unwrapped, the key itself never leaves.
+"""The key-encryption key in Cloud KMS, which wraps and unwraps data keys; the key itself never leaves it.
 
-Every byte is checked on the way with CRC32C, both ways, as Google advises for all who hold others' secrets:
+Requests and responses are checked end to end with CRC32C, as Google advises:
 https://cloud.google.com/kms/docs/data-integrity-guidelines
 """
 
@@ -21,7 +21,7 @@ from common.platform.retry import countdown, retried
 TRIES = 4
 REMEMBERED = 200
 REMEMBERED_S = 300.0
-"""For so long a process opens a secret again without asking: a step costs three times as much otherwise."""
+"""A process opens a secret again for this long without calling KMS: without it, a step costs three times as much."""
 
 
 def _own(failed: str, error: Exception) -> PipelineOpsError | None:
@@ -46,7 +46,7 @@ KMS = Service(
 
 
 class CloudKms:
-    """Wraps data keys with a symmetric key of Cloud KMS. ``endpoint`` is a server in the place of Google's."""
+    """Wraps data keys with a symmetric key of Cloud KMS. ``endpoint`` replaces Google's server."""
 
     def __init__(self, key_name: str, endpoint: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._name, self._endpoint = key_name, endpoint
@@ -54,7 +54,7 @@ class CloudKms:
         self._known: TTLCache[tuple[bytes, bytes], bytes] = TTLCache(REMEMBERED, REMEMBERED_S, clock)
 
     def wrap(self, key: bytes, bound_to: bytes) -> bytes:
-        """Return the data key encrypted. Raises TransientError, PermanentError."""
+        """Return the encrypted data key. Raises TransientError, PermanentError."""
         request = {
             "name": self._name,
             "plaintext": key,
@@ -68,6 +68,7 @@ class CloudKms:
             return bool(verified) and answer.ciphertext_crc32c == _crc(answer.ciphertext)
 
         answer = self._asked("wrap a key", lambda left: self._client.encrypt(request, retry=None, timeout=left), whole)
+        # A secret wrapped with another key could not be opened with this one.
         if not answer.name.startswith(f"{self._name}/cryptoKeyVersions/"):
             raise PermanentError(
                 f"Cloud KMS wrapped a key with {answer.name!r}, which is no version of {self._name!r}."
@@ -76,7 +77,7 @@ class CloudKms:
 
     def unwrap(self, wrapped: bytes, bound_to: bytes) -> bytes:
         """Return the data key. Raises WrongKeyError, TransientError, PermanentError."""
-        with self._lock:  # a cache is not safe for threads by itself
+        with self._lock:  # cachetools' caches are not thread-safe
             if (known := self._known.get((wrapped, bound_to))) is not None:
                 return known
         request = {
@@ -97,14 +98,14 @@ class CloudKms:
         return key
 
     def _asked(self, what: str, ask: Callable[[float], Any], whole: Callable[[Any], bool]) -> Any:
-        """Ask until a whole answer comes, a few times; translate Google's errors."""
+        """Call KMS, retrying a few times until the response is intact; translate Google's errors."""
         left_s = countdown(PATIENCE_S)
 
         def once() -> Any:
             try:
                 answer = ask(left_s())
             except Exception as error:
-                # Without its cause: that would keep the request, and with it the key.
+                # Not chained: the cause holds the request, and the request holds the data key.
                 raise KMS.error(what, error) or error from None
             if not whole(answer):
                 raise TransientError(f"Cloud KMS could not {what}: what arrived is damaged (its CRC32C is another).")

@@ -1,9 +1,9 @@
-"""OIDC tokens as Pub/Sub, Eventarc and Cloud Scheduler send them: signed by Google, for an audience, by an account.
+"""Verifies OIDC tokens of Pub/Sub, Eventarc and Cloud Scheduler: signed by Google, for an audience, for an account.
 
-https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions says what to check. Where Cloud Run's own IAM check
-stands before a function, it takes the signature off once it has verified it, and leaves a word in its place
-(https://cloud.google.com/run/docs/troubleshooting#signature-removed). Anybody could send that word to a function
-without the IAM check, so it counts only where the operator has said that the check is on.
+https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions lists what to check. Cloud Run's IAM check, if it
+is on, verifies the signature first and replaces it with a marker
+(https://cloud.google.com/run/docs/troubleshooting#signature-removed). Anyone could send that marker to a function
+without the IAM check, so it counts only if the operator has declared that the check is on.
 """
 
 import base64
@@ -22,18 +22,19 @@ CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
 ISSUERS = frozenset({"accounts.google.com", "https://accounts.google.com"})
 SIGNATURE_TAKEN_OFF = "SIGNATURE_REMOVED_BY_GOOGLE"
 MAX_TOKEN_CHARS = 16_000
+# Clocks of this machine and of Google's differ by a little; a token just issued must not be "not valid yet".
 SKEW_S = 30
 FETCH_TIMEOUT_S = 5.0
 MAX_CERTS_BYTES = 1_000_000
 DEFAULT_AGE_S, MIN_AGE_S, MAX_AGE_S = 3_600.0, 60.0, 86_400.0
-"""How long Google's certificates are kept where it does not say, and at least and at most where it does."""
+"""How long Google's certificates are cached: without a max-age, and the bounds of a max-age."""
 
 Fetch = Callable[[], tuple[Mapping[str, str], float]]
-"""Returns certificates (PEM by key id), and for how many seconds they may be kept. Raises OSError or ValueError."""
+"""Returns certificates (PEM by key id), and for how many seconds to cache them. Raises OSError or ValueError."""
 
 
 def fetch_certs() -> tuple[Mapping[str, str], float]:
-    """Ask Google for its certificates."""
+    """Fetch Google's certificates."""
     with urlopen(CERTS_URL, timeout=FETCH_TIMEOUT_S) as answer:
         certificates: dict[str, str] = json.loads(answer.read(MAX_CERTS_BYTES))
         match = re.search(r"max-age=(\d{1,9})", answer.headers.get("cache-control", ""))
@@ -41,7 +42,7 @@ def fetch_certs() -> tuple[Mapping[str, str], float]:
 
 
 class Certificates:
-    """Google's certificates, kept as long as it says. One that is not known yet is asked for, once a minute at most."""
+    """Cache of Google's certificates. An unknown key id causes a fetch, at most once a minute: anyone can send one."""
 
     def __init__(self, fetch: Fetch = fetch_certs, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch, self._clock, self._lock = fetch, clock, threading.Lock()
@@ -49,7 +50,7 @@ class Certificates:
         self._until = self._asked_at = float("-inf")
 
     def with_key(self, key_id: str) -> Mapping[str, str]:
-        """Return the certificates. Raises TransientError if none can be had."""
+        """Return the certificates. Raises TransientError if there are none and none can be fetched."""
         with self._lock:
             now = self._clock()
             if now >= self._until or (key_id not in self._kept and now - self._asked_at >= MIN_AGE_S):
@@ -63,6 +64,7 @@ class Certificates:
         except (OSError, ValueError) as error:
             if not self._kept or now - self._until > MAX_AGE_S:
                 raise TransientError(f"Google's certificates could not be read ({type(error).__name__}).") from None
+            # For up to a day, the old certificates serve on: an outage of Google's must not stop every function.
             logger.warning("Google's certificates could not be read, the old ones go on: %s", type(error).__name__)
             return
         self._kept, self._until = certificates, now + min(max(age, MIN_AGE_S), MAX_AGE_S)
@@ -87,14 +89,14 @@ class GoogleTokens:
         self._certificates, self._iam_checked, self._now = certificates, iam_checked, now
 
     def email(self, token: str) -> str:
-        """Return the token's account; see ``TokenCheck``. No text of an error repeats anything of a token."""
+        """Return the token's account; see ``TokenCheck``. No error message repeats any part of a token."""
         try:
             claims = self._claims(token)
             issuer, audience, email = (claims.get(name) for name in ("iss", "aud", "email"))
             verified = claims.get("email_verified") is True
         except (TransientError, UnauthorizedError):
             raise
-        except Exception as error:  # whatever a library makes of what a stranger sent
+        except Exception as error:  # a library may raise anything on a stranger's input
             raise UnauthorizedError(f"The OIDC token is not valid ({type(error).__name__}).") from None
         if not isinstance(issuer, str) or issuer not in ISSUERS:
             raise UnauthorizedError("The OIDC token is not one of Google's.")

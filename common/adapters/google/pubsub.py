@@ -13,10 +13,11 @@ from common.ports.bus import Message
 
 TIMEOUT_S = 10.0
 LATENCY_S = 0.001
-"""How long a batch waits for company. The client's own 10 ms would be most of what a single publish takes."""
+"""How long a batch waits for more messages. The client's default of 10 ms would be most of a single publish's time."""
 
 EARLY = timedelta(seconds=1)
-"""A message that is due this soon is published now: its function sees to the rest."""
+"""A message that is due this soon is published now. If it arrives early, its function refuses it and Pub/Sub redelivers
+it; leaving it to the sweep would add up to a minute."""
 
 
 def topic_path(project_id: str, name: str) -> str:
@@ -31,8 +32,8 @@ def _now() -> datetime:
 class PubSubBus:
     """Publishes to ``projects/<project_id>/topics/<topic>``: the data as JSON, ``key`` as an attribute.
 
-    Pub/Sub can't delay a message. One whose ``not_before`` lies ahead is therefore NOT published: the sweep sends it
-    again when it is due. ``emulator_host`` (``host:port``) is None in the cloud.
+    Pub/Sub can't delay a message, so one whose ``not_before`` is in the future is NOT published: the sweep sends it
+    when it is due. ``emulator_host`` (``host:port``) is None in the cloud.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class PubSubBus:
         self._lock = threading.Lock()
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Publish what is due, all of it together, and return once Pub/Sub holds it.
+        """Publish what is due in one batch, and return once Pub/Sub has stored it.
 
-        Raises TransientError (no answer within ``timeout_s``, an outage) or PermanentError (no such topic, no
-        permission, a message too large). After an error some of the messages may have been published.
+        Raises TransientError (no response within ``timeout_s``, an outage) or PermanentError (no such topic, no
+        permission, a message too large). After an error, some of the messages may have been published.
         """
         latest = self._now() + EARLY
         due = [message for message in messages if message.not_before is None or message.not_before <= latest]
@@ -77,7 +78,7 @@ class PubSubBus:
 
 
 def _client(emulator_host: str | None, timeout_s: float) -> Any:
-    """Return a publisher that gives up a little before ``timeout_s``; the client's own patience is ten minutes."""
+    """Return a publisher that gives up a little before ``timeout_s``; by default the client retries for ten minutes."""
     from google.api_core.retry import Retry, if_exception_type
     from google.api_core.timeout import ConstantTimeout
     from google.cloud import pubsub_v1  # type: ignore[attr-defined, unused-ignore]

@@ -1,7 +1,7 @@
-"""What the shared SQL needs of a database, and what SQLite and PostgreSQL say differently.
+"""What the shared SQL needs from a database, and where SQLite and PostgreSQL differ.
 
 Statements are written once, with named parameters (``:org``); PostgreSQL's transactions translate them for its driver.
-Tables have no schema in front: PostgreSQL's transactions set their ``search_path``.
+Tables are named without a schema: PostgreSQL's transactions set their ``search_path``.
 """
 
 from abc import ABC, abstractmethod
@@ -16,11 +16,11 @@ NOTHING: Mapping[str, Any] = {}
 
 
 class Rows(Protocol):
-    """What a statement has brought."""
+    """The result of a statement."""
 
     @property
     def rowcount(self) -> int:
-        """How many rows it has changed."""
+        """How many rows the statement changed."""
 
     def fetchone(self) -> Any:
         """Return the first row, or None."""
@@ -32,34 +32,34 @@ class Rows(Protocol):
 
 
 class Transaction(Protocol):
-    """Where statements run. The rows of one statement are to be read before the next one runs."""
+    """Executes statements. Read the rows of one statement before executing the next."""
 
     def execute(self, statement: str, values: Mapping[str, Any] = NOTHING, /) -> Rows: ...
 
 
 class Dialect(ABC):
-    """What the two say differently."""
+    """The SQL and the parameter types in which the two databases differ."""
 
     ADD_CHANGES: str
-    """Appends ``:body`` to the changes of ``:run``."""
+    """Statement that appends ``:body`` to the changes of ``:run``."""
 
     CHANGES_ORDER: str
-    """The column that has the order of a run's changes."""
+    """Column that orders a run's changes."""
 
     LOG_ID: str
-    """The column of a log line's number."""
+    """Column with a log line's number."""
 
     LOGS_SETTLE_S: float
-    """For so many seconds a line that got an earlier number may still be on its way."""
+    """For this many seconds, a line with a lower number may still be uncommitted."""
 
     RUN_ID: str
-    """``run_id``, to be compared as Python compares it."""
+    """``run_id``, compared by code point as Python compares strings: cursors are compared in both."""
 
     PUT_RECORD: str
-    """Stores a record whatever is there under its name, and returns its new version, which no record ever had."""
+    """Statement that inserts or replaces a record and returns its new version, which no record ever had before."""
 
     REFUSES_EARLY: bool
-    """Whether requests for one organisation's quota queue for a lock, so that it is better to refuse them before."""
+    """Whether requests for one organisation's quota queue for a lock, so that hopeless ones are refused before it."""
 
     @abstractmethod
     def time(self, at: datetime | None) -> Any:
@@ -79,24 +79,24 @@ class Dialect(ABC):
 
     @abstractmethod
     def several(self, values: Collection[str]) -> Any:
-        """Return the values of such a parameter."""
+        """Return the values as a parameter of ``one_of``."""
 
     @abstractmethod
     def runs_for(self, query: HistoryQuery) -> tuple[str, str]:
-        """Return the table of runs as this query is to read it, and a condition that the index needs, if any."""
+        """Return the FROM item for this query's runs, and a condition that its index needs, or ""."""
 
     @abstractmethod
     def lock_turns(self, transaction: Transaction, org_slugs: Sequence[str]) -> None:
-        """Let no other transaction into the quota of these until this one ends.
+        """Keep other transactions out of the quota of these organisations until this one ends.
 
-        What is read by the statements that follow is what others have left.
+        Statements after it see everything that earlier lock holders committed.
         """
 
     @abstractmethod
     def write_steps(self, transaction: Transaction, run_id: str, steps: Sequence[Step]) -> bool:
         """Insert the steps that have no record (version 0), update the others if they are still at their version.
 
-        Return whether that was so of each. If not, some may have been written all the same: the caller undoes it.
+        Return whether every step was written. If not, some may have been: the caller must roll back.
         """
 
 
@@ -110,8 +110,8 @@ class SqlDatabase(Protocol):
         """Run SELECTs. ``does`` may be called more than once."""
 
     def write[T](self, does: Callable[[Transaction], T], *, durable: bool = False, fails_first: bool = False) -> T:
-        """Run ``does`` in a transaction; return what it returned once that is committed.
+        """Run ``does`` in a transaction; return its result once that is committed.
 
-        It may be called more than once, each time in a transaction of its own, of which one at most is committed. What
-        it raises undoes it. For ``durable`` and ``fails_first``, which may be ignored, see ``sqlite/database.py``.
+        ``does`` may be called more than once, each time in a new transaction, of which at most one is committed. An
+        exception rolls back. For ``durable`` and ``fails_first``, which may be ignored, see ``sqlite/database.py``.
         """

@@ -8,13 +8,15 @@ from common.ports.store import HistoryQuery
 
 
 def page(dialect: Dialect, query: HistoryQuery) -> tuple[str, dict[str, Any]]:
-    """Return the SELECT of a page's runs, and its values. It brings one run more if there is another page.
+    """Return the SELECT of a page's runs, and its values. It selects one run more, to show if there is another page.
 
-    Only what is asked for is a condition, so that the text says which index serves it.
+    Only the filters that the query has become conditions: an unused one (``:route IS NULL OR ...``) would keep the
+    planner from the index.
     """
     runs, condition = dialect.runs_for(query)
     values: dict[str, Any] = {"org": query.org_slug, "limit": query.limit + 1}
-    # A page begins behind the last run of the one before, or behind every run of the first moment that is too late.
+    # A page starts after the previous page's last run. ``before`` is exclusive: "" sorts before every run id, so no
+    # run of that moment is included.
     behind = [] if query.cursor is None else [decode_cursor(query.cursor)]
     behind += [] if query.before is None else [(query.before, "")]
     if behind:

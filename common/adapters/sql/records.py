@@ -1,4 +1,4 @@
-"""The records port in SQL. A version is a number that is given once, so no name ever has one twice."""
+"""The records port in SQL. A version number is used once: a record deleted and made again never repeats one."""
 
 import json
 import re
@@ -42,8 +42,8 @@ class SqlRecords:
         add = self._database.dialect.PUT_RECORD if expected is None else ADD
 
         def write(transaction: Transaction) -> int:
-            # The old row goes and a new one comes: that gives a new number. Another replacement of this version waits
-            # for this transaction's end, and then finds no row.
+            # DELETE and INSERT instead of UPDATE: the new row takes a new version. A rival replacing the same version
+            # waits for this transaction to end, then finds no row and is stale.
             gone = 1 if not expected else transaction.execute(DELETE_VERSION, values).rowcount
             rows = transaction.execute(add, values).fetchall() if gone else []
             if not rows:
@@ -84,5 +84,5 @@ class SqlRecords:
 
 
 def _are_names(*names: str) -> bool:
-    """Return whether documents can have these names."""
+    """Return whether records can have these names."""
     return all(NAME.fullmatch(name) for name in names)

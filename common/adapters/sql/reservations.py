@@ -1,12 +1,12 @@
-"""The quota rule in SQL: reservations, counts, money and queues. Its caller has the transaction.
+"""The quota rule in SQL: reservations, counts, money and queues. The caller owns the transaction.
 
-``common/domain/quota.py`` is the rule. ``RESERVE`` says in one UPDATE what ``exceeded`` says there, and explains
-nothing: if it changes no row, ``exceeded`` says why.
+``common/domain/quota.py`` is the rule. ``RESERVE`` is ``exceeded`` of that module as one UPDATE, without a reason: if
+it changes no row, ``exceeded`` gives the reason.
 
-In PostgreSQL's READ COMMITTED a statement that has waited for a row sees that row as it is by then, but everything
-else, the reservations that it counts among them, as it was before. So the row of the organisation (and that of the
-deployment) in ``turns`` is locked by a statement of its own, and the one that counts and takes begins after it. All
-locks are taken in one order: a run's row, its steps, ``turns`` (the deployment's first), reservations, usage.
+In PostgreSQL's READ COMMITTED, a statement that waited for a row sees that row's new version, but everything else, the
+reservations that it counts included, as of its own start. So a statement of its own locks the organisation's row (and
+the deployment's) in ``turns``, and the statement that counts and takes starts after it. All transactions lock in one
+order, so that none deadlock: a run's row, its steps, ``turns`` (the deployment's first), reservations, usage.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,8 +42,9 @@ from common.domain.quota import (
 from common.platform.errors import QuotaExceededError, TransientError
 
 DEPLOYMENT = "*"
-"""The row of ``turns`` that stands for all organisations. No organisation has this name, and it sorts before theirs."""
+"""The row of ``turns`` for all organisations. No organisation has this name, and it sorts, so locks, before theirs."""
 
+# Above any sum in micro-USD, and within the 64-bit integers of both databases.
 NO_LIMIT = 2**62
 
 DROP_EXPIRED = "DELETE FROM reservations WHERE expires_at <= :now AND org_slug = :org"
@@ -56,7 +57,7 @@ WHERE org_slug = :org AND period IN (:day, :month)
   AND NOT EXISTS (SELECT 1 FROM usage WHERE org_slug = :org AND period = :day AND admitted >= :daily)
   AND NOT EXISTS (SELECT 1 FROM usage WHERE org_slug = :org AND period = :month AND admitted >= :monthly)
 """
-"""Check and take in one statement: it changes both rows, or none when any limit is used up."""
+"""Check and take in one statement: it changes both rows, or neither when a limit is used up."""
 
 TAKE_MONEY = ", reserved = reserved + CASE WHEN period = :month THEN :cost ELSE 0 END"
 HAS_MONEY = """
@@ -66,7 +67,7 @@ HAS_MONEY = """
 """
 
 WHOSE = {"pipeline": "org_slug = :org AND route = :route", "concurrent": "org_slug = :org", "global": "TRUE"}
-"""Of which runs a slot of each scope is."""
+"""The runs that share the slots of each scope."""
 
 LIVE = {
     scope: f"(SELECT COUNT(*) FROM reservations WHERE {whose} AND expires_at > :now)"  # noqa: S608 - constants
@@ -79,7 +80,7 @@ AHEAD = {
     for scope, whose in WHOSE.items()
 }
 
-# One that is there already is that of a run of this id, and its caller will meet the run.
+# A conflict means that a run of this id exists: inserting the run, later in this transaction, fails and says so.
 ADD_RESERVATION = """
 INSERT INTO reservations (org_slug, run_id, route, expires_at) VALUES (:org, :run, :route, :expires_at)
 ON CONFLICT DO NOTHING
@@ -140,7 +141,7 @@ LAST_COST = "SELECT cost FROM costs WHERE org_slug = :org AND route = :route"
 
 @cache
 def _reserve(money: bool, scopes: tuple[str, ...], waited: bool) -> str:
-    """Return the statement that checks these limits beside the day's and the month's, and takes."""
+    """Return the statement that checks these limits as well as the day's and the month's, and takes the quota."""
     checks = [HAS_MONEY] if money else []
     for scope in scopes:
         taken = LIVE[scope] if waited else f"{LIVE[scope]} + {AHEAD[scope]}"
@@ -150,7 +151,7 @@ def _reserve(money: bool, scopes: tuple[str, ...], waited: bool) -> str:
 
 @cache
 def _usage(scopes: tuple[str, ...]) -> str:
-    """Return the query of what counts, with live and waiting runs in these scopes."""
+    """Return the query for usage, with the live and the waiting runs in these scopes."""
     live = [LIVE[scope] if scope in scopes or scope == "concurrent" else "0" for scope in SCOPES]
     ahead = [AHEAD[scope] if scope in scopes else "0" for scope in SCOPES]
     return USAGE.format(counts=", ".join((*live, *ahead)))
@@ -158,34 +159,34 @@ def _usage(scopes: tuple[str, ...]) -> str:
 
 @cache
 def _count(counters: tuple[str, ...], periods: int) -> str:
-    """Return the statement that adds to these counters in so many periods."""
+    """Return the statement that adds to these counters in this many periods."""
     added = ", ".join(f"{counter} = {counter} + :{counter}" for counter in counters)
     named = ", ".join(f":period_{number}" for number in range(periods))
     return f"UPDATE usage SET {added} WHERE org_slug = :org AND period IN ({named})"  # noqa: S608 - constants
 
 
 def hold(transaction: Transaction, dialect: Dialect, demand: Demand, limits: Limits) -> None:
-    """Hold the quota that a run asks for, or raise QuotaExceededError."""
+    """Reserve the quota that a run needs, or raise QuotaExceededError."""
     if dialect.REFUSES_EARLY and not demand.waited:
-        # What is admitted is decided below. But while an organisation asks for far more than it gets, its requests
-        # would queue for its row, each with a connection that others need.
+        # A cheap check without the lock; the one that counts is below. Without it, the requests of an organisation far
+        # over its limits would queue for its row, each holding one of the process's few connections.
         _refuse(transaction, dialect, demand, limits)
     org, all_of_them = demand.org_slug, limits.global_concurrent is not None
     dialect.lock_turns(transaction, (DEPLOYMENT, org) if all_of_them else (org,))
     values = _values(dialect, demand)
-    # Of a run that vanished: its slot is free. With a limit of the deployment, everybody's count.
+    # A run that vanished frees its slot by expiry. Under a deployment limit the slots of all organisations count.
     transaction.execute(DROP_ALL_EXPIRED if all_of_them else DROP_EXPIRED, values)
     transaction.execute(MAKE_PERIODS, values)
     reserve, asked = _reservation(demand, limits)
     for _ in range(2):
         if transaction.execute(reserve, {**values, **asked}).rowcount == 2:
             break
-        # PostgreSQL: settlements take no lock of ours, so that one may free a slot between the refusal and its
-        # explanation. Nobody else can take it meanwhile: it is had with the second try.
+        # PostgreSQL: a settlement does not take the ``turns`` lock, so it may free a slot after RESERVE refused and
+        # before ``_refuse`` reads why. We hold the lock, so nobody else takes that slot: the second try gets it.
         _refuse(transaction, dialect, demand, limits)
     else:
         raise TransientError(
-            "The quota changed again and again while it was asked for. Try again.",
+            "The quota kept changing while it was being reserved. Try again.",
             retry_after_s=1.0,
             kind=ErrorKind.CONFLICT,
         )
@@ -196,12 +197,13 @@ def hold(transaction: Transaction, dialect: Dialect, demand: Demand, limits: Lim
 
 
 def _reservation(demand: Demand, limits: Limits) -> tuple[str, dict[str, Any]]:
-    """Return the statement that takes what is asked for, and what it is held to."""
+    """Return the statement that reserves what the run needs, and its limits as parameters."""
     values: dict[str, Any] = {"daily": limits.daily, "monthly": limits.monthly, **limits.slots}
     has_money = limits.money_usd is not None or demand.estimate_usd > 0
     if has_money:
         cost = demand.cost_micro_usd
         money = NO_LIMIT if limits.money_usd is None else to_micro_usd(limits.money_usd)
+        # A run estimated at 0 needs a micro-dollar of room too: with the money used up, nothing more is admitted.
         values |= {"cost": cost, "needed": max(cost, 1), "money": money}
     return _reserve(has_money, _scopes(limits), demand.waited), values
 
@@ -257,7 +259,7 @@ def usage(transaction: Transaction, dialect: Dialect, org_slug: str, now: dateti
 
 
 def check_queue(transaction: Transaction, dialect: Dialect, org_slug: str) -> None:
-    """Raise QuotaExceededError if the organisation's queue is full. Nobody else joins it in this transaction."""
+    """Raise QuotaExceededError if the organisation's queue is full. The lock keeps others from joining until commit."""
     dialect.lock_turns(transaction, (org_slug,))
     _raise(queue_full(transaction.execute(QUEUE_LENGTH, {"org": org_slug}).fetchone()[0]))
 
@@ -265,7 +267,7 @@ def check_queue(transaction: Transaction, dialect: Dialect, org_slug: str) -> No
 def carry_out(
     transaction: Transaction, dialect: Dialect, run: Run, commands: Iterable[Command], *, extends: bool
 ) -> None:
-    """Store what a transition changes in the quota."""
+    """Apply a transition's commands to quota, costs and queue."""
     for change in changes(run, commands, extends=extends):
         values: dict[str, Any] = {"org": run.request.org_slug, "run": run.run_id}
         match change:
@@ -294,17 +296,18 @@ def _move(transaction: Transaction, dialect: Dialect, run: Run, move: QueueMoved
 
 
 def _give_turn(transaction: Transaction, org_slug: str) -> None:
-    """Give an organisation that begins to wait its turn. ``check_queue`` has locked it."""
+    """Set the turn of an organisation that starts to wait. ``check_queue`` holds its lock."""
     turns = {org: (turn, waits) for org, turn, waits in transaction.execute(TURNS).fetchall()}
     own, waits = turns.get(org_slug, (0, False))
     if not waits:
-        waiting = [turn for turn, its_waits in turns.values() if its_waits]
+        waiting = [turn for turn, is_waiting in turns.values() if is_waiting]
         turn = joining_turn(own, waiting, [turn for turn, _ in turns.values()])
         transaction.execute(SET_TURN, {"org": org_slug, "turn": turn})
 
 
 def queues(transaction: Transaction, dialect: Dialect, ended: Run | None) -> Sequence[Queue]:
-    """Return the queues that have runs in them."""
+    """Return the queues that are not empty; after the end of a run, those that can use the slot it freed."""
+    # Without a global slot, the run freed slots of its own organisation only: no other queue can move.
     own = ended is not None and not ended.global_slot
     values = {"org": ended.request.org_slug} if ended is not None else {}
     waiting: dict[str, tuple[int, list[Waiting]]] = {}
@@ -316,12 +319,12 @@ def queues(transaction: Transaction, dialect: Dialect, ended: Run | None) -> Seq
 
 
 def place(transaction: Transaction, run: Run) -> Place | None:
-    """Return where the run stands in its organisation's queue."""
+    """Return the run's place in its organisation's queue, None if it does not wait."""
     row = transaction.execute(PLACE, {"org": run.request.org_slug, "run": run.run_id}).fetchone()
     return Place(*row) if row[1] else None
 
 
 def last_cost(transaction: Transaction, org_slug: str, route: str) -> Decimal | None:
-    """Return what the pipeline's last run of known cost has cost."""
+    """Return the cost in USD of the pipeline's last run whose cost is known."""
     row = transaction.execute(LAST_COST, {"org": org_slug, "route": route}).fetchone()
     return from_micro_usd(row[0]) if row else None

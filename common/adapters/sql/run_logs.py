@@ -55,8 +55,8 @@ class SqlLogs:
         )
 
     def _pages(self, select: str, wanted: dict[str, Any]) -> Iterator[LogLine]:
-        # Page by page: a reader that takes its time would keep a connection of PostgreSQL, and SQLite's file from a
-        # checkpoint.
+        # A transaction for each page: a slow reader of one long SELECT would hold one of PostgreSQL's few connections,
+        # and in SQLite block the checkpoint, so that the write-ahead log grows.
         from_time = self._database.dialect.from_time
         while True:
             rows = self._database.read(

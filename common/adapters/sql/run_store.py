@@ -1,7 +1,7 @@
 """The run store port in SQL. A transition and the quota that it takes are one transaction.
 
-What SQLite and PostgreSQL do differently with its messages is in their own modules: the one keeps them in the same
-transaction, the other publishes them after it.
+The subclasses differ in what they do with its messages: SQLite stores them in the same transaction, PostgreSQL
+publishes them after it.
 """
 
 from abc import ABC, abstractmethod
@@ -63,7 +63,7 @@ StepRow = tuple[str, str, bytes | str, int]
 
 
 class SqlRunStore[Stored](ABC):
-    """Keeps runs in a database. ``Stored`` is what is left to send once a transaction is committed."""
+    """Stores runs in a database. ``Stored`` is what is left to send once a transaction is committed."""
 
     def __init__(self, database: SqlDatabase) -> None:
         self._database = database
@@ -75,14 +75,14 @@ class SqlRunStore[Stored](ABC):
 
     @abstractmethod
     def _keep(self, transaction: Transaction, sent: Sequence[Message]) -> Stored:
-        """Store these messages in the transaction of what they follow from, if they can be; return what to send."""
+        """Store these messages in the transaction that caused them, if the store can; return what is left to send."""
 
     @abstractmethod
     def _send(self, stored: Stored) -> None:
-        """Send what is left to send, now that the transaction is committed."""
+        """Send what ``_keep`` returned, now that the transaction is committed."""
 
     def _committed(self, run: Run) -> None:  # noqa: B027 - most stores need not know
-        """The run's own record is stored so."""
+        """Called with the run as it is now stored."""
 
     def _header(self, transaction: Transaction, run_id: str) -> Run | None:
         """Return the run of that id without steps, if there is one."""
@@ -96,6 +96,7 @@ class SqlRunStore[Stored](ABC):
             try:
                 self._take(transaction, run, limits)
             except QuotaExceededError:
+                # A repeated request must find its run even when the quota is used up by now (0010).
                 if transaction.execute(EXISTS, {"run": run.run_id}).fetchone() is None:
                     raise
                 raise _exists(run) from None
@@ -110,11 +111,11 @@ class SqlRunStore[Stored](ABC):
         try:
             self._send(stored)
         except PipelineOpsError as error:
-            # The run is stored and holds its slot: told that it failed, the caller would ask for a second one.
+            # The run is stored and holds its slot. If this raised, the caller would request a second one.
             logger.warning("Run %s is stored, its message is left to the sweep: %s", run.run_id, error)
 
     def _take(self, transaction: Transaction, run: Run, limits: Limits) -> None:
-        """Hold the run's quota, or its place in the queue."""
+        """Reserve the run's quota, or check that its queue has room."""
         if run.waits_for:
             reservations.check_queue(transaction, self._dialect, run.request.org_slug)
         else:
@@ -136,7 +137,7 @@ class SqlRunStore[Stored](ABC):
 
     def load(self, run_id: str, step_ids: Collection[str] | None = None) -> Run:
         def select(transaction: Transaction) -> Run:
-            # PostgreSQL can't be asked for what it can't store.
+            # PostgreSQL's text has no NUL: as a parameter it is an error, not "no such run".
             run = None if "\0" in run_id else self._header(transaction, run_id)
             if run is None:
                 raise NotFoundError(f"There is no run {run_id!r}.")
@@ -160,17 +161,17 @@ class SqlRunStore[Stored](ABC):
         return self._commit(transition, limits)
 
     def _commit(self, transition: Transition, limits: Limits | None) -> Run:
-        """Store what the transition changed, and its messages; with ``limits``, hold the quota of a run that waited.
+        """Store what the transition changed, and its messages; with ``limits``, reserve the quota of a run that waited.
 
-        An error in sending is raised although the transition is stored: the message that led to it is then delivered
-        again, and an event that was applied before sends what should have followed.
+        An error in sending is raised although the transition is stored: the message that caused it is then redelivered,
+        and an event that was already applied sends its messages again.
         """
         run = transition.run
         written = {step_id: replace(step, version=step.version + 1) for step_id, step in _touched(transition)}
         stored = replace(run, version=run.version + transition.header, steps={**run.steps, **written})
 
         def update(transaction: Transaction) -> Stored:
-            # In this order: see ``reservations.py``.
+            # Run, steps, then quota: the order of locks that ``reservations.py`` explains. Another order can deadlock.
             if transition.header:
                 self._update(transaction, run)
             self._write_steps(transaction, run, transition.touched)
@@ -181,6 +182,8 @@ class SqlRunStore[Stored](ABC):
             reservations.carry_out(transaction, self._dialect, run, transition.commands, extends=extends)
             return self._keep(transaction, messages(stored, transition.commands))
 
+        # Only a run's end is promised to outlive a power cut (0002); any other commit may be lost with one, and the
+        # run goes on from an earlier state of its own.
         ends = run.status.is_terminal and bool(transition.changes)
         only_one = transition.header + len(transition.touched) == 1 and limits is None
         left = self._database.write(update, durable=ends, fails_first=only_one)
@@ -202,7 +205,7 @@ class SqlRunStore[Stored](ABC):
             raise StaleRunError(f"Run {run.run_id} has changed since version {run.version} was read.")
 
     def _write_steps(self, transaction: Transaction, run: Run, step_ids: Sequence[str]) -> None:
-        """Store these steps; each must be as it was read."""
+        """Store these steps. Raises StaleRunError unless each is still at the version that was read."""
         steps = [run.steps[step_id] for step_id in step_ids]
         if steps and not self._dialect.write_steps(transaction, run.run_id, steps):
             raise StaleRunError(
@@ -241,6 +244,7 @@ class SqlRunStore[Stored](ABC):
         def read(transaction: Transaction) -> tuple[list[Run], list[StepRow]]:
             runs = [decode_run(*row) for row in transaction.execute(select, values).fetchall()]
             shown = self._dialect.several([run.run_id for run in runs[: query.limit]])
+            # In the same read: PostgreSQL gives both statements one snapshot, so runs and steps belong together.
             return runs, transaction.execute(self._steps_of, {"runs": shown}).fetchall()
 
         runs, rows = self._database.read(read)
@@ -276,7 +280,7 @@ def _touched(transition: Transition) -> Iterable[tuple[str, Step]]:
 
 
 def _steps(run: Run, rows: Iterable[StepRow]) -> dict[str, Step]:
-    """Return the steps of these rows by id, as far as the run's pipeline has them."""
+    """Return the steps of these rows by id; rows of steps that the run's pipeline does not have are left out."""
     steps: dict[str, Step] = {}
     for _, step_id, body, version in rows:
         spec = spec_of(run, step_id)

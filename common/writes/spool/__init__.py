@@ -1,10 +1,10 @@
-"""Rows to a bounded Parquet file, checked against their table's contract on the way.
+"""Writes rows to a Parquet file in bounded memory, and checks them against their table's contract.
 
-``writer.py`` is the way in. ``rows.py`` cuts batches into bounded stretches, ``columns.py`` and ``arrow.py`` convert
-them column by column, ``values.py`` value by value where something is odd; ``unknown.py`` is about columns that the
-contract does not have, ``hashing.py`` about the content hash, ``files.py`` about the Parquet files.
+Start reading at ``writer.py``. ``rows.py`` cuts batches into bounded slices; ``columns.py`` and ``arrow.py`` convert
+them column by column, ``values.py`` value by value if a column holds anything unusual. ``unknown.py`` handles columns
+that the contract does not have, ``hashing.py`` the content hash, ``files.py`` the Parquet files.
 
-Nothing here imports pyarrow before a spool is made: functions that write nothing start without it.
+pyarrow is imported only when a spool is created, so that functions that write nothing start without it.
 """
 
 from common.writes.spool.hashing import content_hash

@@ -1,4 +1,4 @@
-"""Columns that come as Arrow: taken as they are, or cast where nothing is lost; else one by one with reasons."""
+"""Converts Arrow columns: unchanged, or cast if nothing is lost; else value by value, with reasons for refusals."""
 
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -14,7 +14,7 @@ from common.writes.spool.hashing import EPOCH_DAY
 
 
 def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return one array of the column's values: no chunks, no dictionary, no extension type around them."""
+    """Return the column's values as one array, without chunks, dictionary or extension type."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # of no chunks, or of more text than one array holds
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
@@ -24,7 +24,7 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def size(column: pa.Array | pa.ChunkedArray) -> int:
-    """Return how many bytes the column's values take once they are plain."""
+    """Return the column's size in bytes once it is plain: a dictionary of one long text can expand a thousandfold."""
     if isinstance(column, pa.ChunkedArray):
         return sum(map(size, column.chunks))
     if not kinds.is_dictionary(column.type):
@@ -36,7 +36,7 @@ def size(column: pa.Array | pa.ChunkedArray) -> int:
 
 
 def convert(converter: Converter, column: Column, array: pa.Array) -> Converted:
-    """Convert a plain array. Types that would lose or guess something are refused value by value."""
+    """Convert a plain array. A type that can't be cast without loss or guessing is checked value by value."""
     wanted = converter.types[column.type]
     if array.null_count == len(array):
         return converter.ended(column, Converted(pa.nulls(len(array), wanted)))
@@ -68,11 +68,12 @@ FITTING: dict[ColumnType, Callable[[pa.DataType], bool]] = {
     "DATE": kinds.is_date,
     "TIMESTAMP": lambda given: kinds.is_timestamp(given) and given.tz is not None,
 }
-"""Arrow types that may become a column of that type, if every value survives it. Floats may become none."""
+"""Arrow types that may be cast to each column type, if every value survives. Floats may not be cast to anything: their
+decimal digits are not those that the source meant."""
 
 
 def _cast(kind: ColumnType, array: pa.Array, wanted: pa.DataType) -> pa.Array | None:
-    """Return the array in the column's type, or None if its type may not become that. Raises what Arrow raises."""
+    """Return the array cast to the column's type, None if that cast is not allowed. Raises what Arrow raises."""
     if not FITTING[kind](array.type):
         return None
     if kinds.is_decimal(array.type) and array.type.scale > wanted.scale:
@@ -84,13 +85,13 @@ def _cast(kind: ColumnType, array: pa.Array, wanted: pa.DataType) -> pa.Array | 
     if kind == "TIMESTAMP":
         return array if within(array) else None
     if kind in ("STRING", "JSON"):
-        array.validate(full=True)  # Arrow believes whoever says that bytes are UTF-8
+        array.validate(full=True)  # Arrow does not check text for UTF-8 by itself, and the load job would fail
     return array
 
 
 def as_python(array: pa.Array) -> Sequence[Any]:
-    """Return the values as Python's; what Python has no value for (years after 9999, nanoseconds) as text."""
-    if not (kinds.is_timestamp(array.type) and array.type.unit == "ns"):  # pandas, if it is there, would take these
+    """Return Python values; values that Python can't represent (years after 9999, nanoseconds) as text."""
+    if not (kinds.is_timestamp(array.type) and array.type.unit == "ns"):  # if installed, pandas would convert these
         try:
             return array.to_pylist()  # type: ignore[no-any-return]
         except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Columns of values to Arrow arrays: all at once where every value is as usual, else one by one with reasons."""
+"""Converts columns of Python values to Arrow: at once if all have a usual type, else one by one, with reasons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ USUAL: dict[ColumnType, tuple[set[type], ...]] = {
     "TIMESTAMP": ({datetime},),
     "JSON": ({str},),
 }
-"""Exact types of the values of a column. Arrow is told to convert these alone: it would take 1.0 for an INT64, cut a
-datetime to its date and take a time without zone for UTC, all in silence."""
+"""Exact Python types that Arrow may convert at once. From other types it would silently take 1.0 as INT64, cut a
+datetime to its date, and read a time without a zone as UTC."""
 
 MICROS = pa.duration("us")
 MOMENT = pa.timestamp("us", tz="UTC")
@@ -35,9 +35,9 @@ LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 @dataclass(slots=True)
 class Converted:
-    """A column as it is stored. Values that can't be are NULL in it, with the reason by position.
+    """A converted column. Values that can't be stored are NULL, with the reason by position.
 
-    Those ``refused`` make their row one that can't be written, those ``discarded`` do not.
+    A ``refused`` value makes its whole row bad, a ``discarded`` one does not.
     """
 
     array: pa.Array
@@ -47,12 +47,13 @@ class Converted:
 
 
 class Converter:
-    """Converts columns of one spool: ``digits`` are (precision, scale) of its decimals."""
+    """Converts the columns of one spool; ``digits`` are the (precision, scale) of its decimals."""
 
     def __init__(self, digits: tuple[int, int], texts: JsonTexts) -> None:
         self._checks = checks(digits)
         self.texts = texts
         precision, scale = digits
+        # decimal128 holds 38 digits at most; the emulator's 38 fit, BigQuery's BIGNUMERIC of 76 needs decimal256.
         money = pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
         self.types: dict[ColumnType, pa.DataType] = {
             "STRING": pa.string(),
@@ -107,7 +108,7 @@ class Converter:
 
     @staticmethod
     def ended(column: Column, converted: Converted) -> Converted:
-        """Apply what the column's policy and mode say to the values that it could not take, and to NULLs."""
+        """Apply the column's policy and mode to the values that could not be converted, and to NULLs."""
         if column.mode == "REQUIRED":
             if converted.array.null_count:
                 for position in pc.indices_nonzero(converted.array.is_null()).to_pylist():
@@ -118,7 +119,7 @@ class Converter:
 
 
 def _moments(values: Sequence[datetime | None]) -> pa.Array | None:
-    """Convert times, None if one may have no zone or lie beyond the calendar. Five times faster than Arrow does it."""
+    """Convert times five times faster than Arrow; return None if one may have no zone or lie outside the calendar."""
     zones = {value.tzinfo for value in values if value is not None}
     if not all(type(zone) in (type(UTC), ZoneInfo) for zone in zones):
         return None
@@ -127,6 +128,6 @@ def _moments(values: Sequence[datetime | None]) -> pa.Array | None:
 
 
 def within(moments: pa.Array) -> bool:
-    """Whether each time is of a year that Python and BigQuery have: a zone can shift one out."""
+    """Whether each time is in the years 1 to 9999 of Python and BigQuery: conversion to UTC can shift one out."""
     bounds = pc.min_max(moments.cast(pa.int64())).as_py()
     return bounds["min"] is None or (bounds["min"] >= FIRST and bounds["max"] <= LAST)

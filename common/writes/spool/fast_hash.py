@@ -1,6 +1,6 @@
-"""The content hash of an Arrow table: as ``hashing.py`` defines it, but column by column.
+"""The content hash of an Arrow table, as ``hashing.py`` defines it, computed column by column.
 
-Row by row in Python takes some ten times as long.
+Row by row in Python takes about ten times as long.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,17 @@ from common.tables.contract import ColumnType
 from common.writes.spool.hashing import canonical_json
 
 WIDE_ROW_BYTES = 2**16
-"""Rows that are longer on average are hashed piece by piece, so that a text of 100 MB is not copied."""
+"""Longer rows (on average) are hashed piece by piece, so that a text of 100 MB is not copied."""
 
+# Bounds the memory of ``JsonTexts``.
 KNOWN_CHARS = 2**20
 
 type Part = str | pa.Array
-"""A literal that every row has, or a text for each row."""
+"""A literal common to all rows, or an array with a text for each row."""
 
 
 class JsonTexts:
-    """Canonical texts of JSON values, each distinct one parsed once: tags and attributes repeat. Bounded."""
+    """Bounded cache of canonical texts: tags and attributes repeat, so each distinct JSON value is parsed once."""
 
     def __init__(self) -> None:
         self._known: dict[str, str | None] = {}
@@ -35,18 +36,18 @@ class JsonTexts:
             return self._known[text]
         except KeyError:
             pass
-        found = canonical_json(text)
+        canonical = canonical_json(text)
         if self._chars > KNOWN_CHARS:
             self._known.clear()
             self._chars = 0
         if len(text) < KNOWN_CHARS:
-            self._known[text] = found
+            self._known[text] = canonical
             self._chars += len(text)
-        return found
+        return canonical
 
 
 def table_hash(table: pa.Table, kinds: Mapping[str, ColumnType], texts: JsonTexts) -> int:
-    """Return the sum of the row hashes, not yet reduced."""
+    """Return the sum of the row hashes, without the modulus."""
     total = 0
     for batch in table.to_batches():
         parts = [part for name in sorted(kinds) for part in _parts(name, kinds[name], batch.column(name), texts)]
@@ -57,7 +58,7 @@ def table_hash(table: pa.Table, kinds: Mapping[str, ColumnType], texts: JsonText
 
 def _joined(parts: list[Part]) -> int:
     merged: list[Part] = []
-    for part in parts:  # literals that meet become one: each part costs
+    for part in parts:  # join adjacent literals: the time of the join grows with the number of parts
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
             merged[-1] += part
         else:
@@ -83,7 +84,7 @@ def _streamed(parts: list[Part], rows: int) -> int:
 
 
 def _parts(name: str, kind: ColumnType, values: pa.Array, texts: JsonTexts) -> list[Part]:
-    """Return what makes the column's canonical texts, one after the other; nothing for a NULL."""
+    """Return the parts whose concatenation is the column's canonical text; nothing for a NULL."""
     parts: list[Part]
     match kind:
         case "JSON":
@@ -100,14 +101,15 @@ def _parts(name: str, kind: ColumnType, values: pa.Array, texts: JsonTexts) -> l
             parts = [f"{name}:{mark}", number.cast(pa.string()), ";"]
     if not values.null_count:
         return parts
-    # What stands around a NULL has to go with it; the texts themselves may be long and are not copied.
-    rest = [parts.pop()] if kind == "STRING" else []
-    return [pc.binary_join_element_wise(*parts, ""), *rest]
+    # Joined here, a NULL removes the literals around it, too. Not STRING values: they may be long, and are not copied.
+    texts_apart = [parts.pop()] if kind == "STRING" else []
+    return [pc.binary_join_element_wise(*parts, ""), *texts_apart]
 
 
 def _decimals(values: pa.Array) -> list[Part]:
-    """Take the digits as one whole number, whose text has no point and no exponent, and strip its zeros."""
+    """Format the unscaled integer, whose text has no point and no exponent, and strip trailing zeros."""
     kind = values.type
+    # The same buffers read with scale 0 are the unscaled integers, without a conversion.
     whole = pa.decimal128(kind.precision, 0) if kind.bit_width == 128 else pa.decimal256(kind.precision, 0)
     text = pa.Array.from_buffers(whole, len(values), values.buffers(), offset=values.offset).cast(pa.string())
     kept = pc.ascii_rtrim(text, characters="0")
@@ -121,6 +123,6 @@ def _decimals(values: pa.Array) -> list[Part]:
 
 def _json(name: str, values: pa.Array, texts: JsonTexts) -> pa.Array:
     encoded = values.dictionary_encode()
-    found = [texts.canonical(text) for text in encoded.dictionary.to_pylist()]
-    pieces = pa.array([None if text is None else f"{name}:{text}" for text in found], pa.string())
+    canonical = [texts.canonical(text) for text in encoded.dictionary.to_pylist()]
+    pieces = pa.array([None if text is None else f"{name}:{text}" for text in canonical], pa.string())
     return pieces.take(encoded.indices)

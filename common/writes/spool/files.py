@@ -1,4 +1,4 @@
-"""The spool's two Parquet files: good rows, and beside them the bad ones. Bounded in memory, in row groups."""
+"""The spool's two Parquet files, for good and for bad rows, written in row groups to bound memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from common.writes.bad_rows import BadRow
 
 ROWS_PER_GROUP = 50_000
 BYTES_PER_GROUP = 16 * 2**20
-"""Rows, and bytes of them, held in memory at a time: more become a row group of the file."""
+"""Most rows, and most bytes, held in memory: beyond either, they are written as a row group."""
 
 BAD_PER_GROUP = 1_000
 BAD_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("reason", "column", "source", "row")])
 
 
 class RowFile:
-    """Good rows. A column that is added later is NULL in the rows before it."""
+    """File of good rows. A column that is added later is NULL in earlier rows."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path, self._schema = path, schema
@@ -29,7 +29,7 @@ class RowFile:
         self._writer = self._opened()
 
     def write(self, table: pa.Table) -> None:
-        """Keep these rows, which have the columns that the file has by now."""
+        """Add these rows, which have the file's current columns."""
         self._pending.append(table)
         self._rows += table.num_rows
         self._bytes += table.nbytes
@@ -37,13 +37,13 @@ class RowFile:
             self._flush()
 
     def extend(self, column: pa.Field) -> None:
-        """Add a column. A Parquet file's columns are fixed from its start, so what is there becomes an older part."""
+        """Add a column. A Parquet file's columns are fixed from its start, so the rows so far become an older part."""
         self._end_part()
         self._schema = self._schema.append(column)
         self._writer = self._opened()
 
     def close(self) -> int:
-        """Finish the file, in one rewrite if it is in parts; return its bytes."""
+        """Finish the file, rewriting it if it is in parts; return its size in bytes."""
         if self._older:
             self._end_part()
             self._writer = self._opened()
@@ -88,7 +88,7 @@ class RowFile:
 
 
 class BadFile:
-    """Bad rows: ``reason``, ``column``, ``source`` and ``row``, all STRING. There is no file where there are none."""
+    """File of bad rows: ``reason``, ``column``, ``source`` and ``row``, all STRING. Created with the first bad row."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -97,7 +97,7 @@ class BadFile:
         self.rows = 0
 
     def write(self, bad: BadRow) -> None:
-        """Keep one row."""
+        """Add one row."""
         self.rows += 1
         self._pending.append(bad)
         if len(self._pending) >= BAD_PER_GROUP:
@@ -123,7 +123,7 @@ class BadFile:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a disk says into a TransientError."""
+    """Raise TransientError instead of an OSError: a full disk may have room at the next attempt."""
     try:
         yield
     except OSError as error:

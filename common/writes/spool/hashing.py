@@ -25,11 +25,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_DAY = EPOCH.toordinal()
 MICROSECOND = timedelta(microseconds=1)
 MAX_JSON_DEPTH = 500
-"""BigQuery takes JSON that is nested so deep."""
+"""BigQuery's limit on the nesting of JSON."""
 
 
 def content_hash(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the content hash of rows as a query gives them: JSON parsed, and no lineage but the data date."""
+    """Return the content hash of rows as a query returns them: JSON parsed, and no lineage but the data date."""
     return hash_text(sum(int.from_bytes(sha256(canonical_row(row)).digest()) for row in rows))
 
 
@@ -44,7 +44,7 @@ def canonical_row(row: Mapping[str, Any]) -> bytes:
 
 
 def canonical_value(value: Any) -> str:
-    """Return one value's canonical text; not of NULL. Raises ValueError for JSON that can't be stored."""
+    """Return the canonical text of a value that is not NULL. Raises ValueError for JSON that can't be stored."""
     match value:
         case str():
             return f"s{len(value.encode())}:{value}"
@@ -60,7 +60,7 @@ def canonical_value(value: Any) -> str:
             return f"d{value.toordinal() - EPOCH_DAY};"
         case float():
             return f"i{int(value)};" if value.is_integer() else f"f{value!r};"
-    # By way of text, because only the parser sees each number of it.
+    # Through text and back, because only the parser normalises every number inside (1.0 is 1).
     text = json.dumps(parsed_json(json.dumps(value)), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return f"j{len(text.encode())}:{text}"
 
@@ -72,9 +72,9 @@ def canonical_json(text: str) -> str | None:
 
 
 def parsed_json(text: str) -> Any:
-    """Return what the text says, whole numbers as int: in JSON, 1.0 is 1.
+    """Parse the text, whole numbers as int: in JSON, 1.0 is 1.
 
-    Raises ValueError for what is not JSON, too deep, or beyond the range of a number.
+    Raises ValueError for a text that is not JSON, is nested too deep or has a number out of range.
     """
     try:
         value = json.loads(text, parse_float=_fraction, parse_constant=_no_constant)
@@ -97,7 +97,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Count levels, level by level: no recursion, which the value may be too deep for."""
+    """Return the nesting depth, level by level: the value may be too deep for recursion."""
     depth, level = 0, [value]
     while level := [part for part in level if isinstance(part, dict | list)]:
         depth += 1

@@ -1,4 +1,4 @@
-"""A stretch of a batch's rows, whether they came as dicts or as Arrow: bounded, and asked column by column."""
+"""Bounded slices of a batch's rows, from dicts or Arrow, read column by column."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -12,35 +12,35 @@ from common.writes.spool.columns import Converted, Converter
 
 MAX_ROWS = 10_000
 MAX_BYTES = 16 * 2**20
-"""Of rows, and characters of text (Arrow: bytes) in them, that are converted at a time."""
+"""Most rows, and most characters of text (Arrow: bytes), converted at a time."""
 
 
 class Rows(Protocol):
     """Some rows, counted from 0."""
 
     names: Collection[Any]
-    """The columns that they bring; from dicts, those that any of them brings."""
+    """The columns of these rows; for dicts, those of any row."""
 
     tell_columns: bool
-    """Whether a column that is not among the names is missing; dicts may leave out what is NULL."""
+    """Whether a column that is not in ``names`` is missing; dicts may leave out NULLs."""
 
     def __len__(self) -> int: ...
 
     def converted(self, converter: Converter, column: Column) -> Converted:
-        """Return the column as it is stored."""
+        """Return the converted column."""
 
     def values(self, name: Any) -> Sequence[Any]:
-        """Return a column's values as they came."""
+        """Return a column's original values."""
 
     def row(self, position: int) -> Mapping[Any, Any]:
-        """Return a row as it came."""
+        """Return an original row."""
 
     def positions(self, kept: Sequence[int]) -> "Rows":
-        """Return these rows alone."""
+        """Return only the rows at these positions."""
 
 
 def stretches(rows: Any) -> Iterator[Rows]:
-    """Yield a batch's rows in bounded stretches; one row is the least, however long it is."""
+    """Yield a batch's rows in bounded slices; a slice has at least one row, however long that is."""
     if isinstance(rows, pa.RecordBatch):
         rows = pa.Table.from_batches([rows])
     if isinstance(rows, pa.Table):

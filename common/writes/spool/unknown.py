@@ -1,4 +1,4 @@
-"""Columns that rows bring and the contract does not have: what the table's ``unknown_columns`` does with them."""
+"""Columns of rows that the contract does not have, and how the table's ``unknown_columns`` treats them."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,21 +12,21 @@ from common.writes.bad_rows import shown
 from common.writes.spool.values import type_name
 
 MAX_ADDED = 100
-"""Columns that one step may add to a table."""
+"""Most columns that one step may add to a table: names that are really data must not become columns for ever."""
 
 RESERVED = re.compile(r"(_TABLE_|_FILE_|_PARTITION|_ROW_TIMESTAMP|__ROOT__|_COLIDENTIFIER)", re.IGNORECASE)
-"""Beginnings of names that BigQuery keeps for itself."""
+"""Prefixes of column names that BigQuery reserves."""
 
 LINEAGE_NAMES = frozenset(name for name, _ in LINEAGE)
 
 
 def refusal(name: Any, columns: Mapping[str, Column]) -> str:
-    """Say that there is no such column, and which is like it."""
+    """Return the message that there is no such column, with the nearest name."""
     return f"the table has no column {shown(name)}.{nearest(str(name), columns)}"
 
 
 def why_not_added(name: Any, columns: Iterable[str], added: int) -> str:
-    """Return why a column of this name can't be added to the table, or an empty text."""
+    """Return why a column of this name can't be added to the table, "" if it can."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name) or RESERVED.match(name):
         return "BigQuery takes no column of such a name"
     if name in LINEAGE_NAMES:
@@ -38,10 +38,10 @@ def why_not_added(name: Any, columns: Iterable[str], added: int) -> str:
 
 
 def inferred(values: Sequence[Any]) -> ColumnType | None:
-    """Return the type of a column of such values, None if all are NULL.
+    """Infer a column's type from its values, None if all are NULL.
 
-    The first value decides; whole numbers among decimals are decimals. What has no type of its own (a float, bytes)
-    becomes BIGNUMERIC or STRING, which then refuses it with the reason.
+    The first value decides, but integers mixed with decimals are decimals. A value without a type of its own (a float,
+    bytes) makes the column BIGNUMERIC or STRING, which then refuses it with the reason.
     """
     first = next((value for value in values if value is not None), None)
     match first:
@@ -63,5 +63,5 @@ def inferred(values: Sequence[Any]) -> ColumnType | None:
 
 
 def told_type(values: Sequence[Any]) -> str:
-    """Return the type of the first value that is not NULL, as drift tells it."""
+    """Return the type of the first value that is not NULL, as drift reports it."""
     return next((type_name(value) for value in values if value is not None), "")

@@ -1,6 +1,6 @@
-"""What a value must be to go into a column, one value at a time: with the reason in words if it may not.
+"""Checks values one at a time, with the reason in words for each that can't go into its column.
 
-The slow and exact way; ``columns.py`` takes it for a column in which anything is not as usual.
+This is slow and exact; ``columns.py`` uses it for columns that hold anything unusual.
 """
 
 import json
@@ -21,7 +21,7 @@ class RefusedError(Exception):
 
 
 def checks(decimal_digits: tuple[int, int]) -> dict[ColumnType, Check]:
-    """Return for each column type the function that gives a value as it is stored, or raises RefusedError."""
+    """Return, for each column type, the function that converts a value or raises RefusedError."""
     return {
         "STRING": _string,
         "INT64": _int64,
@@ -63,7 +63,7 @@ def _int64(value: Any) -> int:
 
 
 class _Decimals:
-    """Decimals as the warehouse keeps them: rounded half-even, once, where they have more digits after the point."""
+    """Converts decimals to the warehouse's digits, rounding half-even once: half-up would bias sums upwards."""
 
     def __init__(self, digits: tuple[int, int]) -> None:
         self._digits = digits

@@ -1,21 +1,21 @@
-"""The spool of one attempt: nothing reaches BigQuery before its last row has been looked at.
+"""The spool of one attempt: nothing reaches BigQuery before the last row has been checked.
 
-What happens to a value that can't be typed is its column's ``policy``:
+A value that can't be converted is treated by its column's ``policy``:
 
 - ``freeze``: its row is bad. It goes to the file of bad rows; more of them than ``max_bad_rows`` fail the step.
 - ``discard_value``: the value becomes NULL and is counted. In a REQUIRED column that can't be, so the row is bad.
 - ``discard_row``: its row goes to the file of bad rows, but does not count against ``max_bad_rows``.
 
-What happens to a column that the contract does not have is the table's ``unknown_columns``:
+A column that the contract does not have is treated by the table's ``unknown_columns``:
 
-- ``freeze``: the step fails, naming the column and the one that is like it.
+- ``freeze``: the step fails, and the error names the column and the nearest known one.
 - ``discard_value``: the column is left out; its values are counted.
 - ``discard_row``: rows with a value in it go to the file of bad rows, uncounted as above.
-- ``evolve``: it becomes a NULLABLE column of the type of the first values in it (one without values is none), and the
-  result names it. Values that come later must be of that type, as if its policy were ``freeze``.
+- ``evolve``: it becomes a NULLABLE column, typed by its first values (a column without values is not added), and the
+  result names it. Later values must be of that type, as if its policy were ``freeze``.
 
 A day outside the run's, a row of another organisation and a lineage field other than these two fail the step whatever
-the policies say: they are no typing mistakes, and left out they would be a cost that goes missing in silence.
+the policies say: they are not typing mistakes, and leaving such rows out would lose costs silently.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
 
 ORG = "x_org_slug"
 TOLD_ROWS = 3
-"""Bad rows that an error tells."""
+"""Bad rows that an error message shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolResult:
     """What was spooled.
 
-    ``rows`` are the good ones and ``content_hash`` is theirs (``hashing.py``); ``bad_rows`` are all in the file of bad
-    rows. By column, ``rounded`` counts values that did not fit and were rounded half-even, ``discarded`` those that
-    became NULL or were left out with their column. ``added`` are columns that the file has and the contract has not.
-    ``drift`` is how rows and contract differed (``drift.py``); ``bytes`` is the size of the good rows' file.
+    ``rows`` counts the good rows and ``content_hash`` is theirs (``hashing.py``); ``bad_rows`` counts the file of bad
+    rows. By column, ``rounded`` counts values that were rounded half-even, ``discarded`` those that became NULL or were
+    left out with their column. ``added`` are columns that the file has but not the contract. ``drift`` is how rows and
+    contract differ (``drift.py``); ``bytes`` is the size of the good rows' file.
     """
 
     rows: int
@@ -66,11 +66,11 @@ class SpoolResult:
 
 
 class Spool:
-    """Writes the rows of one attempt to ``path``, and those that can't be written to ``bad_path`` beside it.
+    """Writes the good rows of one attempt to ``path``, and the bad ones to ``bad_path`` in the same folder.
 
-    ``decimal_digits`` are the precision and scale that the warehouse keeps, ``org_slug`` whose rows these are. Raises
-    PermanentError for what does not fit (DriftError where the drift tells more), TransientError if a file can't be
-    written.
+    ``decimal_digits`` are the warehouse's precision and scale, ``org_slug`` is the rows' organisation. Raises
+    PermanentError for rows that do not fit (DriftError, with the drift, if they differ from the contract),
+    TransientError if a file can't be written.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Spool:
         self._drift = Drift(table.table)
 
     def write(self, batch: "Batch") -> None:
-        """Check these rows and keep them."""
+        """Check these rows and write them."""
         for bad in batch.bad:
             self._keep_bad(bad, counts=True)
         self._refuse_too_many()
@@ -120,7 +120,7 @@ class Spool:
             self._seen += len(rows)
 
     def close(self) -> SpoolResult:
-        """Finish the files and tell what is in them."""
+        """Finish the files and return what is in them."""
         self._bad_file.close()
         size = self._file.close()
         self._note_missing()
@@ -136,7 +136,7 @@ class Spool:
         )
 
     def _take(self, rows: "Rows") -> None:
-        """Keep a stretch of rows: as it is if all are good, else once more without the bad ones."""
+        """Write a slice of rows: as converted if all are good, else converted again without the bad ones."""
         self._refuse_strangers(rows)
         out = self._unknown(rows)
         columns = self._converted(rows)
@@ -161,16 +161,16 @@ class Spool:
         return {name: rows.converted(self._converter, column) for name, column in self._columns.items()}
 
     def _refused(self, columns: Mapping[str, "Converted"]) -> dict[int, tuple[Column, str]]:
-        """Return by position the first column that its row can't be kept for, and why."""
+        """Return, by position of the bad rows, the first column at fault and why."""
         refused: dict[int, tuple[Column, str]] = {}
         for name, converted in columns.items():
             for position, why in converted.refused.items():
                 if position not in refused or refused[position][0].policy == "discard_row":
-                    refused[position] = self._columns[name], why  # a reason that counts goes before one that does not
+                    refused[position] = self._columns[name], why  # a policy that counts the row wins
         return refused
 
     def _part(self, rows: "Rows", out: Mapping[int, str], refused: Mapping[int, tuple[Column, str]]) -> None:
-        """Keep the rows that can't be written in the file of bad rows, as long as there may be so many."""
+        """Write the bad rows to their file. Raises DriftError if there are more than ``max_bad_rows``."""
         for position in sorted(out.keys() | refused.keys()):
             column, why = refused.get(position, (None, ""))
             name = column.name if column else out[position]
@@ -204,7 +204,7 @@ class Spool:
         raise self._drifted(first)
 
     def _unknown(self, rows: "Rows") -> dict[int, str]:
-        """Deal with columns that the contract does not have; return the rows that are left out, with the column."""
+        """Apply ``unknown_columns``; return the positions of rows to leave out, with the column at fault."""
         out: dict[int, str] = {}
         frozen: list[Any] = []
         self._brought.update(self._columns.keys() & set(rows.names))
@@ -251,15 +251,15 @@ class Spool:
         if ORG not in rows.names:
             return
         for position, value in enumerate(rows.values(ORG)):
-            if value is not None and value != self._org:  # not shown: it may be another organisation's name
+            if value is not None and value != self._org:  # the value is not shown: it may name another customer
                 raise PermanentError(
                     f"Row {self._seen + position + 1}, column {ORG}: the row is of another organisation than the run. "
                     "Leave the column out, or give each organisation its own rows."
                 )
 
     def _refuse_other_days(self, rows: "Rows", days: "Converted") -> None:
-        found = set(days.array.unique().to_pylist()) - {None}
-        wrong = {day for day in found if not self._first_day <= day <= self._last_day}
+        stored = set(days.array.unique().to_pylist()) - {None}
+        wrong = {day for day in stored if not self._first_day <= day <= self._last_day}
         if not wrong:
             return
         position = next(n for n, day in enumerate(days.array.to_pylist()) if day in wrong)
@@ -283,7 +283,7 @@ class Spool:
                     self._drift.retype(name, expected, found, odd, len(odd))
 
     def _note_missing(self) -> None:
-        """Note the columns that no row brought: of dicts, which may leave out what is NULL, the REQUIRED ones alone."""
+        """Record the columns that no row had: for dicts, which may leave out NULLs, only REQUIRED ones."""
         if self._brought:
             self._drift.miss(
                 name

@@ -1,7 +1,7 @@
-"""PostgreSQL as the adapters use it: few connections, short transactions, each made once or not at all.
+"""PostgreSQL as the adapters use it: few connections, short transactions, each committed once or not at all.
 
-All that a session would remember is left out (prepared statements, SET, session locks): behind a pooler in transaction
-mode, as Supabase has it on port 6543, the next transaction may be in another session.
+No session state is used (prepared statements, SET, session locks): behind a pooler in transaction mode, such as
+Supabase's on port 6543, the next transaction may be in another session.
 """
 
 import atexit
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     type Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 CONNECTIONS = 4
-"""Of one process at most: there are many processes, and the pooler serves them all."""
+"""Most connections of one process: there are many processes, and one pooler serves them all."""
 
 WAIT_S = 5.0
-"""How long somebody waits for a connection."""
+"""Longest wait for a connection from the pool."""
 
+# An idle process gives its connections back: the pooler has few of them for many processes.
 IDLE_S = 60.0
 PATIENCE_S = 10.0
-"""All tries of one transaction together, beside the wait for a connection."""
+"""All tries of one transaction together, not counting the wait for a connection."""
 
 TRIES = 10
 FIRST_PAUSE_S = 0.01
@@ -49,23 +50,24 @@ SET LOCAL lock_timeout = '5s';
 SET LOCAL idle_in_transaction_session_timeout = '10s';
 SET LOCAL search_path = pipeline_ops, pg_temp
 """
-"""A process that is frozen inside a transaction must not keep others from their locks. Tables are named without their
-schema, as the shared SQL has them."""
+"""Time limits, because a process that is frozen inside a transaction must not hold its locks for ever. LOCAL, because
+the session is the pooler's. The search path, because the shared SQL names tables without their schema; pg_temp last,
+so that no temporary table is found before ours."""
 
 READ = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {SETTINGS}; SELECT ''"
 WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {SETTINGS}; SELECT pg_current_xact_id()::text"
-"""The transaction's id tells whether it was committed, should the answer be lost."""
+"""The transaction's id shows later whether it was committed, if the reply to COMMIT is lost."""
 
 
 STATE = "SELECT pg_xact_status(:xid::xid8)"
 
 
 class AgainError(Exception):
-    """The transaction was not committed, and is to be tried again."""
+    """The transaction was not committed; retry it."""
 
 
 class _UnsureError(Exception):
-    """The answer to COMMIT was lost. ``xid`` is the transaction."""
+    """The reply to COMMIT was lost. ``xid`` is the transaction's id."""
 
     def __init__(self, xid: str) -> None:
         super().__init__(xid)
@@ -73,28 +75,28 @@ class _UnsureError(Exception):
 
 
 PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
-"""``:name``, but not the type behind ``::``."""
+"""``:name``, but not the type after ``::``."""
 
 
 @cache
 def for_driver(statement: str) -> str:
-    """Return a statement with its parameters as the driver has them. There are a few dozen statements."""
+    """Return a statement with the driver's parameter syntax. The cache stays small: a few dozen statements."""
     return PARAMETER.sub(r"%(\1)s", statement)
 
 
 class PostgresTransaction:
-    """Where statements run, with named parameters."""
+    """Executes statements with named parameters."""
 
     def __init__(self, cursor: "Cursor") -> None:
         self._cursor = cursor
 
     def execute(self, statement: str, values: Mapping[str, Any] = NOTHING, /) -> "Cursor":
-        """Run a statement; its rows are to be read before the next one runs."""
+        """Execute a statement. Read its rows before executing the next."""
         return self._cursor.execute(for_driver(statement), values)
 
 
 class Postgres:
-    """One database. ``setting`` names the variable that holds ``dsn``, for messages; the string itself is in none."""
+    """One database. Messages name ``setting``, the variable that holds ``dsn``, and never show the string itself."""
 
     dialect = PostgresDialect()
 
@@ -110,10 +112,10 @@ class Postgres:
     def write[T](
         self, does: Callable[[PostgresTransaction], T], *, durable: bool = True, fails_first: bool = False
     ) -> T:
-        """Run ``does`` in a READ COMMITTED transaction; return what it returned once that is committed, and durable.
+        """Run ``does`` in a READ COMMITTED transaction; return its result once that is committed and durable.
 
-        It may be called more than once, each time in a transaction of its own, of which one at most is committed.
-        Raises what it raises, TransientError for conflicts and outages, PermanentError for what is missing.
+        ``does`` may be called more than once, each time in a new transaction, of which at most one is committed.
+        Raises what ``does`` raises, TransientError for conflicts and outages, PermanentError for a missing table.
         """
         return self._tried(WRITE, does)
 
@@ -132,7 +134,8 @@ class Postgres:
                 return self._once(begin, does)
             except AgainError as error:
                 cause = error
-            # The connection is back in the pool meanwhile.
+            # The connection is back in the pool by now, so others can use it during the pause. The pause is random, so
+            # that transactions that conflicted do not meet again.
             time.sleep(random.uniform(0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             if time.monotonic() > deadline:
@@ -151,13 +154,15 @@ class Postgres:
         try:
             with self._connection() as connection:
                 cursor = connection.cursor()
-                # JSON as the text that was stored: our own decoder checks it.
+                # JSON as the stored text: our own decoder parses and checks it.
                 cursor.adapters.register_loader("json", TextLoader)
                 xid = _last_value(cursor.execute(begin))
                 result.append(does(PostgresTransaction(cursor)))
                 try:
                     connection.commit()
                 except psycopg.OperationalError as error:
+                    # The connection broke during COMMIT, which may have been executed. A blind retry would write twice,
+                    # or take our own commit for somebody else's (StaleRunError).
                     if connection.broken and xid:
                         raise _UnsureError(xid) from error
                     raise
@@ -169,13 +174,14 @@ class Postgres:
         return result[0]
 
     def _was_committed(self, xid: str) -> bool:
-        """Return whether a transaction whose answer was lost has been committed, once that is decided."""
+        """Return whether the transaction whose reply was lost was committed. Raises TransientError if it stays open."""
+        # The server may still be at work on it: it notices a lost connection late.
         for pause_s in (0.0, 0.1, 0.5, 1.0, 2.0):
             time.sleep(pause_s)
             state = self.read(lambda transaction: _last_value(transaction.execute(STATE, {"xid": xid})))
             if state in ("committed", "aborted"):
                 return state == "committed"
-        raise TransientError("PostgreSQL did not say whether it has committed. Look what is there before trying again.")
+        raise TransientError("PostgreSQL did not say whether it committed. Check what is stored before trying again.")
 
     @contextmanager
     def _connection(self) -> Iterator["psycopg.Connection[Any]"]:
@@ -224,12 +230,12 @@ class Postgres:
 
 
 def _open_pool(args: dict[str, Any], connections: int) -> "ConnectionPool[Any]":
-    """Return a pool that connects when asked to and keeps nothing for long: the process may be frozen at any time."""
+    """Return a pool that connects on demand and closes idle connections: the process may be frozen at any time."""
     import psycopg
     from psycopg_pool import ConnectionPool
 
     class PooledConnection(psycopg.Connection[Any]):
-        """Says in our own log why it can't connect: the pool's waiters only learn that there is no connection."""
+        """Logs why it can't connect: the pool tells its callers only that there is no connection."""
 
         @classmethod
         def connect(cls, *args: Any, **kwargs: Any) -> Any:
@@ -239,6 +245,7 @@ def _open_pool(args: dict[str, Any], connections: int) -> "ConnectionPool[Any]":
                 logger.warning("PostgreSQL can't be reached: %s", _short(error))
                 raise
 
+    # The pool would log each failed attempt once more.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     return ConnectionPool(
         connection_class=PooledConnection,
@@ -262,6 +269,6 @@ def _last_value(cursor: "Cursor") -> str:
 
 
 def _short(error: "psycopg.Error") -> str:
-    """Return what went wrong in a line, without the rows that DETAIL shows."""
+    """Return the error in one line, without DETAIL, which shows values of rows."""
     text = " ".join((error.diag.message_primary or str(error)).split())
     return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + "…"

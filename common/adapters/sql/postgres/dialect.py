@@ -1,4 +1,4 @@
-"""What PostgreSQL says its own way: row locks, arrays, sequences."""
+"""PostgreSQL's own SQL: row locks, arrays, sequences."""
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -34,7 +34,8 @@ class PostgresDialect(Dialect):
     ADD_CHANGES = "INSERT INTO changes (run_id, body) VALUES (:run, :body)"
     CHANGES_ORDER = "change_id"
     LOG_ID = "log_id"
-    # Numbers are taken before they are committed, and the server gives up a statement that takes longer than this.
+    # A line's number is taken before its commit, so a later number can be visible first. The server's
+    # statement_timeout of 10 s bounds how long that lasts.
     LOGS_SETTLE_S = 10.0
     RUN_ID = 'run_id COLLATE "C"'
     PUT_RECORD = """
@@ -48,7 +49,7 @@ class PostgresDialect(Dialect):
         return at
 
     def from_time(self, value: datetime) -> datetime:
-        # It comes in the server's zone.
+        # The driver returns it in the session's time zone.
         return value.astimezone(UTC)
 
     def json(self, body: bytes) -> str:
@@ -64,14 +65,15 @@ class PostgresDialect(Dialect):
         return "runs", ""
 
     def lock_turns(self, transaction: Transaction, org_slugs: Sequence[str]) -> None:
-        """Lock a row of ``turns`` for each, in the order of their names, so that two never wait for each other."""
+        """Lock a row of ``turns`` for each, in order of name, so that two transactions never deadlock."""
         values = {"orgs": list(org_slugs)}
-        # A row that is not there can't be locked, and one that somebody else is making is only seen once it is made.
+        # FOR UPDATE does not lock a missing row. The INSERT waits for a rival that is inserting the same row; the next
+        # SELECT then sees and locks it.
         while len(transaction.execute(LOCK_TURNS, values).fetchall()) < len(org_slugs):
             transaction.execute(MAKE_TURNS, values)
 
     def write_steps(self, transaction: Transaction, run_id: str, steps: Sequence[Step]) -> bool:
-        """A statement for all new ones and one for the others: each costs a round trip."""
+        """One statement for all new steps and one for the others: each costs a round trip."""
         for statement, some in (
             (INSERT_STEPS, [step for step in steps if step.version == 0]),
             (UPDATE_STEPS, [step for step in steps if step.version]),

@@ -12,7 +12,7 @@ FROM organisation_limits WHERE org_slug = :org
 
 
 class PostgresPlans:
-    """Asks each time: put it behind ``CachedPlans``."""
+    """Queries the database on every call: wrap it in ``CachedPlans``."""
 
     def __init__(self, database: Postgres) -> None:
         self._database = database

@@ -1,7 +1,7 @@
 """The run store on PostgreSQL. A transition and the quota that it takes are one transaction.
 
-Messages are published after it, because PostgreSQL and Pub/Sub share no transaction: what is lost then, the sweep
-derives from what is stored.
+Messages are published after it, because PostgreSQL and Pub/Sub share no transaction. If the process dies in between,
+the sweep derives the lost messages from the stored state.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from common.runs.topics import messages
 
 
 class PostgresRunStore(SqlRunStore[Sequence[Message]]):
-    """Keeps runs in PostgreSQL, and publishes their messages on a bus beside it."""
+    """Stores runs in PostgreSQL and publishes their messages on a separate bus."""
 
     def __init__(self, database: Postgres, bus: EventBus) -> None:
         super().__init__(database)

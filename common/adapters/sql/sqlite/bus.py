@@ -1,11 +1,11 @@
 """The event bus port on SQLite, and the pulling side that the embedded stack delivers from.
 
-A message is leased for a while when it is handed out and deleted when acknowledged; one that is not comes back.
+A message is leased when it is delivered and deleted when acknowledged; if its lease expires, it is delivered again.
 After ``MAX_DELIVERIES`` it moves to the dead letters with its last error, as Pub/Sub's dead-letter policy does.
 
-The consumer in this process gets messages straight from their publisher (``serve``), stored as leased already, so
-that nobody has to look for them; and it gets what a delivery on one of its threads publishes (``holding``) before that
-is stored, so that what is settled in the same transaction never is.
+The consumer in this process gets messages directly from their publisher (``serve``), stored with their lease, so that
+no poll is needed. What one of its own threads publishes during a delivery (``holding``) it gets before it is stored: a
+message that is settled in the same transaction is never stored at all.
 """
 
 import json
@@ -40,12 +40,13 @@ INSERT INTO messages (id, topic, source, key, data, published_at, due_at, delive
 
 
 NUMBERS = count(time.time_ns())
-"""No number is ever given twice, by this process or any other on the file: a late acknowledgement must hit nothing."""
+"""Message ids, never used twice by this process or another one on the file: a late acknowledgement must delete nothing.
+Not SQLite's own rowid, which is reused after a delete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message handed out, with its number (0: it is not stored) and how often it was handed out before and now."""
+    """A delivered message with its id (0: it is not stored) and how many times it was delivered, this one included."""
 
     message_id: int
     message: Message
@@ -54,19 +55,19 @@ class Delivery:
 
     @property
     def is_early(self) -> bool:
-        """Whether it was published before its time."""
+        """Whether it was published before its ``not_before``."""
         return self.message.not_before is not None and self.message.not_before > self.published_at
 
 
 class Consumer:
-    """Consumes messages as they are published; this one consumes none."""
+    """Gets messages as they are published; this base class takes none."""
 
     def room(self) -> int:
-        """Return how many messages it would begin with at once."""
+        """Return how many messages it could start on at once."""
         return 0
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
-        """Deliver these, which are committed and leased."""
+        """Deliver these messages, which are committed and leased."""
 
 
 def _now() -> datetime:
@@ -74,7 +75,7 @@ def _now() -> datetime:
 
 
 class SqliteBus:
-    """Messages in a table. ``wake`` tells waiting pullers of this process that something may be due."""
+    """Messages in a table. ``wake`` notifies waiting pullers of this process that a message may be due."""
 
     def __init__(self, database: Database, now: Callable[[], datetime] = _now) -> None:
         self._database = database
@@ -90,11 +91,11 @@ class SqliteBus:
             self.sent(self._database.write(lambda db: self._store(db, later), fails_first=True))
 
     def enqueue(self, db: sqlite3.Connection, messages: Sequence[Message]) -> Sequence[Delivery]:
-        """Insert messages in the caller's transaction; the caller gives what this returns to ``sent`` behind it."""
+        """Insert messages in the caller's transaction; after its commit, the caller passes the result to ``sent``."""
         return self._store(db, self._held(messages) if self._database.batching else self._deliveries(messages))
 
     def _held(self, messages: Sequence[Message]) -> Sequence[Delivery]:
-        """Hold what is due for this thread, if it is ``holding``; return what is to be stored."""
+        """Keep due messages for this thread, if it is ``holding``; return the messages to store."""
         deliveries = self._deliveries(messages)
         unsaved: list[Delivery] | None = getattr(self._local, "unsaved", None)
         if unsaved is None:
@@ -107,7 +108,7 @@ class SqliteBus:
         return [Delivery(0, message, now, 1) for message in messages]
 
     def _store(self, db: sqlite3.Connection, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Insert messages: leased as far as the consumer has room for those that are due, free for pullers beyond."""
+        """Insert messages: due ones leased while the consumer has room for them, the others free for pullers."""
         room = self._consumer.room()
         stored = []
         for one in deliveries:
@@ -130,7 +131,10 @@ class SqliteBus:
         return Delivery(number, m, one.published_at, deliveries)
 
     def sent(self, stored: Sequence[Delivery]) -> None:
-        """Pass on what ``enqueue`` has stored, now that it is committed."""
+        """Deliver what ``enqueue`` stored, now that it is committed.
+
+        Not before the commit: a consumer could work on a state that is then rolled back.
+        """
         leased = [one for one in stored if one.deliveries]
         if leased:
             self._consumer.take(leased)
@@ -138,14 +142,14 @@ class SqliteBus:
             self.wake()
 
     def serve(self, consumer: Consumer) -> None:
-        """Give what this process publishes to this consumer from now on, as far as it has room."""
+        """From now on, pass what this process publishes to this consumer while it has room."""
         self._consumer = consumer
 
     @contextmanager
     def holding(self) -> Iterator[list[Delivery]]:
-        """Give the list that gets what this thread publishes in the block; the caller delivers or ``keep``s it.
+        """Collect what this thread publishes in the block in a list, which the caller then delivers or ``keep``s.
 
-        It is not safe before that. A function that died here would have published nothing.
+        Until then it is in memory only: if the process dies here, nothing was published.
         """
         unsaved: list[Delivery] = []
         self._local.unsaved = unsaved
@@ -155,18 +159,18 @@ class SqliteBus:
             self._local.unsaved = None
 
     def keep(self, unsaved: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Store messages that are only held, in this thread's batch; ``sent`` is for those, too."""
+        """Store held messages in this thread's batch; pass the result to ``sent``, as for ``enqueue``."""
         return self._database.write(lambda db: self._store(db, unsaved), fails_first=True) if unsaved else ()
 
     def wake(self) -> None:
-        """Tell pullers of this process to look again."""
+        """Make this process's pullers poll again."""
         with self._news:
             self._version += 1
             self._news.notify_all()
 
     @property
     def seen(self) -> int:
-        """How often the bus was woken: what ``wait`` compares with."""
+        """How often the bus was woken; ``wait`` compares it, so that a wake-up before the wait is not missed."""
         return self._version
 
     def batch(self) -> Batch:
@@ -174,7 +178,7 @@ class SqliteBus:
         return self._database.batch()
 
     def pull(self, limit: int, topics: Sequence[str] | None = None) -> list[Delivery]:
-        """Lease up to ``limit`` messages that are due, oldest due first. With ``topics``, only messages of these."""
+        """Lease up to ``limit`` due messages, earliest due first; with ``topics``, only messages of these."""
         now = self._now()
         only = f"AND topic IN ({', '.join('?' * len(topics))}) " if topics else ""
         leased = (to_micros(now + ACK_DEADLINE), to_micros(now), *(topics or ()), limit)
@@ -185,17 +189,18 @@ class SqliteBus:
         ]
 
     def ack(self, delivery: Delivery) -> None:
-        """Delete a message whose function has done its work."""
+        """Delete a message whose function has succeeded."""
         if delivery.message_id:
             row = (delivery.message_id,)
             self._database.write(lambda db: db.execute("DELETE FROM messages WHERE id = ?", row), fails_first=True)
 
     def nack(self, delivery: Delivery, error: str) -> None:
-        """Give a message back: soon again at first, later and later, at last to the dead letters."""
+        """Return a message for redelivery, with a growing pause; after ``MAX_DELIVERIES``, to the dead letters."""
         now = self._now()
         if delivery.deliveries >= MAX_DELIVERIES:
             self.sent(self._database.write(lambda db: self._bury(db, delivery, error, to_micros(now))))
             return
+        # 0.4 s, 1.6 s, 6.4 s, 25.6 s, then 60 s: ten deliveries span minutes, so a short outage makes no dead letters.
         due_at = now + timedelta(seconds=min(0.1 * 4**delivery.deliveries, 60))
         if delivery.message_id:
             row = (to_micros(due_at), delivery.message_id)
@@ -204,27 +209,27 @@ class SqliteBus:
             self._database.write(lambda db: self._insert(db, delivery, due_at, delivery.deliveries))
 
     def _bury(self, db: sqlite3.Connection, delivery: Delivery, error: str, now: int) -> Sequence[Delivery]:
-        """Move a message to the dead letters, and tell their listener."""
+        """Move a message to the dead letters, and publish it on their topic."""
         db.execute(
             "INSERT INTO dead_letters (topic, key, data, published_at, died_at, deliveries, error)"
             " SELECT topic, key, data, published_at, ?, deliveries, ? FROM messages WHERE id = ?",
             (now, error, delivery.message_id),
         )
         db.execute("DELETE FROM messages WHERE id = ?", (delivery.message_id,))
-        if delivery.message.topic == DEAD_LETTERS:
+        if delivery.message.topic == DEAD_LETTERS:  # the handler of dead letters fails: publishing again would loop
             return ()
         message = replace(delivery.message, topic=DEAD_LETTERS, source=delivery.message.topic)
         return self.enqueue(db, [message])
 
     def release(self) -> None:
-        """Make every leased message due now: for a start, when their consumer is known to be dead."""
+        """Make every leased message due now: called at start-up, when their consumer is known to be dead."""
         now = to_micros(self._now())
         release = "UPDATE messages SET due_at = ? WHERE deliveries > 0 AND due_at > ?"
         self._database.write(lambda db: db.execute(release, (now, now)))
         self.wake()
 
     def wait(self, seen: int, timeout_s: float) -> None:
-        """Sleep until ``wake`` was called since ``seen``, or something falls due, or the time is over."""
+        """Wait until ``wake`` is called (after ``seen`` was read), a message becomes due, or the timeout."""
         row = self._database.connection().execute("SELECT MIN(due_at) FROM messages").fetchone()
         if row[0] is not None:
             due_in = (from_micros(row[0]) - self._now()).total_seconds()
@@ -234,6 +239,6 @@ class SqliteBus:
                 self._news.wait(timeout_s)
 
     def dead_letters(self) -> list[tuple[str, str, str]]:
-        """Return (topic, key, error) of the messages that were given up."""
+        """Return (topic, key, error) of every dead letter."""
         rows = self._database.connection().execute("SELECT topic, key, error FROM dead_letters ORDER BY id")
         return [(topic, key, error) for topic, key, error in rows]

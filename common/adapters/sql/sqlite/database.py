@@ -12,12 +12,13 @@ from common.adapters.sql.sqlite.dialect import SqliteDialect
 from common.platform.errors import TransientError
 
 SCHEMA_VERSION = 6
+# Another process (the CLI beside a running stack) may hold the write lock for as long as a batch takes.
 BUSY_TIMEOUT_S = 30.0
 CHECKPOINT_PAGES = 8_000
-"""A checkpoint syncs the whole file while a writer waits: every 32 MB instead of every 4."""
+"""A checkpoint syncs the whole file while a writer waits, so it runs every 32 MB instead of SQLite's every 4 MB."""
 
 WRITER_CACHE_KB = 32_000
-"""Ids are random, so writes go all over the file: what is not in the cache is read again."""
+"""Ids are random, so writes touch pages all over the file; a page that is not cached is read again."""
 
 SCHEMA = """
 CREATE TABLE runs (
@@ -79,13 +80,13 @@ CREATE TABLE records (
 
 
 SYNC = getattr(os, "fdatasync", os.fsync)
-"""Syncs a file's bytes and its size; the time of its change need not be true. Not every Unix has it."""
+"""Syncs a file's bytes and size but not its modification time, which nothing reads. Not every Unix has fdatasync."""
 
 TROUBLE = (sqlite3.DatabaseError, OSError)
 
 
 class _Work[T]:
-    """One caller's part of a shared transaction, and what came of it."""
+    """One caller's part of a shared transaction, and its outcome."""
 
     def __init__(self, does: Callable[[sqlite3.Connection], T], fails_first: bool) -> None:
         self.does, self.fails_first = does, fails_first
@@ -100,9 +101,9 @@ class _Work[T]:
 
 
 class Database:
-    """One SQLite file. Writers of all threads share transactions, readers have a connection each.
+    """One SQLite file. Writers of all threads share transactions; each reading thread has its own connection.
 
-    Tables are made on first use; a newer file is refused.
+    Tables are created on first use. A file of another schema version is refused.
     """
 
     dialect = SqliteDialect()
@@ -110,9 +111,12 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
+        # Held for a whole transaction: the one writing connection has no room for two.
         self._writing = threading.Lock()
+        # Held only to touch ``_waiting``, so that callers can join the next transaction while one is running.
         self._arriving = threading.Lock()
         self._waiting: list[_Work[Any]] = []
+        # Not ``_writing``: others go on committing during a sync, which is most of what a durable write takes.
         self._syncing = threading.Lock()
         self._commits = self._synced = 0
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -120,7 +124,8 @@ class Database:
         self._writer.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KB}")
         self.write(self._make_tables)
         try:
-            # The write-ahead log holds what is committed; it stays the same file while a connection is open.
+            # ``sync`` syncs the write-ahead log, which holds what is committed. It stays the same file while a
+            # connection is open, so one descriptor serves for good.
             self._wal = os.open(f"{path}-wal", os.O_RDONLY)
         except OSError as error:
             raise self.trouble("opened", error) from error
@@ -143,7 +148,7 @@ class Database:
                 self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
             )
             db.execute("PRAGMA journal_mode = WAL")
-            # A commit is not synced by itself: what must outlive a power cut says so, see ``write``.
+            # NORMAL does not sync each commit; ``write(durable=True)`` does so where a promise was made (0002).
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         except sqlite3.DatabaseError as error:
@@ -151,7 +156,7 @@ class Database:
         return db
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection for reading; in a batch of its own, the one that sees what it wrote."""
+        """Return this thread's connection for reading; inside its batch, the writing one, which sees its writes."""
         local = self._local
         if getattr(local, "batch", None) is not None:
             return self._writer
@@ -161,12 +166,12 @@ class Database:
         return db
 
     def read[T](self, does: Callable[[sqlite3.Connection], T]) -> T:
-        """Run SELECTs, each of which sees what is committed by then."""
+        """Run SELECTs, each of which sees what is committed when it starts."""
         return does(self.connection())
 
     @property
     def batching(self) -> bool:
-        """Whether this thread is in a batch of its own."""
+        """Whether this thread has an open batch."""
         return getattr(self._local, "batch", None) is not None
 
     def write[T](
@@ -174,12 +179,11 @@ class Database:
     ) -> T:
         """Run ``does`` in a write transaction; return its result once that is committed.
 
-        A commit outlives this process. One that is ``durable``, and all before it, outlive a power cut too; after one
-        the file is as it was at some commit since then, which is a state to go on from. Callers that come while
-        another one's transaction is at work wait, and then share the next: one of them runs the work of all, each
-        behind a savepoint. What a caller raises undoes its own part alone; one that raises before it has changed
-        anything or not at all (``fails_first``) needs no savepoint. Raises TransientError when the disk is full or the
-        lock is not to be had.
+        A commit survives a crash of this process. A ``durable`` one, and all before it, survive a power cut too; after
+        a power cut the file is as it was at some later commit, which is a consistent state. Callers that arrive while
+        a transaction is running wait and share the next: one thread runs the work of all, each behind a savepoint. An
+        exception rolls back its caller's part alone; work that raises only before it has changed anything
+        (``fails_first``) needs no savepoint. Raises TransientError when the disk is full or the lock can't be had.
         """
         batch: Batch | None = getattr(self._local, "batch", None)
         if batch is not None:
@@ -200,14 +204,13 @@ class Database:
     def batch(self) -> "Batch":
         """Return a block in which everything that this thread writes is one transaction, committed at its end.
 
-        Each write still stands or falls alone; reads of this thread see the writes before. Nothing of it is safe
-        before it is committed: an acknowledgement must be written inside, too. Raises TransientError, and has
-        then written nothing.
+        Each write still fails alone; reads of this thread see earlier writes. Nothing is safe before the commit, so an
+        acknowledgement belongs inside the block, too. Raises TransientError if nothing was written.
         """
         return Batch(self)
 
     def once_committed(self, does: Callable[[], None]) -> None:
-        """Call this once what this thread has written is committed: with the end of its batch, or at once."""
+        """Call ``does`` once what this thread wrote is committed: after its batch, or at once outside of one."""
         batch: Batch | None = getattr(self._local, "batch", None)
         if batch is None:
             does()
@@ -215,15 +218,15 @@ class Database:
             batch.after(does)
 
     def sync(self) -> None:
-        """Have all that this thread has committed outlive a power cut. Others go on writing meanwhile.
+        """Make everything that this thread has committed survive a power cut. Others go on writing meanwhile.
 
-        Threads that come while another one's sync is at work wait, and then share the next.
+        Threads that arrive while a sync is running wait and share the next.
         """
         wanted = self._commits
         with self._syncing:
             if self._synced >= wanted:
                 return
-            covered = self._commits
+            covered = self._commits  # read before the sync: a commit during it may not be covered
             try:
                 SYNC(self._wal)
             except OSError as error:
@@ -231,14 +234,15 @@ class Database:
             self._synced = covered
 
     def end(self, db: sqlite3.Connection) -> None:
-        """Commit what was written, and count that."""
+        """Commit, and count the commit for ``sync``."""
         db.execute("COMMIT")
         self._commits += 1
 
     def _commit(self, batch: list[_Work[Any]]) -> None:
         db = self._writer
         try:
-            # IMMEDIATE takes the write lock at once, so that processes queue instead of failing half-way.
+            # IMMEDIATE takes the write lock at once, so that processes queue. A deferred transaction that upgrades from
+            # reading to writing can fail with SQLITE_BUSY at once, whatever the timeout.
             db.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
                 batch[0].result = batch[0].does(db)
@@ -262,7 +266,7 @@ class Database:
         try:
             work.result = work.does(db)
         except sqlite3.DatabaseError:
-            raise  # the file's trouble is everybody's
+            raise  # the disk or the file is at fault, so the whole transaction fails, for every caller
         except BaseException as error:
             if not work.fails_first:
                 db.execute("ROLLBACK TO part")
@@ -278,7 +282,7 @@ class Database:
 
 
 class Batch:
-    """One thread's open transaction; other writers wait until it has ended. See ``Database.batch``."""
+    """One thread's open transaction; other writers wait until it ends. See ``Database.batch``."""
 
     def __init__(self, database: Database) -> None:
         self._database, self._db = database, database._writer
@@ -305,18 +309,18 @@ class Batch:
             self.undo()
 
     def end_with_next_write(self, settle: Callable[[bool], None] | None) -> None:
-        """Commit with the next write of this thread, before that returns, so that it keeps what ``write`` promises.
+        """Commit with this thread's next write, before that returns, so that it keeps the promise of ``write``.
 
-        ``settle`` is called in the transaction, behind that write, with whether it succeeded. None takes it back.
+        ``settle`` is called in the transaction, after that write, with whether it succeeded. None cancels it.
         """
         self._settle = settle
 
     def after(self, does: Callable[[], None]) -> None:
-        """Call this once the batch is committed, and synced if it has to be; not at all if it is undone."""
+        """Call ``does`` once the batch is committed, and synced if durable; never if it is rolled back."""
         self._after.append(does)
 
     def write[T](self, part: _Work[T], *, durable: bool) -> T:
-        """As ``Database.write`` in a batch."""
+        """Do what ``Database.write`` does, in this batch."""
         settle = self._settle
         try:
             self._database._do_part(self._db, part)
@@ -331,7 +335,7 @@ class Batch:
         return part.outcome()
 
     def commit(self) -> None:
-        """End the batch, if it has not ended. Raises TransientError, and has then written nothing."""
+        """Commit the batch, unless it has ended. Raises TransientError if nothing was written."""
         if not self.is_open:
             return
         try:
@@ -340,14 +344,14 @@ class Batch:
             self.undo()
             raise self._database.trouble("written", error) from error
         self.is_committed = True
-        self._close()
+        self._close()  # before the sync, so that other writers need not wait for the disk
         if self._durable:
             self._database.sync()
         for does in self._after:
             does()
 
     def undo(self) -> None:
-        """End the batch, if it has not ended, as if nothing had been written."""
+        """Roll the batch back, unless it has ended."""
         if self.is_open:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

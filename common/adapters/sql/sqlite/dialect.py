@@ -1,4 +1,4 @@
-"""What SQLite says its own way: times are whole microseconds since 1970, documents bytes, lists JSON."""
+"""SQLite's own SQL: times are whole microseconds since 1970, documents bytes, lists JSON."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from common.ports.store import HistoryQuery
 from common.runs.codec import encode_step
 
 ENDED = " AND status IN ('completed', 'failed', 'cancelled')"
-"""As the partial indexes have it, word for word: SQLite takes one only for a query that says the same."""
+"""The WHERE of the partial indexes, word for word: SQLite uses one only if the query implies it literally."""
 
 INSERT_STEP = """
 INSERT INTO steps (run_id, step_id, ended, deadline, version, body) VALUES (:run, :step, :ended, :deadline, 1, :body)
@@ -35,7 +35,7 @@ class SqliteDialect(Dialect):
     LOG_ID = "id"
     LOGS_SETTLE_S = 0.0
     RUN_ID = "run_id"
-    # A row's id is its version: replacing makes a new row, and AUTOINCREMENT gives no id twice.
+    # A row's id is its version: REPLACE inserts a new row, and AUTOINCREMENT never reuses an id.
     PUT_RECORD = """
     INSERT OR REPLACE INTO records (kind, org_slug, name, body) VALUES (:kind, :org, :name, :body) RETURNING version
     """
@@ -57,12 +57,11 @@ class SqliteDialect(Dialect):
         return json.dumps(list(values))
 
     def runs_for(self, query: HistoryQuery) -> tuple[str, str]:
-        """Each combination of filters reads one stretch of one index, so that a page costs the same among a million
+        """Each combination of filters reads one range of one index, so that a page costs the same among a million
         runs as among ten.
 
-        A run's status changes with every transition, and an index on it would be written as often: the indexes by
-        status hold ended runs only, which never change again. Open runs are few, and found by the index of those that
-        the sweep looks at.
+        A run's status changes with every transition, and an index on it would be rewritten as often. So the indexes by
+        status hold ended runs only, which never change again. Open runs are few, and the sweep's index finds them.
         """
         index, condition = "runs_by_org" if query.route is None else "runs_by_route", ""
         if query.status is not None:
@@ -73,7 +72,7 @@ class SqliteDialect(Dialect):
         return f"runs INDEXED BY {index}", condition
 
     def lock_turns(self, transaction: Transaction, org_slugs: Sequence[str]) -> None:
-        """Nobody else writes meanwhile: a transaction has the whole file (BEGIN IMMEDIATE)."""
+        """Nothing to do: BEGIN IMMEDIATE locks the whole file against other writers."""
 
     def write_steps(self, transaction: Transaction, run_id: str, steps: Sequence[Step]) -> bool:
         for step in steps:

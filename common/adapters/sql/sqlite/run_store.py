@@ -15,25 +15,27 @@ from common.runs.codec import decode_run
 
 HEADER = "SELECT CASE version WHEN :known THEN NULL ELSE body END, version FROM runs WHERE run_id = :run"
 
+# Bounds the memory of a long-lived local stack; a run that is not cached is decoded from the file.
 MOST_OPEN = 1_000
 
 
 class OpenRuns:
-    """Runs as they were committed last, without steps, to spare their decoding.
+    """Cache of decoded open runs, without steps, as last committed.
 
-    They are used only if the file still has that version. Ended runs are not kept.
+    An entry is used only if the file still has its version. Ended runs are not kept.
     """
 
     def __init__(self) -> None:
+        # Held by ``put``: between two threads, eviction could look up an oldest run that the other has just removed.
         self._lock = threading.Lock()
         self._runs: dict[str, Run] = {}
 
     def get(self, run_id: str) -> Run | None:
-        """Return the run of that id, if it is known."""
+        """Return the cached run, if there is one."""
         return self._runs.get(run_id)
 
     def put(self, run: Run) -> None:
-        """Keep a run instead of an older one; the oldest gives way."""
+        """Cache a run in place of its earlier version; evict the oldest entry."""
         with self._lock:
             self._runs.pop(run.run_id, None)
             if run.wake_at is not None:
@@ -43,7 +45,7 @@ class OpenRuns:
 
 
 class SqliteRunStore(SqlRunStore[Sequence[Delivery]]):
-    """Keeps runs in the same file as the bus, so that a commit and its messages can't part."""
+    """Stores runs in the same file as the bus, so that a commit and its messages are atomic."""
 
     def __init__(self, database: Database, bus: SqliteBus) -> None:
         super().__init__(database)
@@ -57,7 +59,7 @@ class SqliteRunStore(SqlRunStore[Sequence[Delivery]]):
         self._bus.sent(stored)
 
     def _committed(self, run: Run) -> None:
-        # In a batch it is not yet, and may never be.
+        # In a batch it is not committed yet, and may be rolled back: the cache would hold a version that never was.
         self._file.once_committed(lambda: self._open.put(run))
 
     def _header(self, transaction: Transaction, run_id: str) -> Run | None:
