@@ -42,18 +42,18 @@ class TableParams(Params):
 
 
 def no_google() -> GoogleCloud:
-    """Stand in for Google Cloud where nobody has wired it."""
+    """Raise ConfigError: the default of a stack without Google Cloud."""
     raise ConfigError("this stack is not wired to Google Cloud: common/bootstrap.py does that.")
 
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """All an attempt may know and use. ``dataset`` is ``project.dataset`` of the organisation.
+    """Everything an attempt may know and use. ``dataset`` is the organisation's ``project.dataset``.
 
-    ``configs`` is the folder that the run was validated against: nothing reads another one.
+    ``configs`` is the folder that the run was validated against; processors read no other.
 
-    ``table(name)`` is the full id of a table to read: of a ``preview``, the shadow that a step before has written.
-    ``put_out(name, value)`` gives a small JSON value to the conditions and maps of later steps.
+    ``table(name)`` is the full id of a table to read; in a ``preview``, of the shadow that an earlier step wrote.
+    ``put_out(name, value)`` passes a small JSON value to the conditions and maps of later steps.
     """
 
     org_slug: str
@@ -85,7 +85,7 @@ class StepContext:
     google: Callable[[], GoogleCloud] = no_google
 
     def remaining_s(self) -> float:
-        """Seconds left of ``timeout_seconds``; raise StepTimeoutError when none are. Call it between units of work."""
+        """Return the seconds left of ``timeout_seconds``, or raise StepTimeoutError. Call it between units of work."""
         left = (self.deadline - self.now()).total_seconds()
         if left <= 0:
             raise StepTimeoutError(
@@ -95,11 +95,11 @@ class StepContext:
 
 
 class Caller(Calls, Protocol):
-    """Who uses a credential: a step's attempt, or a check of credentials that no run needs yet."""
+    """The user of a credential: a step's attempt, or a check of stored credentials without a run."""
 
     @property
     def google(self) -> Callable[[], GoogleCloud]:
-        """Google Cloud in the name of a key."""
+        """Google Cloud, authenticated with a key."""
 
     @property
     def configs(self) -> Path:
@@ -110,14 +110,14 @@ class Processor(Protocol):
     """The work of a step. One class per ``ps_type``, registered in ``common/processors/registry.py``.
 
     ``params_type`` validates the step's ``config:``. ``needs_credential`` makes the engine look one up for the
-    pipeline's provider at validation, so that its absence fails the run early and in words.
+    pipeline's provider at validation, so that a missing one fails the run early, with a clear message.
     """
 
     params_type: ClassVar[type[Params]]
     needs_credential: ClassVar[bool]
 
     def run(self, context: StepContext, params: Any) -> Iterator[Batch | Waiting]:
-        """Do the work of one attempt, or come to the point where it waits for a job.
+        """Do the work of one attempt; yield Waiting to suspend the step until a job is done.
 
         Raise TransientError or PermanentError; anything else counts as transient.
         """
@@ -126,12 +126,12 @@ class Processor(Protocol):
 
 @runtime_checkable
 class CountsCalls(Protocol):
-    """A processor that knows how often it will call a provider's API, where such a call may cost something."""
+    """A processor that can estimate its calls of a provider's API, because such a call may cost money."""
 
     params_type: ClassVar[type[Params]]
 
     def calls(self, params: Any, days: int) -> Mapping[str, int]:
-        """Return about how many calls a step of so many days makes, by key of ``configs/system/providers.yml``."""
+        """Return about how many calls a step of ``days`` days makes, by key of ``configs/system/providers.yml``."""
         ...
 
 
@@ -139,27 +139,27 @@ class CountsCalls(Protocol):
 class TriesCredential(Protocol):
     """A processor that can try a stored credential without a run, for ``main.py validate --online``.
 
-    A credential of a cloud may be for one of several ways to read it, such as a bucket or an API.
-    ``credential_field`` is the field that the one for this processor has in any case; empty if all of them are.
+    A cloud's credential may be for one of several sources, such as a bucket or an API. ``credential_field`` is a field
+    that every credential for this processor has; empty if any of the provider's credentials fits.
     """
 
     params_type: ClassVar[type[Params]]
     credential_field: ClassVar[str]
 
     def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
-        """Make the cheapest call that proves a secret, and say in a few words what it opens.
+        """Make the cheapest call that proves a secret, and return in a few words what it opens.
 
-        ``configured`` are the params of all steps of the provider's pipelines. Raises as ProviderClient.
+        ``configured`` are the params of all steps of the provider's pipelines. Raises what ProviderClient raises.
         """
         ...
 
 
 @runtime_checkable
 class CallsProcedure(Protocol):
-    """A processor whose work is a CALL of a stored procedure, which BigQuery may be asked about before."""
+    """A processor that CALLs a stored procedure, which BigQuery can check in advance (a dry run)."""
 
     params_type: ClassVar[type[Params]]
 
     def procedure_call(self, run: Run, params: Any, dataset: str) -> tuple[str, Sequence[Any]]:
-        """Return the procedure's id and the arguments that it would be called with by this run."""
+        """Return the procedure's id and the arguments that this run would call it with."""
         ...

@@ -1,7 +1,6 @@
-"""Whether stored credentials still open what they are for: one small call to each provider.
+"""Checks that stored credentials still work, with one small call to each provider.
 
-What is asked is the matter of the processors of the provider's pipelines (``TriesCredential``): another provider needs
-no line here.
+The processors of the provider's pipelines make the call (``TriesCredential``): a new provider needs no change here.
 """
 
 import time
@@ -22,14 +21,14 @@ from common.processors.base import Params, TriesCredential
 from common.processors.http.stored_settings import StoredSettings
 
 TIMEOUT = timedelta(seconds=60)
-"""Longest time for one credential, all tries and waits included."""
+"""Time limit for one credential, all tries and waits included: a person waits for the output."""
 
 NEEDS = "Paste a JSON object with the fields that docs/providers-cloud.md names."
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the check of one credential found. ``is_good`` is None if its provider has nothing to ask."""
+    """Result of one credential's check. ``is_good`` is None if no processor of its provider can try it."""
 
     credential: CredentialInfo
     is_good: bool | None
@@ -38,7 +37,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _CheckCaller:
-    """Who calls, as a provider's client wants it."""
+    """The check in the form that a provider's client needs: a Caller without a step."""
 
     credential_id: str
     provider_url: Callable[[str], str]
@@ -58,7 +57,7 @@ class _CheckCaller:
 
 @dataclass(frozen=True, slots=True)
 class OnlineChecks:
-    """Tries stored credentials with what the provider's pipelines would do with them."""
+    """Tries stored credentials the way the provider's pipelines would use them."""
 
     settings: Settings
     configs: ConfigTree
@@ -67,7 +66,7 @@ class OnlineChecks:
     google: Callable[[], GoogleCloud]
 
     def verdicts(self, orgs: Sequence[str]) -> Iterator[Verdict]:
-        """Yield a verdict for each credential of these organisations. Nothing that is wrong with one raises."""
+        """Yield a verdict for each credential of these organisations. A bad one does not raise."""
         for org in orgs:
             for info in self.credentials.list(org):
                 try:
@@ -83,12 +82,12 @@ class OnlineChecks:
         deadline = datetime.now(UTC) + TIMEOUT
         caller = _CheckCaller(info.credential_id, self.provider_url, self.google, self.configs.root, deadline)
         fitting = _fitting(processors, info.credential_id, secret)
-        return Verdict(info, True, "; ".join(its.try_credential(caller, secret, configured) for its in fitting))
+        return Verdict(info, True, "; ".join(each.try_credential(caller, secret, configured) for each in fitting))
 
     def _used_by(self, info: CredentialInfo) -> tuple[list[TriesCredential], list[Params]]:
-        """Return what can try a credential, and the params of all steps of the provider's pipelines.
+        """Return the processors that can try a credential, and the params of all steps of the provider's pipelines.
 
-        Pipelines are the same for every organisation, so each of them may be this one's.
+        Pipelines are the same for every organisation, so any of them may use this credential.
         """
         yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
         variables = {
@@ -117,11 +116,11 @@ class OnlineChecks:
 
 
 def _fitting(processors: Sequence[TriesCredential], credential_id: str, secret: str) -> list[TriesCredential]:
-    """Return those that the credential has the fields for. Raises PermanentError if it has them for none."""
-    if not any(its.credential_field for its in processors):
+    """Return the processors that the credential has the field for. Raises PermanentError if there is none."""
+    if not any(processor.credential_field for processor in processors):
         return list(processors)
     stored = StoredSettings(credential_id, secret, NEEDS)
-    fitting = [its for its in processors if not its.credential_field or its.credential_field in stored.values]
+    fitting = [p for p in processors if not p.credential_field or p.credential_field in stored.values]
     if not fitting:
-        stored.wrong(f"has none of {', '.join(its.credential_field for its in processors)}")
+        stored.wrong(f"has none of {', '.join(processor.credential_field for processor in processors)}")
     return fitting

@@ -1,8 +1,8 @@
-"""Which processor does the work of which ``ps_type``.
+"""Maps each ``ps_type`` to its processor.
 
-Values are import paths, so that a step function imports its own processor and no other: a cold start pays for each
-import. A GenAI provider needs no line here, because its module in ``genai/providers/`` is found by its name. Another
-processor is one module and one line.
+Values are import paths, so that a step function imports its own processor only: a cold start pays for each import. A
+GenAI provider needs no line here, because its module in ``genai/providers/`` is found by name. Any other processor is
+one module and one line.
 """
 
 from collections.abc import Collection, Iterator
@@ -36,7 +36,7 @@ PROCESSORS: dict[str, str] = {
 
 @cache
 def processor(ps_type: str) -> Processor:
-    """Return the processor of a ``ps_type``, or raise ConfigError that names the nearest one."""
+    """Return the processor of a ``ps_type``, or raise ConfigError with the nearest name."""
     path = PROCESSORS.get(ps_type)
     if path is None:
         raise ConfigError(
@@ -49,7 +49,7 @@ def processor(ps_type: str) -> Processor:
 
 
 class ProcessorRegistry:
-    """What the configuration asks of processors: the ``Registry`` that ``ConfigTree`` is given."""
+    """The ``Registry`` of ``ConfigTree``: what the configuration needs to know of processors."""
 
     @property
     def ps_types(self) -> Collection[str]:
@@ -57,7 +57,7 @@ class ProcessorRegistry:
         return PROCESSORS
 
     def params_type(self, ps_type: str) -> type[BaseModel]:
-        """Return the params of a ``ps_type``, or raise ConfigError if nothing registers it, or its module is broken."""
+        """Return the params of a ``ps_type``, or raise ConfigError if it is unknown or its module can't be imported."""
         try:
             return processor(ps_type).params_type
         except ConfigError:
@@ -69,7 +69,7 @@ class ProcessorRegistry:
             raise ConfigError(f"the processor {ps_type!r} can't be loaded ({type(error).__name__}{module}).") from error
 
     def file_checks(self, configs: Path) -> Iterator[FileCheck]:
-        """Yield the files that belong to processors alone: organisations' own prices, and their subscriptions."""
+        """Yield checks of the files that only processors read: organisations' own prices, and their subscriptions."""
         from common.processors.genai.price_rules import check_price_file, price_files
         from common.processors.subscriptions.file import load_subscriptions, subscription_files
 

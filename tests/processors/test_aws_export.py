@@ -189,7 +189,7 @@ def test_an_export_that_is_refreshed_while_it_is_read_is_read_anew(monkeypatch: 
             return answer(self, request)
 
         monkeypatch.setattr(S3Sandbox, "answer", refreshed)
-        with pytest.raises(TransientError, match="was refreshed while it was read"):
+        with pytest.raises(TransientError, match="was refreshed while it was being read"):
             extract(context)
 
 

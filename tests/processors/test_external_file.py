@@ -238,7 +238,7 @@ def test_a_day_of_the_run_without_rows_is_told_and_fails_where_it_must_not_be(tm
     context = make_context(landing=tmp_path, start_date=days[0], end_date=days[1], source=None)
     assert len(read(tmp_path, context=context)) == 2
     (warning,) = context.warnings
-    assert "no rows for 2026-10-06, 2026-10-08" in warning and "What is stored of them goes." in warning
+    assert "no rows for 2026-10-06, 2026-10-08" in warning and "Their stored rows are deleted." in warning
     with pytest.raises(PermanentError, match="no rows for 2026-10-06, 2026-10-08.*Nothing is replaced"):
         read(tmp_path, days=days, missing_days="fail")
     untold = make_context(landing=tmp_path, start_date=days[0], end_date=days[1], source=None)

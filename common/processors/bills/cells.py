@@ -1,4 +1,4 @@
-"""Values of a bill's records as the types of columns, or an error that names file, line and column."""
+"""Converts values of a bill's records to column types, or raises an error with file, line and column."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,11 +12,11 @@ from common.tables.contract import ColumnType
 from common.writes.bad_rows import BadRow, row_text, shown
 
 WHOLE_DIGITS = 38
-"""More of them before the point hold neither BigQuery's BIGNUMERIC nor any bill."""
+"""Digits before the decimal point: BigQuery's BIGNUMERIC holds no more, and no bill has as many."""
 
 
 class UnreadableError(Exception):
-    """A value of a record can't be read; ``bad`` is the record, and why."""
+    """A value can't be read; ``bad`` is its record with the reason."""
 
     def __init__(self, bad: BadRow) -> None:
         super().__init__(str(bad))
@@ -24,7 +24,7 @@ class UnreadableError(Exception):
 
 
 def refused(file: str, record: BillRecord, column: str, value: Any, wanted: str) -> UnreadableError:
-    """Return the error of a value that is not what its column wants."""
+    """Return the error for a value that is not of its column's type."""
     where = f"{file}: {record.where}"
     return UnreadableError(BadRow(f"{shown(value)} is not {wanted}", where, row_text(record.values), column))
 
@@ -32,8 +32,10 @@ def refused(file: str, record: BillRecord, column: str, value: Any, wanted: str)
 def decimal(value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise ValueError(value)
+    # Decimal() would also accept "1_000" and digits of other scripts, which in a bill are damage.
     if isinstance(value, str) and (not value.isascii() or "_" in value):
         raise ValueError(value)
+    # repr() is the shortest text that gives the float back: 0.1 stays 0.1, without the tail of its binary form.
     number = Decimal(repr(value) if isinstance(value, float) else value)
     if not number.is_finite() or (number and number.adjusted() >= WHOLE_DIGITS):
         raise ValueError(value)
@@ -41,13 +43,13 @@ def decimal(value: Any) -> Decimal:
 
 
 def timestamp(value: Any) -> datetime:
-    """Read ISO 8601 or ``2026-10-01 00:00:00``; without an offset it is UTC, as FOCUS demands of its times."""
+    """Read ISO 8601 or ``2026-10-01 00:00:00``. A time without an offset is UTC, as FOCUS requires."""
     return _timestamp_of_text(value) if isinstance(value, str) else _timestamp(value)
 
 
 @lru_cache(maxsize=4_096)
 def _timestamp_of_text(text: str) -> datetime:
-    """A bill has some times again and again."""
+    """Parse a time. Cached, because a bill repeats the same few times in all of its records."""
     return _timestamp(datetime.fromisoformat(text.strip().removesuffix(" UTC")))
 
 
@@ -78,7 +80,7 @@ def _json(value: Any) -> str:
         json.loads(value, parse_constant=_no_json)
         return value
     if isinstance(value, list) and all(isinstance(item, tuple) and len(item) == 2 for item in value):
-        value = dict(value)  # a Parquet map comes as a list of pairs
+        value = dict(value)  # pyarrow returns a Parquet map as a list of pairs
     return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_text)
 
 
@@ -111,7 +113,7 @@ CONVERT: dict[ColumnType, Callable[[Any], Any]] = {
 }
 
 UNREADABLE = (ValueError, ArithmeticError, RecursionError)
-"""What a conversion raises: ArithmeticError is a time before year 1 in UTC, or an exponent beyond all bounds."""
+"""What a conversion raises. ArithmeticError: a time before the year 1 in UTC, or an exponent that is out of range."""
 
 WANTED: dict[ColumnType, str] = {
     "STRING": "text",
@@ -125,10 +127,10 @@ WANTED: dict[ColumnType, str] = {
 
 
 class Cells:
-    """The values of one record by names that are the same however a file spells them.
+    """The values of one record by plain names, which do not depend on how a file spells them.
 
-    ``names`` are the file's own names by those. Every method raises UnreadableError with the file's own name. What has
-    been asked for is used; ``unused`` is what is left.
+    ``names`` maps plain names to the file's own. Every method raises UnreadableError with the file's own name. Values
+    that were read count as used; ``unused`` returns the others.
     """
 
     def __init__(self, file: str, record: BillRecord, names: Mapping[str, str], null_values: Sequence[str]) -> None:
@@ -137,41 +139,41 @@ class Cells:
         self.floats: set[str] = set()
 
     def text(self, *names: str) -> str | None:
-        """Return the first of these that has a value, as text; None if none has."""
+        """Return the first of these columns that has a value, as text; None if none has."""
         return self._read("STRING", names)  # type: ignore[no-any-return]
 
     def number(self, *names: str) -> Decimal | None:
-        """Like ``text``, of numbers."""
+        """Like ``text``, for numbers."""
         return self._read("BIGNUMERIC", names)  # type: ignore[no-any-return]
 
     def time(self, *names: str) -> datetime | None:
-        """Like ``text``, of times."""
+        """Like ``text``, for times."""
         return self._read("TIMESTAMP", names)  # type: ignore[no-any-return]
 
     def value(self, kind: ColumnType, *names: str) -> Any:
-        """Like ``text``, of any type of columns."""
+        """Like ``text``, for any column type."""
         return self._read(kind, names)
 
     def needed[T](self, value: T | None, *names: str) -> T:
-        """Return the value, or raise UnreadableError with the name of the column that should have had it."""
+        """Return the value, or raise UnreadableError with the name of the column that lacks it."""
         if value is None:
             name = next((self._names[name] for name in names if name in self._names), names[0])
             raise refused(self._file, self._record, name, None, "a value, and there must be one")
         return value
 
     def prefixed(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield all that have a value and whose names begin so: the rest of the name, and the value as text."""
+        """Yield the columns with this prefix that have a value: the rest of the name, and the value as text."""
         for name in self._names:
             if name.startswith(prefix) and (value := self.text(name)) is not None:
                 yield name[len(prefix) :], value
 
     def unused(self) -> dict[str, str]:
-        """Return all values that nobody has asked for, as text, by the file's own names."""
+        """Return the values that were not read, as text, by the file's own names."""
         left = [name for name in self._names if name not in self._used]
         return {self._names[name]: value for name in left if (value := self.text(name)) is not None}
 
     def wrong(self, name: str, wanted: str) -> UnreadableError:
-        """Return the error of a value that can be read and still is not what it should be."""
+        """Return the error for a value that can be parsed but is not valid."""
         own = self._names.get(name, name)
         return refused(self._file, self._record, own, self._record.values.get(own), wanted)
 
@@ -194,10 +196,10 @@ class Cells:
 
 
 def within(day: date, begins: datetime | None, ends: datetime | None) -> date:
-    """Return the day of a billing period that a charge belongs to: its own, or the nearest one of the period.
+    """Return a charge's day within its billing period: its own, or else the period's nearest day.
 
-    What a provider corrects later stands in a later period's bill. That bill is what it belongs to, for otherwise
-    neither a run of the one period nor of the other would bring it in.
+    A later correction of a charge is in a later period's bill, and belongs to that period: otherwise a run of the
+    earlier period would not read its file, and a run of the later one would leave out its day.
     """
     if begins is not None and day < begins.date():
         return begins.date()

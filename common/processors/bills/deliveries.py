@@ -1,7 +1,7 @@
-"""What a provider has delivered into a bucket: files of one export, read one after the other.
+"""Reads an export that a provider delivered into a bucket, file by file.
 
-One file at a time is on disk and some thousand rows are in memory, however large the export is. Only rows of the run's
-days are taken; what else the files hold belongs to other runs.
+One file at a time is on disk and a few thousand rows are in memory, however large the export is. Rows outside the run's
+days are skipped; they belong to other runs.
 """
 
 import re
@@ -26,6 +26,7 @@ from common.tables.contract import DATA_DATE, load_table
 from common.writes.bad_rows import BadRow
 from common.writes.batch import Batch, Row, batches
 
+# The sums must match the bill to the last digit; Python's default of 28 digits could round them.
 EXACT = Context(prec=100)
 MOST_NAMED = 10
 FOCUS_PERIOD = ("BillingPeriodStart", "BillingPeriodEnd")
@@ -36,7 +37,7 @@ Tell = Callable[[str], None]
 
 
 class ExportParams(Params):
-    """What the exports of all providers have in common. Their rows go into the table ``cloud_focus_export``."""
+    """Parameters common to all providers' exports, which are written to the table ``cloud_focus_export``."""
 
     destination_table: Literal["cloud_focus_export"] = Field(description="Table in the organisation's dataset.")
     layout: LayoutName = Field("table", description="What kind of bill it is; table: FOCUS, of any version.")
@@ -50,7 +51,7 @@ class ExportParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a delivery: its name, and what brings it to a place on disk. All rows belong to ``day`` if given."""
+    """One file of a delivery; ``fetch`` downloads it to a path. If ``day`` is given, all its rows belong to it."""
 
     name: str
     fetch: Callable[[Path], None]
@@ -58,7 +59,7 @@ class Part:
 
 
 class Delivery:
-    """Reads the files of one export for one run. ``provider`` is the key of whose bill it is."""
+    """Reads the files of one export for one run. ``provider`` is the provider's key."""
 
     def __init__(self, context: StepContext, params: ExportParams, provider: str) -> None:
         self._context, self._params, self._provider = context, params, provider
@@ -70,19 +71,21 @@ class Delivery:
         self._rows = 0
 
     def batches(self, parts: Iterable[Part]) -> Iterator[Batch]:
-        """Yield the rows of the run's days, and tell at the end what was found.
+        """Yield the rows of the run's days, then log a summary.
 
-        Raises PermanentError for a file that can't be read, an export without rows, and a day that is missing.
+        Raises PermanentError for a file that can't be read, an export without rows, and a missing day.
         """
         with tempfile.TemporaryDirectory() as folder:
             for part in parts:
+                # An object's key is the provider's text: only its last part, without separators, may name a file here.
                 path = Path(folder) / re.sub(r"[^\w.-]", "_", part.name.rpartition("/")[2], flags=re.ASCII)
                 part.fetch(path)
                 yield from batches(self._rows_of(path, part))
                 self._context.remaining_s()
-                path.unlink()
+                path.unlink()  # before the next download: a function's disk is its memory
+        # At the end, because only then are all days known; the engine commits nothing before the step has returned.
         self._check_days()
-        self._tell()
+        self._log_summary()
 
     def _rows_of(self, path: Path, part: Part) -> Iterator[Row | BadRow]:
         convert = self._reader(part.name)
@@ -124,13 +127,13 @@ class Delivery:
         return rows
 
     def _check_days(self) -> None:
-        """An export that lacks a day in its middle is broken: it must not wipe out what is stored of that day."""
+        """Fail on a day missing between others: such an export is broken, and would delete that day's stored rows."""
         if not self._delivered:
             raise PermanentError("The export has no rows: nothing is replaced. Look at its last delivery.")
         context, begins, ends = self._context, min(self._delivered), max(self._delivered)
         days = (context.end_date - context.start_date).days + 1
-        own = [context.start_date + timedelta(days=n) for n in range(days)]
-        missing = [day for day in own if begins < day < ends and day not in self._delivered]
+        run_days = [context.start_date + timedelta(days=n) for n in range(days)]
+        missing = [day for day in run_days if begins < day < ends and day not in self._delivered]
         if missing:
             text = f"The export has rows from {begins} to {ends}, and none for {some(missing)}."
             if self._params.missing_days == "fail":
@@ -139,10 +142,10 @@ class Delivery:
                     "the next delivery."
                 )
             context.warn(text)
-        if late := [day for day in own if day > ends]:
+        if late := [day for day in run_days if day > ends]:
             context.info(f"The export ends with {ends}: nothing yet for {some(late)}.")
 
-    def _tell(self) -> None:
+    def _log_summary(self) -> None:
         first, *others = self._columns.items()
         for name, columns in others:
             if columns != first[1]:
@@ -163,20 +166,20 @@ class Delivery:
 
 
 def months_of(first: date, last: date) -> list[Month]:
-    """Return the months that the days ``first`` to ``last`` are in."""
+    """Return the months of the days ``first`` to ``last``."""
     begins, ends = first.year * 12 + first.month - 1, last.year * 12 + last.month - 1
     return [(number // 12, number % 12 + 1) for number in range(begins, ends + 1)]
 
 
 def shown(months: Iterable[Month]) -> str:
-    """Return months as messages have them."""
+    """Format months for a message."""
     return ", ".join(f"{year}-{month:02}" for year, month in months)
 
 
 def newest(listed: Iterable[tuple[Month, Stored]], months: Iterable[Month], tell: Tell) -> Manifests:
-    """Return the newest manifest of each month. Exports that keep their deliveries have many of one month.
+    """Return the newest manifest of each month. Exports that keep every delivery have several for a month.
 
-    Raises PermanentError for two of the same moment: which of them is right is not for a program to guess.
+    Raises PermanentError if the two newest have the same time: which one is right must not be guessed.
     """
     by_month: dict[Month, list[Stored]] = {}
     for month, item in listed:
@@ -204,10 +207,10 @@ def delivered(
     parts: Callable[[Manifests], Iterable[Part]],
     missing: str,
 ) -> Iterator[Batch]:
-    """Yield the rows of an export that has manifests, a month each. ``missing`` says what it may mean if it has none.
+    """Yield the rows of an export with a manifest for each month; ``missing`` explains what to do if there is none.
 
-    A refresh replaces files: half of the old ones and half of the new ones would be no month at all. So the manifests
-    are looked at again in the end; if they are others by then, TransientError has all of it read anew.
+    A refresh replaces files, and a mixture of old and new ones would be no valid month. So the manifests are listed
+    again at the end; TransientError if they have changed, so that the next attempt reads everything again.
     """
     months = months_of(context.start_date, context.end_date)
     manifests = find(months, context.info)
@@ -215,10 +218,10 @@ def delivered(
         raise PermanentError(f"There is no manifest for {shown(months)}. {missing}")
     yield from Delivery(context, params, provider).batches(parts(manifests))
     if find(months, lambda _text: None) != manifests:
-        raise TransientError("The export was refreshed while it was read. It is read anew.")
+        raise TransientError("The export was refreshed while it was being read. The next attempt reads it again.")
 
 
 def some(names: Sequence[Any]) -> str:
-    """Return names as messages have them: at most ten of them."""
+    """Format names for a message, at most ten of them."""
     shown = ", ".join(map(str, names[:MOST_NAMED]))
     return f"{shown} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else shown or "none"

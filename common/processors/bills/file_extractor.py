@@ -1,9 +1,9 @@
 """``ExternalFileExtractor``: a bill from a file in the organisation's landing folder.
 
-Column types are those of the destination table's contract. Every value is checked before anything is written. A value
-that can't be read makes its row a bad one, told with file, line and column: it goes to quarantine as far as the step's
-``max_bad_rows`` allows, else no row of the file is written. Where the column's ``policy`` is another than ``freeze``,
-the value goes on as it is, because the spool is where policies are applied.
+Column types are those of the destination table's contract. Every value is checked before anything is written. A row
+with a value that can't be read is a bad row, reported with file, line and column: it is quarantined if the step's
+``max_bad_rows`` allows, else no row of the file is written. If the column's ``policy`` is not ``freeze``, the value is
+passed on unchanged, because the spool applies policies.
 """
 
 from collections.abc import Iterator
@@ -42,8 +42,8 @@ class ExternalFileParams(TableParams):
     )
     missing_days: Literal["fail", "accept", "expected"] = Field(
         "accept",
-        description="What it means that the file has no rows of a day of the run. accept: it is told, and what is "
-        "stored of that day goes. expected: the same, untold.",
+        description="What to do if the file has no rows for a day of the run. accept: log a warning and delete that "
+        "day's stored rows. expected: the same without a warning. fail: stop, and replace nothing.",
     )
 
     @model_validator(mode="after")
@@ -58,7 +58,7 @@ class ExternalFileParams(TableParams):
         return self
 
     def reader(self, file: str, configs: Path) -> TableRows | LayoutRows:
-        """Return what turns the records of a file into rows; ``configs`` holds the table's contract."""
+        """Return the converter from the file's records to rows; ``configs`` holds the table's contract."""
         if self.layout != "table":
             return LayoutRows(file, layout(self.layout, configs), self.null_values)
         assert self.date_column is not None
@@ -96,18 +96,18 @@ class ExternalFileExtractor:
                         raise _outside(path, params, record, row[DATA_DATE], context)
                     days.add(row[DATA_DATE])
                 yield from made
-            if record is None:  # an export that broke off must not wipe out the days it is for
+            if record is None:  # an export that was cut off must not delete its days' stored rows
                 raise _no_rows(path)
 
         yield from batches(rows())
-        _tell_missing(path, params, days, context)
+        _check_missing(path, params, days, context)
         if convert.floats:
             names = ", ".join(sorted(convert.floats))
             context.warn(f"{path.name} holds floating-point numbers in {names}: taken as their shortest decimal form.")
 
 
-def _tell_missing(path: Path, params: ExternalFileParams, days: set[date], context: StepContext) -> None:
-    """A day of the run that the file has no rows of loses what is stored of it."""
+def _check_missing(path: Path, params: ExternalFileParams, days: set[date], context: StepContext) -> None:
+    """Fail or warn about days of the run without rows: the commit deletes their stored rows."""
     run = (context.start_date + timedelta(days=n) for n in range((context.end_date - context.start_date).days + 1))
     missing = [day for day in run if day not in days]
     if not missing or params.missing_days == "expected":
@@ -115,11 +115,11 @@ def _tell_missing(path: Path, params: ExternalFileParams, days: set[date], conte
     text = f"{path.name} has no rows for {some(missing)}, which the run is for."
     if params.missing_days == "fail":
         raise PermanentError(f"{text} Nothing is replaced. Export it again, or set missing_days: accept.")
-    context.warn(f"{text} What is stored of them goes.")
+    context.warn(f"{text} Their stored rows are deleted.")
 
 
 def inside(landing: Path, source: str | None) -> Path:
-    """Return the file's path if it is in the landing folder, links followed; anything else is refused."""
+    """Return the path of a file in the landing folder, links resolved. Raises PermanentError for any other."""
     if source is None:
         raise PermanentError(
             "The step names no source file: run it with --source FILE, or set `source:` in its config."
@@ -137,7 +137,7 @@ def inside(landing: Path, source: str | None) -> Path:
 
 
 def _leads_out(landing: Path, source: str) -> bool:
-    """Tell whether the name is a URL, absolute, climbs with ``..``, or ends outside by way of a link."""
+    """Whether the name is a URL, absolute, contains ``..``, or leads outside through a link."""
     name = PurePath(source)
     if "://" in source or "\0" in source or name.is_absolute() or ".." in name.parts:
         return True
@@ -145,7 +145,7 @@ def _leads_out(landing: Path, source: str) -> bool:
 
 
 def date_span(path: Path, params: ExternalFileParams, configs: Path) -> tuple[date, date]:
-    """Return the first and the last day of the file's records, but for those whose day can't be read."""
+    """Return the first and the last day of the file's records, ignoring those whose day can't be read."""
     days: set[date] = set()
     unreadable: UnreadableError | None = None
     day = params.reader(path.name, configs).day

@@ -1,8 +1,7 @@
-"""Reads bills from CSV and Parquet, gzip or not: records with their position, as text or typed values.
+"""Reads bills from CSV and Parquet, gzipped or not, as records with their position.
 
-A file is opened through fsspec, so that ``gs://`` and ``s3://`` come with its plug-ins. Whatever is wrong with a file
-is a PermanentError that names the file, the line and, where there is one, the column. Memory stays bounded whatever
-the file holds: a record may have 16 MiB, unpacked.
+A file is opened through fsspec, whose plug-ins can add ``gs://`` and ``s3://``. A defective file raises PermanentError
+with the file, the line and, if there is one, the column. Memory is bounded whatever the file contains.
 """
 
 import codecs
@@ -22,6 +21,7 @@ from common.writes.batch import BATCH_ROWS
 
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
+# Of a record, unpacked. A quote that is never closed makes the rest of the file one record: this bounds the memory.
 RECORD_BYTES = 16 * 1024 * 1024
 
 Format = Literal["auto", "csv", "parquet"]
@@ -29,9 +29,9 @@ Format = Literal["auto", "csv", "parquet"]
 
 @dataclass(frozen=True, slots=True)
 class BillRecord:
-    """One record, its number from 1 and its values by column.
+    """One record: its number, counted from 1, and its values by column.
 
-    For messages: ``header`` is where the columns' names are, ``where`` is where the record begins, e.g. ``line 12``.
+    For messages: ``header`` is the position of the column names, ``where`` that of the record, e.g. ``line 12``.
     """
 
     header: str
@@ -55,11 +55,11 @@ def records(path: Path, *, file_format: Format, delimiter: str) -> Iterator[Bill
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open the file, unpacked if its first bytes say gzip: names lie."""
+    """Open the file, decompressing gzip. Decided by the first bytes, because exports often have misleading names."""
     import fsspec
 
     try:
-        # The file system by its name, not fsspec.open(): that reads "::" and "*" in a file's name as orders.
+        # Not fsspec.open(): it gives "::" and "*" in a file's name a meaning.
         with fsspec.filesystem("file").open(str(path), "rb") as raw:
             packed = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
@@ -74,7 +74,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 def csv_records(path: Path, raw: IO[bytes], delimiter: str) -> Iterator[BillRecord]:
     """Yield the records of an opened CSV file; ``path`` names it in messages."""
-    csv.field_size_limit(RECORD_BYTES)
+    csv.field_size_limit(RECORD_BYTES)  # the default is 128 KiB, and tags in one field can be longer
     lines = _Lines(path, raw)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header = _next_record(path, lines, reader)
@@ -83,7 +83,7 @@ def csv_records(path: Path, raw: IO[bytes], delimiter: str) -> Iterator[BillReco
     _check_header(path, header, delimiter)
     number = 0
     while (values := _next_record(path, lines, reader, header)) is not None:
-        if not values:  # an empty line
+        if not values:  # the csv module returns [] for an empty line
             continue
         number += 1
         if len(values) != len(header):
@@ -92,9 +92,9 @@ def csv_records(path: Path, raw: IO[bytes], delimiter: str) -> Iterator[BillReco
 
 
 class _Lines:
-    """Lines of text, counted: ``begin`` is the first and ``number`` the last line of the record in work.
+    """Counts lines of text: ``begin`` is the first and ``number`` the last line of the current record.
 
-    Decoded line by line, so that a bad byte is told with its own line and not with that of a buffer.
+    Decoded line by line, so that a bad byte is reported with its own line and not with that of a buffer.
     """
 
     def __init__(self, path: Path, raw: IO[bytes]) -> None:
@@ -126,7 +126,7 @@ class _Lines:
 
 
 def _next_record(path: Path, lines: _Lines, reader: Any, header: Sequence[str] = ()) -> list[str] | None:
-    """Return the next record, None at the end. Every way a CSV can be broken becomes a message with its line."""
+    """Return the next record, or None at the end. Raises PermanentError with the line for a broken CSV."""
     lines.begin_record()
     try:
         values: list[str] | None = next(reader, None)
@@ -146,16 +146,16 @@ def _next_record(path: Path, lines: _Lines, reader: Any, header: Sequence[str] =
 
 
 def _broken_column(record: str, delimiter: str, header: Sequence[str]) -> str:
-    """Name the column at which a record can't be read on, which the csv module does not tell.
+    """Name the column at which parsing a record fails, which the csv module does not report.
 
-    It is the last field of the shortest beginning of the record that breaks the reader.
+    It is the last field of the shortest prefix of the record that makes the reader fail.
     """
 
     def breaks(size: int) -> bool:
         try:
             next(csv.reader([record[:size]], delimiter=delimiter, strict=True), None)
         except csv.Error as error:
-            return not _at_end(error)  # every open quote is "at the end" of a beginning
+            return not _at_end(error)  # a prefix that ends within quotes is incomplete, not broken
         return False
 
     size = bisect_left(range(len(record)), True, key=breaks)
@@ -208,7 +208,7 @@ def _parquet(path: Path, raw: IO[bytes]) -> Iterator[BillRecord]:
             for values in batch.to_pylist():
                 number += 1
                 yield BillRecord("schema", f"row {number}", number, values)
-    # ValueError and OverflowError: values that Python has no type for, such as times with nanoseconds.
+    # ValueError and OverflowError: values that no Python type can hold, such as times with nanoseconds.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise PermanentError(
             f"{path.name}: after row {number}: not readable as Parquet ({str(error)[:120]}). Fetch the file again."

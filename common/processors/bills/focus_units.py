@@ -1,6 +1,6 @@
-"""Units of providers in the words of FOCUS (attribute Unit Format): ``Hrs`` are Hours, ``GB-Mo`` GB-Months.
+"""Converts providers' units to FOCUS's Unit Format: ``Hrs`` to Hours, ``GB-Mo`` to GB-Months.
 
-A unit that is not known stays as it is: it is the provider's to name what it counts.
+An unknown unit stays as it is, because FOCUS lets the provider name what it counts.
 """
 
 import re
@@ -43,7 +43,7 @@ _OVER = re.compile(r" per |/", re.IGNORECASE)
 
 @lru_cache(maxsize=1_024)
 def focus_unit(text: str) -> str:
-    """Return the unit in FOCUS's words, in blocks of as many as the text says."""
+    """Return the unit in FOCUS's Unit Format, with the block size of the text: ``1M tokens`` is 1000000 Tokens."""
     rest, block = " ".join(text.split()), 1
     if (match := _BLOCK.match(rest)) is not None:
         rest, block = rest[match.end() :].strip(), int(match[1]) * BLOCKS[match[2].lower()]
@@ -65,7 +65,7 @@ def _unit(text: str) -> str:
 
 
 def _partition(text: str) -> tuple[str, str, str]:
-    """Take ``GB/Month`` or ``Gigabytes Per Hour`` apart, at the last of such words."""
+    """Split ``GB/Month`` or ``Gigabytes Per Hour`` at the last separator."""
     slashes = list(_OVER.finditer(text))
     return (text[: slashes[-1].start()], "/", text[slashes[-1].end() :]) if slashes else (text, "", "")
 

@@ -1,8 +1,8 @@
-"""How the bills of providers are laid out: which rows of FOCUS a record of such a file becomes.
+"""Layouts of providers' bills: how a record of such a file becomes rows of FOCUS.
 
-A layout knows the names that a provider gives its columns and what they mean in FOCUS. It fills columns of the table
-``cloud_focus_export``, whose procedure (``sp_lift_focus_export``) brings rows of any version to FOCUS 1.3. Arithmetic
-is done here and not in SQL, because cost = price x quantity has to hold to the last digit.
+A layout maps a provider's columns to those of the table ``cloud_focus_export``, whose procedure
+(``sp_lift_focus_export``) lifts rows of any version to FOCUS 1.3. Arithmetic is done here and not in SQL, because
+cost = price x quantity must hold to the last digit.
 """
 
 import json
@@ -21,7 +21,7 @@ from common.tables.contract import DATA_DATE
 DESTINATION = "cloud_focus_export"
 
 LayoutName = Literal["table", "aws_cur", "azure_actual_cost", "azure_amortised_cost", "oci_cost", "oci_focus"]
-"""``table``: the file's columns are the table's own."""
+"""``table``: the file's columns are those of the table."""
 
 LAYOUTS: dict[str, str] = {
     "aws_cur": "common.processors.clouds.aws.cur_layout:AwsCur",
@@ -39,27 +39,27 @@ class Layout(Protocol):
     """One kind of bill."""
 
     provider: str
-    """Key of the provider whose bill it is."""
+    """The provider's key."""
 
     needed: Sequence[Sequence[str]]
-    """Names, as ``plain_name`` gives them: a file without one of each is no such bill."""
+    """Plain names of required columns, with alternatives: a file that lacks one is not this kind of bill."""
 
     plain_name: Callable[[str], str]
-    """Returns a column's name as it is the same however a file spells it."""
+    """Maps a file's column name to its plain name, which is the same for every spelling."""
 
     def day(self, cells: Cells) -> date:
-        """Return the day that a record is for."""
+        """Return the day of the record's charge."""
 
     def period(self, cells: Cells) -> Period:
-        """Return start and end (exclusive) of the billing period, as far as the record tells it."""
+        """Return start and end (exclusive) of the billing period; None for what the record does not state."""
 
     def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the record's rows, without its day and what is kept of the other columns."""
+        """Yield the record's rows, without day, lineage and ``extra``: LayoutRows adds them."""
 
 
 @cache
 def layout(name: str, configs: Path) -> Layout:
-    """Return a layout by its name; ``configs`` is the folder of contracts and service categories it reads."""
+    """Return a layout by its name; ``configs`` is the folder with contracts and service categories."""
     path, _, cls = LAYOUTS[name].partition(":")
     built: Layout = getattr(import_module(path), cls)(configs)
     return built
@@ -68,8 +68,8 @@ def layout(name: str, configs: Path) -> Layout:
 class LayoutRows:
     """Turns the records of one file into rows.
 
-    Raises UnreadableError for a value that can't be read, PermanentError for a file that is no such bill. With
-    ``by_period`` a row belongs to a day of its billing period.
+    Raises UnreadableError for a value that can't be read, PermanentError for a file of another kind. With ``by_period``
+    a charge outside its billing period is moved to the period's nearest day.
     """
 
     def __init__(self, file: str, its: Layout, null_values: Sequence[str], *, by_period: bool = False) -> None:
@@ -87,12 +87,12 @@ class LayoutRows:
         return within(day, *self._layout.period(cells)) if self._by_period else day
 
     def __call__(self, record: BillRecord) -> list[Row]:
-        """Return the record's rows; the first keeps what the layout has no use for."""
+        """Return the record's rows; the first keeps the columns that the layout does not map."""
         cells = self._cells(record)
         day = self._day(cells)
         rows = list(self._layout.rows(cells))
         self.floats |= cells.floats
-        own = {
+        origin = {
             "source_file": self._file,
             "source_row": record.number,
             "provider": self._layout.provider,
@@ -100,7 +100,8 @@ class LayoutRows:
         }
         unused = cells.unused()
         extra = {"extra": json.dumps(unused, ensure_ascii=False)} if unused else {}
-        return [own | (extra if number == 0 else {}) | row for number, row in enumerate(rows)]
+        # Only on the first: these values belong to the record, and must not count once for each row.
+        return [origin | (extra if number == 0 else {}) | row for number, row in enumerate(rows)]
 
     def _cells(self, record: BillRecord) -> Cells:
         if not self._names:
@@ -116,7 +117,7 @@ class LayoutRows:
                     f"{self._file}: {record.header}: the columns {names[plain]!r} and {own!r} are the same one."
                 )
             names[plain] = own
-        missing = [" or ".join(some) for some in self._layout.needed if not any(name in names for name in some)]
+        missing = [" or ".join(any_of) for any_of in self._layout.needed if not any(name in names for name in any_of)]
         if missing:
             raise PermanentError(
                 f"{self._file}: {record.header}: no column {', '.join(missing)}: is it the bill that the step's layout "

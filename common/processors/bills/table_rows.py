@@ -1,4 +1,4 @@
-"""Records of a file whose columns are those of the destination, as its rows."""
+"""Converts records of a file that has the destination's own columns."""
 
 import json
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from common.processors.bills.files import BillRecord
 from common.tables.contract import DATA_DATE, Column, Table
 
 EXTRA = Column(name="extra", type="STRING")
-"""Stands for each column that the contract does not have: the file's names need not be those of columns."""
+"""Type of every column that the contract lacks; its name is not used, since a file's names may be no valid ones."""
 
 OWN_COLUMNS = ("source_file", "source_row", "provider")
-"""Filled with the file's name, the record's number and the step's provider, where the contract has them."""
+"""Filled with the file's name, the record's number and the step's provider if the contract has these columns."""
 
 
 class TableRows:
     """Turns a record into a row of the contract's types.
 
-    Raises UnreadableError for a value that is not of its type, PermanentError for names that do not fit the table.
-    With ``period_columns`` (start and end of the billing period) a row belongs to a day of its period.
+    Raises UnreadableError for a value of the wrong type, PermanentError for columns that do not fit the table. With
+    ``period_columns`` (start and end of the billing period) a charge outside its period is moved to the nearest day.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TableRows:
         if extra_column is not None and (extra_column not in columns or columns[extra_column].type != "JSON"):
             raise PermanentError(f"extra_column: table {table.table} has no JSON column {extra_column!r}.")
         self._extra = extra_column
-        # A column of the file that is named like one we fill ourselves is one that the table does not have.
+        # A file's column with the name of one that we fill goes into ``extra``: it must not overwrite ours.
         self._columns = {name: c for name, c in columns.items() if name not in (*OWN_COLUMNS, extra_column)}
         self._required = [c.name for c in self._columns.values() if c.mode == "REQUIRED"]
         self._own = [name in columns for name in OWN_COLUMNS]
@@ -66,8 +66,8 @@ class TableRows:
             raise refused(self._file, record, name, record.values[name], WANTED["TIMESTAMP"]) from error
 
     def __call__(self, record: BillRecord) -> list[dict[str, Any]]:
-        """Return the record's one row."""
-        if not self._checked:  # names are the same in every record
+        """Return the record's single row."""
+        if not self._checked:  # once: every record has the same columns
             self._check_names(record)
             self._checked = True
         extra: dict[str, str] = {}
@@ -109,5 +109,5 @@ class TableRows:
             return CONVERT[column.type](value)
         except UNREADABLE as error:
             if column.policy != "freeze":
-                return value
+                return value  # the spool applies the policy, and counts the value as drift
             raise refused(self._file, record, name, value, WANTED[column.type]) from error

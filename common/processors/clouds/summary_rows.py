@@ -1,7 +1,7 @@
-"""Rows of FOCUS from what a provider's API has summed up: a day, a few dimensions, an amount.
+"""Converts daily sums of a provider's summary API to rows of FOCUS.
 
-Such a sum has no price and often no unit, so its row is priced as one charge (``focus_prices.py``). They go into the
-table ``cloud_focus_export``, as the rows of exports do.
+Such a sum has no price and often no unit, so its row is priced as one charge (``focus_prices.py``). The rows go into
+the table ``cloud_focus_export``, like those of exports.
 """
 
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ from common.tables.contract import DATA_DATE
 
 
 class SummaryParams(Params):
-    """What the light ways of all providers have in common."""
+    """Parameters common to the summary APIs of all providers."""
 
     destination_table: Literal["cloud_focus_export"] = Field(description="Table in the organisation's dataset.")
 
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """Whose bill it is: the provider's key, its name, who sends its invoices, and what its accounts are called."""
+    """A provider: its key, its name, who issues its invoices, and what it calls accounts."""
 
     key: str
     name: str
@@ -40,7 +40,7 @@ class Cloud:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One sum. ``category`` is FOCUS's; ``dimensions`` are all that it was summed by, in the provider's words."""
+    """One sum. ``category`` is a ChargeCategory; ``dimensions`` are what it was grouped by, in the provider's words."""
 
     day: date
     currency: str
@@ -60,7 +60,7 @@ class Summary:
 
 
 def focus_row(configs: Path, cloud: Cloud, source: str, number: int, its: Summary) -> dict[str, Any]:
-    """Return the sum's row. ``source`` and ``number`` say which answer it was in, and where."""
+    """Return the sum's row. ``source`` names the API, ``number`` is the sum's position in its responses."""
     start = datetime(its.day.year, its.day.month, its.day.day, tzinfo=UTC)
     month = start.replace(day=1)
     category, subcategory = service_categories(configs, cloud.key).of(its.service)
@@ -102,6 +102,7 @@ def focus_row(configs: Path, cloud: Cloud, source: str, number: int, its: Summar
         cost=its.billed, quantity=None, unit=None, list_price=None, contracted_price=None, price_id=sku
     )
     if its.category == "Usage":
+        # A sum over several units has no quantity that means anything, and FOCUS requires one of usage.
         known = its.quantity is not None and its.unit is not None
         row |= {
             "ConsumedQuantity": its.quantity if known else Decimal(1),

@@ -1,7 +1,7 @@
-"""JSON from a provider's API: bounded in time, in size and in tries, and silent about the secret.
+"""HTTP client for providers' APIs: bounded time, size and tries; the secret never appears in a message.
 
-What is retried here is what a short wait mends within the attempt. A long ``Retry-After`` ends the attempt with a
-TransientError instead, so that no function is held (and paid for) while it only waits.
+Only failures that a short wait can mend are retried here, within the attempt. A long ``Retry-After`` ends the attempt
+with a TransientError instead, so that no function is held (and paid for) while it only waits.
 """
 
 import json
@@ -23,33 +23,39 @@ from common.platform.errors import PermanentError, TransientError
 from common.platform.retry import Backoff, retried
 from common.ports.http import Calls
 
+# A body is held in memory as bytes and again as parsed values: without a bound one response could exhaust the function.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_TRIES = 4
 MAX_WAIT_S = 30.0
-"""A longer wait is the engine's: it frees the function meanwhile."""
+"""A longer wait is left to the engine, which frees the function meanwhile."""
+# A later date is a server's mistake, and would hold the step until then.
 MAX_RETRY_AFTER_S = 86_400.0
+# Apart from each other: a host that does not accept connections is known to be down long before a slow report is late.
 CONNECT_TIMEOUT_S = 10.0
+# Between two chunks, not for the whole body; the attempt's deadline bounds the whole.
 READ_TIMEOUT_S = 60.0
 BACKOFF = Backoff(0.5, 8.0, jitter=False)
-"""What OpenAI's own SDK waits when the server names no time."""
+"""The defaults of OpenAI's own SDK (openai 3.52.0, _constants.py), for when the server names no time."""
 MAX_MESSAGE_CHARS = 300
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 GONE = 410
-"""A page's cursor has expired: another attempt reads from the first page again."""
+"""The page's cursor has expired: the next attempt starts again at the first page."""
 
+# 409 too: OpenAI's SDK retries it as a lock timeout.
 _RETRIED = frozenset({408, 409, 429})
+# Providers quote (masked) keys and tokens in their error messages, and those end up in logs and on runs.
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|key)-[\w*.\-]{4,}|\bya29\.[\w.\-]{4,}", re.ASCII)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 class ProviderNotFoundError(PermanentError):
-    """The provider answered 404: it has no such address."""
+    """The provider responded 404: it has no such address."""
 
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """A 200's body (numbers with a point are Decimal) and its headers, names in lower case."""
+    """Body of a 200, with decimals parsed as Decimal (None for a 204), and its headers by lower-case name."""
 
     body: Any
     headers: Mapping[str, str]
@@ -57,7 +63,7 @@ class JsonAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """The provider's own code and message in the body of an error; empty if there are none."""
+    """The provider's own error code and message; empty strings if the body has none."""
 
     code: str = ""
     message: str = ""
@@ -75,10 +81,9 @@ def json_error(body: bytes) -> ErrorBody:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Which API is read, and what a person has to do when it refuses the credential.
+    """An API, and what to do when it refuses the credential.
 
-    ``error`` reads the body of an error. ``later`` are codes of such that mean "not now", whatever status they come
-    with.
+    ``error`` parses the body of an error. ``later`` are the error codes that mean "not now", whatever the status.
     """
 
     key: str
@@ -89,11 +94,11 @@ class Api:
 
 
 Sign = Callable[[str, str, bytes], Mapping[str, str]]
-"""Returns the headers that sign a request, of its method, its whole URL and its body."""
+"""Maps a request's method, full URL and body to the headers that sign it."""
 
 
 class _FailedTryError(Exception):
-    """A try that another one may mend. ``wait_s`` is what the provider asked for, None if it did not."""
+    """A try failed and may be repeated. ``wait_s`` is the wait that the provider asked for, None if it named none."""
 
     def __init__(self, reason: str, wait_s: float | None = None, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> None:
         super().__init__(reason.rstrip("."))
@@ -103,9 +108,8 @@ class _FailedTryError(Exception):
 class ProviderClient:
     """One connection pool to one provider, for one attempt. Use it as a context manager.
 
-    ``headers`` hold the secret; ``secret`` is given apart so that no message can ever repeat it. ``sign`` makes more
-    headers, anew for each try. ``base`` takes the place of the provider's base URL: another of its addresses in the
-    registry.
+    ``headers`` hold the secret; ``secret`` is passed separately so that it can be removed from every message. ``sign``
+    adds headers to each try. ``base`` replaces the provider's base URL: another of its addresses in the registry.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class ProviderClient:
     ) -> None:
         import httpx2
 
+        # Checked here because httpx would fail on such a header with an error that quotes it.
         if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
             raise PermanentError(
                 f"The {api.name} credential {context.credential_id!r} is empty or holds characters that no key has "
@@ -128,7 +133,9 @@ class ProviderClient:
         self._context, self._api, self._secret, self._sign = context, api, secret, sign
         self._base = (context.provider_url(api.key) if base is None else base).rstrip("/")
         self._http = httpx2.Client(
+            # Bodies are read undecoded, so that the size counted is the size held: gzip could unpack to 1,000 times.
             headers={"accept": "application/json", "accept-encoding": "identity", **headers},
+            # A redirect could take the secret to an address that the registry does not name.
             follow_redirects=False,
             # A proxy from the environment can't reach this machine's own loopback.
             trust_env=urlsplit(self._base).hostname not in LOOPBACK,
@@ -141,43 +148,43 @@ class ProviderClient:
         self._http.close()
 
     def get_json(self, path: str, params: Sequence[tuple[str, str]] = ()) -> JsonAnswer:
-        """Return the answer to a GET of ``path`` below the provider's base URL.
+        """GET ``path`` below the provider's base URL and return the parsed response.
 
-        Retries 408, 409, 429, 5xx and broken connections, waiting as ``Retry-After`` says or 0.5 s doubling.
-        Raises TransientError when that does not help or the wait is longer than ``MAX_WAIT_S`` or the attempt has
-        left, or the body is not JSON; it is of kind RATE_LIMIT after a 429, else UNAVAILABLE. A 410, too, is one:
-        that page's cursor has expired. Raises ProviderNotFoundError for 404, PermanentError for every other refusal.
+        Retries 408, 409, 429, 5xx and broken connections after the wait in ``Retry-After``, or else 0.5 s, doubled
+        each time. Raises TransientError if the tries run out, if the wait exceeds ``MAX_WAIT_S`` or the attempt's time,
+        if the body is not JSON, and for a 410 (the page's cursor has expired). Its kind is RATE_LIMIT after a 429, else
+        UNAVAILABLE. Raises ProviderNotFoundError for 404, PermanentError for every other refusal.
         """
         return self._answer("GET", path, {"params": list(params)})
 
     def post_form(self, path: str, form: Mapping[str, str]) -> JsonAnswer:
-        """Return the answer to a form sent to ``path``, for a request that may be repeated (a token's); as get_json."""
+        """POST a form; as get_json. Only for requests that may be repeated, such as one for a token."""
         return self._answer("POST", path, {"data": dict(form)})
 
     def post_json(
         self, path: str, value: Any, params: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
     ) -> JsonAnswer:
-        """Return the answer to JSON sent to ``path``, for a request that may be repeated (a query's); as get_json."""
-        sent = {"content-type": "application/json", **(headers or {})}
-        content = {"content": json.dumps(value).encode(), "params": list(params), "headers": sent}
+        """POST JSON; as get_json. Only for requests that may be repeated, such as queries."""
+        all_headers = {"content-type": "application/json", **(headers or {})}
+        content = {"content": json.dumps(value).encode(), "params": list(params), "headers": all_headers}
         return self._answer("POST", path, content)
 
     def get_bytes(self, path: str, params: Sequence[tuple[str, str]] = ()) -> bytes:
-        """Return the body of the answer to a GET, whatever it is; as get_json."""
+        """GET ``path`` and return the body as it is; errors as get_json."""
         return self._retried("GET", path, {"params": list(params)}, lambda response: self._read(path, response))
 
     def download(self, path: str, target: Path, *, headers: Mapping[str, str] | None = None, limit: int) -> None:
-        """Write the answer to a GET to a file, of at most ``limit`` bytes; as get_json. Memory stays flat."""
+        """GET ``path`` into a file of at most ``limit`` bytes, a chunk at a time; errors as get_json."""
 
         def write(response: Any) -> bool:
-            with target.open("wb") as file:  # anew with each try
+            with target.open("wb") as file:  # truncated: a try that broke off leaves nothing behind
                 size = 0
                 for chunk in response.iter_raw():
                     size += len(chunk)
                     if size > limit:
                         raise PermanentError(f"{self._api.name} {path}: the file is larger than {limit // 2**20} MiB.")
                     file.write(chunk)
-                    self._context.remaining_s()
+                    self._context.remaining_s()  # a server that trickles never trips the read timeout
             return True
 
         self._retried("GET", path, {"headers": dict(headers or {})}, write)
@@ -198,8 +205,8 @@ class ProviderClient:
             tried += 1
             return self._try(method, path, content, take)
 
-        def log_rest(error: BaseException, rest_s: float) -> None:
-            self._context.info(f"{where}: {error}; next try in {rest_s:g} s.")
+        def log_wait(error: BaseException, wait_s: float) -> None:
+            self._context.info(f"{where}: {error}; next try in {wait_s:g} s.")
 
         try:
             return retried(
@@ -210,7 +217,7 @@ class ProviderClient:
                 left_s=self._context.remaining_s,
                 longest_rest_s=MAX_WAIT_S,
                 asked_s=lambda error: error.wait_s if isinstance(error, _FailedTryError) else None,
-                before_rest=log_rest,
+                before_rest=log_wait,
                 sleep=self._context.sleep,
             )
         except _FailedTryError as failed:
@@ -248,7 +255,7 @@ class ProviderClient:
         raise self._refused(path, response.status_code, _lower(response.headers), body)
 
     def _read(self, path: str, response: Any) -> bytes:
-        """Read the body as it comes; the deadline counts during a slow one too."""
+        """Read the body in chunks, checking its size and the attempt's deadline at each."""
         chunks, size = [], 0
         for chunk in response.iter_raw():
             size += len(chunk)
@@ -263,6 +270,7 @@ class ProviderClient:
 
     def _parse(self, path: str, body: bytes) -> Any:
         try:
+            # Decimal from the text itself: money that was a float once no longer adds up to the last digit.
             return json.loads(body, parse_float=Decimal, parse_constant=_no_constant)
         except (ValueError, RecursionError, ArithmeticError):
             raise TransientError(
@@ -271,10 +279,10 @@ class ProviderClient:
             ) from None
 
     def _refused(self, path: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
-        answer = self._api.error(body)
-        message = self._shown(answer.message)
+        error = self._api.error(body)
+        message = self._shown(error.message)
         where = f"{self._api.name} {path}"
-        is_limit = status == 429 or answer.code in self._api.later
+        is_limit = status == 429 or error.code in self._api.later
         if is_limit or status in _RETRIED or status >= 500:
             kind = ErrorKind.RATE_LIMIT if is_limit else ErrorKind.UNAVAILABLE
             return _FailedTryError(f"answered {status}{message}", retry_after_s(headers, self._context.now()), kind)
@@ -295,11 +303,11 @@ class ProviderClient:
         return PermanentError(f"{where}: answered {status}{message} The same request would be refused again.")
 
     def _shown(self, message: str) -> str:
-        """Return ``: <the provider's own message>``, without the secret or anything that looks like a key."""
+        """Return ``: <the provider's message>`` with the secret, and anything that looks like a key, replaced."""
         if not message.strip():
             return "."
         text = _KEY_LIKE.sub("[key]", message.replace(self._secret, "[key]"))
-        text = _UNPRINTABLE.sub(" ", text).strip()
+        text = _UNPRINTABLE.sub(" ", text).strip()  # a line break would forge a second line of the log
         text = text[:MAX_MESSAGE_CHARS] + (" …" if len(text) > MAX_MESSAGE_CHARS else "")
         return f": {text}" if text.endswith((".", "…")) else f": {text}."
 
@@ -309,11 +317,11 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds a server asks to wait: ``retry-after-ms``, else the longest of all headers ``…retry-after``.
+    """Return the seconds that the server asks to wait: ``retry-after-ms``, else the longest ``…retry-after`` header.
 
-    Those hold seconds or an HTTP date. Never negative, at most a day (a later date is a server's mistake); None when
-    none of them can be read. Sources: RFC 9110 section 10.2.3; ``retry-after-ms`` from OpenAI's SDK (openai 3.52.0,
-    _base_client.py); ``x-ms-ratelimit-…-retry-after``, one for each limit, from Azure's Cost Management.
+    Those hold seconds or an HTTP date. At least 0 and at most a day; None if no header can be read. Sources: RFC 9110
+    section 10.2.3; ``retry-after-ms`` from OpenAI's SDK (openai 3.52.0, _base_client.py);
+    ``x-ms-ratelimit-…-retry-after`` from Azure's Cost Management, which sends one for each limit: all must have passed.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None:

@@ -1,4 +1,4 @@
-"""Reading somebody else's JSON: a value of the expected type, or an error that names its path."""
+"""Typed access to a provider's JSON: a value of the expected type, or an error with its path."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from common.platform.errors import TransientError
 MOST = Decimal(10) ** 30
 """No provider counts this far: a larger number is a fault, and must not become a row."""
 MAX_TEXT = 1_000
+# No amount has so many digits: a longer text is a fault.
 MAX_NUMBER_TEXT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """One JSON object and where it was found. Unknown fields are left alone, null is the same as absent.
+    """A JSON object and its path in the response. Unknown fields are ignored; null means absent.
 
-    Every method raises TransientError with the field's path when the value is not what it should be: the next
-    answer may be whole again, and nothing of this one is used.
+    Every method raises TransientError with the field's path if the value is not of the expected type. Transient,
+    because the next response may be well-formed again; no row of this one has been written.
     """
 
     source: str
@@ -29,7 +30,7 @@ class Fields:
 
     @classmethod
     def of(cls, value: Any, source: str, path: str = "", *, limit: int = MAX_TEXT) -> "Fields":
-        """Take ``value`` as an object; its texts have at most ``limit`` characters."""
+        """Wrap ``value``, which must be an object; its texts may have at most ``limit`` characters."""
         if not isinstance(value, dict):
             _wrong(source, path or "the answer", "an object", value)
         return cls(source, path, value, limit)
@@ -51,6 +52,7 @@ class Fields:
         value = self.values.get(name)
         if value is None:
             return None
+        # bool is an int in Python: true would count as 1.
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
             self.wrong(name, "a whole number that is not negative")
         return value
@@ -67,8 +69,9 @@ class Fields:
         return None if self.values.get(name) is None else self.number(name)
 
     def amount(self, name: str) -> Decimal:
-        """Return a required amount of money, a number or a text of one, with all its digits; credits are negative."""
+        """Return a required amount of money, given as number or text, with all its digits; credits are negative."""
         value = self.values.get(name)
+        # Decimal() would also accept "1_000" and digits of other scripts, which no provider sends.
         if isinstance(value, str) and len(value) <= MAX_NUMBER_TEXT and value.isascii() and "_" not in value:
             try:
                 value = Decimal(value)
@@ -93,7 +96,7 @@ class Fields:
             self.wrong(name, "a time such as 2026-10-01T00:00:00Z")
 
     def unix_time(self, name: str) -> datetime:
-        """Return a required time that is given in whole unix seconds, in UTC."""
+        """Return a required time in whole unix seconds, as a datetime in UTC."""
         try:
             return datetime.fromtimestamp(self.whole(name), UTC)
         except (ValueError, OverflowError, OSError):
@@ -126,7 +129,7 @@ class Fields:
         return value
 
     def wrong(self, name: str, expected: str) -> NoReturn:
-        """Raise the TransientError of a field that is not as expected."""
+        """Raise the TransientError for a field that is not as expected."""
         _wrong(self.source, self._at(name), expected, self.values.get(name))
 
     def _at(self, name: str) -> str:
@@ -134,7 +137,7 @@ class Fields:
 
 
 def _is_utf8(text: str) -> bool:
-    """JSON can spell half a surrogate pair, which no column can hold."""
+    """JSON can escape half a surrogate pair, which no column of BigQuery can hold."""
     return text.encode("utf-8", "replace").decode() == text
 
 

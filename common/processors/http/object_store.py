@@ -1,4 +1,4 @@
-"""What S3 buckets, Azure containers and OCI buckets have in common: objects that are listed, read and downloaded."""
+"""Base of the clients for S3 buckets, Azure containers and OCI buckets: list, read and download objects."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from common.platform.errors import PermanentError, TransientError
 from common.processors.http.client import ErrorBody, ProviderClient, ProviderNotFoundError
 
 MAX_OBJECT_BYTES = 8 * 2**30
-"""Larger files would fill the disk; exports are split long before."""
+"""Larger files would fill the function's disk; providers split their exports long before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One object of a bucket or container, as it is listed."""
+    """An object of a bucket or container, as listed."""
 
     key: str
     etag: str
@@ -29,7 +29,7 @@ class Stored:
 class ObjectStore(ABC):
     """One bucket or container, for one attempt. Use it as a context manager.
 
-    Raises what ProviderClient raises; a bucket that is not there is a PermanentError in words.
+    Raises what ProviderClient raises, and PermanentError with the ``missing`` text if there is no such bucket.
     """
 
     provider = "The provider"
@@ -46,7 +46,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def objects(self, prefix: str) -> Iterator[Stored]:
-        """Yield the objects whose keys begin so, in order of their keys."""
+        """Yield the objects whose keys begin with ``prefix``, in order of their keys."""
 
     def read(self, key: str) -> bytes:
         """Return a small object's content."""
@@ -66,21 +66,21 @@ class ObjectStore(ABC):
         return f"{self._base}/{quote(key, safe='/-_.~')}"
 
     def _gone(self, key: str) -> TransientError:
-        # An export that is just being refreshed replaces its files: its next manifest names others.
+        # Transient: an export that is being refreshed replaces its files, and its next manifest lists the new ones.
         return TransientError(f"{self.provider}: {key} is listed and not there. It is read anew.")
 
     def _xml(self, params: list[tuple[str, str]]) -> ElementTree.Element:
         """Return one page of a listing."""
         try:
             body = self._client.get_bytes(self._base, params)
-            return ElementTree.fromstring(body.removeprefix(b"\xef\xbb\xbf"))
+            return ElementTree.fromstring(body.removeprefix(b"\xef\xbb\xbf"))  # Azure Storage sends a BOM
         except ProviderNotFoundError:
             raise PermanentError(self._missing) from None
         except ElementTree.ParseError:
             raise TransientError(f"{self.provider}: a listing is not valid XML. It is read anew.") from None
 
     def _goes_on(self, token: str | None) -> str:
-        """Return the token of a page that must be there: a listing that seemed to end would leave out costs."""
+        """Return the token of a page that must follow: a listing that seemed to end here would leave out costs."""
         if not token:
             raise TransientError(f"{self.provider}: a listing says that it goes on, and not where.")
         return token

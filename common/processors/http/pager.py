@@ -1,9 +1,10 @@
-"""Answers in pages: each names the next one, the last names none."""
+"""Follows paged responses: each names the next page, the last names none."""
 
 from collections.abc import Callable, Iterator
 
 from common.platform.errors import TransientError
 
+# A server that makes up new tokens for ever ends here; no report of a run has so many pages.
 MAX_PAGES = 100_000
 
 
@@ -15,20 +16,20 @@ def follow[Page](
     field: str,
     most: int = MAX_PAGES,
 ) -> Iterator[Page]:
-    """Yield every page. ``ask`` gets a page by its token (the first has none), ``following`` reads the next one's.
+    """Yield every page. ``ask`` fetches a page by its token (None for the first), ``following`` reads the next token.
 
-    ``api`` and ``field`` name the provider and where its answers have the token, for messages. Raises TransientError
-    for a token that was there before: the pages would be counted twice, again and again until the attempt's time is up.
+    ``api`` and ``field`` name the provider and the token's field, for messages. Raises TransientError for a token that
+    came before: its pages would be counted twice, over and over until the attempt runs out of time.
     """
     token: str | None = None
-    known: set[str] = set()
+    seen: set[str] = set()
     for _ in range(most):
         page = ask(token)
         yield page
         token = following(page)
         if not token:
             return
-        if token in known:
+        if token in seen:
             raise TransientError(f"{api}: the answers' {field} leads round in a circle.")
-        known.add(token)
+        seen.add(token)
     raise TransientError(f"{api}: the answers' {field} leads on after {most} pages.")

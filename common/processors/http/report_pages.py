@@ -1,4 +1,4 @@
-"""Reports in pages of buckets, as OpenAI and Anthropic give them: followed to the end, each day once and in order."""
+"""Paged reports of daily buckets, as OpenAI and Anthropic return them: every page, each day once and in order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,8 +15,8 @@ def pages(
 ) -> Iterator[tuple[Fields, Mapping[str, str]]]:
     """Yield the body and the headers of each page.
 
-    A page's token is bound to its query, so all parameters stay the same from page to page. Raises TransientError for
-    pages that lead round in a circle or leave out what says whether there are more, besides what the client raises.
+    A page's token is bound to its query (OpenAI responds 400 to a changed one), so all parameters stay the same. Raises
+    what the client raises, and TransientError for pages that form a circle or do not say whether there are more.
     """
 
     def ask(token: str | None) -> tuple[Fields, Mapping[str, str]]:
@@ -28,7 +28,7 @@ def pages(
 
 def _next(body: Fields) -> str | None:
     more = body.flag("has_more")
-    if more is None:
+    if more is None:  # an empty object, taken for the last page, would be a cost of 0
         body.wrong("has_more", "true or false")
     if not more:
         return None
@@ -36,12 +36,12 @@ def _next(body: Fields) -> str | None:
 
 
 def midnight(day: date) -> datetime:
-    """Return the moment at which a day begins, in UTC."""
+    """Return the start of a day, in UTC."""
     return datetime.combine(day, time(), UTC)
 
 
 class Days:
-    """The days of a run, as buckets take them: each once, in order. Of ``start`` and ``end``, end is exclusive."""
+    """Checks that buckets cover a run's days once and in order; ``start`` is inclusive, ``end`` exclusive."""
 
     def __init__(self, first: date, last: date) -> None:
         self.start, self.end = midnight(first), midnight(last + DAY)
@@ -49,9 +49,9 @@ class Days:
         self._seen: set[date] = set()
 
     def take(self, bucket: Fields, begins: datetime, ends: datetime, *, start: str, end: str) -> None:
-        """Note a bucket; ``start`` and ``end`` are its fields. Raises TransientError if it comes twice or from outside.
+        """Record a bucket; ``start`` and ``end`` name its fields. Raises TransientError for a repeat or a foreign day.
 
-        A bucket that comes twice would be counted twice; one from outside belongs to another run.
+        A repeated bucket would be counted twice; one outside the run's days belongs to another run.
         """
         if not self._read_to <= begins < self.end:
             bucket.wrong(start, f"a time from {self._read_to:%Y-%m-%d %H:%M} to before {self.end:%Y-%m-%d}, ascending")

@@ -1,7 +1,7 @@
-"""Credentials that are a JSON object: a secret and, beside it, where the organisation's own data is.
+"""Credentials that are a JSON object: a secret, and the location of the organisation's own data.
 
-Pipelines are the same for every organisation; the bucket or table of a bill is not. So it stands in the credential that
-opens it, and is used with nothing else.
+Pipelines are the same for every organisation; the bucket or table of a bill is not. So the location is part of the
+credential that opens it and is used with no other, so that nobody can name data which only another key may read.
 """
 
 import json
@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 
 from common.platform.errors import PermanentError, nearest
 
+# A service account's key, the longest usual credential, has about 2,400.
 MAX_CHARS = 16_000
 
 
 class StoredSettings:
-    """The fields of one credential. No message repeats a value: any of them may be the secret."""
+    """The fields of one credential. Messages never quote a value: any of them may be the secret."""
 
     def __init__(self, credential_id: str, secret: str, help_text: str) -> None:
         self._name, self._help = credential_id, help_text
@@ -28,7 +29,7 @@ class StoredSettings:
         self.values: Mapping[str, Any] = values
 
     def text(self, name: str, pattern: str = r"[!-~]+") -> str:
-        """Return a field that has to be there, as text that matches the pattern whole."""
+        """Return a required field, whose whole text matches the pattern."""
         value = self.optional(name, pattern)
         if value is None:
             close = nearest(name, [key for key in self.values if isinstance(key, str)])
@@ -36,7 +37,7 @@ class StoredSettings:
         return value
 
     def optional(self, name: str, pattern: str = r"[!-~]+") -> str | None:
-        """Return a field as text, or None if it is not there."""
+        """Return a field as text, or None if it is absent."""
         value = self.values.get(name)
         if value is None:
             return None
@@ -45,7 +46,7 @@ class StoredSettings:
         return value
 
     def wrong(self, what: str) -> NoReturn:
-        """Raise the PermanentError of a credential that is not as it should be."""
+        """Raise the PermanentError for a credential that can't be used."""
         raise PermanentError(
             f"The credential {self._name!r} {what.rstrip('.')}. {self._help} Replace it: main.py credentials add."
         )

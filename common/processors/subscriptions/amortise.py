@@ -1,20 +1,20 @@
-"""Spreads an amount over parts that add up to it to the last digit, whichever of them are asked for.
+"""Splits an amount into parts that add up to it to the last digit.
 
-A part is the difference between two rounded running totals. So it depends on the amount and on where it lies alone,
-never on which other parts somebody asks for: any division of a cycle's days into runs gives the same rows.
+A part is the difference between two rounded running totals. So it depends only on the amount and on its position, never
+on which other parts are computed: any division of a cycle's days into runs gives the same rows.
 """
 
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 PLACES = 12
-"""Decimal places of a part. No currency has more than four; the emulator keeps 18."""
+"""Decimal places of a part. No currency has more than four; the BigQuery emulator keeps 18."""
 
 PRECISION = 120
-"""Digits to compute with: far more than an amount and its weights can need."""
+"""Digits of the arithmetic: far more than an amount and its weights need, so that only PLACES rounds."""
 
 
 def part(amount: Decimal, begin: Decimal, end: Decimal, whole: Decimal) -> Decimal:
-    """Return what lies between ``begin`` and ``end`` of ``0..whole``: at most ``10**-PLACES`` off the exact part."""
+    """Return the part of ``amount`` from ``begin`` to ``end`` of ``0..whole``, at most ``10**-PLACES`` off."""
     if not 0 <= begin <= end <= whole or whole == 0:
         raise ValueError(f"{begin}..{end} is no part of 0..{whole}")
     with localcontext(prec=PRECISION):
@@ -22,7 +22,7 @@ def part(amount: Decimal, begin: Decimal, end: Decimal, whole: Decimal) -> Decim
 
 
 def _until(amount: Decimal, end: Decimal, whole: Decimal) -> Decimal:
-    """The running total at ``end``. That of the whole is the amount itself, however many places it has."""
+    """Return the rounded running total at ``end``."""
     if end == whole:
-        return amount
+        return amount  # not rounded: so the parts add up to the amount, however many places it has
     return (amount * end / whole).quantize(Decimal(1).scaleb(-PLACES), rounding=ROUND_HALF_EVEN)

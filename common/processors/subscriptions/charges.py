@@ -1,8 +1,8 @@
-"""What a subscription is charged, and what of that each day bears. Pure: no clock, no files.
+"""Computes a subscription's charges and the cost of each of its days. Pure: no clock, no files.
 
-A cycle is charged on its first day. With proration, a change within it is one charge (or credit) more, for the days
-that are left. All that a cycle is charged is borne by those of its days on which the subscription can be used, each by
-its seats and price: so a cycle that is cut short without a refund is dearer by the day, and still adds up.
+A cycle is charged on its first day. With proration, a change within it adds a charge (or credit) for the remaining
+days. The cycle's charges are spread over the days on which the subscription can be used, weighted by seats and price:
+so a cycle that ends early without a refund costs more a day, and still adds up.
 """
 
 import calendar
@@ -40,9 +40,9 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class DayCost:
-    """What one day of a subscription costs; ``term`` is what is paid for on it.
+    """The cost of one day of a subscription under ``term``.
 
-    ``committed`` is the part of the cost that uses up what the cycle, which began on ``cycle``, is committed to.
+    ``committed`` is the part of the cost that draws on the commitment of the cycle that began on ``cycle``.
     """
 
     day: date
@@ -54,7 +54,7 @@ class DayCost:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """Days ``start`` to before ``end``, of which those before ``until`` can be used."""
+    """Days ``start`` to before ``end``; the subscription can be used until before ``until``."""
 
     its: Subscription
     start: date
@@ -63,7 +63,7 @@ class Cycle:
 
     @property
     def terms(self) -> Sequence[Term]:
-        """What is paid for at first, and with proration each change to come."""
+        """The term at the start, and with proration each later one of the cycle."""
         at_first = next(term for term in reversed(self.its.terms) if term.first_day <= self.start)
         if self.its.proration == "none":
             return (at_first,)
@@ -71,14 +71,14 @@ class Cycle:
 
     @property
     def committed(self) -> Decimal:
-        """What its first day commits to: that day's charge, if the cycle is longer than a month; else nothing.
+        """The commitment made on the first day: that day's charge if the cycle is longer than a month, else 0.
 
-        A change adds to the charges, not to the commitment. What is credited later is a commitment not used up.
+        A change adds to the charges, not to the commitment. A later credit leaves part of the commitment unused.
         """
         return max(next(self.charges()).amount, Decimal(0)) if self.its.months > 1 else Decimal(0)
 
     def charges(self) -> Iterator[Charge]:
-        """Yield what is charged for the cycle, in order of days."""
+        """Yield the cycle's charges in order of days."""
         at_first, *changes = self.terms
         before = _price(at_first)
         yield self._charge("cycle", self.start, at_first, before)
@@ -89,24 +89,26 @@ class Cycle:
             yield self._charge("refund", self.until, self.terms[-1], -before)
 
     def _charge(self, kind: Kind, day: date, term: Term, price: Decimal) -> Charge:
-        """What of a cycle's price the days from ``day`` on cost, or what the vendor has billed that day instead."""
+        """Return the charge for the days from ``day`` on: the vendor's invoice of that day, else the price pro rata."""
         billed = next((invoice for invoice in self.its.invoices if invoice.day == day), None)
         if billed is not None:
             return Charge(kind, day, self.end, term, billed.amount, billed.invoice_id)
         with localcontext(prec=PRECISION):
             unit = Decimal(1).scaleb(-MINOR_UNITS.get(self.its.currency, 2))
             exact = price * (self.end - day).days / (self.end - self.start).days
-            return Charge(kind, day, self.end, term, exact.quantize(unit, rounding=ROUND_HALF_UP))  # as invoices are
+            # Half up, to the currency's smallest unit, as vendors round their invoices.
+            return Charge(kind, day, self.end, term, exact.quantize(unit, rounding=ROUND_HALF_UP))
 
     def day_costs(self) -> Iterator[DayCost]:
-        """Yield the cost of each day that can be used: together what the cycle is charged, to the last digit."""
+        """Yield the cost of each usable day; they add up to the cycle's charges to the last digit."""
         days = [self.start + timedelta(days=n) for n in range((self.until - self.start).days)]
         terms = [next(term for term in reversed(self.terms) if term.first_day <= day) for day in days]
         with localcontext(prec=PRECISION):
             total = sum((charge.amount for charge in self.charges()), Decimal(0))
             weights = [_price(term) for term in terms]
-            if not any(weights):  # an invoice for what should be free: every day bears the same
+            if not any(weights):  # an invoice for a free term: all days share it equally
                 weights = [Decimal(1)] * len(days)
+            # A credit can make the total smaller than the commitment: no more is used up than was paid.
             used_up = max(min(self.committed, total), Decimal(0))
             whole, begin = sum(weights, Decimal(0)), Decimal(0)
             for day, term, weight in zip(days, terms, weights, strict=True):
@@ -116,11 +118,12 @@ class Cycle:
 
 
 def cycles(its: Subscription, first: date, last: date) -> Iterator[Cycle]:
-    """Yield the cycles that have, or charge something on, any of the days ``first`` to ``last``."""
+    """Yield the cycles that overlap the days ``first`` to ``last``."""
+    # One cycle early: months differ in length, and the day of the month may not have come yet.
     number = max(_months_between(its.first_day, first) // its.months - 1, 0)
     ends = None if its.last_day is None else its.last_day + timedelta(days=1)
     while True:
-        # Both are counted from the very first day, so that a 31st stays one after a February.
+        # Both are counted from the very first day: counted cycle by cycle, a 31st would stay a 28th after February.
         start, end = _later(its.first_day, number * its.months), _later(its.first_day, (number + 1) * its.months)
         if start > last or (ends is not None and start >= ends):
             return
@@ -130,7 +133,7 @@ def cycles(its: Subscription, first: date, last: date) -> Iterator[Cycle]:
 
 
 def charges(its: Subscription, first: date, last: date) -> Iterator[Charge]:
-    """Yield what is charged on the days ``first`` to ``last``."""
+    """Yield the charges of the days ``first`` to ``last``."""
     for cycle in cycles(its, first, last):
         yield from (charge for charge in cycle.charges() if first <= charge.day <= last)
 

@@ -1,8 +1,8 @@
-"""``subscription.cost``: what an organisation's subscriptions are charged, and what each day bears of it.
+"""``subscription.cost``: charges of an organisation's subscriptions, and their cost by day.
 
-Two kinds of rows: one for each charge, on its day, as it is billed; and one for each day of each subscription, with the
-day's part of what its cycle is charged. Over a cycle, ``billed_cost`` of the former and ``effective_cost`` of the
-latter are the same sum, to the last digit. So are the ``commitment_cost`` of both, of a cycle that is a commitment.
+Two kinds of rows: one for each charge, on the day it is billed; and one for each day of each subscription, with that
+day's share of its cycle's charges. Over a cycle, ``billed_cost`` of the former and ``effective_cost`` of the latter add
+up to the same amount, to the last digit; so does ``commitment_cost`` of both if the cycle is a commitment.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def _rows(its: Subscription, first: date, last: date) -> Iterator[dict[str, Any]
 
 
 def _commitment(its: Subscription, start: date, amount: Decimal) -> dict[str, Any]:
-    """What a row makes or uses up of the commitment of the cycle that began on ``start``; nothing without an amount."""
+    """Return the commitment columns of a row that makes or uses a commitment; none if the amount is 0."""
     if not amount:
         return {}
     return {
@@ -62,7 +62,7 @@ def _commitment(its: Subscription, start: date, amount: Decimal) -> dict[str, An
 
 
 def _charge(charge: Charge) -> dict[str, Any]:
-    """A whole cycle is seats at their price. A change or refund is priced as one, because its price is a fraction."""
+    """A whole cycle is priced by seat. A change or refund is one unit, because its price per seat is a fraction."""
     term, amount = charge.term, charge.amount
     if charge.kind == "cycle":
         quantity, unit, price = Decimal(term.seats), "Seats", term.price
@@ -101,5 +101,5 @@ def _day(cost: DayCost) -> dict[str, Any]:
 
 
 def _lump(amount: Decimal, unit: str) -> tuple[Decimal, str, Decimal]:
-    """One unit at the price of the whole. FOCUS allows no negative price, so a credit is minus one unit."""
+    """Return one unit at the price of the whole. FOCUS allows no negative price, so a credit is minus one unit."""
     return Decimal(-1 if amount < 0 else 1), unit, abs(amount)

@@ -17,7 +17,7 @@ def subscription_files(root: Path) -> list[Path]:
 
 
 def load_subscriptions(root: Path, org_slug: str) -> tuple[Subscription, ...]:
-    """Return what the organisation subscribes to. Raises InvalidFileError with all that is wrong in its file."""
+    """Return the organisation's subscriptions. Raises InvalidFileError with every problem in its file."""
     path = root / FOLDER / f"{org_slug}.yml"
     name = str(root.resolve().name / FOLDER / path.name)
     if not path.is_file():
@@ -36,7 +36,7 @@ def load_subscriptions(root: Path, org_slug: str) -> tuple[Subscription, ...]:
 
 
 def _stray_invoices(number: int, its: Subscription) -> list[Finding]:
-    """An invoice of a day on which nothing is charged would be counted nowhere, and in silence."""
+    """Report invoices of days without a charge: they would be counted nowhere, silently."""
     return [
         (
             ("subscriptions", number, "invoices", n, "day"),

@@ -18,7 +18,7 @@ MONTHS = {"monthly": 1, "quarterly": 3, "half-yearly": 6, "yearly": 12}
 """Months of each billing cycle."""
 
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2200, 1, 1)
-"""Days that a file may name: a cycle beyond them is a slip of the pen, and would be counted on for ever."""
+"""Range of days in a file: one outside it is a typing error, and its cycles would be counted for ever."""
 
 
 def _in_range(day: date) -> date:
@@ -28,14 +28,14 @@ def _in_range(day: date) -> date:
 
 
 Amount = Annotated[Money, Field(max_digits=20, decimal_places=12)]
-"""Times ten million seats it still has no more digits than Python's decimals multiply exactly (28)."""
+"""Times ten million seats it has at most 28 digits, which Python's decimals multiply exactly by default."""
 
 Day = Annotated[date, AfterValidator(_in_range)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Term(StrictModel):
-    """What holds from a day on: until the next term's first day, or the end."""
+    """Plan, seats and price from ``first_day`` until the next term's first day, or the end."""
 
     first_day: Day = Field(description="First day on which this holds.")
     plan: Name = Field(description="What the vendor calls the plan.")
@@ -44,7 +44,7 @@ class Term(StrictModel):
 
 
 class Invoice(StrictModel):
-    """What the vendor has really billed on a day, where that is known: it takes the place of the computed amount."""
+    """What the vendor actually billed on a day. It replaces the computed amount."""
 
     day: Day = Field(description="Day of the charge: a cycle's first day, or that of a change within it.")
     amount: Amount = Field(description="Amount of the invoice, as text; below zero for a credit.")
@@ -52,7 +52,7 @@ class Invoice(StrictModel):
 
 
 class Subscription(StrictModel):
-    """One subscription. Cycles begin on ``first_day`` and go on from there by whole months."""
+    """One subscription. Its cycles are counted from ``first_day``, in whole months."""
 
     subscription_id: Annotated[str, StringConstraints(pattern=IDENTIFIER)] = Field(description="Unique name of it.")
     vendor: Name = Field(description="Who sells it and sends the invoice.")

@@ -1,6 +1,6 @@
-"""``AwsCostExplorer``: AWS's bill from GetCostAndUsage, by day and two dimensions. The light way.
+"""``AwsCostExplorer``: AWS's bill from the summary API GetCostAndUsage, by day and two dimensions.
 
-AWS charges US$ 0.01 a request.
+AWS charges US$ 0.01 a request (aws.amazon.com/aws-cost-management/aws-cost-explorer/pricing), each page included.
 
 Facts: botocore 1.44.5, service model ce 2017-10-25.
 """
@@ -30,16 +30,17 @@ HELP = (
     "ce:GetCostAndUsage, and the payer's account number."
 )
 CLOUD = Cloud("aws", "AWS", "Amazon Web Services, Inc.", "Payer Account", "Linked Account")
-SCOPE = CredentialScope("us-east-1", "ce")
+SCOPE = CredentialScope("us-east-1", "ce")  # its only endpoint, whatever regions the account uses
 SOURCE = "AWS GetCostAndUsage"
 HEADERS = {
     "content-type": "application/x-amz-json-1.1",
     "x-amz-target": "AWSInsightsIndexService.GetCostAndUsage",
 }
 METRICS = ("UnblendedCost", "AmortizedCost", "UsageQuantity")
+# US$ 10 for one step: tokens without an end would cost money, not only time.
 MAX_PAGES = 1_000
 FEES = ("RIFee", "SavingsPlanRecurringFee")
-"""Record types whose amortised cost is what of a commitment was not used."""
+"""Record types whose amortised cost is the unused part of a commitment."""
 
 
 def _json_error(body: bytes) -> ErrorBody:
@@ -57,6 +58,7 @@ API = Api(
     name="AWS Cost Explorer",
     credential_help="It needs the permission ce:GetCostAndUsage.",
     error=_json_error,
+    # Most of these come with status 400.
     later=frozenset({"LimitExceededException", "ThrottlingException", "RequestLimitExceeded", "InternalFailure"}),
 )
 
@@ -65,7 +67,7 @@ class CostExplorerParams(SummaryParams):
     """``config:`` of the step."""
 
     dimensions: tuple[str, ...] = Field(
-        ("SERVICE", "RECORD_TYPE"), min_length=1, max_length=2, description="What is told apart, at most two."
+        ("SERVICE", "RECORD_TYPE"), min_length=1, max_length=2, description="Dimensions to group by, at most two."
     )
 
     @model_validator(mode="after")
@@ -76,7 +78,7 @@ class CostExplorerParams(SummaryParams):
 
 
 class AwsCostExplorer:
-    """Reads the days of the run. Raises what ProviderClient raises, TransientError for answers of another shape."""
+    """Reads the days of the run. Raises what ProviderClient raises, and TransientError for an unexpected response."""
 
     params_type: ClassVar[type[Params]] = CostExplorerParams
     needs_credential: ClassVar[bool] = True
@@ -96,7 +98,7 @@ class AwsCostExplorer:
             context.info(f"AWS's figures since {min(reader.estimated)} are estimates: the month is not closed.")
 
     def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
-        """Ask for yesterday's cost, which costs US$ 0.01; return what was found. Raises as ``run`` does."""
+        """Query yesterday's cost, for US$ 0.01, and return a summary. Raises what ``run`` raises."""
         stored = StoredSettings(caller.credential_id, secret, HELP)
         account, day = stored.text("account", r"[0-9]{12}"), caller.now().date() - timedelta(days=1)
         with _client(caller, stored) as client:
@@ -112,7 +114,7 @@ def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
 
 
 class _Reader:
-    """One query and its pages. A page's token goes with the same parameters."""
+    """One query and its pages. A token is valid for unchanged parameters only (RequestChangedException)."""
 
     def __init__(
         self, client: ProviderClient, dimensions: Sequence[str], account: str, first: date, last: date
@@ -133,19 +135,19 @@ class _Reader:
 
     def _results(self) -> Iterator[Fields]:
         body: dict[str, Any] = {
-            "TimePeriod": {"Start": str(self._first), "End": str(self._last + timedelta(days=1))},
+            "TimePeriod": {"Start": str(self._first), "End": str(self._last + timedelta(days=1))},  # End is exclusive
             "Granularity": "DAILY",
             "Metrics": list(METRICS),
             "GroupBy": [{"Type": "DIMENSION", "Key": name} for name in self._dimensions],
         }
 
         def ask(token: str | None) -> Fields:
-            sent = body if token is None else body | {"NextPageToken": token}
+            request = body if token is None else body | {"NextPageToken": token}
             self.requests += 1
-            return Fields.of(self._client.post_json("/", sent, headers=HEADERS).body, API.name)
+            return Fields.of(self._client.post_json("/", request, headers=HEADERS).body, API.name)
 
         def following(page: Fields) -> str | None:
-            token = page.values.get("NextPageToken")  # of thousands of characters, more than a text may have elsewhere
+            token = page.values.get("NextPageToken")  # not text(): a token can have thousands of characters
             return str(token) if token else None
 
         for page in follow(ask, following, api=API.name, field="NextPageToken", most=MAX_PAGES):
@@ -172,10 +174,11 @@ class _Reader:
         record = named.get("RECORD_TYPE", "Usage")
         kind = KINDS.get(record, DISCOUNT)
         unit = usage.text("Unit")
-        its = Summary(
+        summary = Summary(
             day=day,
             currency=billed.required("Unit"),
             billed=billed.amount("Amount"),
+            # The usage that a purchase covers carries its cost; on both it would be in EffectiveCost twice.
             effective=Decimal(0) if kind.category == "Purchase" else amortised,
             account=self._account,
             service=named.get("SERVICE") or "AWS",
@@ -184,17 +187,17 @@ class _Reader:
             sub_account=named.get("LINKED_ACCOUNT"),
             region=named.get("REGION"),
             quantity=usage.amount("Amount"),
-            unit=None if unit in (None, "", "N/A") else unit,  # N/A: usage of several units was added up
+            unit=None if unit in (None, "", "N/A") else unit,  # N/A: several units were added up
             description=named.get("USAGE_TYPE"),
             dimensions=named,
         )
-        yield its
+        yield summary
         if record in FEES and amortised:
-            yield _unused(its, amortised)
+            yield _unused(summary, amortised)
 
 
 def _unused(fee: Summary, amortised: Decimal) -> Summary:
-    """What of a commitment nobody used is billed with its fee: a row of its own, with that as effective cost."""
+    """Return the row of a commitment's unused part: billed with the fee, so BilledCost 0, with its EffectiveCost."""
     return Summary(
         day=fee.day,
         currency=fee.currency,

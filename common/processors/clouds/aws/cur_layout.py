@@ -1,7 +1,7 @@
-"""AWS's Cost and Usage Reports, 2.0 and the legacy one, as rows of FOCUS.
+"""Converts AWS's Cost and Usage Reports, 2.0 and legacy, to rows of FOCUS.
 
-Facts: AWS's data dictionary, as named in docs/providers-cloud.md. A legacy name (``lineItem/UnblendedCost``) and that
-of 2.0 (``line_item_unblended_cost``) are the same but for their spelling.
+Facts: AWS's data dictionary, see docs/providers-cloud.md. A legacy name (``lineItem/UnblendedCost``) and that of 2.0
+(``line_item_unblended_cost``) differ in spelling only.
 """
 
 import json
@@ -27,7 +27,7 @@ TAG_PREFIXES = ("resource_tags/", "resource_tags_")
 
 
 class Kind(NamedTuple):
-    """What a line item of one type is in FOCUS. ``effective``: the column with its amortised cost, "0" for none."""
+    """How FOCUS sees a type of line item. ``effective`` is the column with its amortised cost, "0" for none."""
 
     category: str
     frequency: str
@@ -40,7 +40,7 @@ KINDS = {
     "Usage": USAGE,
     "DiscountedUsage": Kind("Usage", "Usage-Based", "reservation_effective_cost", "Used"),
     "SavingsPlanCoveredUsage": Kind("Usage", "Usage-Based", "savings_plan_savings_plan_effective_cost", "Used"),
-    # It takes back what covered usage costs on demand; amortised, that usage has its own cost already.
+    # It cancels the on-demand cost of covered usage in the bill; in EffectiveCost that usage has its own cost already.
     "SavingsPlanNegation": Kind("Adjustment", "One-Time", "0"),
     "Fee": Kind("Purchase", "One-Time"),
     "RIFee": Kind("Purchase", "Recurring", "0", "Bought"),
@@ -51,11 +51,11 @@ KINDS = {
     "Refund": Kind("Credit", "One-Time"),
 }
 DISCOUNT = Kind("Adjustment", "One-Time")
-"""EdpDiscount, PrivateRateDiscount, BundledDiscount, ... and types yet to come."""
+"""EdpDiscount, PrivateRateDiscount, BundledDiscount, ... and types that AWS may add: none may be dropped."""
 
 
 class AwsCur:
-    """One line item is one row; an unused part of a commitment is one more, billed nothing."""
+    """A line item is one row; the unused part of a commitment is another, with BilledCost 0."""
 
     provider = "aws"
     needed = (("line_item_line_item_type",), (COST,), (START,), ("bill_payer_account_id",))
@@ -74,15 +74,15 @@ class AwsCur:
         return f"{_snake(group)}_{_snake(name)}"
 
     def day(self, cells: Cells) -> date:
-        """The day on which the usage began."""
+        """The UTC day on which the usage began."""
         return cells.needed(cells.time(START), START).date()
 
     def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
-        """The billing period as the line item has it."""
+        """The line item's billing period."""
         return cells.time(BEGINS), cells.time(ENDS)
 
     def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the line item, and what of a commitment it says was not used."""
+        """Yield the line item and, if its fee was not used up, the unused part of its commitment."""
         line_type = cells.needed(cells.text("line_item_line_item_type"), "line_item_line_item_type")
         kind = KINDS.get(line_type, DISCOUNT)
         cost = cells.needed(cells.number(COST), COST)
@@ -145,7 +145,7 @@ class AwsCur:
         unit = focus_unit(cells.text("pricing_unit") or "Units")
         sku = cells.text("product_sku") or cells.text("line_item_usage_type") or "unknown"
         list_price = cells.number("pricing_public_on_demand_rate")
-        # Covered usage has a rate of its own, after the commitment's discount: contracted prices are before it.
+        # The rate of covered usage is after the commitment's discount; FOCUS's ContractedUnitPrice is before it.
         paid = cells.number("line_item_unblended_rate") if line_type == "Usage" else None
         prices = price_columns(
             cost=cost,
@@ -163,6 +163,7 @@ class AwsCur:
 
 
 def _snake(name: str) -> str:
+    # As AWS itself converts them: SavingsPlanARN became savings_plan_savings_plan_a_r_n in CUR 2.0.
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
@@ -172,7 +173,7 @@ def _period(cells: Cells) -> Row:
     begins = cells.time(BEGINS) or month
     return {
         "ChargePeriodStart": start,
-        # A line item of a moment has no length; FOCUS wants an end that is later.
+        # Some line items end when they begin; FOCUS requires an end that is later.
         "ChargePeriodEnd": end if end is not None and end > start else start + timedelta(hours=1),
         "BillingPeriodStart": begins,
         "BillingPeriodEnd": cells.time(ENDS) or next_month(begins),
@@ -180,7 +181,7 @@ def _period(cells: Cells) -> Row:
 
 
 def _correction(line_type: str, common: Row) -> str | None:
-    """A refund of usage before the billing period corrects an invoice that is out already."""
+    """Return Correction for a refund of usage before the billing period: that invoice has already been issued."""
     is_late = common["ChargePeriodEnd"] <= common["BillingPeriodStart"]
     return "Correction" if line_type == "Refund" and is_late else None
 
@@ -192,7 +193,7 @@ def _pricing_category(kind: Kind, meter: str) -> str:
 
 
 def _commitment(cells: Cells, status: str) -> Row:
-    """The commitment that a line item uses or buys; FOCUS wants a status of what is used alone."""
+    """Return the columns of the commitment that a line item uses or buys; FOCUS requires a status for usage only."""
     if not status:
         return {}
     plan = cells.text("savings_plan_savings_plan_a_r_n")
@@ -201,6 +202,7 @@ def _commitment(cells: Cells, status: str) -> Row:
     if name is None:
         return {}
     currency, unit = cells.text("line_item_currency_code"), focus_unit(cells.text("pricing_unit") or "Units")
+    # A savings plan commits to money, a reservation to use: so one's quantity is in currency, the other's in units.
     used = cells.number("savings_plan_savings_plan_effective_cost") if plan else cells.number("line_item_usage_amount")
     if status == "Bought" and plan:
         used = cells.number("savings_plan_total_commitment_to_date", COST)
@@ -216,7 +218,7 @@ def _commitment(cells: Cells, status: str) -> Row:
 
 
 def _unused(cells: Cells, line_type: str) -> Decimal:
-    """What of a commitment nobody has used in the period of its fee."""
+    """Return the cost of the part of a commitment that was unused in the period of its fee."""
     if line_type == "RIFee":
         parts = ("reservation_unused_amortized_upfront_fee_for_billing_period", "reservation_unused_recurring_fee")
         return sum((cells.number(part) or Decimal(0) for part in parts), Decimal(0))
@@ -227,7 +229,7 @@ def _unused(cells: Cells, line_type: str) -> Decimal:
 
 
 def _unused_row(unused: Decimal, commitment: Row, bought: Row) -> Row:
-    """Billed with the fee, so nothing here; not used, so without a consumed quantity, as FOCUS wants it."""
+    """Return the unused part's row: BilledCost 0 because the fee has it, and no ConsumedQuantity, as FOCUS requires."""
     prices = price_columns(
         cost=unused, quantity=None, unit=None, list_price=None, contracted_price=None, price_id=bought["SkuPriceId"]
     )
@@ -249,7 +251,7 @@ def _unused_row(unused: Decimal, commitment: Row, bought: Row) -> Row:
 
 
 def _tags(cells: Cells) -> str | None:
-    """Tags of a map column, or of a column each. ``user:Team`` is the user's Team; others keep their prefix."""
+    """Return tags from a map column or from a column each. ``user:Team`` becomes Team; other prefixes stay."""
     given: dict[str, Any] = {}
     whole = cells.text("resource_tags")
     if whole is not None:

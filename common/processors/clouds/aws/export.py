@@ -1,11 +1,11 @@
 """``AwsExportExtractor``: AWS Data Exports (FOCUS, CUR 2.0) and legacy Cost and Usage Reports, from their bucket.
 
-An export is delivered a billing period (a month) at a time, the manifest last: what is read is exactly what the newest
-manifest of each month lists. Each delivery holds the whole month as AWS knows it by then.
+A delivery holds a whole billing period (a month), and its manifest is written last: so exactly the files that the
+newest manifest of each month lists are read, and never a delivery that is incomplete.
 
-Facts: docs.aws.amazon.com/cur/latest/userguide/dataexports-export-delivery and billing-reports-costusage-files. What a
-manifest holds is not documented; its keys (``executionId``, ``dataFiles`` with s3:// addresses, ``columns``; of legacy
-reports ``assemblyId``, ``reportKeys``) are those that three public readers agree on.
+Facts: docs.aws.amazon.com/cur/latest/userguide/dataexports-export-delivery and billing-reports-costusage-files. A
+manifest's keys are not documented; those used here (``executionId``, ``dataFiles`` with s3:// addresses, ``columns``;
+of legacy reports ``assemblyId``, ``reportKeys``) are those on which three public readers agree.
 """
 
 import json
@@ -39,13 +39,14 @@ HELP = (
     "of an IAM user that may list and read the export's prefix, where the bucket is, and the export's name."
 )
 
+# Case-insensitive: AWS's guide has BILLING_PERIOD, FOCUS exports have been seen with billing_period.
 _MONTH = re.compile(r"/metadata/BILLING_PERIOD=(\d{4})-(\d{2})/", re.IGNORECASE)
 _LEGACY_MONTH = re.compile(r"/(\d{4})(\d{2})\d{2}-\d{8}/[^/]+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an export is, and the keys that open it."""
+    """Location of an export, and the keys to read it."""
 
     keys: AwsKeys
     region: str
@@ -54,7 +55,7 @@ class Place:
 
 
 class AwsExportExtractor:
-    """Reads the months of the run. Rows of a charge outside its billing period belong to the period's nearest day."""
+    """Reads the run's months. A charge outside its billing period belongs to the period's nearest day."""
 
     params_type: ClassVar[type[Params]] = ExportParams
     needs_credential: ClassVar[bool] = True
@@ -74,7 +75,7 @@ class AwsExportExtractor:
             )
 
     def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
-        """List the export's manifests, the least there is to ask; return what was found. Raises as ``run`` does."""
+        """List the export's manifests, the cheapest call, and return a summary. Raises what ``run`` raises."""
         place = _place(caller.credential_id, secret)
         today = caller.now().date()
         months = months_of(today - timedelta(days=31), today)
@@ -113,7 +114,7 @@ def _listed(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[tuple
 
 
 def _objects(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[Stored]:
-    """Yield what lies where manifests do: of a Data Export, or else of a legacy report."""
+    """Yield the objects in the manifests' folder of a Data Export, or else of a legacy report."""
     is_export = False
     for item in bucket.objects(f"{place.folder}/metadata/"):
         is_export = True
@@ -124,7 +125,7 @@ def _objects(bucket: Bucket, place: Place, months: list[Month]) -> Iterator[Stor
 
 
 def _parts(bucket: Bucket, place: Place, manifests: Manifests) -> Iterator[Part]:
-    """Yield the files that the manifests list, each once."""
+    """Yield the files that the manifests list; one that is listed twice is read once."""
     for manifest in manifests.values():
         for key in dict.fromkeys(_keys(bucket.read(manifest.key), place, manifest.key)):
             yield Part(key, partial(bucket.download, key))
@@ -135,12 +136,12 @@ def _keys(text: bytes, place: Place, name: str) -> list[str]:
         manifest = json.loads(text)
         listed: Any = manifest.get("dataFiles") or manifest.get("reportKeys")
     except (ValueError, RecursionError, AttributeError):
-        raise TransientError(f"{name} is no JSON object. It is read anew.") from None
+        raise TransientError(f"{name} is not a JSON object. The next attempt reads it again.") from None
     if not isinstance(listed, list) or not listed or not all(isinstance(item, str) for item in listed):
         raise PermanentError(f"{name} lists no files (dataFiles or reportKeys). Has AWS changed its manifests?")
     keys = [item.removeprefix(f"s3://{place.bucket}/") for item in listed]
     for key in keys:
-        # The credential may open more than the export: what a manifest says must not lead elsewhere.
+        # The credential may open more than the export: a manifest must not be able to lead to other objects.
         if not key.startswith(f"{place.folder}/") or ".." in key.split("/"):
             raise PermanentError(f"{name} lists {key[:200]!r}, which is not below {place.bucket}/{place.folder}/.")
         if key.endswith(".zip"):

@@ -1,4 +1,4 @@
-"""Objects of one S3 bucket. Path-style addresses, so that one URL serves every bucket."""
+"""Client for the objects of an S3 bucket. Path-style addresses, so that one URL in the registry serves every bucket."""
 
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -18,12 +18,13 @@ API = Api(
     credential_help="It needs s3:ListBucket and s3:GetObject on the export's prefix, and kms:Decrypt if a KMS key "
     "encrypts the bucket.",
     error=xml_error,
+    # S3 sends RequestTimeout with status 400.
     later=frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"}),
 )
 
 
 class Bucket(ObjectStore):
-    """One bucket, with one access key."""
+    """An S3 bucket, read with an access key."""
 
     provider = API.name
 

@@ -1,7 +1,7 @@
-"""AWS Signature Version 4, of requests whose body is in memory.
+"""AWS Signature Version 4 for requests whose body is in memory.
 
-Facts: docs.aws.amazon.com, "Signature Version 4 for API requests"; held to botocore's own signatures by the tests. Why
-it is written here and not taken from botocore: docs/decisions/0007-libraries.md.
+Facts: docs.aws.amazon.com, "Signature Version 4 for API requests"; the tests compare it with botocore's signatures. Why
+botocore itself is not used: docs/decisions/0007-libraries.md.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ UNRESERVED = "-_.~"
 
 @dataclass(frozen=True, slots=True)
 class AwsKeys:
-    """An access key; ``session_token`` comes with temporary ones."""
+    """An access key; a temporary one has a ``session_token``."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -26,7 +26,7 @@ class AwsKeys:
 
 @dataclass(frozen=True, slots=True)
 class CredentialScope:
-    """What a signature is good for: S3 (``s3``) or Cost Explorer (``ce``), in a region."""
+    """What a signature is valid for: S3 (``s3``) or Cost Explorer (``ce``) in a region."""
 
     region: str
     service: str
@@ -35,18 +35,19 @@ class CredentialScope:
 def signer(
     keys: AwsKeys, scope: CredentialScope, now: Callable[[], datetime], headers: Mapping[str, str] | None = None
 ) -> Callable[[str, str, bytes], Mapping[str, str]]:
-    """Return a function that gives the headers which sign a request; ``headers`` are signed with it."""
+    """Return a function from method, URL and body to the signing headers; ``headers`` are signed too."""
+    # now() for each request, not once: AWS refuses a signature whose time is some minutes off.
     return lambda method, url, body: sign(keys, scope, now(), method, url, body, headers or {})
 
 
 def sign(
     keys: AwsKeys, scope: CredentialScope, now: datetime, method: str, url: str, body: bytes, headers: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the headers to add to a request. ``url`` is quoted as it is sent; ``headers`` are sent too."""
+    """Return the headers to add to a request. ``url`` is quoted as it is sent; ``headers`` are those it already has."""
     parts = urlsplit(url)
     at, payload = now.strftime("%Y%m%dT%H%M%SZ"), hashlib.sha256(body).hexdigest()
     added = {"x-amz-date": at}
-    if scope.service == "s3":  # S3 alone wants the hash as a header
+    if scope.service == "s3":  # only S3 requires the hash as a header
         added["x-amz-content-sha256"] = payload
     if keys.session_token is not None:
         added["x-amz-security-token"] = keys.session_token
@@ -73,7 +74,8 @@ def sign(
 
 
 def canonical_query(query: str) -> str:
-    """Return the parameters in order of their quoted names, quoted as AWS wants it."""
+    """Return the parameters, quoted and in the order that the signature requires."""
+    # Quoted again, because clients leave characters such as "(" or "*" as they are, and AWS signs them quoted.
     pairs = parse_qsl(query, keep_blank_values=True)
     return "&".join(sorted(f"{quote(name, UNRESERVED)}={quote(value, UNRESERVED)}" for name, value in pairs))
 

@@ -1,4 +1,4 @@
-"""Blobs of one Azure Storage container."""
+"""Client for the blobs of an Azure Storage container."""
 
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -12,7 +12,7 @@ from common.processors.http.object_store import ObjectStore, Stored, xml_error
 from common.processors.http.pager import follow
 
 VERSION = "2023-11-03"
-"""Of the Blob service's REST API: one that takes tokens of Entra."""
+"""Version of the Blob service's REST API. Without one, or with one before 2017-11-09, it refuses tokens of Entra."""
 
 API = Api(
     key="azure",
@@ -24,7 +24,7 @@ API = Api(
 
 
 class Container(ObjectStore):
-    """One container, with one token."""
+    """A container, read with a token."""
 
     provider = API.name
 

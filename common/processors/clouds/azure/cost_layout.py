@@ -1,7 +1,7 @@
-"""Azure's cost details (ActualCost and AmortizedCost, EA, MCA and the older pay-as-you-go files), as rows of FOCUS.
+"""Converts Azure's cost details (ActualCost, AmortizedCost; EA, MCA and older pay-as-you-go files) to rows of FOCUS.
 
-Facts: MicrosoftDocs, "Understand usage details fields"; headers as measured in published files: their case differs, and
-translated ones have the English name in brackets. A quantity is in blocks of its unit of measure, as prices are.
+Facts: MicrosoftDocs, "Understand usage details fields"; headers as found in published files: their case differs, and
+translated ones have the English name in brackets. Quantities and prices are per block of the unit of measure.
 """
 
 import json
@@ -20,6 +20,7 @@ from common.processors.bills.focus_units import focus_unit
 
 Row = dict[str, Any]
 
+# The cost in the billing currency, as files of MCA, EA and the older pay-as-you-go call it.
 COST = ("costinbillingcurrency", "cost", "pretaxcost")
 CURRENCY = ("billingcurrency", "billingcurrencycode", "currency")
 DAY = ("date", "usagedatetime", "usagedate")
@@ -30,13 +31,13 @@ CATEGORIES = {
     "unusedreservation": "Usage",
     "unusedsavingsplan": "Usage",
     "purchase": "Purchase",
-    "refund": "Purchase",  # gives money for a purchase back: a negative one
+    "refund": "Purchase",  # money back for a purchase: a negative purchase, as FOCUS counts refunds
     "tax": "Tax",
     "credit": "Credit",
 }
 FREQUENCIES = {"onetime": "One-Time", "recurring": "Recurring", "usagebased": "Usage-Based"}
 BENEFITS = {"reservation": ("Usage", "Reservation"), "savingsplan": ("Spend", "Savings Plan")}
-"""What FOCUS calls the kind of a benefit, by the pricing model of what it covers."""
+"""CommitmentDiscountCategory and -Type of a benefit, by the pricing model of what it covers."""
 
 _US_DAY = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})", re.ASCII)
 _BRACKETS = re.compile(r"\(([A-Za-z0-9 ]+)\)\s*$")
@@ -44,7 +45,7 @@ _TYPE = re.compile(r"/providers/([^/]+)/([^/]+)", re.IGNORECASE)
 
 
 class AzureActualCost:
-    """Charges as they are billed: a benefit costs when it is bought, and what it covers costs nothing."""
+    """Billed cost: a benefit is charged when it is bought, and the usage that it covers costs 0."""
 
     provider = "azure"
     needed = (COST, CURRENCY, DAY, (*SUBSCRIPTION, "billingaccountid"))
@@ -59,18 +60,20 @@ class AzureActualCost:
         return re.sub(r"[^a-z0-9]", "", (english[1] if english else own).lower())
 
     def day(self, cells: Cells) -> date:
-        """The day of the usage or purchase."""
+        """The UTC day of the usage or purchase."""
         return cells.needed(_time(cells, *DAY), *DAY).date()
 
     def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
-        """The billing period. Its end is written as the last day, or as the first one after it."""
+        """The billing period, end exclusive. Files give its end as the last day, or as the first day after it."""
         begins, ends = _time(cells, "billingperiodstartdate"), _time(cells, "billingperiodenddate")
+        # On the same day of a month as it begins, the end is exclusive already.
         if begins is not None and ends is not None and ends.day != begins.day:
             ends += timedelta(days=1)
         return begins, ends
 
     def costs(self, cost: Decimal, category: str, benefit: str | None) -> tuple[Decimal, Decimal]:
         """Return BilledCost and EffectiveCost."""
+        # A benefit's cost is on the usage that it covers; on the purchase it would be in EffectiveCost twice.
         return cost, Decimal(0) if category == "Purchase" and benefit else cost
 
     def rows(self, cells: Cells) -> Iterator[Row]:
@@ -141,7 +144,7 @@ class AzureActualCost:
 
 
 class AzureAmortisedCost(AzureActualCost):
-    """Charges as they are used: what a benefit covers costs its part of the benefit, of which nothing is billed."""
+    """Amortised cost: usage covered by a benefit carries its share of the benefit as EffectiveCost and BilledCost 0."""
 
     def costs(self, cost: Decimal, category: str, benefit: str | None) -> tuple[Decimal, Decimal]:
         """Return BilledCost and EffectiveCost."""
@@ -149,7 +152,7 @@ class AzureAmortisedCost(AzureActualCost):
 
 
 def _time(cells: Cells, *names: str) -> datetime | None:
-    """Read ``09/22/2023``, which Azure writes in every language, or what ISO 8601 says."""
+    """Read ``09/22/2023``, which Azure writes in every language, or an ISO 8601 time."""
     text = cells.text(*names)
     american = _US_DAY.fullmatch(text or "")
     if american is None:
@@ -162,14 +165,15 @@ def _time(cells: Cells, *names: str) -> datetime | None:
 
 
 def _frequency(cells: Cells, category: str) -> str:
-    given = FREQUENCIES.get((cells.text("frequency") or "").replace("-", "").lower())
-    if given is None or (given == "Usage-Based" and category == "Purchase"):
+    frequency = FREQUENCIES.get((cells.text("frequency") or "").replace("-", "").lower())
+    # FOCUS allows no purchase that is Usage-Based.
+    if frequency is None or (frequency == "Usage-Based" and category == "Purchase"):
         return "Usage-Based" if category == "Usage" else "One-Time"
-    return given
+    return frequency
 
 
 def _priced(cells: Cells, cost: Decimal, category: str, model: str, status: str | None) -> Row:
-    """Prices in the billing currency. Those in another one stand in the columns of the pricing currency."""
+    """Return prices in the billing currency; those in another one go into the columns of the pricing currency."""
     quantity, unit = cells.number("quantity", "usagequantity"), focus_unit(cells.text("unitofmeasure") or "Units")
     list_price = cells.number("paygprice")
     paid = cells.number("unitprice", "resourcerate")
@@ -179,7 +183,7 @@ def _priced(cells: Cells, cost: Decimal, category: str, model: str, status: str 
         cost=cost,
         quantity=quantity,
         unit=unit,
-        list_price=None if foreign or not list_price else list_price,  # 0 stands for none
+        list_price=None if foreign or not list_price else list_price,  # 0 means that there is none
         contracted_price=None if foreign or not paid else paid,
         price_id=f"{meter}/{cells.text('partnumber') or 'price'}",
     )
@@ -201,7 +205,7 @@ def _benefit(cells: Cells, benefit: str | None, status: str | None, effective: D
         return {}
     category, kind = BENEFITS[benefit]
     quantity, unit = cells.number("quantity"), focus_unit(cells.text("unitofmeasure") or "Units")
-    if category == "Spend":
+    if category == "Spend":  # a savings plan commits to money, so its quantity is an amount
         quantity, unit = effective, cells.needed(cells.text(*CURRENCY), *CURRENCY)
     return {
         "CommitmentDiscountId": name,
@@ -228,7 +232,7 @@ def _resource(cells: Cells) -> Row:
 
 
 def _tags(cells: Cells) -> str | None:
-    """Tags are a JSON object, in EA's files without its braces."""
+    """Return tags: a JSON object, in EA's files without its braces."""
     text = cells.text("tags")
     if text is None:
         return None

@@ -1,7 +1,7 @@
 """``AzureExportExtractor``: Cost Management exports (FocusCost, ActualCost, AmortizedCost) from their container.
 
-An export is delivered a month at a time, with a ``manifest.json`` beside its files; each delivery holds the month as
-Azure knows it by then. What is read is exactly what the newest manifest of each month lists.
+A delivery holds a whole month, with a ``manifest.json`` in the folder of its files. Exactly the files that the newest
+manifest of each month lists are read: older deliveries stay in the container, and would count a second time.
 
 Facts: microsoft/finops-toolkit, docs-mslearn/toolkit/hubs/data-processing.md, and azure-mgmt-costmanagement 5.0.0.
 """
@@ -38,13 +38,13 @@ LAYOUTS: dict[str, LayoutName] = {
     "ActualCost": "azure_actual_cost",
     "AmortizedCost": "azure_amortised_cost",
 }
-"""How the files of each type of export are laid out."""
+"""Layout of each type of export."""
 
 _RANGE = re.compile(r"/(\d{4})(\d{2})\d{2}-\d{8}/")
 
 
 class AzureExportExtractor:
-    """Reads the months of the run. Rows of a charge outside its billing period belong to the period's nearest day."""
+    """Reads the run's months. A charge outside its billing period belongs to the period's nearest day."""
 
     params_type: ClassVar[type[Params]] = ExportParams
     needs_credential: ClassVar[bool] = True
@@ -64,7 +64,7 @@ class AzureExportExtractor:
             )
 
     def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
-        """Ask for a token and list the export's manifests; return what was found. Raises as ``run`` does."""
+        """Get a token, list the export's manifests, and return a summary. Raises what ``run`` raises."""
         opened, folder = _opened(caller, secret)
         today = caller.now().date()
         with opened as container:
@@ -75,7 +75,7 @@ class AzureExportExtractor:
 
 
 def _opened(calls: Calls, secret: str) -> tuple[Container, str]:
-    """Return the container, and the folder of the export within it."""
+    """Return the container and the export's folder in it."""
     stored = StoredSettings(calls.credential_id, secret, HELP)
     account = stored.text("account", r"[a-z0-9]{3,24}")
     name = stored.text("container", r"[a-z0-9](-?[a-z0-9]){2,62}")
@@ -92,7 +92,7 @@ def _listed(container: Container, folder: str) -> Iterator[tuple[Month, Stored]]
 
 
 def _parts(container: Container, folder: str, manifests: Manifests, params: ExportParams) -> Iterator[Part]:
-    """Yield the files that the manifests list, each once."""
+    """Yield the files that the manifests list; one that is listed twice is read once."""
     for manifest in manifests.values():
         for name in dict.fromkeys(_blobs(container.read(manifest.key), manifest.key, folder, params)):
             yield Part(name, partial(container.download, name))
@@ -105,11 +105,12 @@ def _blobs(text: bytes, name: str, folder: str, params: ExportParams) -> list[st
         blobs: list[str] = [str(blob["blobName"]) for blob in manifest["blobs"]]
     except (ValueError, RecursionError, LookupError, TypeError):
         raise PermanentError(f"{name} is no manifest of an export: it lacks exportConfig.type or blobs.") from None
+    # ActualCost and AmortizedCost have the same columns: the wrong layout would give wrong costs and no error.
     if LAYOUTS.get(kind) != params.layout:
         fitting = f"set layout: {LAYOUTS[kind]}" if kind in LAYOUTS else f"export one of {', '.join(LAYOUTS)}"
         raise PermanentError(f"{name} is of an export of type {kind!r}, not what the step's layout is for: {fitting}.")
     for blob in blobs:
-        # The token may open more than the export: what a manifest says must not lead elsewhere.
+        # The token may open more than the export: a manifest must not be able to lead to other blobs.
         if not blob.startswith(f"{folder}/") or ".." in blob.split("/"):
             raise PermanentError(f"{name} lists {blob[:200]!r}, which is not below {folder}/.")
     return blobs

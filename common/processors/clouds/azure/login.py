@@ -1,4 +1,4 @@
-"""A token of Microsoft Entra for an application with a client secret (OAuth 2.0 client credentials)."""
+"""Gets tokens of Microsoft Entra with a client secret (OAuth 2.0 client credentials, RFC 6749 section 4.4)."""
 
 import json
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ HELP = (
 )
 
 MANAGEMENT, STORAGE = "https://management.azure.com/.default", "https://storage.azure.com/.default"
-"""What a token is for."""
+"""Scopes of a token: one token is for one resource."""
 
 
 def _oauth_error(body: bytes) -> ErrorBody:
-    """Read ``{"error": "invalid_client", "error_description": …}``, or what Azure's other APIs say."""
+    """Read ``{"error": "invalid_client", "error_description": …}``, or the error body of Azure's other APIs."""
     try:
         values = json.loads(body)
         return ErrorBody(str(values["error"]), str(values["error_description"]))
@@ -33,7 +33,7 @@ LOGIN = Api(key="azure", name="Microsoft Entra", credential_help=HELP, error=_oa
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An app registration. Its secret does not show itself."""
+    """An app registration. Its secret is left out of its repr."""
 
     tenant_id: str
     client_id: str
@@ -48,7 +48,7 @@ def azure_client(stored: StoredSettings) -> Client:
 
 
 def token(calls: Calls, client: Client, purpose: str) -> str:
-    """Return an access token, good for about an hour. Raises what ProviderClient raises."""
+    """Return an access token, valid for about an hour. Raises what ProviderClient raises."""
     form = {
         "grant_type": "client_credentials",
         "client_id": client.client_id,
@@ -60,5 +60,5 @@ def token(calls: Calls, client: Client, purpose: str) -> str:
         answer = login.post_form(f"/{client.tenant_id}/oauth2/v2.0/token", form)
     access_token = answer.body.get("access_token") if isinstance(answer.body, dict) else None
     if not isinstance(access_token, str) or not access_token:
-        raise TransientError("Microsoft Entra answered without an access_token. It is asked again.")
+        raise TransientError("Microsoft Entra responded without an access_token. The next attempt requests one again.")
     return access_token

@@ -1,7 +1,7 @@
-"""``AzureCostQuery``: Azure's bill from Cost Management's query API, by day and two dimensions. The light way.
+"""``AzureCostQuery``: Azure's bill from Cost Management's summary API, by day and two dimensions.
 
-Actual and amortised cost are two queries: BilledCost is that of the one, EffectiveCost that of the other. Taxes,
-credits and support charges are in neither, as Microsoft says.
+Actual and amortised cost are two queries: BilledCost comes from the first, EffectiveCost from the second. According to
+Microsoft, neither has taxes, credits and support charges.
 
 Facts: azure-mgmt-costmanagement 5.0.0, api-version 2025-03-01; limits (31 days of daily data, two dimensions) as in
 docs/providers-cloud.md.
@@ -34,7 +34,8 @@ API = Api(
 )
 CLOUD = Cloud("azure", "Microsoft", "Microsoft", "Billing Account", "Subscription")
 VERSION = "2025-03-01"
-MAX_DAYS = 31
+MAX_DAYS = 31  # of one query with daily data; the API refuses more
+# The quota is the tenant's, some 600 queries an hour: tokens without an end would use up everybody's.
 MAX_PAGES = 1_000
 SOURCE = "Azure Cost Management query"
 SCOPE = r"/(subscriptions|providers)/[0-9A-Za-z/._:-]{1,400}"
@@ -49,7 +50,7 @@ class AzureQueryParams(SummaryParams):
     """``config:`` of the step."""
 
     dimensions: tuple[str, ...] = Field(
-        ("ServiceName", "ChargeType"), min_length=1, max_length=2, description="What is told apart, at most two."
+        ("ServiceName", "ChargeType"), min_length=1, max_length=2, description="Dimensions to group by, at most two."
     )
 
     @model_validator(mode="after")
@@ -61,14 +62,14 @@ class AzureQueryParams(SummaryParams):
 
 @dataclass(slots=True)
 class _Costs:
-    """Both costs of one day, currency and set of dimensions."""
+    """Billed and effective cost of one key."""
 
     billed: Decimal = field(default_factory=Decimal)
     effective: Decimal = field(default_factory=Decimal)
 
 
 class AzureCostQuery:
-    """Asks for 31 days at a time. Raises what ProviderClient raises, TransientError for answers of another shape."""
+    """Queries 31 days at a time. Raises what ProviderClient raises, and TransientError for an unexpected response."""
 
     params_type: ClassVar[type[Params]] = AzureQueryParams
     needs_credential: ClassVar[bool] = True
@@ -99,7 +100,7 @@ class AzureCostQuery:
             context.remaining_s()
 
     def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
-        """Ask for a token and for yesterday's cost; return what was found. Raises as ``run`` does."""
+        """Get a token, query yesterday's cost, and return a summary. Raises what ``run`` raises."""
         stored = StoredSettings(caller.credential_id, secret, HELP)
         scope = stored.text("scope", SCOPE).rstrip("/")
         day = caller.now().date() - timedelta(days=1)
@@ -123,7 +124,7 @@ def _spans(first: date, last: date) -> Iterator[tuple[date, date]]:
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """The same question for each kind of cost."""
+    """A query that is sent once for each kind of cost."""
 
     client: ProviderClient
     scope: str
@@ -148,7 +149,7 @@ class _Query:
         def ask(skip: str | None) -> dict[str, Any] | None:
             params = [("api-version", VERSION), *([("$skiptoken", skip)] if skip else [])]
             answer = self.client.post_json(path, body, params)
-            return None if answer.body is None else _page(answer.body)  # 204: no costs
+            return None if answer.body is None else _page(answer.body)  # 204: no costs in these days
 
         def following(page: dict[str, Any] | None) -> str | None:
             return None if page is None else _skip_token(page.get("nextLink"))
@@ -158,7 +159,7 @@ class _Query:
                 yield from self._rows(page)
 
     def _rows(self, page: dict[str, Any]) -> Iterator[tuple[Key, Decimal]]:
-        """The order of columns is not fixed: they are found by their names."""
+        """Yield the page's rows. Columns are found by name, because their order is not fixed."""
         names = [column.get("name") for column in page["columns"]]
         try:
             cost, day, currency, *others = (names.index(n) for n in ("Cost", "UsageDate", "Currency", *self.dimensions))
@@ -169,25 +170,25 @@ class _Query:
                 yield (int(row[day]), str(row[currency]), tuple(str(row[n] or "") for n in others)), Decimal(amount)
         except (ValueError, LookupError, TypeError):
             raise TransientError(
-                "Azure Cost Management: a row without Cost, UsageDate, Currency or a dimension. It is asked again; if "
-                "that stays so, the API has changed."
+                "Azure Cost Management: a row without Cost, UsageDate, Currency or a dimension. The next attempt "
+                "queries again; if this persists, the API has changed."
             ) from None
 
 
 def _page(body: Any) -> dict[str, Any]:
     page = body.get("properties") if isinstance(body, dict) else None
     if not isinstance(page, dict) or not all(isinstance(page.get(name), list) for name in ("columns", "rows")):
-        raise TransientError("Azure Cost Management: an answer without columns and rows. It is asked again.")
+        raise TransientError("Azure Cost Management: a response lacks columns or rows. The next attempt queries again.")
     return page
 
 
 def _skip_token(link: Any) -> str | None:
-    """Take of the next page's address its token alone: where requests go is the registry's to say."""
+    """Return only the token of the next page's URL: requests, with our token, go to the registry's address alone."""
     if not link:
         return None
     tokens = parse_qs(urlsplit(str(link)).query).get("$skiptoken")
     if not tokens:
-        raise TransientError("Azure Cost Management: a nextLink without a $skiptoken. It is asked again.")
+        raise TransientError("Azure Cost Management: a nextLink without a $skiptoken. The next attempt queries again.")
     return tokens[0]
 
 

@@ -1,8 +1,8 @@
-"""``GcpApiExtractor``: what any paged REST API of Google Cloud lists, as its step's config says.
+"""``GcpApiExtractor``: reads a list from any paged REST API of Google Cloud, as its step's config describes.
 
-An answer is a JSON object with a list of items and a token of the next page. Where the API is comes from the registry
-(``urls`` of the provider ``gcp``), never from a config; a config says path, parameters and which field of an item goes
-into which column.
+A response is a JSON object with a list of items and the next page's token. The API's address comes from the registry
+(``urls`` of the provider ``gcp``), never from a config, so that no config can send a token elsewhere. A config names
+the path, the parameters, and the item's field for each column.
 """
 
 import json
@@ -35,10 +35,10 @@ _SEGMENT = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
 
 
 def _google_error(body: bytes) -> ErrorBody:
-    """Google's older APIs tell a rate limit by the reason of a 403."""
+    """Read an error body; the code is its first ``reason``: Google's older APIs send rate limits as a 403 with one."""
     error = json_error(body)
     try:
-        reasons = [str(one["reason"]) for one in json.loads(body)["error"]["errors"]]
+        reasons = [str(item["reason"]) for item in json.loads(body)["error"]["errors"]]
     except (ValueError, RecursionError, LookupError, TypeError):
         return error
     return ErrorBody(reasons[0] if reasons else error.code, error.message)
@@ -48,20 +48,20 @@ class GcpApiParams(TableParams):
     """``config:`` of the step."""
 
     api: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Which API: a name in `urls` of the provider gcp.")
-    path: str = Field(min_length=2, max_length=500, description="What is asked for, e.g. /v1/services.")
+    path: str = Field(min_length=2, max_length=500, description="Path of the request, e.g. /v1/services.")
     parameters: Mapping[str, str | tuple[str, ...]] = Field(
-        default_factory=dict, description="Parameters of each request, besides the token of a page."
+        default_factory=dict, description="Parameters of each request, apart from the page token."
     )
-    items: Path = Field(description="Where the list is in an answer, by dotted path, e.g. services.")
+    items: Path = Field(description="Where the list is in a response, by dotted path, e.g. services.")
     page_parameter: str = Field("pageToken", description="Parameter that takes the token of the next page.")
-    next_page: Path = Field("nextPageToken", description="Where an answer has the token of the next page.")
+    next_page: Path = Field("nextPageToken", description="Where a response has the token of the next page.")
     columns: Mapping[str, Path] = Field(
         min_length=1, description="Columns of the destination, and the item's field for each by dotted path."
     )
     day_column: Path | None = Field(
         None, description="Field whose UTC day is the day an item belongs to; the run's last day if left out."
     )
-    scopes: tuple[Scope, ...] = Field((READ_ONLY,), min_length=1, description="What the token has to be good for.")
+    scopes: tuple[Scope, ...] = Field((READ_ONLY,), min_length=1, description="OAuth scopes of the token.")
 
     @model_validator(mode="after")
     def _plain_path(self) -> Self:
@@ -71,7 +71,7 @@ class GcpApiParams(TableParams):
 
 
 class GcpApiExtractor:
-    """Reads all pages. Raises what ProviderClient raises, TransientError for answers of another shape."""
+    """Reads all pages. Raises what ProviderClient raises, and TransientError for a response of unexpected shape."""
 
     params_type: ClassVar[type[Params]] = GcpApiParams
     needs_credential: ClassVar[bool] = True
@@ -112,8 +112,8 @@ def _pages(client: ProviderClient, params: GcpApiParams) -> Iterator[list[Any]]:
     api = f"Google's {params.api}{params.path}"
 
     def ask(token: str | None) -> Any:
-        asked = fixed if token is None else [*fixed, (params.page_parameter, token)]
-        return client.get_json(params.path, asked).body
+        query = fixed if token is None else [*fixed, (params.page_parameter, token)]
+        return client.get_json(params.path, query).body
 
     def following(body: Any) -> str | None:
         token = _at(body, params.next_page)
@@ -125,7 +125,7 @@ def _pages(client: ProviderClient, params: GcpApiParams) -> Iterator[list[Any]]:
         items = _at(body, params.items)
         if items is not None and not isinstance(items, list):
             raise TransientError(f"{api}: {params.items} is no list. It is read anew.")
-        yield items or []  # Google leaves out a list without items
+        yield items or []  # Google omits an empty list
 
 
 def _at(value: Any, path: str) -> Any:
@@ -135,7 +135,7 @@ def _at(value: Any, path: str) -> Any:
 
 
 class _Rows:
-    """Items as rows of the contract's types."""
+    """Converts items to rows of the contract's types."""
 
     def __init__(self, params: GcpApiParams, table: Table, context: StepContext) -> None:
         known = {column.name: column for column in table.columns}
@@ -148,7 +148,7 @@ class _Rows:
         self.outside = 0
 
     def batch(self, items: list[Any]) -> Batch:
-        """Return a page's rows; an item that can't be read is a bad one."""
+        """Return a page's rows; an item that can't be read is a bad row."""
         rows: list[Row] = []
         bad: list[BadRow] = []
         for item in items:
@@ -166,7 +166,7 @@ class _Rows:
 
     def _day(self, item: Any) -> date:
         path = self._params.day_column
-        if path is None:
+        if path is None:  # a list of what there is now, such as prices, belongs to no day of its own
             return self._last
         value = _at(item, path)
         try:
@@ -195,7 +195,7 @@ class _UnreadableError(Exception):
 
 
 def _money(value: Mapping[str, Any]) -> Decimal:
-    """Read Google's Money, exactly: whole ``units`` as text, and ``nanos``."""
+    """Read Google's Money exactly: whole ``units`` (int64, so as text in JSON) and ``nanos``. Either may be absent."""
     if not {"units", "nanos"} & set(value):
         raise ValueError(value)
     return Decimal(str(value.get("units") or 0)) + Decimal(int(value.get("nanos") or 0)) / NANOS

@@ -1,4 +1,4 @@
-"""The credential of a Google Cloud organisation: a service account's key and where its data is, or our own identity."""
+"""Credentials for Google Cloud: a service account's key with the location of its data, or our own identity."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,28 +20,28 @@ PLACES = {
     "dataset": r"[A-Za-z0-9_]{1,1024}",
     "table": r"[A-Za-z0-9_]{1,1024}",
 }
-"""What names a table in BigQuery. They become a part of SQL."""
+"""Parts of a BigQuery table's name. They become part of SQL text, so each must match its pattern."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoogleCredential:
-    """``key`` is a service account's JSON, None for the function's own identity; ``places`` are those of its data."""
+    """``key`` is a service account's JSON, None for the function's own identity; ``places`` locate its data."""
 
     key: str | None
     places: dict[str, str]
 
 
 def google_credential(credential_id: str, secret: str) -> GoogleCredential:
-    """Read a credential. Raises PermanentError in words.
+    """Parse a credential. Raises PermanentError if it is not valid.
 
-    Our own identity may see what other organisations have opened for it too. So it is never led by what a credential
-    says: what it reads has to stand in the step's config, which operators write.
+    Our own identity may also see tables that other organisations have shared with it. So an organisation's credential
+    must never choose what it reads: the step's config does, which operators write.
     """
     stored = StoredSettings(credential_id, secret, HELP)
     kind = stored.values.get("type")
     if kind == "application_default":
         if set(stored.values) != {"type"}:
-            stored.wrong("names the function's own identity, and more: what that reads stands in the step's config")
+            stored.wrong("names the function's own identity, and more: only the step's config may name what that reads")
         return GoogleCredential(None, {})
     key: Any = stored.values  # the key's file as Google gives it
     places: dict[str, str] = {}
@@ -49,14 +49,14 @@ def google_credential(credential_id: str, secret: str) -> GoogleCredential:
         key = stored.values.get("service_account")
         places = {name: value for name, pattern in PLACES.items() if (value := stored.optional(name, pattern))}
     if not isinstance(key, dict) or key.get("type") != "service_account":
-        # Other types of credential files can name a command to run or an address to ask.
+        # Other types of credential files can name a command to run or an address to send tokens to.
         stored.wrong("holds no key of a service account")
     return GoogleCredential(json.dumps(key), places)
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """Whose key it is. ``key`` is the key's file, as text."""
+    """A service account. ``key`` is the text of its key file."""
 
     email: str
     project_id: str
@@ -64,7 +64,7 @@ class ServiceAccount:
 
     @classmethod
     def of(cls, key: str, credential_id: str) -> "ServiceAccount":
-        """Read a key's file, or raise PermanentError that repeats nothing of it."""
+        """Parse a key file, or raise PermanentError, which quotes nothing of it."""
         try:
             data: Any = json.loads(key)
             fields = [data[name] for name in ("client_email", "project_id", "private_key_id", "private_key")]
@@ -78,7 +78,7 @@ class ServiceAccount:
 
 
 def access_token(caller: Caller, key: str | None, scopes: Sequence[str]) -> str:
-    """Return a token for a service account's key, or with None for our own identity. Raises as GoogleCloud."""
+    """Return a token for a service account's key, or for our own identity if None. Raises what GoogleCloud raises."""
     try:
         return caller.google().token(key, scopes, timeout_s=caller.remaining_s())
     except PermanentError as error:
@@ -88,13 +88,13 @@ def access_token(caller: Caller, key: str | None, scopes: Sequence[str]) -> str:
 
 
 def table_id(credential: GoogleCredential, configured: Mapping[str, str | None]) -> str | None:
-    """Return ``project.dataset.table``, each part from the step's config, else from the credential; None if unknown."""
+    """Return ``project.dataset.table``, each part from the step's config or else the credential; None if incomplete."""
     parts = [configured[name] or credential.places.get(name) for name in PLACES]
     return None if None in parts else ".".join(str(part) for part in parts)
 
 
 def unknown_table(credential_id: str, credential: GoogleCredential, configured: Mapping[str, str | None]) -> str:
-    """Say which part of the table's name stands nowhere."""
+    """Return the message for a table whose name is incomplete."""
     missing = [name for name in PLACES if not (configured[name] or credential.places.get(name))]
     return (
         f"Which table is to be read? Neither the step's config nor the credential {credential_id!r} names "

@@ -1,4 +1,4 @@
-"""Objects of one bucket of OCI's Object Storage, such as that of Oracle's own cost reports."""
+"""Client for a bucket of OCI's Object Storage, such as that of Oracle's own cost reports."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from common.processors.http.object_store import ObjectStore, Stored
 from common.processors.http.pager import follow
 
 REPORTS = "bling"
-"""Oracle's namespace of all tenancies' reports; the bucket is named by the tenancy."""
+"""Oracle's namespace of the reports of all tenancies; a bucket's name is its tenancy's OCID."""
 
 
 def oci_error(body: bytes) -> ErrorBody:
@@ -37,7 +37,7 @@ API = Api(
 
 
 class OciBucket(ObjectStore):
-    """One bucket, with one user's key. The time of an object is that of its creation."""
+    """A bucket, read with a user's key. An object's time is that of its creation."""
 
     provider = API.name
 
@@ -50,7 +50,7 @@ class OciBucket(ObjectStore):
             base=filled(calls.provider_url("oci.objectstorage"), region=region),
             sign=signer(key, calls.now),
         )
-        # OCI answers 404 for what there is not and for what may not be seen.
+        # OCI responds 404 both for a bucket that does not exist and for one that the user may not see.
         missing = (
             f"There is no bucket {bucket!r} of cost reports in {region}, or it may not be read. Is that the tenancy's "
             f"home region? {API.credential_help}"
@@ -58,6 +58,7 @@ class OciBucket(ObjectStore):
         super().__init__(client, f"/n/{quote(namespace)}/b/{quote(bucket, safe='')}/o", missing)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
+        # Without ``fields`` OCI lists names only.
         params = [("prefix", prefix), ("fields", "name,size,etag,timeCreated"), ("limit", "1000")]
 
         def ask(start: str | None) -> dict[str, Any]:

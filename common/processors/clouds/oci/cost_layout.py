@@ -1,6 +1,6 @@
-"""Oracle's cost reports (``reports/cost-csv``), as rows of FOCUS.
+"""Converts Oracle's cost reports (``reports/cost-csv``) to rows of FOCUS.
 
-Facts: docs.oracle.com/en-us/iaas/Content/Billing, and a published report. Quantities are in the units of their prices.
+Facts: docs.oracle.com/en-us/iaas/Content/Billing, and a published report. A quantity is in the unit of its price.
 """
 
 import json
@@ -21,7 +21,7 @@ START, COST = "lineItem/intervalUsageStart", "cost/myCost"
 
 
 class OciCost:
-    """One line is one row; a line that corrects another is one more, with its own amount."""
+    """A line is a row. A correction is a line of its own, with its own amount."""
 
     provider = "oci"
     needed = ((START,), (COST,), ("cost/currencyCode",), ("lineItem/tenantId",))
@@ -31,22 +31,22 @@ class OciCost:
 
     @staticmethod
     def plain_name(own: str) -> str:
-        """Names are the same in every report; those of tags are the tags' own."""
+        """Column names are the same in every report; a tag's column is named by its key."""
         return own
 
     def day(self, cells: Cells) -> date:
-        """The day on which the usage began."""
+        """The UTC day on which the usage began."""
         return cells.needed(cells.time(START), START).date()
 
     def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
-        """The month of the usage: a report tells no other period."""
+        """The month of the usage: a report states no billing period."""
         start = cells.needed(cells.time(START), START)
         begins = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         return begins, next_month(begins)
 
     def rows(self, cells: Cells) -> Iterator[Row]:
         """Yield the line."""
-        with localcontext(prec=76):
+        with localcontext(prec=76):  # Oracle's amounts have exponents: the default of 28 digits could round a sum
             cost = cells.needed(cells.number(COST), COST) + (cells.number("cost/myCostOverage") or Decimal(0))
             over = cells.number("usage/billedQuantityOverage") or Decimal(0)
             quantity = (cells.number("usage/billedQuantity") or Decimal(0)) + over
@@ -59,7 +59,7 @@ class OciCost:
         described = cells.text("product/Description") or sku
         unit = focus_unit(cells.text("cost/skuUnitDescription") or "Units")
         region = cells.text("product/region")
-        price = None if over else cells.number("cost/unitPrice")  # what is beyond a contract has a price of its own
+        price = None if over else cells.number("cost/unitPrice")  # overage has another price
         yield _resource(cells, service) | {
             "BilledCost": cost,
             "EffectiveCost": cost,
@@ -74,6 +74,7 @@ class OciCost:
             "ChargePeriodStart": start,
             "ChargePeriodEnd": end if end is not None and end > start else start + timedelta(hours=1),
             "ChargeCategory": "Usage",
+            # Not by backreferenceNo: in a published report, lines that correct nothing have one too.
             "ChargeClass": "Correction" if cells.text("lineItem/isCorrection") == "true" else None,
             "ChargeFrequency": "Usage-Based",
             "ChargeDescription": described,

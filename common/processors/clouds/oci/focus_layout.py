@@ -1,6 +1,6 @@
-"""Oracle's FOCUS reports, whose columns have names of older drafts of FOCUS, as rows of FOCUS.
+"""Converts Oracle's FOCUS reports, whose columns have names of FOCUS drafts, to rows of FOCUS.
 
-Reports of different ages have different columns; each is taken by its name, in whichever of its spellings it is there.
+Reports of different ages have different columns; each is looked up under its name and its draft name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,14 +28,14 @@ DRAFTS: Mapping[str, str] = {
     "ConsumedUnit": "UsageUnit",
     "ServiceSubcategory": "ServiceSubCategory",
 }
-"""What the drafts called columns of FOCUS 1.0 and later."""
+"""Columns of FOCUS 1.0 and later, and their names in the drafts."""
 
 PRICING = {"On-Demand": "Standard", "Commitment-Based": "Committed"}
-"""What the drafts called values of PricingCategory."""
+"""Draft values of PricingCategory, and those of FOCUS."""
 
 
 class OciFocus:
-    """One line is one row."""
+    """A line is a row."""
 
     provider = "oci"
     needed = ((START,), ("BilledCost",), ("BillingCurrency",), ("BillingPeriodStart",), ("BillingPeriodEnd",))
@@ -45,19 +45,19 @@ class OciFocus:
 
     @staticmethod
     def plain_name(own: str) -> str:
-        """Names are FOCUS's, or a draft's."""
+        """Column names are those of FOCUS or of a draft."""
         return own
 
     def day(self, cells: Cells) -> date:
-        """The day on which the charge began."""
+        """The UTC day on which the charge began."""
         return cells.needed(cells.time(START), START).date()
 
     def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
-        """The billing period as the line has it."""
+        """The line's billing period."""
         return cells.time("BillingPeriodStart"), cells.time("BillingPeriodEnd")
 
     def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the line, with what drafts lack and FOCUS wants."""
+        """Yield the line, with the columns filled that FOCUS requires and the drafts lack."""
         row: Row = {}
         for column in load_table(self._configs, DESTINATION).columns:
             if column.name in (*OWN_COLUMNS, "extra"):
@@ -74,7 +74,7 @@ class OciFocus:
 
 
 def _prices(row: Row, cost: Decimal) -> Row:
-    """A draft has no contracted price: without one the list price holds. Costs are prices times quantities, exactly."""
+    """Return price columns with cost = price x quantity. Drafts lack contracted prices: list prices replace them."""
     if row["ChargeCategory"] not in ("Usage", "Purchase"):
         return {name: row[name] if row[name] is not None else cost for name in unpriced(cost)}
     listed, quantity = row["ListUnitPrice"], row["PricingQuantity"]

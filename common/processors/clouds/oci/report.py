@@ -1,8 +1,8 @@
 """``OciReportExtractor``: Oracle's FOCUS reports, or its cost reports, from the bucket that Oracle keeps for a tenancy.
 
-Reports have no manifest. Oracle writes some files a day, a file never changes, and what it corrects are further rows
-in a later file. So a row belongs to the day of its file: each file is counted once, on one day, whenever it comes. The
-time of the usage stands in ChargePeriodStart.
+Reports have no manifest. Oracle writes several files a day; a file never changes, and a correction is another row in a
+later file. So a row belongs to the day of its file: each file counts once, on one day, however late it comes. The time
+of the usage is in ChargePeriodStart.
 
 Facts: docs.oracle.com/en-us/iaas/Content/Billing, cost and usage reports; columns as in docs/providers-cloud.md.
 """
@@ -36,7 +36,7 @@ class OciReportParams(ExportParams):
 
 
 class OciReportExtractor:
-    """Reads the files that Oracle has written on the days of the run."""
+    """Reads the files that Oracle wrote on the days of the run."""
 
     params_type: ClassVar[type[Params]] = OciReportParams
     needs_credential: ClassVar[bool] = True
@@ -54,7 +54,7 @@ class OciReportExtractor:
             yield from Delivery(context, params, "oci").batches(parts)
 
     def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
-        """List yesterday's reports; return what was found. Raises as ``run`` does."""
+        """List yesterday's reports and return a summary. Raises what ``run`` raises."""
         day = caller.now().date() - timedelta(days=1)
         with _opened(caller, secret) as bucket:
             reports = list(_files(bucket, "oci_focus", day, day))
@@ -68,7 +68,8 @@ def _opened(calls: Calls, secret: str) -> OciBucket:
 
 
 def _files(bucket: OciBucket, layout: str, first: date, last: date) -> Iterator[tuple[date, Stored]]:
-    """Yield the files of the days, in their order."""
+    """Yield the files of the days, in order."""
+    # Cost reports are all in one folder, and their names have no day: the day is that of the object's creation.
     if layout == "oci_cost":
         listed = sorted(bucket.objects(f"{COST_FOLDER}/"), key=lambda item: (item.modified, item.key))
         yield from ((day, item) for item in listed if first <= (day := item.modified.date()) <= last)

@@ -1,7 +1,7 @@
 """OCI's request signature: HTTP Signatures with an RSA key, version 1.
 
-Facts: docs.oracle.com, "Request Signatures"; what is signed was held to oci 2.189.0 (its ``signer.py``). Why it is
-written here and not taken from Oracle's SDK: docs/decisions/0007-libraries.md.
+Facts: docs.oracle.com, "Request Signatures"; compared with ``signer.py`` of oci 2.189.0. Why Oracle's SDK is not used:
+docs/decisions/0007-libraries.md.
 """
 
 import base64
@@ -26,7 +26,7 @@ HELP = (
 
 @dataclass(frozen=True, slots=True)
 class OciKey:
-    """An API key of a user. ``pem`` does not show itself."""
+    """A user's API key. ``pem`` is left out of its repr."""
 
     tenancy: str
     user: str
@@ -45,7 +45,7 @@ def oci_key(stored: StoredSettings) -> OciKey:
 
 
 def signer(key: OciKey, now: Callable[[], datetime]) -> Callable[[str, str, bytes], Mapping[str, str]]:
-    """Return a function that gives the headers which sign a request. Raises PermanentError for a key that is none."""
+    """Return a function from method, URL and body to the signing headers. Raises PermanentError for an invalid key."""
     private = _private_key(key.pem)
     key_id = f"{key.tenancy}/{key.user}/{key.fingerprint}"
 
@@ -62,12 +62,12 @@ def signer(key: OciKey, now: Callable[[], datetime]) -> Callable[[str, str, byte
 
 
 def to_sign(method: str, url: str, body: bytes, now: datetime) -> tuple[str, dict[str, str]]:
-    """Return the text that is signed, and the headers in it that the request does not have by itself."""
+    """Return the text to sign, and the headers in it that have to be added to the request."""
     parts = urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     headers = {"date": format_datetime(now, usegmt=True)}
     lines = [f"date: {headers['date']}", f"(request-target): {method.lower()} {target}", f"host: {parts.netloc}"]
-    if method == "POST":
+    if method == "POST":  # OCI refuses a request with a body whose hash is not signed
         headers["x-content-sha256"] = base64.b64encode(hashlib.sha256(body).digest()).decode()
         headers["content-type"] = "application/json"
         lines.append(f"content-length: {len(body)}")
@@ -82,7 +82,7 @@ def _private_key(pem: str) -> Any:
 
     try:
         key = load_pem_private_key(pem.strip().encode(), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # its text could say something of the key
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # without the cause: its text could quote the key
         key = None
     if not isinstance(key, RSAPrivateKey):
         raise PermanentError(f"The credential's private_key is no RSA key in PEM form without a passphrase. {HELP}")

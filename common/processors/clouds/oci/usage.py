@@ -1,6 +1,6 @@
-"""``OciUsageApi``: Oracle's bill from its usage API, by day, service, SKU and region. The light way.
+"""``OciUsageApi``: Oracle's bill from its usage API, by day, service, SKU, unit and region.
 
-Facts: oci 2.189.0, ``usage_api`` (RequestSummarizedUsages); pages are told by the header ``opc-next-page``.
+Facts: oci 2.189.0, ``usage_api`` (RequestSummarizedUsages); the header ``opc-next-page`` has the next page's token.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ MAX_PAGES = 10_000
 
 
 class OciUsageApi:
-    """Reads the days of the run. Raises what ProviderClient raises, TransientError for answers of another shape."""
+    """Reads the days of the run. Raises what ProviderClient raises, and TransientError for an unexpected response."""
 
     params_type: ClassVar[type[Params]] = SummaryParams
     needs_credential: ClassVar[bool] = True
@@ -85,12 +85,12 @@ def _midnight(day: date) -> str:
 
 
 def _summary(item: Fields, key: OciKey, first: date, last: date) -> Summary | None:
-    """The sum of one line; None for a forecast, and for what costs nothing and is of no currency."""
-    if item.flag("isForecast"):
+    """Return the sum of one line; None for a forecast, and for a line without cost and currency."""
+    if item.flag("isForecast"):  # no charge yet: it would be counted again when it is one
         return None
     amount = Decimal(0) if item.values.get("computedAmount") is None else item.amount("computedAmount")
     currency = (item.text("currency") or "").strip()
-    if not currency and not amount:
+    if not currency and not amount:  # FOCUS requires a currency, and there is nothing to count in one
         return None
     day = item.time("timeUsageStarted").date()
     if not first <= day <= last:
