@@ -69,7 +69,8 @@ def test_the_commands_of_the_requirements_run_in_ci() -> None:
     """``make test`` collects the two files by their names, and runs what needs ``--run-integration``."""
     makefile = (PROJECT_ROOT / "Makefile").read_text("utf-8")
     recipe = re.search(r"^test:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
-    assert recipe and "-m pytest --run-integration" in recipe[1] and "tests/" not in recipe[1]
+    assert recipe and "$(PYTEST) --run-integration" in recipe[1] and "tests/" not in recipe[1]
+    assert re.search(r"^PYTEST := .*-m pytest (?!.*tests/)", makefile, re.MULTILINE)
     assert "make test" in (PROJECT_ROOT / ".ci" / "run").read_text("utf-8")
     settings = (PROJECT_ROOT / "pyproject.toml").read_text("utf-8")
     assert 'testpaths = ["tests"]' in settings and '"0?_test_*.py"' in settings
