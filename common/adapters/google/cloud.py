@@ -41,7 +41,7 @@ class GoogleCloudAdapter:
         self._known: dict[Identity, Any] = {}
 
     def token(self, key: str | None, scopes: Sequence[str], *, timeout_s: float) -> str:
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
         credentials = self._credentials(key, tuple(scopes))
         try:
@@ -49,6 +49,8 @@ class GoogleCloudAdapter:
                 if not credentials.valid:
                     credentials.refresh(self._request(timeout_s))
                 return str(credentials.token)
+        except TransportError as error:
+            raise TransientError(f"Google gave no token: it does not answer ({type(error).__name__}).") from None
         except GoogleAuthError as error:
             reason = str(error.args[0])[:200] if error.args else type(error).__name__
             if error.retryable:  # 408, 429, 5xx and such, after three tries by google-auth itself
