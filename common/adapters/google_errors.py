@@ -110,7 +110,12 @@ class Service:
                 # The type alone: these messages quote the request, secrets included.
                 return TransientError(f"{failed} no answer ({type(error).__name__}).")
             case RetryError():
-                return TransientError(f"{failed} no answer in time ({short(error.cause or error)})")
+                cause = error.cause or error
+                # A network error's text quotes the request here too.
+                quotes = isinstance(cause, TransportError | requests.RequestException | ConnectionError)
+                return TransientError(
+                    f"{failed} no answer in time ({type(cause).__name__ if quotes else short(cause)})."
+                )
             case concurrent.futures.TimeoutError() | TimeoutError():
                 return TransientError(f"{failed} no answer in time.")
             case GoogleAuthError():  # its other arguments hold the whole response body

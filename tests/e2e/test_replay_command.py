@@ -135,5 +135,5 @@ def test_what_is_asked_has_to_make_sense(world: World) -> None:
     without = world.replay(world.run_id, "--preview")
     assert without.exit_code == 2 and "needs a --reason" in without.output
     plain = world.replay(world.run_id, "--promote", "--reason", "x")
-    assert plain.exit_code == 1 and "is no preview" in plain.output
+    assert plain.exit_code == 1 and "is not a preview" in plain.output
     assert "no run" in world.replay("run_nowhere", "--show").output

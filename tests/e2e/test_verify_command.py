@@ -64,7 +64,7 @@ def test_it_finds_nothing_then_what_was_tampered_with_and_says_how_to_mend_it(
 
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
     nowhere = verify(settings, run_id)
-    assert nowhere.exit_code == 1 and "does not answer" in nowhere.output
+    assert nowhere.exit_code == 1 and "no answer" in nowhere.output
     assert "unset BIGQUERY_EMULATOR_HOST" in nowhere.output
 
 
