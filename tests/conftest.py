@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
@@ -102,6 +103,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     seed.choose()
+    # A time limit per example fails on a busy machine; a test that hangs has pytest's own (pyproject.toml).
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest takes out what -m does not want

@@ -104,7 +104,7 @@ def test_no_rows_fail_the_step_unless_it_says_what_they_mean(target: Target, mod
 @pytest.mark.parametrize("spec", [KEYED, MERGE, replace(ONCE, keys=("name",))], ids=lambda spec: spec.mode)
 def test_a_key_that_stands_twice_on_a_day_is_refused(target: Target, spec: WriteSpec) -> None:
     target.write([row("a"), row("a", D2)], (D1, D2), write=spec)
-    with pytest.raises(PermanentError, match=r"1 values of write: keys \(name\) stand more than once"):
+    with pytest.raises(PermanentError, match=r"1 values of write: keys \(name\) occur more than once"):
         target.write([row("b", D3), row("b", D3)], (D3, D3), write=spec, run_id="run_2")
     assert len(target.names()) == 2
 

@@ -99,6 +99,7 @@ def test_a_commit_that_lost_its_answer_and_then_to_another_is_stale(
     lose_answers(monkeypatch, applied=False)
     with pytest.raises(StaleRunError):
         adapter.store.commit(state.apply(run, AttemptClaimed("a", 1, "rival"), T0))
+    monkeypatch.undo()  # the database's own clean-up commits too
 
 
 def test_a_transaction_that_is_lost_again_and_again_is_a_transient_error(
@@ -107,6 +108,7 @@ def test_a_transaction_that_is_lost_again_and_again_is_a_transient_error(
     lose_answers(monkeypatch, applied=False, times=1000)
     with pytest.raises(TransientError, match="again and again"):
         create(adapter)
+    monkeypatch.undo()  # the database's own clean-up commits too
 
 
 def test_a_connection_that_broke_while_it_was_idle_is_nobodys_trouble(

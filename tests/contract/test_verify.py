@@ -15,7 +15,7 @@ from common.domain.messages import AttemptSucceeded
 from common.domain.model import Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
 from common.platform.errors import NotFoundError, PermanentError, TransientError
 from common.platform.settings import Settings
-from common.ports.store import RunPage
+from common.ports.store import HistoryQuery, RunPage
 from common.processors.base import Params, StepContext, TableParams
 from common.runs.attempt import AttemptRunner
 from common.writes.batch import Batch
@@ -65,12 +65,10 @@ class Runs:
             raise NotFoundError(f"There is no run {run_id!r}.")
         return self.runs[run_id]
 
-    def history(
-        self, org: str, *, limit: int, cursor: str | None = None, route: str | None = None, status: str | None = None
-    ) -> RunPage:
+    def history(self, query: HistoryQuery) -> RunPage:
         """One run a page, so that every reader has to ask for the next one."""
-        found = [run for run in self.runs.values() if run.request.org_slug == org][::-1]
-        place = int(cursor or 0)
+        found = [run for run in self.runs.values() if run.request.org_slug == query.org_slug][::-1]
+        place = int(query.cursor or 0)
         following = str(place + 1) if place + 1 < len(found) else None
         return RunPage(tuple(found[place : place + 1]), following)
 
@@ -230,7 +228,7 @@ def test_a_run_that_there_is_not_and_a_warehouse_that_is_not_up_are_said_so(worl
         world.verifier().run("run_nowhere")
     run_id = world.run(ROWS)
     world.warehouse = BigQueryWarehouse(PROJECT, location="US", emulator_url="http://127.0.0.1:9")
-    with pytest.raises((TransientError, PermanentError), match="does not answer"):
+    with pytest.raises((TransientError, PermanentError), match="no answer"):
         world.verifier().run(run_id)
 
 

@@ -244,7 +244,7 @@ def test_a_warehouse_that_does_not_answer_is_a_transient_error_within_seconds(ta
     away = BigQueryWarehouse(PROJECT, location="US", emulator_url="http://127.0.0.1:9")
     began = time.monotonic()
     for call in (lambda: away.ensure_table(target.table_id, TABLE), lambda: list(away.query("SELECT 1"))):
-        with pytest.raises(TransientError, match="does not answer"):
+        with pytest.raises(TransientError, match="no answer"):
             call()
     assert time.monotonic() - began < 60
 
