@@ -147,6 +147,6 @@ def staged_fields(table: Table) -> list["bigquery.SchemaField"]:
 
 
 def spooled_fields(table: Table) -> list["bigquery.SchemaField"]:
-    """Return the columns of a spooled file. JSON is text: BigQuery refuses a load of Parquet that names a JSON column."""
+    """Return the columns of a spooled file. JSON is text: BigQuery loads no JSON from Parquet."""
     columns = [c.model_copy(update={"type": "STRING"}) if c.type == "JSON" else c for c in table.columns]
     return staged_fields(table.model_copy(update={"columns": columns}))
