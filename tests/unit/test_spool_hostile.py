@@ -18,8 +18,9 @@ from common.platform.errors import PermanentError
 from common.platform.paths import PROJECT_ROOT
 from common.tables.contract import DATA_DATE, Table
 from common.writes.batch import Batch
-from common.writes.spool import Spool, SpoolResult, content_hash
-from common.writes.spool.hashing import MAX_JSON_DEPTH
+from common.writes.spool import Spool, SpoolResult
+from common.writes.spool.hashing import content_hash
+from common.writes.spool.json_text import MAX_JSON_DEPTH
 from tests.unit.test_spool_hash import TABLE
 
 DAY = date(2026, 11, 20)
