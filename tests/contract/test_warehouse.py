@@ -115,7 +115,7 @@ def test_a_repeated_commit_of_one_job_changes_nothing_and_gives_the_same_receipt
 
 def test_a_repeated_load_of_one_job_adds_nothing(target: Target) -> None:
     target.warehouse.ensure_table(target.table_id, TABLE)
-    staging = target.warehouse.create_staging(target.table_id, TABLE, "twice")
+    staging = target.warehouse.create_staging(target.table_id, TABLE, "twice", spooled=True)
     spool = Spool(target.folder / "x.parquet", TABLE, D1, D3, target.warehouse.decimal_digits)
     spool.write(Batch([row("a"), row("b")]))
     spool.close()
