@@ -102,9 +102,7 @@ class BigQueryEmulator:
             if self.process.ended():
                 raise EndedAtOnceError(f"The BigQuery emulator ended while it started. {self._log_end()}")
             if time.monotonic() > deadline:
-                raise EmulatorError(
-                    f"The BigQuery emulator did not answer within {within_s:.0f} s. {self._log_end()}"
-                )
+                raise EmulatorError(f"The BigQuery emulator did not answer within {within_s:.0f} s. {self._log_end()}")
             time.sleep(0.05)
 
     def _wait_for_data(self) -> None:

@@ -94,6 +94,7 @@ def test_a_staged_day_outside_the_range_is_refused_and_leaves_all_as_it_was(targ
     assert [n for n, *_ in target.names()] == ["old"]
 
 
+@pytest.mark.wrong_sql
 def test_a_failure_after_the_delete_rolls_it_back(target: Target) -> None:
     target.write([row("old")])
     wrong = replace(target, table=TABLE.model_copy(update={"columns": TABLE.columns[:1]}))

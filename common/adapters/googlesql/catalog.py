@@ -18,7 +18,10 @@ PARTITION_COLUMNS: Columns = (("_PARTITIONTIME", "TIMESTAMP"), ("_PARTITIONDATE"
 INFORMATION_SCHEMA: Mapping[str, Columns] = {
     "TABLES": (
         *((name, "STRING") for name in ("table_catalog", "table_schema", "table_name", "table_type")),
-        *((name, "STRING") for name in ("managed_table_type", "is_insertable_into", "is_fine_grained_mutations_enabled")),
+        *(
+            (name, "STRING")
+            for name in ("managed_table_type", "is_insertable_into", "is_fine_grained_mutations_enabled")
+        ),
         *((name, "STRING") for name in ("is_typed", "is_change_history_enabled")),
         ("creation_time", "TIMESTAMP"),
         *((name, "STRING") for name in ("base_table_catalog", "base_table_schema", "base_table_name")),

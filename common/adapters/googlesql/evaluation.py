@@ -131,9 +131,7 @@ def from_value(cell: Any, kind: Any) -> Any:
         case "date_value":
             return EPOCH + timedelta(days=value)
         case "timestamp_value":
-            return datetime.fromtimestamp(0, UTC) + timedelta(
-                seconds=value.seconds, microseconds=value.nanos // 1000
-            )
+            return datetime.fromtimestamp(0, UTC) + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
         case "numeric_value" | "bignumeric_value":
             places = PLACES[chosen.removesuffix("_value").upper()]
             return EXACT.scaleb(Decimal(int.from_bytes(value, "little", signed=True)), -places).normalize(EXACT)

@@ -352,7 +352,11 @@ class _Walker:
         if len(script.statement_list_node.statement_list) != 1:
             raise SqlError("EXECUTE IMMEDIATE takes exactly one statement.")
         node = _inner(script.statement_list_node.statement_list[0])
-        if node.DESCRIPTOR.name in ("ASTIfStatementProto", "ASTBeginEndBlockProto", "ASTExecuteImmediateStatementProto"):
+        if node.DESCRIPTOR.name in (
+            "ASTIfStatementProto",
+            "ASTBeginEndBlockProto",
+            "ASTExecuteImmediateStatementProto",
+        ):
             raise SqlError("EXECUTE IMMEDIATE takes no statement that controls a script.")
         try:
             start, end = _range(node)

@@ -80,7 +80,9 @@ class Service:
             ctypes.memmove(self._address() + given, request, len(request))
             answer = exports[method](store, given, len(request), size)
             if not answer:
-                raise _error(self._read(exports["wasm_get_last_error"](store), exports["wasm_get_last_error_size"](store)))
+                raise _error(
+                    self._read(exports["wasm_get_last_error"](store), exports["wasm_get_last_error_size"](store))
+                )
             content = self._read(answer, int.from_bytes(self._read(size, 4), "little"))
             exports["wasm_free"](store, answer)
             return content
