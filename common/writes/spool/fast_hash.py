@@ -67,7 +67,7 @@ def _parts(name: str, kind: ColumnType, values: pa.Array) -> list[Part]:
         case "BIGNUMERIC":
             parts = [f"{name}:n", *_decimals(values), ";"]
         case "BOOL":
-            parts = [f"{name}:b", pc.if_else(values, "1", "0"), ";"]
+            parts = [f"{name}:b", values.cast(pa.string()), ";"]
         case _:
             number = values.cast(pa.int32()) if kind == "DATE" else values.cast(pa.int64())
             mark = {"INT64": "i", "DATE": "d", "TIMESTAMP": "t"}[kind]

@@ -6,7 +6,7 @@ later changes no hash. A value is ``name:``, its kind and its text:
 
 - ``s<bytes>:<text>`` text;
 - ``j<bytes>:<text>`` JSON, as BigQuery prints it (``json_text.py``); JSON's null counts as NULL;
-- ``i…;`` a whole number, ``b1;`` or ``b0;`` a flag;
+- ``i…;`` a whole number, ``btrue;`` or ``bfalse;`` a flag;
 - ``n…;`` a decimal without an exponent and without zeros at the end: 100, -1.5;
 - ``d…;`` a date in days, ``t…;`` a time in microseconds, both since 1970 in UTC.
 
@@ -47,7 +47,7 @@ KINDS = {
     "JSON": "j', CAST(BYTE_LENGTH({0}) AS STRING), ':', {0}",
     "INT64": "i', CAST({0} AS STRING), ';'",
     "BIGNUMERIC": "n', IF(STRPOS({0}, '.') > 0, RTRIM(RTRIM({0}, '0'), '.'), {0}), ';'",
-    "BOOL": "b', IF({0}, '1', '0'), ';'",
+    "BOOL": "b', CAST({0} AS STRING), ';'",
     "DATE": "d', CAST(UNIX_DATE({0}) AS STRING), ';'",
     "TIMESTAMP": "t', CAST(UNIX_MICROS({0}) AS STRING), ';'",
 }
@@ -102,7 +102,7 @@ def _canonical(kind: str, value: Any) -> str:
         case "BIGNUMERIC":
             return f"n{_decimal(value)};"
         case "BOOL":
-            return f"b{value:d};"
+            return f"b{str(value).lower()};"
         case "DATE":
             return f"d{value.toordinal() - EPOCH_DAY};"
     return f"t{(value - EPOCH) // MICROSECOND};"

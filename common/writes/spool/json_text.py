@@ -63,9 +63,9 @@ def _written(value: Any) -> str:
         case _Double():
             return value.text
         case dict():
-            return "{" + ",".join(f"{_written(key)}:{_written(value[key])}" for key in sorted(value)) + "}"
+            return "{" + ",".join([f"{_written(key)}:{_written(value[key])}" for key in sorted(value)]) + "}"
         case list():
-            return "[" + ",".join(map(_written, value)) + "]"
+            return "[" + ",".join([_written(item) for item in value]) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 
