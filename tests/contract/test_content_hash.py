@@ -45,5 +45,5 @@ def test_rows_that_come_back_have_the_hash_that_they_were_spooled_with(
     result = spool.close()
     warehouse.load(staging, TABLE, path, job_id=f"content_hash_{form}")
     assert result.rounded == {"money": 1}
-    columns = ", ".join((*COLUMNS, DATA_DATE)).replace("tags", "PARSE_JSON(tags) AS tags")
+    columns = ", ".join(f"`{name}`" for name in (*COLUMNS, DATA_DATE)).replace("`tags`", "PARSE_JSON(tags) AS tags")
     assert content_hash(warehouse.query(f"SELECT {columns} FROM `{staging}`")) == result.content_hash

@@ -1,5 +1,6 @@
 """Evaluates expressions and queries with Google's reference implementation, on rows that are handed in."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
@@ -16,30 +17,54 @@ from common.adapters.googlesql.catalog import (
 )
 from common.adapters.googlesql.service import SqlError, service
 
+EXTREME = re.compile(r"\b(MAX|MIN)_BY\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*), (\w+)\)")
+"""MAX_BY and MIN_BY, which this build can't evaluate: ANY_VALUE with HAVING is the same."""
+
 EPOCH = date(1970, 1, 1)
 EXACT = Context(prec=80)
+PLAIN = {"STRING": "string", "INT64": "int64", "FLOAT64": "double", "BOOL": "bool", "JSON": "json"}
 PLACES = {"NUMERIC": 9, "BIGNUMERIC": 38}
 
 
-def value_of(sql: str, kind: Any, variables: Iterable[Variable]) -> Any:
-    """Return what an expression without tables yields, as a value of that type; None if a variable is not known."""
+Rows = tuple[Columns, Sequence[Mapping[str, Any]]]
+
+
+def value_of(sql: str, kind: Any, variables: Iterable[Variable], tables: Mapping[tuple[str, ...], Rows]) -> Any:
+    """Return what an expression yields on these tables, as a value of that type; None if a variable is not known."""
     from zetasql.wasi._pb2.zetasql.local_service import local_service_pb2 as messages
 
     known = [variable for variable in variables if variable.value is not None]
     options = analyzer_options(system_variables=False)
     options.target_column_types.append(kind)
-    request = messages.EvaluateQueryRequest(
-        sql=f"SELECT ({sql}\n)", options=options, simple_catalog=catalog_proto({}, known)
-    )
+    request = messages.EvaluateQueryRequest(sql=_flat(f"SELECT ({sql}\n)", tables), options=options)
+    _add_tables(request, tables, known)
     try:
         return service().evaluate(request).content.table_data.row[0].cell[0]
     except SqlError:  # a variable without a value is not in the catalog; a parameter has none, either
         return None
 
 
+def _add_tables(request: Any, tables: Mapping[tuple[str, ...], Rows], variables: Iterable[Variable] = ()) -> None:
+    flat = {".".join(path): table for path, table in tables.items()}
+    for name, (columns, rows) in flat.items():
+        data = request.table_content[name].table_data
+        for row in rows:
+            data.row.add(cell=[to_value(row.get(column), kind) for column, kind in columns])
+    request.simple_catalog.CopyFrom(catalog_proto({(name,): columns for name, (columns, _) in flat.items()}, variables))
+
+
+def _flat(sql: str, paths: Iterable[tuple[str, ...]]) -> str:
+    """Return the SQL with each table named by one name: rows are handed over only to those that lie in no catalog."""
+    for path in paths:
+        if len(path) > 1:
+            pattern = r"\.".join(f"`?{re.escape(name)}`?" for name in path)
+            sql = re.sub(pattern, f"`{'.'.join(path)}`".replace("\\", r"\\"), sql)
+    return sql
+
+
 def query(
     sql: str,
-    tables: Mapping[str, tuple[Columns, Sequence[Mapping[str, Any]]]],
+    tables: Mapping[str, Rows],
     *,
     parameters: Mapping[str, tuple[str, Any]] | Sequence[tuple[str, Any]] = (),
     catalog: Catalog | None = None,
@@ -52,18 +77,12 @@ def query(
 
     known = catalog or Catalog()
     named = {known.full_name(name.split(".")): table for name, table in tables.items()}
-    used: dict[tuple[str, ...], Columns] = {}
-    request = messages.EvaluateQueryRequest(sql=sql, options=analyzer_options(system_variables=False))
-    for path in service().table_names(sql):
-        found = named.get(known.full_name(path)) or named.get(".".join(path))
-        if found is None:
-            continue
-        columns, rows = found
-        used[path] = columns
-        data = request.table_content[".".join(path)].table_data
-        for row in rows:
-            data.row.add(cell=[to_value(row.get(name), kind) for name, kind in columns])
-    request.simple_catalog.CopyFrom(catalog_proto(used))
+    used = {path: named[name] for path in service().table_names(sql) if (name := known.full_name(path)) in named}
+    request = messages.EvaluateQueryRequest(
+        sql=_flat(EXTREME.sub(r"ANY_VALUE(\2 HAVING \1 \3)", sql), used),
+        options=analyzer_options(system_variables=False),
+    )
+    _add_tables(request, used)
     _add_parameters(request, parameters)
     answer = service().evaluate(request)
     columns = [(column.name, column.type) for column in answer.prepared.columns]
@@ -94,30 +113,20 @@ def to_value(value: Any, kind: str) -> Any:
     made = ValueProto()
     if value is None:
         return made
-    match kind:
-        case "STRING":
-            made.string_value = value
-        case "INT64":
-            made.int64_value = value
-        case "FLOAT64":
-            made.double_value = value
-        case "BOOL":
-            made.bool_value = value
-        case "JSON":
-            made.json_value = value
-        case "DATE":
-            made.date_value = (value - EPOCH).days
-        case "TIMESTAMP":
-            made.timestamp_value.FromDatetime(value.astimezone(UTC))
-        case "NUMERIC" | "BIGNUMERIC":
-            scaled = int(EXACT.scaleb(Decimal(value), PLACES[kind]))
-            content = scaled.to_bytes((scaled.bit_length() + 8) // 8 or 1, "little", signed=True)
-            setattr(made, f"{kind.lower()}_value", content)
-        case _ if kind.startswith("ARRAY<"):
-            made.array_value.SetInParent()
-            made.array_value.element.extend(to_value(item, kind[6:-1]) for item in value)
-        case _:
-            raise SqlError(f"a value of type {kind} can't be handed to the reference implementation.")
+    if kind in PLAIN:
+        setattr(made, f"{PLAIN[kind]}_value", value)
+    elif kind == "DATE":
+        made.date_value = (value - EPOCH).days
+    elif kind == "TIMESTAMP":
+        made.timestamp_value.FromDatetime(value.astimezone(UTC))
+    elif kind in PLACES:
+        scaled = int(EXACT.scaleb(Decimal(value), PLACES[kind]))
+        content = scaled.to_bytes((scaled.bit_length() + 8) // 8, "little", signed=True)
+        setattr(made, f"{kind.lower()}_value", content)
+    elif kind.startswith("ARRAY<"):
+        made.array_value.element.extend(to_value(item, kind[6:-1]) for item in value)
+    else:
+        raise SqlError(f"a value of type {kind} can't be handed to the reference implementation.")
     return made
 
 
