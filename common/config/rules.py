@@ -282,9 +282,12 @@ def _read_before_written(draft: Draft) -> Iterator[Finding]:
             writers.setdefault(table, step["step_id"])
     for location, step in draft.steps:
         before = _all_before(step, after)
+        step_id = step.get("step_id")
+        if before - after.keys() or not isinstance(step_id, str) or step_id in before:  # other rules say what is wrong
+            continue
         for key, table in _named_tables(step.get("config")):
             writer = writers.get(table)
-            if key == ("destination_table",) or writer is None or writer in (step.get("step_id"), *before):
+            if key == ("destination_table",) or writer is None or writer in (step_id, *before):
                 continue
             yield (
                 (*location, "config", *key),

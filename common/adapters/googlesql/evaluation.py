@@ -100,6 +100,8 @@ def _add_parameters(request: Any, parameters: Mapping[str, tuple[str, Any]] | Se
             request.options.query_parameters.add(name=name, type=sql_type(kind))
             request.params.add(name=name, value=to_value(value, kind))
         return
+    if not parameters:
+        return
     request.options.parameter_mode = public.PARAMETER_POSITIONAL
     for kind, value in parameters:
         request.options.positional_query_parameters.append(sql_type(kind))

@@ -167,12 +167,13 @@ class _Walker:
         default = node.default_value if node.HasField("default_value") else None
         kind = sql_type(self._slice(node.type)) if node.HasField("type") else self._type(default)
         names = [name.id_string for name in node.variable_list.identifier_list]
-        twice = [name for name in names if name.lower() in self._block]
+        lower = [name.lower() for name in names]
+        twice = [name for name in lower if name in self._block or lower.count(name) > 1]
         outer = dict(self._variables)  # the default does not see the variables that it is for
         for name in names:
             self._declare(Variable(name, kind, _null() if default is None else None))
         if twice:
-            raise SqlError(f"variable {', '.join(twice)} is declared twice in one block.")
+            raise SqlError(f"variable {twice[0]} is declared twice in one block.")
         if default is not None:
             declared, self._variables = self._variables, outer
             try:
@@ -310,7 +311,9 @@ class _Walker:
         begin, column = self._text.place(at)
         wrong = [*sql.split("\n"), ""][error.line - 1]
         lines = self._text.bytes.decode().split("\n")
-        same = [number for number, line in enumerate(lines, 1) if number >= begin and line == wrong and wrong.strip()]
+        same = [number for number, line in enumerate(lines, 1) if line == wrong and wrong.strip()]
+        if len(same) > 1:
+            same = [number for number in same if number >= begin]
         if same:
             return Problem(same[0], error.column, error.message, sql)
         where = f"in the SQL that is put together here, line {error.line}, column {error.column}"
@@ -444,7 +447,7 @@ class _Walker:
         try:
             resolved = self._resolved(f"{lead}{sql}\n)", target=target)
         except SqlError as error:
-            column = error.column - len(lead) if error.line == 1 else error.column
+            column = max(error.column - len(lead), 1) if error.line == 1 else error.column
             raise self._elsewhere(error, start, error.line, column) from error
         return resolved.output_column_list[0].column.type
 
