@@ -42,6 +42,7 @@ from common.processors.sql.external_sql import ExternalTable
 from common.tables.contract import Column, Table, load_meta_table, load_table
 from common.writes import preview_diff, verify
 from common.writes.preview_diff import ComparedRows, table_diff
+from common.writes.spool.hashing import row_hash_sql
 
 HOME = f"{PROJECT}.{DATASET}"
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -107,7 +108,7 @@ def test_the_proof_is_valid_sql_whichever_sources_an_organisation_has(there: tup
     catalog = dataset_catalog(CONFIGS, only=(*there, "cost_data_standard_1_3"))
     report = analyze(procedure_call(CONFIGS / "sql" / "sp_consolidate.sql", steps), catalog)
     assert ([str(p) for p in report.problems], report.open, len(report.dynamic)) == ([], [], 2)
-    assert {name for name in SOURCES if f".{name}`" in "".join(report.dynamic)} == set(there)
+    assert {name for name in SOURCES if f".{name}`" in "".join(dynamic.sql for dynamic in report.dynamic)} == set(there)
 
 
 def key_of(table: Table) -> str:
@@ -180,15 +181,16 @@ def test_a_commit_of_a_preview_is_valid() -> None:
     accept(sql, catalog, values)
 
 
-def test_verify_asks_valid_sql() -> None:
-    catalog = dataset_catalog(CONFIGS)
-    for name in CONTRACTS:
-        more = {"pipeline": "p", "credential": "c", "first": DAYS[0], "last": DAYS[1]}
-        count = verify.COUNT.format(
-            table=in_dataset(name), day="x_pipeline_run_date", more=f"{verify.OF_KEY} {verify.OF_DAYS}"
-        )
-        accept(count, catalog, {"org": "acme", **more})
-        accept(verify.CONTENT.format(table=in_dataset(name)), catalog, {"org": "acme", "run": "r", "at": AT, **more})
+@pytest.mark.parametrize("name", sorted(CONTRACTS))
+def test_verify_asks_valid_sql(name: str) -> None:
+    catalog, table = dataset_catalog(CONFIGS), CONTRACTS[name]
+    more = {"org": "acme", "pipeline": "p", "credential": "c", "first": DAYS[0], "last": DAYS[1]}
+    hashed = {column.name: column.type for column in table.columns} | {"x_pipeline_run_date": "DATE"}
+    where = f"{verify.OF_KEY} {verify.OF_DAYS}"
+    accept(verify.COUNT.format(table=in_dataset(name), more=where, row_hash=row_hash_sql(hashed)), catalog, more)
+    columns = ", ".join(f"`{column}`" for column in hashed)
+    content = verify.CONTENT.format(table=in_dataset(name), columns=columns)
+    accept(content, catalog, {**more, "run": "r", "at": AT})
 
 
 @pytest.mark.parametrize("mode", ["replace_key", "merge"])

@@ -146,15 +146,19 @@ def sql_problems(tree: ConfigTree) -> dict[Path, list[FileProblem]]:
     return told
 
 
-def procedure_call(path: Path, config: Mapping[str, Any]) -> str:
+def procedure_call(
+    path: Path,
+    config: Mapping[str, Any],
+    key: Sequence[str] = ("acme", "pipeline", "credential"),
+    days: Sequence[str] = ("2026-11-01", "2026-11-30"),
+) -> str:
     """Return the text of a procedure's file, and behind it the call that a step with this ``config:`` makes."""
     source, destination = config.get("source_table"), config.get("destination_table")
     fixed = [
         _literal(f"{PROJECT}.{DATASET}.{source}") if source else "NULL",
         _literal(f"{PROJECT}.{DATASET}.{destination}__staging") if destination else "NULL",
-        *(_literal(text) for text in ("acme", "pipeline", "credential")),
-        "DATE '2026-11-01'",
-        "DATE '2026-11-30'",
+        *(_literal(text) for text in key),
+        *(f"DATE '{day}'" for day in days),
     ]
     further = [_literal(f"{PROJECT}.{DATASET}.{name}") for name in config.get("further_tables", ())]
     arguments = ", ".join([*fixed, *further, *(_literal(value) for value in config.get("arguments", ()))])

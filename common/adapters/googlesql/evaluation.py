@@ -1,7 +1,7 @@
 """Evaluates expressions and queries with Google's reference implementation, on rows that are handed in."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any
@@ -14,6 +14,7 @@ from common.adapters.googlesql.catalog import (
     catalog_proto,
     dialect_type,
     sql_type,
+    unwrap,
 )
 from common.adapters.googlesql.service import SqlError, service
 
@@ -62,22 +63,45 @@ def _flat(sql: str, paths: Iterable[tuple[str, ...]]) -> str:
     return sql
 
 
-def query(
-    sql: str,
-    tables: Mapping[str, Rows],
-    *,
-    parameters: Mapping[str, tuple[str, Any]] | Sequence[tuple[str, Any]] = (),
-    catalog: Catalog | None = None,
-) -> list[dict[str, Any]]:
-    """Return the rows of a query as Python values. Parameters are pairs of a type and a value.
+Parameters = Mapping[str, tuple[Any, Any]] | Sequence[tuple[Any, Any]]
+"""Pairs of type and value, by name or in order. Both may be ZetaSQL's own messages."""
 
-    Raises SqlError if it is refused, or fails on these rows. INFORMATION_SCHEMA is one of ``tables``, by its full name.
+
+def query(
+    sql: str, tables: Mapping[str, Rows], *, parameters: Parameters = (), catalog: Catalog | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of a query as Python values. ``tables`` are by full names, INFORMATION_SCHEMA's as well.
+
+    Raises SqlError if it is refused, or fails on these rows.
     """
+    names, rows = _evaluated(sql, tables, parameters, catalog or Catalog())
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def inserted(
+    sql: str, tables: Mapping[str, Rows], *, parameters: Parameters = (), catalog: Catalog | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows that an ``INSERT … SELECT`` would add, by the columns that it names. Raises SqlError."""
+    statement = unwrap(service().parse(sql).statement_list_node.statement_list[0])
+    if statement.DESCRIPTOR.name != "ASTInsertStatementProto" or not statement.HasField("query"):
+        raise SqlError("this is no INSERT with a query.")
+    place = statement.query.parent.parent.parse_location_range
+    select = sql.encode()[place.start : place.end].decode()
+    names = [name.id_string for name in statement.column_list.identifiers]
+    _, rows = _evaluated(select, tables, parameters, catalog or Catalog())
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _evaluated(
+    sql: str, tables: Mapping[str, Rows], parameters: Parameters, catalog: Catalog
+) -> tuple[list[str], list[list[Any]]]:
     from zetasql.wasi._pb2.zetasql.local_service import local_service_pb2 as messages
 
-    known = catalog or Catalog()
-    named = {known.full_name(name.split(".")): table for name, table in tables.items()}
-    used = {path: named[name] for path in service().table_names(sql) if (name := known.full_name(path)) in named}
+    named = {catalog.full_name(name.split(".")): table for name, table in tables.items()}
+    used = {path: named[name] for path in service().table_names(sql) if (name := catalog.full_name(path)) in named}
+    if not isinstance(parameters, Mapping):  # the service evaluates with named parameters alone
+        sql = _with_names(sql)
+        parameters = {f"p{number}": pair for number, pair in enumerate(parameters, 1)}
     request = messages.EvaluateQueryRequest(
         sql=_flat(EXTREME.sub(r"ANY_VALUE(\2 HAVING \1 \3)", sql), used),
         options=analyzer_options(system_variables=False),
@@ -85,27 +109,41 @@ def query(
     _add_tables(request, used)
     _add_parameters(request, parameters)
     answer = service().evaluate(request)
-    columns = [(column.name, column.type) for column in answer.prepared.columns]
-    return [
-        {name: from_value(cell, kind) for cell, (name, kind) in zip(row.cell, columns, strict=True)}
-        for row in answer.content.table_data.row
+    columns = answer.prepared.columns
+    rows = answer.content.table_data.row
+    return [column.name for column in columns], [
+        [from_value(cell, column.type) for cell, column in zip(row.cell, columns, strict=True)] for row in rows
     ]
 
 
-def _add_parameters(request: Any, parameters: Mapping[str, tuple[str, Any]] | Sequence[tuple[str, Any]]) -> None:
-    from zetasql.wasi._pb2.zetasql.public import options_pb2 as public
+def _add_parameters(request: Any, parameters: Mapping[str, tuple[Any, Any]]) -> None:
+    for name, (kind, value) in parameters.items():
+        request.options.query_parameters.add(name=name, type=sql_type(kind) if isinstance(kind, str) else kind)
+        request.params.add(name=name, value=to_value(value, kind) if isinstance(kind, str) else value)
 
-    if isinstance(parameters, Mapping):
-        for name, (kind, value) in parameters.items():
-            request.options.query_parameters.add(name=name, type=sql_type(kind))
-            request.params.add(name=name, value=to_value(value, kind))
+
+def _with_names(sql: str) -> str:
+    """Return the SQL with ``@p1`` and so on instead of ``?``."""
+    found = sorted(_parameters(service().parse(sql)), key=lambda node: -node.position)
+    text = sql.encode()
+    for node in found:
+        place = node.parent
+        while place.DESCRIPTOR.name != "ASTNodeProto":
+            place = place.parent
+        at = place.parse_location_range
+        text = text[: at.start] + f"@p{node.position}".encode() + text[at.end :]
+    return text.decode()
+
+
+def _parameters(node: Any) -> Iterator[Any]:
+    """Yield the nodes of a parse tree that are positional parameters."""
+    if node.DESCRIPTOR.name == "ASTParameterExprProto":
+        yield node
         return
-    if not parameters:
-        return
-    request.options.parameter_mode = public.PARAMETER_POSITIONAL
-    for kind, value in parameters:
-        request.options.positional_query_parameters.append(sql_type(kind))
-        request.params.add(value=to_value(value, kind))
+    for field, value in node.ListFields():
+        if field.message_type is not None:
+            for inner in value if field.is_repeated else (value,):
+                yield from _parameters(inner)
 
 
 def to_value(value: Any, kind: str) -> Any:

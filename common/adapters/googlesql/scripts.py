@@ -45,6 +45,14 @@ class Problem:
         return f"{self.line}:{self.column}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True)
+class Dynamic:
+    """SQL that a script puts together, and its arguments as types and values: by name, or in order."""
+
+    sql: str
+    arguments: Mapping[str, tuple[Any, Any]] | Sequence[tuple[Any, Any]] = ()
+
+
 @dataclass(slots=True)
 class Report:
     """The verdict on a script.
@@ -54,7 +62,7 @@ class Report:
     """
 
     statements: int = 0
-    dynamic: list[str] = field(default_factory=list)
+    dynamic: list[Dynamic] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     open: list[tuple[int, int]] = field(default_factory=list)
     columns: Columns = ()
@@ -287,11 +295,12 @@ class _Walker:
     def _on_ExecuteImmediate(self, node: Any) -> None:
         at, _ = _range(node)
         value = self._assigned(node.sql, sql_type("STRING"))
-        given: dict[str, Any] | list[Any] = {}
-        if (arguments := node.using_clause.arguments) and not arguments[0].HasField("alias"):
-            given = [self._type(argument.expression) for argument in arguments]
-        elif arguments:
-            given = {a.alias.identifier.id_string: self._type(a.expression) for a in arguments}
+        types = [self._type(argument.expression) for argument in node.using_clause.arguments]
+        values = [self._value(a.expression, t) for a, t in zip(node.using_clause.arguments, types, strict=True)]
+        names = [a.alias.identifier.id_string for a in node.using_clause.arguments if a.HasField("alias")]
+        pairs = list(zip(types, values, strict=True))
+        arguments = dict(zip(names, pairs, strict=True)) if names else pairs
+        given = dict(zip(names, types, strict=True)) if names or not types else types
         into = [self._variable(name.id_string) for name in node.into_clause.identifiers.identifier_list]
         for variable in into:
             variable.value = None
@@ -299,7 +308,7 @@ class _Walker:
             (self._closed if self._skipped else self._open).add(at)
             return
         self._closed.add(at)
-        self.report.dynamic.append(value.string_value)
+        self.report.dynamic.append(Dynamic(value.string_value, arguments))
         try:
             # Its own frame: variables of the script are not visible in dynamic SQL, only what USING hands over.
             self._dynamic(value.string_value, given, [variable.type for variable in into])
