@@ -18,17 +18,19 @@ Row = dict[str, Any]
 KEY = {"x_org_slug": "acme", "x_pipeline_id": "pipe", "x_credential_id": "cred"}
 
 
-def rows_of(contract: Table, rows: Sequence[Mapping[str, Any]]) -> Rows:
-    """Return rows as a table with all columns of its contract; JSON as text."""
+def rows_of(contract: Table, rows: Sequence[Mapping[str, Any]], *, stored: bool = False) -> Rows:
+    """Return rows as a table with all columns of its contract, JSON as text: rows for the spool, or ``stored`` ones."""
     columns = tuple((column.name, column.type) for column in contract.all_columns)
-    return columns, [{name: given(row.get(name), kind) for name, kind in columns} for row in rows]
+    return columns, [{name: given(row.get(name), kind, stored) for name, kind in columns} for row in rows]
 
 
-def given(value: Any, kind: str) -> Any:
-    """Return a value as the spool would write it into a column of that type."""
-    if value is None or kind != "JSON":
-        return Decimal(value) if kind == "BIGNUMERIC" and value is not None else value
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+def given(value: Any, kind: str, stored: bool) -> Any:
+    """Return a value as a column of that type has it. The client has parsed stored JSON, a text as well."""
+    if value is None:
+        return None
+    if kind == "JSON":
+        return value if isinstance(value, str) and not stored else json.dumps(value, default=str)
+    return Decimal(value) if kind == "BIGNUMERIC" else value
 
 
 def source_tables(world: GoldenWorld) -> dict[str, Rows]:
