@@ -22,7 +22,7 @@ from common.platform.logs import bound
 from common.platform.paths import PROJECT_ROOT
 from common.processors.registry import PROCESSORS
 from common.runs.topics import DEAD_LETTER_SOURCE, DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, step_topic
-from functions.locks import TOKEN_HEADER
+from functions.authorization import TOKEN_HEADER
 from functions.run_step import function_name
 
 SUBSCRIPTIONS: dict[str, str] = {

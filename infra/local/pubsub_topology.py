@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from common.adapters.google.pubsub import topic_path
-from functions.locks import TOKEN_QUERY
+from functions.authorization import TOKEN_QUERY
 
 DEAD_LETTERS = "dead-letters"
 ACK_DEADLINE_S = 600

@@ -75,7 +75,7 @@ LOCKS = (
         ),
     ),
     *noticed_by(
-        "test_oidc test_locks",
+        "test_oidc test_authorization",
         (
             "any audience will do",
             "GoogleTokens.email",
@@ -114,8 +114,8 @@ LOCKS = (
             "Invokers.check",
             always("hmac.compare_digest(local.encode(), self._local_token.encode())"),
         ),
-        ("a refused call is carried out", "locked.checked", cut("abort(error.status, str(error))")),
-        ("a step's function is not locked", "_step_function", swap("locked(step)", "step")),
+        ("a refused call is carried out", "authorized.checked", cut("abort(error.status, str(error))")),
+        ("a step's function is not locked", "_step_function", swap("authorized(step)", "step")),
     ),
     *noticed_by(
         "test_hidden test_canaries",
