@@ -8,7 +8,7 @@ from typing import Any
 
 from common.domain.dates import next_month
 
-Ask = Callable[[str, str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
+Query = Callable[[str, str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
 """Asks a view: its name, a SELECT from it, and the parameters of that."""
 
 ZERO = Decimal(0)
@@ -134,7 +134,7 @@ class MonthReport:
     parts: tuple[Part, ...]
 
 
-def collect(ask: Ask, org: str, month: date | None) -> MonthReport:
+def collect(ask: Query, org: str, month: date | None) -> MonthReport:
     """Read a month (its first day; None: the last that has data). Without data, a report has no parts."""
     rows = list(ask("cost_months", MONTHS, {}))
     months = tuple(sorted({row["month"] for row in rows}))
