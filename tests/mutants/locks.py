@@ -138,8 +138,8 @@ LOCKS = (
     *noticed_by(
         "test_sender test_failure_limit test_notifications",
         ("notifications go to any host", "AllowedHosts.refusal", never("host not in self.hosts and ...")),
-        ("notifications go without TLS", "AllowedHosts.refusal", never("scheme != 'https' and not here")),
-        ("notifications go to any port", "AllowedHosts.refusal", never("port not in (None, ':443') and not here")),
+        ("notifications go without TLS", "AllowedHosts.refusal", never("scheme != 'https' and not is_local")),
+        ("notifications go to any port", "AllowedHosts.refusal", never("port not in (None, ':443') and not is_local")),
         ("a redirect is followed", "sender._status", argument("follow_redirects=False", "follow_redirects=True")),
         (
             "a slow receiver is waited for",
