@@ -204,8 +204,8 @@ def test_a_step_that_depends_on_itself_is_refused(world: ConfigWorld) -> None:
 def test_two_steps_that_write_one_table_are_refused(world: ConfigWorld) -> None:
     world.change("destination_table: cost", "destination_table: usage")
     assert world.problem() == (
-        "23: steps[1].config.destination_table: the step in line 14 also writes 'usage', and one would overwrite the other. "
-        "Use another table."
+        "23: steps[1].config.destination_table: the step in line 14 also writes 'usage', "
+        "and one would overwrite the other. Use another table."
     )
 
 

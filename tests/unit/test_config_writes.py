@@ -129,8 +129,8 @@ def test_two_pipelines_that_write_one_table_in_different_modes_are_both_refused(
         "but differently in configs/genai/payg/other.yml:25 (merge). Use the same mode everywhere."
     )
     assert str(second.problems[0]) == (
-        "configs/genai/payg/other.yml:25: steps[1].write.mode: cost is written with mode merge here, but differently in "
-        f"configs/{ROUTE}.yml:23 (replace_key). Use the same mode everywhere."
+        "configs/genai/payg/other.yml:25: steps[1].write.mode: cost is written with mode merge here, "
+        f"but differently in configs/{ROUTE}.yml:23 (replace_key). Use the same mode everywhere."
     )
 
 
