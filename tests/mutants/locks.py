@@ -181,7 +181,7 @@ LOCKS = (
         (
             "a run's end is told inside the transaction",
             "Dispatcher._turn",
-            never("one.message.topic == RUN_FINISHED and one.message_id"),
+            never("delivery.message.topic == RUN_FINISHED and delivery.message_id"),
         ),
     ),
 )

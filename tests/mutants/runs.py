@@ -119,10 +119,10 @@ RUNS = (
         ("a step begins before its claim is committed", "Batch.write", cut("self.commit()")),
         (
             "the end of a run is told before it is committed",
-            "Dispatcher._may_go_on",
+            "Dispatcher._may_continue",
             always("delivery.message.topic != RUN_FINISHED"),
         ),
-        ("a run goes on before others that wait", "Dispatcher._may_go_on", never("self._behind")),
+        ("a run goes on before others that wait", "Dispatcher._may_continue", never("self._behind")),
         (
             "what only has to be begun again is lost with its transaction",
             "Dispatcher._follow",
