@@ -1,16 +1,16 @@
-"""Topic ``step-completed``: applies an attempt's result and unlocks what waited for it."""
+"""Topic ``step-completed``: applies an attempt's result and dispatches the steps that it unblocks."""
 
 import functions_framework
 from cloudevents.http import CloudEvent
 
 from common.bootstrap import engine
 from common.runs.topics import read_completed
+from functions.authorization import authorized
 from functions.events import message_data
-from functions.locks import locked
 
 
 @functions_framework.cloud_event
-@locked
+@authorized
 def advance(event: CloudEvent) -> None:
-    """Move the run on after an attempt."""
+    """Apply the result of an attempt to its run."""
     engine().advance(*read_completed(message_data(event)))

@@ -1,10 +1,10 @@
-"""Whether a request has reached its function, or functions-framework is still looking at it."""
+"""Records whether a request has reached its function or was refused by functions-framework before."""
 
 from flask import g
 
 
 def entered() -> None:
-    """Note that the request has reached its function: what is raised from now on is the function's own."""
+    """Record that the request has reached its function: exceptions from now on are the function's own."""
     g.entered = True
 
 

@@ -1,4 +1,4 @@
-"""What every event function does first: take the message out of the CloudEvent, and log under its run."""
+"""Decodes the Pub/Sub message of a CloudEvent."""
 
 import base64
 import binascii
@@ -11,10 +11,11 @@ from common.platform.errors import PermanentError
 from common.runs.topics import DEAD_LETTER_SOURCE
 
 MAX_DATA_BYTES = 1_000_000
+"""Largest encoded message that is parsed. Pub/Sub allows 10 MB; ours have ids and at most a receipt."""
 
 
 def message_source(event: CloudEvent) -> str:
-    """Return the topic that a dead letter was sent to, empty for any other message."""
+    """Return the topic that a dead letter was published to; empty for any other message."""
     body = event.data if isinstance(event.data, dict) else {}
     message = body.get("message")
     attributes = message.get("attributes") if isinstance(message, dict) else None
@@ -22,10 +23,10 @@ def message_source(event: CloudEvent) -> str:
 
 
 def message_data(event: CloudEvent) -> dict[str, Any]:
-    """Return the JSON object that a Pub/Sub CloudEvent carries.
+    """Return the JSON object in a Pub/Sub CloudEvent.
 
-    Raises PermanentError for anything else: the function then fails, the message comes back a few times and ends
-    among the dead letters, where somebody can look at it.
+    Raises PermanentError for anything else. The function then fails, Pub/Sub redelivers the message a few times, and it
+    becomes a dead letter that an operator can inspect.
     """
     body = event.data if isinstance(event.data, dict) else {}
     message = body.get("message")

@@ -1,6 +1,7 @@
-"""What functions-framework refuses by itself, before a function is called: answered with problem documents.
+"""Problem documents for requests that functions-framework refuses before it calls a function.
 
-Its own words repeat all of a request that is no event, keys and all; and it often crashes over what it can't parse.
+Its own error for a request that is not an event repeats the whole request, including keys; and it often crashes on
+requests that it can't parse.
 """
 
 import functions_framework
@@ -11,19 +12,20 @@ from common.platform.logs import logger
 from functions.entry import has_entered
 
 
-def answer_refusals() -> None:
-    """Have the app that is being made answer what it refuses in our words. ``main.py`` is run once for each app."""
-    functions_framework.errorhandler(Exception)(_answer)
+def use_problem_documents() -> None:
+    """Register the error handler with the app that is being created. ``main.py`` is imported once per app."""
+    functions_framework.errorhandler(Exception)(_respond)
 
 
-def _answer(error: Exception) -> Response:
-    from functions.api.errors import answer_error
+def _respond(error: Exception) -> Response:
+    # Late: event functions never need the API's modules, and a cold start should not load them.
+    from functions.api.errors import error_response
 
     if not isinstance(error, HTTPException):
         if has_entered():
-            raise error
-        logger.warning("A request was no event: %s", type(error).__name__)
+            raise error  # the function's own failure: a 500, so that Pub/Sub redelivers
+        logger.warning("A request was not an event: %s", type(error).__name__)
         error = BadRequest()
     elif isinstance(error, BadRequest):
-        error = BadRequest()
-    return answer_error(error)
+        error = BadRequest()  # without the framework's description, which quotes the request
+    return error_response(error)

@@ -1,6 +1,6 @@
-"""Topics ``step-<ps_type>``: one function per processor type, so that each scales and times out on its own.
+"""Topics ``step-<ps_type>``: one function per processor type, so that each has its own scaling, memory and timeout.
 
-The functions differ only in name and topic. ``genai.payg_usage`` is served by ``step_genai_payg_usage``.
+The functions differ only in name and topic. ``step_genai_payg_usage`` serves ``genai.payg_usage``.
 """
 
 import re
@@ -12,14 +12,14 @@ from cloudevents.http import CloudEvent
 from common.bootstrap import engine
 from common.processors.registry import PROCESSORS
 from common.runs.topics import read_order
+from functions.authorization import authorized
 from functions.events import message_data
-from functions.locks import locked
 
 StepFunction = Callable[[CloudEvent], None]
 
 
 def function_name(ps_type: str) -> str:
-    """Return the name of a processor type's function: snake case behind ``step_``."""
+    """Return the name of a processor type's function: ``step_`` and the type in snake case."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", ps_type).lower()
     return "step_" + re.sub(r"[^a-z0-9]+", "_", snake)
 
@@ -30,7 +30,7 @@ def _step_function(ps_type: str) -> StepFunction:
 
     step.__name__ = step.__qualname__ = function_name(ps_type)
     step.__doc__ = f"Make one attempt of a {ps_type} step."
-    function: StepFunction = functions_framework.cloud_event(locked(step))
+    function: StepFunction = functions_framework.cloud_event(authorized(step))
     return function
 
 

@@ -1,14 +1,14 @@
-"""Topic ``sweep``, from Cloud Scheduler every minute: re-drives what was lost, ends what is overdue, lets runs in."""
+"""Topic ``sweep``, from Cloud Scheduler every minute: resends lost messages, ends overdue work, admits waiting runs."""
 
 import functions_framework
 from cloudevents.http import CloudEvent
 
 from common.bootstrap import engine
-from functions.locks import locked
+from functions.authorization import authorized
 
 
 @functions_framework.cloud_event
-@locked
+@authorized
 def sweep(_event: CloudEvent) -> None:
-    """Look at every run that is past a deadline. The event's content does not matter."""
+    """Handle every run that is past a deadline. The event's content is ignored."""
     engine().sweep()

@@ -1,1 +1,1 @@
-"""The command line, over the same HTTP function that an app calls."""
+"""The command line. It uses the same HTTP function as an app."""

@@ -1,4 +1,4 @@
-"""Commands that look after configs and credentials."""
+"""Commands for configs and credentials."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 @cli.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--online", is_flag=True, help="Also make one small call to each provider with each stored credential.")
-@click.option("--org", help="With --online: the credentials of this organisation alone.")
+@click.option("--org", help="With --online: only the credentials of this organisation.")
 @json_option
 @click.pass_obj
 @friendly
@@ -39,15 +39,16 @@ def validate(settings: Settings, path: Path | None, online: bool, org: str | Non
       main.py validate --online --org acme_corp
     """
     if org and not online:
-        raise click.UsageError("--org goes with --online.")
+        raise click.UsageError("--org needs --online.")
     sql_check = bootstrap.sql_check()
     results = validate_tree(settings.configs, REGISTRY, path, sql_check)
     wrong = [r for r in results if not r.ok]
+    # Not with wrong files: which credentials are needed is read from them.
     verdicts = _online(settings, org) if online and not wrong else []
     refused = [verdict for verdict in verdicts if verdict.is_good is False]
     if as_json:
         rows = [{"path": str(r.path), "route": r.route, "ok": r.ok, "problems": list(r.problems)} for r in results]
-        show.as_json([*rows, *map(_told, verdicts)])
+        show.as_json([*rows, *map(_plain, verdicts)])
     else:
         for result in results:
             click.echo(
@@ -65,14 +66,14 @@ def validate(settings: Settings, path: Path | None, online: bool, org: str | Non
             info = verdict.credential
             click.echo(f"{word} {info.org_slug} {info.credential_id} ({info.provider}): {verdict.text}")
         if online and wrong:
-            click.echo("No provider was called: mend the files first.")
+            click.echo("No provider was called: fix the files first.")
         elif online:
             click.echo(f"{len(verdicts)} credentials, {len(refused)} wrong")
     sys.exit(1 if wrong or refused else 0)
 
 
 def _online(settings: Settings, org: str | None) -> list[Verdict]:
-    """Try the credentials of one organisation, or of every one that has a plan."""
+    """Try the credentials of one organisation, or of all that have a plan."""
     engine = bootstrap.build(attached(settings))
     if org:
         engine.plans.limits(org)
@@ -82,17 +83,17 @@ def _online(settings: Settings, org: str | None) -> list[Verdict]:
     return list(checks.verdicts(orgs))
 
 
-def _told(verdict: Verdict) -> dict[str, object]:
+def _plain(verdict: Verdict) -> dict[str, object]:
     info = verdict.credential
-    told = {"org": info.org_slug, "credential_id": info.credential_id, "provider": info.provider}
-    return {**told, "ok": verdict.is_good, "text": verdict.text}
+    credential = {"org": info.org_slug, "credential_id": info.credential_id, "provider": info.provider}
+    return {**credential, "ok": verdict.is_good, "text": verdict.text}
 
 
 @cli.command()
 @click.pass_obj
 @friendly
 def schema(settings: Settings) -> None:
-    """Write the JSON Schemas in configs/, from which editors complete and check pipelines and contracts."""
+    """Write the JSON Schemas in configs/, with which editors complete and check pipelines and contracts."""
     from common.config.json_schema import schema_texts
 
     for name, text in schema_texts(REGISTRY).items():
@@ -107,7 +108,7 @@ def credentials() -> None:
 
     \b
     Examples:
-      main.py credentials add acme_corp openai              asks for the key
+      main.py credentials add acme_corp openai              prompts for the key
       main.py credentials add acme_corp openai --from-env OPENAI_ADMIN_KEY
       some-secret-tool | main.py credentials add acme_corp openai --id cred_openai_eu
     """
@@ -116,14 +117,17 @@ def credentials() -> None:
 @credentials.command(name="add")
 @click.argument("org")
 @click.argument("provider")
-@click.option("--id", "credential_id", help="Its name (default: cred_<provider>).")
+@click.option("--id", "credential_id", help="The credential's id (default: cred_<provider>).")
 @click.option("--from-env", metavar="NAME", help="Read the secret from this environment variable.")
 @click.pass_obj
 @friendly
 def add_credential(
     settings: Settings, org: str, provider: str, credential_id: str | None, from_env: str | None
 ) -> None:
-    """Store a credential. The secret comes from a prompt, a pipe or the environment, never from an argument."""
+    """Store a credential. The secret comes from a prompt, a pipe or the environment, never from an argument.
+
+    (Arguments are visible to other users in the process list and stay in the shell's history.)
+    """
     providers = load_providers(settings.configs)
     if provider not in providers:
         raise PipelineOpsError(
@@ -131,7 +135,9 @@ def add_credential(
         )
     name = credential_id or f"cred_{provider}"
     if not CREDENTIAL_ID.match(name):
-        raise PipelineOpsError(f"--id: {name!r} must be lower-case letters, digits, '_' and '-', a letter first.")
+        raise PipelineOpsError(
+            f"--id: {name!r} must have only lower-case letters, digits, '_' and '-', and start with a letter."
+        )
     engine = engine_for(settings, org)
     secret = _read_secret(providers[provider].credential_hint, from_env)
     engine.credentials.add(CredentialInfo(org, name, provider, datetime.now(UTC)), secret)
@@ -146,8 +152,8 @@ def add_credential(
 @friendly
 def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
     """Show an organisation's credentials, without their secrets."""
-    found = engine_for(settings, org).credentials.list(org)
-    rows = [(c.credential_id, c.provider, c.created_at.isoformat()) for c in found]
+    stored = engine_for(settings, org).credentials.list(org)
+    rows = [(c.credential_id, c.provider, c.created_at.isoformat()) for c in stored]
     columns = ("credential_id", "provider", "created_at")
     if as_json:
         show.as_json([dict(zip(columns, row, strict=True)) for row in rows])
@@ -161,7 +167,7 @@ def list_credentials(settings: Settings, org: str, as_json: bool) -> None:
 @click.pass_obj
 @friendly
 def remove_credential(settings: Settings, org: str, credential_id: str) -> None:
-    """Delete a credential. Rows it brought in keep its name."""
+    """Delete a credential. Rows that were loaded with it keep its id."""
     engine = engine_for(settings, org, without_plan=True)
     engine.credentials.remove(org, credential_id)
     engine.audit.record(org, who=me(), action="credential.remove", target=credential_id)

@@ -1,4 +1,4 @@
-"""What all commands share: the group with its settings, errors as sentences, the JSON flag."""
+"""Shared by all commands: the group with its settings, error messages, the JSON flag."""
 
 import getpass
 import logging
@@ -19,7 +19,7 @@ from common.platform.settings import Settings
 
 
 def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:
-    """End a command with exit code 1 on an error that was written for people: in words, or as a problem document."""
+    """Turn an error into exit code 1 and a message; with ``--json``, a problem document. Bugs keep their traceback."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -36,15 +36,15 @@ def friendly[**P](command: Callable[P, None]) -> Callable[P, None]:
 
 
 def my_name() -> str:
-    """Return the login name, as far as there is one."""
+    """Return the login name, ``unknown`` if there is none."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError):  # a container's user id often has no name
         return "unknown"
 
 
 def me() -> str:
-    """Return how audit rows name whoever uses this command line."""
+    """Return the user of this command line, as audit rows name it."""
     return f"cli:{my_name()}"
 
 
@@ -55,7 +55,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 @click.option(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where runs, credentials and the local BigQuery live (default: PIPELINE_OPS_STATE_DIR or .pipeline-ops).",
+    help="Folder of runs, credentials and the local BigQuery (default: PIPELINE_OPS_STATE_DIR or .pipeline-ops).",
 )
 @click.pass_context
 def cli(context: click.Context, state_dir: Path | None) -> None:
@@ -77,7 +77,8 @@ def cli(context: click.Context, state_dir: Path | None) -> None:
 
 
 def quiet(settings: Settings) -> None:
-    """Send log lines to a file, so that tables stay readable."""
+    """Write log lines to a file, so that tables stay readable."""
+    # Only for the owner: logs and the store name organisations and files.
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs.configure(settings.project_id, (settings.state_dir / "pipeline-ops.log").open("a"))
     logging.captureWarnings(True)

@@ -1,4 +1,4 @@
-"""``main.py bootstrap-sync``: datasets and tables of organisations, as the contracts say."""
+"""``main.py bootstrap-sync``: creates and extends the organisations' datasets, tables and views."""
 
 import sys
 from collections import Counter
@@ -17,16 +17,16 @@ from infra.bootstrap_sync import Difference, sync
 
 @cli.command(name="bootstrap-sync")
 @click.argument("orgs", metavar="[ORG]...", nargs=-1)
-@click.option("--apply", is_flag=True, help="Make the changes. Without it they are only shown.")
+@click.option("--apply", is_flag=True, help="Apply the changes. Without it they are only shown.")
 @json_option
 @click.pass_obj
 @friendly
 def bootstrap_sync(settings: Settings, orgs: tuple[str, ...], apply: bool, as_json: bool) -> None:
     """Create and extend the datasets, tables and views of organisations (default: all that have a plan).
 
-    Shows what differs from the contracts in configs/schemas; --apply does it. Columns are only added and relaxed,
-    never dropped, retyped or narrowed: what a contract asks for beyond that is refused, and the exit code is 1. The
-    views of configs/sql/views are made by their text.
+    Shows the differences from the contracts in configs/schemas; --apply removes them. Columns are only added and
+    relaxed, never dropped, retyped or narrowed: any other change is refused, and the exit code is 1. Views are
+    replaced if their text in configs/sql/views differs.
     Safe to repeat, and to run twice at once.
 
     \b
@@ -37,56 +37,57 @@ def bootstrap_sync(settings: Settings, orgs: tuple[str, ...], apply: bool, as_js
     """
     plans = YamlPlans(settings.configs)
     for org in orgs:
-        plans.limits(org)  # a name that is none makes no dataset
+        plans.limits(org)  # raises: a misspelt name must not create a dataset
     quiet(settings)
     chosen = list(dict.fromkeys(orgs)) or sorted(load_plans(settings.configs).organisations)
     with warehouse_of(settings) as warehouse:
         try:
-            found = list(sync(warehouse, settings, chosen, apply=apply))
+            differences = list(sync(warehouse, settings, chosen, apply=apply))
         except TransientError as error:
-            raise PipelineOpsError(f"{error} What is done stays done: run it again.") from error
-    refused = sum(one.change.action == "refused" for one in found)
+            raise PipelineOpsError(f"{error} Changes made so far are kept: run the command again.") from error
+    refused = sum(difference.change.action == "refused" for difference in differences)
     if as_json:
-        show.as_json({"ok": not refused, "applied": apply, "organisations": chosen, "differences": _plain(found)})
+        shown = _plain(differences)
+        show.as_json({"ok": not refused, "applied": apply, "organisations": chosen, "differences": shown})
     else:
-        _show(found, chosen, refused, apply=apply)
+        _show(differences, chosen, refused, apply=apply)
     sys.exit(1 if refused else 0)
 
 
-def _plain(found: Sequence[Difference]) -> list[dict[str, str]]:
+def _plain(differences: Sequence[Difference]) -> list[dict[str, str]]:
     return [
         {
-            "org": one.org,
-            "dataset": one.dataset,
-            "table": one.table,
-            "action": one.change.action,
-            "column": one.change.column,
-            "text": one.change.text,
+            "org": difference.org,
+            "dataset": difference.dataset,
+            "table": difference.table,
+            "action": difference.change.action,
+            "column": difference.change.column,
+            "text": difference.change.text,
         }
-        for one in found
+        for difference in differences
     ]
 
 
-def _show(found: Sequence[Difference], orgs: Sequence[str], refused: int, *, apply: bool) -> None:
-    if found:
-        show.table("", ("dataset", "table", "what", "column", ""), _rows(found))
-    count = sum(one.change.is_done for one in found)
+def _show(differences: Sequence[Difference], orgs: Sequence[str], refused: int, *, apply: bool) -> None:
+    if differences:
+        show.table("", ("dataset", "table", "action", "column", ""), _rows(differences))
+    count = sum(difference.change.is_done for difference in differences)
     done = "made" if apply else "to make"
     names = f"{len(orgs)} organisation{'s' if len(orgs) > 1 else ''}"
     click.echo(f"{names}: {count or 'no'} changes {done}, {refused or 'nothing'} refused.")
     if refused:
-        click.echo("A table with something refused is left as it is. Mend its contract, then run this again.")
+        click.echo("A table with a refused change is left as it is. Fix its contract, then run this again.")
     elif count and not apply:
-        click.echo("Nothing was changed. To do it: the same command with --apply.")
+        click.echo("Nothing was changed. To apply the changes, repeat the command with --apply.")
 
 
-def _rows(found: Sequence[Difference]) -> Iterator[tuple[str, ...]]:
-    """A line for each change; those of descriptions, which change no row, are one line a table."""
-    described = Counter((one.dataset, one.table) for one in found if one.change.action == "describe")
-    for one in found:
-        change = one.change
+def _rows(differences: Sequence[Difference]) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each change. New descriptions, which change no row, are one line per table."""
+    described = Counter((d.dataset, d.table) for d in differences if d.change.action == "describe")
+    for difference in differences:
+        dataset, table, change = difference.dataset, difference.table, difference.change
         if change.action != "describe":
             word = "REFUSED" if change.action == "refused" else change.action
-            yield one.dataset, one.table, word, change.column, change.text
-        elif count := described.pop((one.dataset, one.table), 0):
-            yield one.dataset, one.table, "describe", "", f"{count} new descriptions"
+            yield dataset, table, word, change.column, change.text
+        elif count := described.pop((dataset, table), 0):
+            yield dataset, table, "describe", "", f"{count} new descriptions"

@@ -1,4 +1,4 @@
-"""Talks to the API: over HTTP when a stack runs, else to the function in this process."""
+"""Client of the API: over HTTP if a stack runs, else of the function in this process."""
 
 import json
 import time
@@ -9,13 +9,14 @@ from common.platform.errors import PipelineOpsError
 from common.platform.problems import in_words
 
 TIMEOUT_S = 30.0
+"""Longer than any request but those below takes: a stack that does not respond in it is stuck."""
 
 DECISION_TIMEOUT_S = 600.0
-"""A comparison of two tables, or a commit to all of them, is waited for."""
+"""For requests that compare tables or commit to them: BigQuery's jobs run while the client waits."""
 
 
 class ApiError(PipelineOpsError):
-    """The API refused; the message is its problem document's."""
+    """An error response of the API; the message comes from its problem document."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         super().__init__(in_words(problem))
@@ -23,9 +24,9 @@ class ApiError(PipelineOpsError):
 
 
 class ApiClient:
-    """One method an endpoint. Without a ``url`` it calls ``application``, the API function as WSGI, without any server.
+    """One method per endpoint. Without a ``url`` it calls ``application``, the API as WSGI, without a server.
 
-    ``token`` is the operator's of that stack: it opens every organisation.
+    ``token`` is the stack's operator token, which opens every organisation.
     """
 
     def __init__(self, url: str | None, token: str | None, *, application: Any = None) -> None:
@@ -36,6 +37,7 @@ class ApiClient:
             transport = httpx2.WSGITransport(app=application)
             self._http = httpx2.Client(transport=transport, base_url="http://in-process", headers=headers)
         else:
+            # Without the environment's proxies: the stack is on this machine, and a proxy would get its token.
             self._http = httpx2.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False, headers=headers)
 
     def start(self, org: str, route: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -43,11 +45,11 @@ class ApiClient:
         return self._json("POST", f"/pipelines/run/{org}/{route}", json=body)
 
     def cancel(self, org: str, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        """End a run; return it."""
+        """Cancel a run; return it."""
         return self._json("POST", f"/pipelines/cancel/{org}/{run_id}", json=body)
 
     def rerun(self, org: str, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Start a new run of an ended one; return its id and links."""
+        """Run an ended run again; return the new run's id and links."""
         return self._json("POST", f"/pipelines/rerun/{org}/{run_id}", json=body)
 
     def preview(self, org: str, run_id: str) -> dict[str, Any]:
@@ -75,40 +77,40 @@ class ApiClient:
         return self._json("GET", f"/pipelines/logs/{org}/{run_id}{part}", params=query)
 
     def download(self, org: str, run_id: str, **query: str) -> Iterator[str]:
-        """Yield the whole log, a line of NDJSON at a time."""
-        with self._http.stream("GET", f"/pipelines/logs/{org}/{run_id}/download", params=query) as answer:
-            if answer.status_code >= 400:
-                answer.read()
-                raise ApiError(answer.status_code, answer.json())
-            yield from answer.iter_lines()
+        """Yield the whole log, one line of NDJSON at a time."""
+        with self._http.stream("GET", f"/pipelines/logs/{org}/{run_id}/download", params=query) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise ApiError(response.status_code, response.json())
+            yield from response.iter_lines()
 
     def follow(self, org: str, run_id: str, **query: str) -> Iterator[dict[str, Any]]:
-        """Yield log lines as they come, until the run has ended; goes on where it was when it is sent away."""
+        """Yield log lines as they arrive, until the run has ended; reconnects and resumes when the stream is closed."""
         headers: dict[str, str] = {}
         while True:
             path = f"/pipelines/logs/{org}/{run_id}"
-            with self._http.stream("GET", path, params={**query, "follow": "1"}, headers=headers) as answer:
-                if answer.status_code >= 400:
-                    answer.read()
-                    raise ApiError(answer.status_code, answer.json())
-                for event in _events(answer.iter_lines()):
+            with self._http.stream("GET", path, params={**query, "follow": "1"}, headers=headers) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise ApiError(response.status_code, response.json())
+                for event in _events(response.iter_lines()):
                     if event["event"] == "end":
                         return
                     headers = {"Last-Event-ID": event["id"]}
                     yield json.loads(event["data"])
 
     def usage(self, org: str) -> dict[str, Any]:
-        """Return what the organisation has used of its plan."""
+        """Return the organisation's limits and usage."""
         return self._json("GET", f"/pipelines/usage/{org}")
 
     def pipelines(self, org: str) -> dict[str, Any]:
-        """Return all pipelines and when they come due."""
+        """Return all pipelines with their schedules."""
         return self._json("GET", f"/pipelines/configs/{org}")
 
     def watch(
         self, org: str, run_id: str, see: Callable[[dict[str, Any]], None], every_s: float = 0.2
     ) -> dict[str, Any]:
-        """Show the run to ``see`` until it has ended; return it then."""
+        """Poll the run and pass it to ``see`` until it has ended; return it then."""
         while True:
             run = self.status(org, run_id)
             see(run)
@@ -120,21 +122,23 @@ class ApiClient:
         import httpx2
 
         try:
-            answer = self._http.request(method, path, **more)
-            body: dict[str, Any] = answer.json()
+            response = self._http.request(method, path, **more)
+            body: dict[str, Any] = response.json()
         except httpx2.TransportError as error:
             raise PipelineOpsError(
-                f"The stack does not answer ({type(error).__name__}). Is `main.py serve` up?"
+                f"The stack does not respond ({type(error).__name__}). Is `main.py serve` running?"
             ) from error
         except ValueError as error:
-            raise PipelineOpsError(f"{path} answered {answer.status_code} without JSON.") from error
-        if answer.status_code >= 400:
-            raise ApiError(answer.status_code, body)
+            raise PipelineOpsError(
+                f"{path} responded {response.status_code} without JSON. Is another server on the stack's port?"
+            ) from error
+        if response.status_code >= 400:
+            raise ApiError(response.status_code, body)
         return body
 
 
 def _events(lines: Iterator[str]) -> Iterator[dict[str, str]]:
-    """Yield the fields of each server-sent event that has a name."""
+    """Yield the fields of each server-sent event that has a name, which comments and ``retry`` do not have."""
     event: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(": ")

@@ -1,4 +1,4 @@
-"""``main.py conform``: whether an organisation's costs are valid FOCUS 1.3 and add up to their sources."""
+"""``main.py conform``: checks that an organisation's costs are valid FOCUS 1.3 and add up to their sources."""
 
 import re
 import sys
@@ -28,9 +28,9 @@ DAY = click.DateTime(["%Y-%m-%d"])
 @cli.command()
 @click.argument("org")
 @click.option("--table", "name", default=CHARGES, show_default=True, help="Another table of FOCUS rows.")
-@click.option("--from", "first", type=DAY, help="First day that is checked. Default: the first there is.")
-@click.option("--to", "last", type=DAY, help="Last day, inclusive. Default: the last there is.")
-@click.option("--sql", "as_sql", is_flag=True, help="Print the statements as BigQuery takes them, and run nothing.")
+@click.option("--from", "first", type=DAY, help="First day to check. Default: the table's first.")
+@click.option("--to", "last", type=DAY, help="Last day, inclusive. Default: the table's last.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the statements for BigQuery, and run nothing.")
 @json_option
 @click.pass_obj
 @friendly
@@ -43,9 +43,9 @@ def conform(
     as_sql: bool,
     as_json: bool,
 ) -> None:
-    """Check an organisation's rows by the SQL of configs/sql/checks. Exit code 1 unless all of them conform.
+    """Check an organisation's rows with the SQL of configs/sql/checks. Exit code 1 unless all of them conform.
 
-    What it has committed to (contract_commitment_1_3) is checked as well, if anything.
+    Commitments (contract_commitment_1_3) are checked as well, if there are any.
 
     \b
     Examples:
@@ -62,14 +62,14 @@ def conform(
         for sql in _statements(settings, org, name):
             click.echo(f"{sql.strip()};\n")
         return
-    found = _checked(settings, scope, name)
+    results = _check(settings, scope, name)
     if as_json:
-        costs, *commitments = (_plain(table_id, report) for table_id, report in found.items())
+        costs, *commitments = (_plain(table_id, report) for table_id, report in results.items())
         show.as_json(costs | ({"commitments": commitments[0]} if commitments else {}))
     else:
-        for table_id, report in found.items():
+        for table_id, report in results.items():
             show_report(table_id, report)
-    sys.exit(0 if all(report.conforms for report in found.values()) else 1)
+    sys.exit(0 if all(report.conforms for report in results.values()) else 1)
 
 
 def _statements(settings: Settings, org: str, name: str) -> Iterator[str]:
@@ -81,15 +81,15 @@ def _statements(settings: Settings, org: str, name: str) -> Iterator[str]:
 
 
 def reports(warehouse: Warehouse, settings: Settings, scope: CheckedRows, name: str = CHARGES) -> dict[str, Report]:
-    """Check a table of FOCUS rows, and what the organisation has committed to, if anything; return reports by table."""
+    """Check a table of FOCUS rows, and the organisation's commitments if there are any; return reports by table."""
     dataset = f"{settings.project_id}.{settings.dataset(scope.org)}"
     origins = sources(ConfigTree(settings.configs, REGISTRY), CHARGES)
-    found = {f"{dataset}.{name}": Checks(settings.configs).run(warehouse, f"{dataset}.{name}", scope, origins)}
-    committed = check_commitments(commitment_checks(settings.configs), warehouse, dataset, scope)
-    return found | ({f"{dataset}.{COMMITMENTS}": committed} if committed else {})
+    charges = {f"{dataset}.{name}": Checks(settings.configs).run(warehouse, f"{dataset}.{name}", scope, origins)}
+    commitments = check_commitments(commitment_checks(settings.configs), warehouse, dataset, scope)
+    return charges | ({f"{dataset}.{COMMITMENTS}": commitments} if commitments else {})
 
 
-def _checked(settings: Settings, scope: CheckedRows, name: str) -> dict[str, Report]:
+def _check(settings: Settings, scope: CheckedRows, name: str) -> dict[str, Report]:
     table_id = f"{settings.project_id}.{settings.dataset(scope.org)}.{name}"
     quiet(settings)
     with warehouse_of(settings) as warehouse:
@@ -110,20 +110,20 @@ def _plain(table_id: str, report: Report) -> dict[str, object]:
 
 
 def show_report(table_id: str, report: Report) -> None:
-    """Print what was found: failed checks with examples, what could not be run, and how many rows and checks it was."""
+    """Print failed checks with examples, checks that could not run, and the numbers of rows and checks."""
     failed = [finding for finding in report.findings if finding.failed]
     if failed:
-        show.table("", ("check", "", "failed", "what it means", "rules of FOCUS"), _rows(failed), ("failed",))
+        show.table("", ("check", "", "failed", "meaning", "FOCUS rules"), _rows(failed), ("failed",))
     for finding in failed:
         for example in finding.examples:
             click.echo(f"{finding.name}: {example}")
     for family, why in report.not_run.items():
         click.echo(f"not run: {family}. {why}")
     wrong = sum(finding.is_wrong for finding in failed)
-    told = f"{wrong or 'none'} wrong, {len(failed) - wrong} warnings"
-    click.echo(f"{table_id}: {report.rows} rows, {len(report.findings)} checks: {told}.")
+    summary = f"{wrong or 'none'} wrong, {len(failed) - wrong} warnings"
+    click.echo(f"{table_id}: {report.rows} rows, {len(report.findings)} checks: {summary}.")
     if not report.rows and not report.not_run:
-        click.echo("Without rows there is nothing to say. Run a pipeline, or choose other days.")
+        click.echo("There are no rows to check. Run a pipeline, or choose other days.")
 
 
 def _rows(failed: list[Finding]) -> Iterator[tuple[object, ...]]:

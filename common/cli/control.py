@@ -1,4 +1,4 @@
-"""Commands that change the course of a run: cancel, rerun, skip. Each is logged with who and why."""
+"""Commands that cancel a run, run it again or skip a step. Transitions and audit rows record who did it and why."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from common.platform.settings import Settings
 
 
 def _who_and_why(command: Callable[..., Any]) -> Callable[..., Any]:
-    reason = click.option("--reason", required=True, help="Why, for whoever reads the run's transitions.")
-    by = click.option("--by", default=my_name, show_default="your login name", help="Who asks.")
+    reason = click.option("--reason", required=True, help="Why; shown in the run's transitions.")
+    by = click.option("--by", default=my_name, show_default="your login name", help="Who decided.")
     return reason(by(command))
 
 
@@ -25,7 +25,7 @@ def _who_and_why(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_obj
 @friendly
 def cancel(settings: Settings, org: str, run_id: str, reason: str, by: str, as_json: bool) -> None:
-    """End a run now. What is at work in it is not committed any more.
+    """Cancel a run. Steps that are running commit nothing any more.
 
     \b
     Example:
@@ -38,18 +38,18 @@ def cancel(settings: Settings, org: str, run_id: str, reason: str, by: str, as_j
 @cli.command()
 @click.argument("org")
 @click.argument("run_id")
-@click.option("--step", help="Run this step alone; all others stay as they are.")
+@click.option("--step", help="Run only this step; all others stay as they are.")
 @_who_and_why
 @json_option
 @click.pass_obj
 @friendly
 def rerun(settings: Settings, org: str, run_id: str, step: str | None, reason: str, by: str, as_json: bool) -> None:
-    """Run again what did not succeed in an ended run, as a new run with the same config. Waits for its end.
+    """Run the steps of an ended run that did not succeed, as a new run with the same config. Waits for its end.
 
     \b
     Examples:
       main.py rerun acme_corp run_0123 --reason "provider is back"
-      main.py rerun acme_corp run_0123 --step convert --reason "procedure mended"
+      main.py rerun acme_corp run_0123 --step convert --reason "procedure fixed"
     """
     body = {"by": by, "reason": reason, **({"step": step} if step else {})}
     with OwnStack(settings) as client:

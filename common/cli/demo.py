@@ -1,4 +1,4 @@
-"""``main.py demo``: every provider's pipeline, for real, against sandboxes and made-up bills; then the proof."""
+"""``main.py demo``: runs every provider's pipeline against sandboxes and made-up bills, then proves the sums."""
 
 import json
 import time
@@ -52,13 +52,13 @@ GROUP BY source_pipeline_id, provider, currency ORDER BY provider, currency
 
 
 def run_demo(settings: Settings) -> int:
-    """Run the demo; return the exit code: 0 only if all runs completed, all is proved, and all of it is FOCUS."""
+    """Run the demo; return exit code 0 only if all runs completed, all sums are proved and all rows conform."""
     began = time.monotonic()
     first = datetime.now(UTC).date() - timedelta(days=DAYS)
     with SandboxServer(seed=SEED) as sandbox:
         settings = replace(settings, provider_urls={**settings.provider_urls, **sandbox.urls})
         setup = DemoSetup(settings, sandbox, ORG, SEED, first, DAYS)
-        # Before the stack starts: it takes up what an earlier, killed demo left, with the sandboxes of this one.
+        # Before the stack starts: it resumes runs of an earlier, killed demo, which need this demo's sandboxes.
         add_credentials(bootstrap.build(settings).credentials, setup)
         click.echo("Starting the embedded stack (SQLite, BigQuery emulator, every function in one process) ...")
         with EmbeddedStack(settings) as stack:
@@ -67,27 +67,27 @@ def run_demo(settings: Settings) -> int:
             add_gcp_export(setup, str(stack.engine.settings.bigquery_url))
             client = ApiClient(stack.url, stack.token)
             _finish_earlier(client)
-            made = {pipeline: pipeline.make(setup) for pipeline in DEMO_PIPELINES}
-            ended = _run(client, setup, made)
-            ended += _run(client, setup, {PROOF: DemoInput()})
-            good = _show_all(stack.engine.attempts.warehouse(), setup, made)
+            inputs = {pipeline: pipeline.make(setup) for pipeline in DEMO_PIPELINES}
+            ended = _run(client, setup, inputs)
+            ended += _run(client, setup, {PROOF: DemoInput()})  # after all others: it sums what they wrote
+            good = _show_all(stack.engine.attempts.warehouse(), setup, inputs)
     click.echo(f"The demo took {time.monotonic() - began:.0f} s.")
     return 0 if good and all(run["status"] == "completed" for run in ended) else 1
 
 
 def _finish_earlier(client: ApiClient) -> None:
-    """Follow the runs that an earlier, killed demo left: the stack has taken them up again."""
+    """Follow the runs of an earlier, killed demo: the stack resumes them, and they hold slots of the plan."""
     for run in reversed(client.history(ORG, limit="200")["runs"]):
         if not run["ended_at"]:
-            click.echo(f"\n{run['run_id']} of an earlier process goes on")
+            click.echo(f"\nResuming {run['run_id']} of an earlier process")
             show.run_table(follow(client, ORG, run["run_id"], run["pipeline"]))
 
 
-def _run(client: ApiClient, setup: DemoSetup, made: dict[DemoPipeline, DemoInput]) -> list[dict[str, Any]]:
-    """Start all of them, so that they are at work side by side; follow one after the other to its end."""
+def _run(client: ApiClient, setup: DemoSetup, inputs: dict[DemoPipeline, DemoInput]) -> list[dict[str, Any]]:
+    """Start all runs, so that they work in parallel; then follow each to its end."""
     started: list[tuple[str, str]] = []
-    for pipeline, its in made.items():
-        body = pipeline.body(setup, its)
+    for pipeline, demo_input in inputs.items():
+        body = pipeline.body(setup, demo_input)
         click.echo(f"POST /pipelines/run/{ORG}/{pipeline.route} {json.dumps(body)}")
         started.append((pipeline.route, client.start(ORG, pipeline.route, body | {"queue": True})["run_id"]))
     ended = []
@@ -99,51 +99,51 @@ def _run(client: ApiClient, setup: DemoSetup, made: dict[DemoPipeline, DemoInput
     return ended
 
 
-def _show_all(warehouse: Warehouse, setup: DemoSetup, made: dict[DemoPipeline, DemoInput]) -> bool:
-    """Show rows, proof and conformance; return whether all of it is good."""
+def _show_all(warehouse: Warehouse, setup: DemoSetup, inputs: dict[DemoPipeline, DemoInput]) -> bool:
+    """Show rows, proof and conformance; return whether everything is right."""
     dataset = f"{setup.settings.project_id}.{setup.settings.dataset(ORG)}"
     _show_rows(warehouse, f"{dataset}.{CHARGES}")
     tree = ConfigTree(setup.settings.configs, REGISTRY)
-    bills = {tree.load(pipeline.route).config.pipeline_id: its.billed for pipeline, its in made.items()}
+    bills = {tree.load(pipeline.route).config.pipeline_id: made.billed for pipeline, made in inputs.items()}
     proved = show_proof(warehouse, f"{dataset}.cost_consolidation", setup, bills)
     click.echo("\nIs it FOCUS 1.3? The checks of configs/sql/checks on every row:")
-    checked = reports(warehouse, setup.settings, CheckedRows(ORG))
-    for table_id, report in checked.items():
+    results = reports(warehouse, setup.settings, CheckedRows(ORG))
+    for table_id, report in results.items():
         show_report(table_id, report)
     click.echo(
         f"\nNext: main.py report {ORG} --html costs.html (a page with charts) · main.py conform {ORG} · "
         f"main.py reconcile {ORG} · main.py prices missing {ORG} · main.py history {ORG} · main.py serve"
     )
-    return proved and all(report.conforms for report in checked.values())
+    return proved and all(report.conforms for report in results.values())
 
 
 def _show_rows(warehouse: Warehouse, table: str) -> None:
-    """Print the dearest rows with their lineage."""
+    """Print the most expensive rows with their lineage."""
     columns = ", ".join((*CHARGE, *LINEAGE_FIELDS))
     rows = list(
         warehouse.query(f"SELECT {columns} FROM `{table}` ORDER BY BilledCost DESC, ChargeDescription LIMIT 10")  # noqa: S608
     )
-    for title, names in ((f"The ten dearest rows of {CHARGES}", CHARGE), ("Their lineage", LINEAGE_FIELDS)):
+    for title, names in ((f"The ten most expensive rows of {CHARGES}", CHARGE), ("Their lineage", LINEAGE_FIELDS)):
         cells = [(number, *(_cell(row[name]) for name in names)) for number, row in enumerate(rows, 1)]
         show.table(title, ("#", *names), cells, ("#", "BilledCost"))
 
 
 def show_proof(warehouse: Warehouse, table: str, setup: DemoSetup, bills: dict[str, Decimal | None]) -> bool:
-    """Print rows and sums of each provider in its source and in the FOCUS table, and what made-up bills say of theirs.
+    """Print each provider's rows and sums in its source and in the FOCUS table, and compare with the made-up bills.
 
-    Return whether all of it is equal, and there is something of every pipeline.
+    Return whether all sums are equal and every pipeline has rows.
     """
     days = {"org": ORG, "first": setup.last - timedelta(days=MONTH - 1), "last": setup.last, "made": setup.first}
     rows = list(warehouse.query(SUMS.format(table=table), days))
     lines = [_proved(row, bills.get(row["pipeline"])) for row in rows]
-    title = f"What was proved, {days['first']} to {setup.last}: rows and sums in the source and in {CHARGES}"
+    title = f"Proof, {days['first']} to {setup.last}: rows and sums in the source and in {CHARGES}"
     show.table(title, PROVED, lines, PROVED[3:7])
-    click.echo("A row of FOCUS may sum several of the source (x_SourceRows); credits and adjustments are rows beside.")
+    click.echo("A FOCUS row may sum several source rows (x_SourceRows); credits and adjustments are further rows.")
     missing = sorted(bills.keys() - {row["pipeline"] for row in rows})
     for pipeline in missing:
-        click.echo(f"{pipeline} has brought nothing.")
+        click.echo(f"{pipeline} has no rows.")
     click.echo(
-        f"bill: whether the sum from {setup.first} on is that of the bill as it was made, before anything read it."
+        f"bill: whether the sum from {setup.first} on equals the generator's total, which no pipeline has processed."
     )
     return not missing and all(line[-2:] in (("equal", "equal"), ("equal", "")) for line in lines)
 
@@ -156,7 +156,7 @@ def _proved(row: Any, billed: Decimal | None) -> Sequence[str]:
 
 
 def _cell(value: Any) -> str:
-    """Show a value on one line; money without exponent."""
+    """Return a value on one line; money without an exponent."""
     if isinstance(value, Decimal):
         return show.number(value)
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""``main.py reconcile`` and ``main.py prices missing``: what our GenAI figures lack beside the providers' own."""
+"""``main.py reconcile`` and ``main.py prices missing``: our GenAI costs against the providers', and unknown prices."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -34,16 +34,16 @@ class Percent(click.ParamType[Decimal]):
         if isinstance(value, Decimal):
             return value
         try:
-            found = Decimal(str(value).removesuffix("%").strip())
+            percent = Decimal(str(value).removesuffix("%").strip())
         except InvalidOperation:
-            found = Decimal("NaN")
-        if not (found.is_finite() and 0 <= found <= 100):
-            self.fail(f"{value!r} is not a share from 0% to 100%.", param, ctx)
-        return found
+            percent = Decimal("NaN")
+        if not (percent.is_finite() and 0 <= percent <= 100):
+            self.fail(f"{value!r} is not a percentage from 0% to 100%.", param, ctx)
+        return percent
 
 
 def _days(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command --from and --to."""
+    """Add --from and --to to a command."""
     command = click.option("--to", "last", type=_DAY, metavar="YYYY-MM-DD", help="Default: yesterday.")(command)
     since = f"Default: {DAYS} days up to --to."
     return click.option("--from", "first", type=_DAY, metavar="YYYY-MM-DD", help=since)(command)
@@ -61,9 +61,9 @@ def _days(command: Callable[..., None]) -> Callable[..., None]:
 def reconcile_command(
     settings: Settings, org: str, first: datetime | None, last: datetime | None, threshold: Decimal, as_json: bool
 ) -> None:
-    """Compare our cost of GenAI usage with what providers report, by day and model.
+    """Compare our cost of GenAI usage with the providers' reports, by day and model.
 
-    Exit code 1 and a line ALARM for each difference beyond the threshold.
+    Exit code 1 and an ALARM line for each difference beyond the threshold.
 
     \b
     Examples:
@@ -75,12 +75,12 @@ def reconcile_command(
         lines = reconcile(warehouse, tables, org, begin, end, threshold)
     alarms = [line for line in lines if line.is_alarm]
     if as_json:
-        show.as_json({"ok": not alarms, "lines": [_told(line) for line in lines]})
+        show.as_json({"ok": not alarms, "lines": [_plain(line) for line in lines]})
     else:
         _show(org, lines)
     for line in alarms:
         text = f"ALARM {_sentence(line)} (threshold {threshold:f} %)"
-        logger.error(text)
+        logger.error(text)  # where alerting policies on log lines see it, if this runs as a job
         if not as_json:
             click.echo(text)
     sys.exit(1 if alarms else 0)
@@ -101,18 +101,18 @@ def missing_command(settings: Settings, org: str, first: datetime | None, last: 
     """List GenAI usage whose price is unknown. Exit code 1 if there is any."""
     begin, end = _span(first, last)
     with _reading(settings, org, (OURS,)) as (warehouse, tables):
-        found = missing_prices(warehouse, tables, org, begin, end)
+        missing = missing_prices(warehouse, tables, org, begin, end)
     if as_json:
-        show.as_json({"ok": not found, "missing": [item.as_json() for item in found]})
-    elif found:
+        show.as_json({"ok": not missing, "missing": [item.as_json() for item in missing]})
+    elif missing:
         columns = ("provider", "model", "meter", "variant", "quantity", "unit", "days", "first", "last")
         show.table(
-            f"Usage of {org} without a price, {begin} to {end}", columns, map(_cells, found), ("quantity", "days")
+            f"Usage of {org} without a price, {begin} to {end}", columns, map(_cells, missing), ("quantity", "days")
         )
-        click.echo("Give it a price in configs/system/prices/<org>.yml (docs/providers.md), then run these days again.")
+        click.echo("Add a price to configs/system/prices/<org>.yml (docs/providers.md), then run these days again.")
     else:
         click.echo(f"All usage of {org} from {begin} to {end} has a price.")
-    sys.exit(1 if found else 0)
+    sys.exit(1 if missing else 0)
 
 
 def _span(first: datetime | None, last: datetime | None) -> tuple[date, date]:
@@ -125,7 +125,7 @@ def _span(first: datetime | None, last: datetime | None) -> tuple[date, date]:
 
 @contextmanager
 def _reading(settings: Settings, org: str, needed: tuple[str, ...]) -> Iterator[tuple[Warehouse, Tables]]:
-    """Give the organisation's tables to read, or say in words why they can't be."""
+    """Yield the warehouse and the organisation's tables, or raise PipelineOpsError that says why they can't be read."""
     engine_for(settings, org)
     with warehouse_of(settings) as warehouse:
 
@@ -140,7 +140,7 @@ def _reading(settings: Settings, org: str, needed: tuple[str, ...]) -> Iterator[
                     )
             yield warehouse, table
         except TransientError as error:
-            raise PipelineOpsError(f"{error} The warehouse is needed: start `main.py serve`, or try again.") from error
+            raise PipelineOpsError(f"{error} This needs the warehouse: start `main.py serve`, or try again.") from error
 
 
 def _cells(item: Missing) -> tuple[Any, ...]:
@@ -202,7 +202,7 @@ def _sentence(line: Line) -> str:
     )
 
 
-def _told(line: Line) -> dict[str, Any]:
+def _plain(line: Line) -> dict[str, Any]:
     def text(value: Decimal | None) -> str | None:
         return None if value is None else f"{value:f}"
 

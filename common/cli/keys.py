@@ -17,7 +17,7 @@ COLUMNS = ("key_id", "name", "scope", "status", "created_at", "created_by", "exp
 
 @cli.group()
 def keys() -> None:
-    """API keys: what an app sends as `Authorization: Bearer <key>`. One organisation each; a secret is shown once.
+    """API keys, which apps send as `Authorization: Bearer <key>`. Each opens one organisation and is shown once.
 
     \b
     Examples:
@@ -34,29 +34,28 @@ def keys() -> None:
     "--scope",
     type=click.Choice([str(scope) for scope in Scope]),
     required=True,
-    help="read: look at runs. run: start and change them, too. admin: keys, credentials and settings, too.",
+    help="read: read runs. run: also start and change them. admin: also keys, credentials and settings.",
 )
 @click.option("--days", type=click.IntRange(1, 3650), help="Days until it expires (default: never).")
 @json_option
 @click.pass_obj
 @friendly
 def create(settings: Settings, org: str, name: str, scope: str, days: int | None, as_json: bool) -> None:
-    """Make a key and print it, this once."""
+    """Create a key and print it, this once."""
     engine = engine_for(settings, org)
     lifetime = None if days is None else timedelta(days=days)
-    made = engine.keys.create(org, name, Scope(scope), who=me(), lifetime=lifetime)
-    _show_new(engine, made, as_json)
+    _show_new(engine, engine.keys.create(org, name, Scope(scope), who=me(), lifetime=lifetime), as_json)
 
 
 @keys.command()
 @click.argument("org")
 @click.option("--name", required=True, help="The key's name.")
-@click.option("--grace-hours", type=click.FloatRange(0, 8760), help="Let the key of before expire after so long.")
+@click.option("--grace-hours", type=click.FloatRange(0, 8760), help="Hours after which the previous key expires.")
 @json_option
 @click.pass_obj
 @friendly
 def rotate(settings: Settings, org: str, name: str, grace_hours: float | None, as_json: bool) -> None:
-    """Make another key of a name and print it, this once. The one before goes on; older ones are revoked."""
+    """Create a further key of a name and print it, this once. The previous key stays valid; older ones are revoked."""
     engine = engine_for(settings, org)
     grace = None if grace_hours is None else timedelta(hours=grace_hours)
     _show_new(engine, engine.keys.rotate(org, name, who=me(), grace=grace), as_json)
@@ -68,9 +67,9 @@ def rotate(settings: Settings, org: str, name: str, grace_hours: float | None, a
 @click.pass_obj
 @friendly
 def revoke(settings: Settings, org: str, key_id: str) -> None:
-    """End a key. The next request with it is refused."""
-    found = engine_for(settings, org, without_plan=True).keys.revoke(org, key_id, who=me())
-    click.echo(f"revoked {found.key_id} ({found.name}) of {org}")
+    """Revoke a key. The next request with it is refused."""
+    revoked = engine_for(settings, org, without_plan=True).keys.revoke(org, key_id, who=me())
+    click.echo(f"revoked {revoked.key_id} ({revoked.name}) of {org}")
 
 
 @keys.command(name="list")
@@ -88,14 +87,15 @@ def list_keys(settings: Settings, org: str, as_json: bool) -> None:
         show.table(f"API keys of {org}", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
 
 
-def _show_new(engine: Engine, made: NewKey, as_json: bool) -> None:
-    row = _row(made.info, engine.now())
+def _show_new(engine: Engine, key: NewKey, as_json: bool) -> None:
+    row = _row(key.info, engine.now())
     if as_json:
-        show.as_json({**row, "token": made.token})
+        show.as_json({**row, "token": key.token})
         return
-    click.echo(f"{made.info.key_id} ({row['name']}, scope {row['scope']}) of {made.info.org_slug}:")
-    click.echo(made.token)
-    click.echo("Keep it now: it is shown this once, and only its hash is stored.", err=True)
+    click.echo(f"{key.info.key_id} ({row['name']}, scope {row['scope']}) of {key.info.org_slug}:")
+    click.echo(key.token)
+    # On standard error, so that a script can pipe the key.
+    click.echo("Save it now: only its hash is stored, so it can't be shown again.", err=True)
 
 
 def _row(key: KeyInfo, now: datetime) -> dict[str, Any]:

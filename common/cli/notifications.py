@@ -1,4 +1,4 @@
-"""``main.py notifications``: who is told how an organisation's runs ended."""
+"""``main.py notifications``: the channels that are notified of an organisation's ended runs."""
 
 import sys
 
@@ -15,7 +15,7 @@ from common.platform.settings import Settings
 
 @cli.group()
 def notifications() -> None:
-    """Who is told how an organisation's runs ended: Slack, or a program's signed webhook.
+    """Notifications of an organisation's ended runs, to Slack or to a signed webhook.
 
     \b
     Examples:
@@ -23,13 +23,13 @@ def notifications() -> None:
       main.py notifications set acme_corp < settings.yml
       main.py notifications test acme_corp
     \b
-    settings.yml (or JSON), all of it at once:
+    settings.yml (or JSON) replaces all settings:
       events: [failed, completed, cancelled]
-      pipelines: [genai/payg/openai]     # left out: all
+      pipelines: [genai/payg/openai]     # default: all
       channels:
         - {name: ops, type: slack, url: "https://hooks.slack.com/services/..."}
         - {name: app, type: webhook, url: "https://...", secret: "at least 16 characters"}
-    A channel that is there keeps its url and secret where they are left out.
+    An existing channel keeps its url and secret if they are left out.
     """
 
 
@@ -49,7 +49,7 @@ def show_settings(settings: Settings, org: str, as_json: bool) -> None:
 @click.pass_obj
 @friendly
 def set_settings(settings: Settings, org: str, as_json: bool) -> None:
-    """Replace an organisation's settings by those on standard input (YAML or JSON)."""
+    """Replace an organisation's settings with those on standard input (YAML or JSON)."""
     try:
         body = yaml.safe_load(sys.stdin.read())
     except yaml.YAMLError:
@@ -61,21 +61,21 @@ def set_settings(settings: Settings, org: str, as_json: bool) -> None:
 
 @notifications.command(name="test")
 @click.argument("org")
-@click.option("--channel", help="Only this one (default: all).")
+@click.option("--channel", help="Only this channel (default: all).")
 @json_option
 @click.pass_obj
 @friendly
 def send_test(settings: Settings, org: str, channel: str | None, as_json: bool) -> None:
-    """Send a test. Exit code 1 if a channel did not take it."""
+    """Send a test. Exit code 1 if a channel did not accept it."""
     engine = engine_for(settings, org)
-    sent = engine.notifications.send_test(org, channel)
+    results = engine.notifications.send_test(org, channel)
     engine.audit.record(org, who=me(), action="notifications.test", target=channel or "all")
     if as_json:
-        show.as_json([{"channel": one.channel, "ok": one.ok, "detail": one.detail or None} for one in sent])
+        show.as_json([{"channel": r.channel, "ok": r.ok, "detail": r.detail or None} for r in results])
     else:
-        rows = [(one.channel, "completed" if one.ok else "failed", one.detail) for one in sent]
+        rows = [(r.channel, "completed" if r.ok else "failed", r.detail) for r in results]
         show.table(f"Test of {org}", ("channel", "status", "detail"), rows)
-    sys.exit(0 if all(one.ok for one in sent) else 1)
+    sys.exit(0 if all(result.ok for result in results) else 1)
 
 
 def _show(settings: NotificationSettings, org: str, as_json: bool) -> None:
@@ -83,6 +83,6 @@ def _show(settings: NotificationSettings, org: str, as_json: bool) -> None:
     if as_json:
         show.as_json(view)
         return
-    rows = [(one["name"], one["type"], one["url"]) for one in view["channels"]]
+    rows = [(channel["name"], channel["type"], channel["url"]) for channel in view["channels"]]
     show.table(f"Channels of {org}", ("channel", "type", "address"), rows)
-    click.echo(f"Told: {', '.join(view['events']) or 'nothing'}. Pipelines: {', '.join(view['pipelines']) or 'all'}.")
+    click.echo(f"Events: {', '.join(view['events']) or 'none'}. Pipelines: {', '.join(view['pipelines']) or 'all'}.")

@@ -1,4 +1,4 @@
-"""Commands that show what an organisation has: its use of the plan, and the pipelines with their schedules."""
+"""Commands that show an organisation's usage of its plan, and the pipelines with their schedules."""
 
 import click
 
@@ -14,21 +14,21 @@ from common.platform.settings import Settings
 @click.pass_obj
 @friendly
 def usage(settings: Settings, org: str, as_json: bool) -> None:
-    """Show what an organisation has used of its plan, and when counts start anew."""
-    seen = reader(settings).usage(org)
+    """Show an organisation's limits and usage, and when counts restart."""
+    view = reader(settings).usage(org)
     if as_json:
-        show.as_json(seen)
+        show.as_json(view)
         return
-    rows = [(one["limit"], one["used"], one["value"], one["left"], one["resets_at"]) for one in seen["limits"]]
-    if money := seen["money_usd"]:
+    rows = [(row["limit"], row["used"], row["value"], row["left"], row["resets_at"]) for row in view["limits"]]
+    if money := view["money_usd"]:
         used = f"{money['spent']} + {money['reserved']} reserved"
         rows.append(("money (USD)", used, money["value"], money["left"], money["resets_at"]))
-    title = f"{org}, {seen['subscription']}, {seen['as_of'][:19]}Z"
-    show.table(title, ("limit", "used", "of", "left", "starts anew"), rows, ("used", "of", "left"))
-    if seen["limits_as_of"]:
-        click.echo(f"Limits are as of {seen['limits_as_of'][:19]}Z: their source is away since.")
-    ended = ", ".join(f"{count} {how}" for how, count in seen["ended_this_month"].items())
-    click.echo(f"{seen['waiting']} wait for a slot. Ended this month: {ended}.")
+    title = f"{org}, {view['subscription']}, {view['as_of'][:19]}Z"
+    show.table(title, ("limit", "used", "of", "left", "restarts"), rows, ("used", "of", "left"))
+    if view["limits_as_of"]:
+        click.echo(f"Limits are as of {view['limits_as_of'][:19]}Z: their source has been down since.")
+    ended = ", ".join(f"{count} {status}" for status, count in view["ended_this_month"].items())
+    click.echo(f"{view['waiting']} runs wait for a slot. Ended this month: {ended}.")
 
 
 @cli.command()
@@ -37,16 +37,22 @@ def usage(settings: Settings, org: str, as_json: bool) -> None:
 @click.pass_obj
 @friendly
 def pipelines(settings: Settings, org: str, as_json: bool) -> None:
-    """List all pipelines: steps, schedule and the next time; of a wrong file, what is wrong."""
-    found = reader(settings).pipelines(org)
+    """List all pipelines: steps, schedule and next time, and the problems of wrong files."""
+    view = reader(settings).pipelines(org)
     if as_json:
-        show.as_json(found)
+        show.as_json(view)
         return
     rows = [
-        (one["pipeline"], one["name"], ", ".join(one["steps"]), one["schedule"], next(iter(one["next_runs"]), None))
-        for one in found["pipelines"]
+        (
+            entry["pipeline"],
+            entry["name"],
+            ", ".join(entry["steps"]),
+            entry["schedule"],
+            *(entry["next_runs"] or [None])[:1],
+        )
+        for entry in view["pipelines"]
     ]
     show.table("Pipelines", ("pipeline", "name", "steps", "schedule (UTC)", "next"), rows)
-    for one in found["pipelines"]:
-        if one["error"]:
-            click.echo(f"{one['pipeline']}: {one['error']}")
+    for entry in view["pipelines"]:
+        if entry["error"]:
+            click.echo(f"{entry['pipeline']}: {entry['error']}")

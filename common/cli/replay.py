@@ -1,4 +1,4 @@
-"""``main.py replay``: run an ended run again beside its tables, look at what would change, then decide."""
+"""``main.py replay``: runs an ended run again beside its tables, shows the changes, and promotes or discards them."""
 
 import sys
 from typing import Any, Literal
@@ -24,20 +24,20 @@ Action = Literal["preview", "show", "promote", "discard"]
 @click.option(
     "--preview", "action", flag_value="preview", help="Run everything again beside the tables; show the changes."
 )
-@click.option("--show", "action", flag_value="show", help="Show once more what a preview would change.")
+@click.option("--show", "action", flag_value="show", help="Show again what a preview would change.")
 @click.option(
-    "--promote", "action", flag_value="promote", help="Make the preview's rows real: one transaction for all tables."
+    "--promote", "action", flag_value="promote", help="Replace the tables' rows by the preview's, in one transaction."
 )
 @click.option("--discard", "action", flag_value="discard", help="Drop the preview's rows.")
-@click.option("--reason", default="", help="Why, for whoever reads the run's transitions. Needed but for --show.")
-@click.option("--by", default=my_name, show_default="your login name", help="Who asks.")
+@click.option("--reason", default="", help="Why; shown in the run's transitions. Required except for --show.")
+@click.option("--by", default=my_name, show_default="your login name", help="Who decided.")
 @json_option
 @click.pass_obj
 @friendly
 def replay(settings: Settings, run_id: str, action: Action | None, reason: str, by: str, as_json: bool) -> None:
     """Run an ended run again as a reviewed change.
 
-    --preview takes the run to replay, the others the preview that it has made.
+    --preview takes the run to replay; the other options take the preview that it created.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def replay(settings: Settings, run_id: str, action: Action | None, reason: str, 
       main.py replay run_4567 --discard --reason "not what we wanted"
     """
     if action is None:
-        raise click.UsageError("Say what to do: --preview, --show, --promote or --discard.")
+        raise click.UsageError("Choose one: --preview, --show, --promote or --discard.")
     if action != "show" and not reason.strip():
         raise click.UsageError(f"--{action} needs a --reason.")
     org = _run(settings, run_id).request.org_slug
@@ -78,15 +78,15 @@ def _preview(client: ApiClient, org: str, run_id: str, body: dict[str, Any], as_
 
 
 def _show(client: ApiClient, org: str, run_id: str, as_json: bool) -> None:
-    found = client.preview(org, run_id)
+    diff = client.preview(org, run_id)
     if as_json:
-        show.as_json(found)
+        show.as_json(diff)
         return
-    for table in found["tables"]:
+    for table in diff["tables"]:
         _show_table(table)
-    click.echo(f"Preview {run_id} of {found['preview_of']}: {found['preview']}.")
-    if found["preview"] == "open":
-        click.echo(f'  main.py replay {run_id} --promote --reason "..."   makes it real')
+    click.echo(f"Preview {run_id} of {diff['preview_of']}: {diff['preview']}.")
+    if diff["preview"] == "open":
+        click.echo(f'  main.py replay {run_id} --promote --reason "..."   applies it')
         click.echo(f'  main.py replay {run_id} --discard --reason "..."   drops it')
 
 
@@ -101,11 +101,11 @@ def _show_table(table: dict[str, Any]) -> None:
     rows = table["samples"][:SHOWN]
     samples = [(row["kind"], row["day"], _identity(row, rows), _change(row)) for row in rows]
     if samples:
-        show.table("Largest differences (--json has more, in full)", ("what", "day", "row", "numbers"), samples)
+        show.table("Largest differences (--json has more, in full)", ("change", "day", "row", "numbers"), samples)
 
 
 def _identity(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Name what tells the row from the others that are shown, in one line."""
+    """Return the fields that distinguish the row from the others shown, in one line."""
     identities = [other["identity"] for other in rows]
     own = {
         name: value
@@ -117,7 +117,7 @@ def _identity(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 
 def _change(row: dict[str, Any]) -> str:
-    """Name the numbers that differ, as ``cost 1.5 → 2``; of a row on one side alone all it has."""
+    """Return the numbers that differ, as ``cost 1.5 → 2``; for a row on one side only, all its numbers."""
     before, after = row["before"], row["after"]
     if before is None or after is None:
         return ", ".join(f"{name} {value}" for name, value in (before or after).items() if value is not None)

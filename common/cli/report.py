@@ -1,4 +1,4 @@
-"""``main.py report``: what a month has cost, as tables, JSON or a page."""
+"""``main.py report``: a month's costs as tables, JSON or an HTML page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.stack import warehouse_of
 from common.config.plans import YamlPlans
 from common.focus.conformance import CHARGES
-from common.focus.report.data import Ask, Line, MonthReport, Part, collect
+from common.focus.report.data import Line, MonthReport, Part, Query, collect
 from common.focus.views import alone, load_views
 from common.platform.errors import PipelineOpsError
 from common.platform.settings import Settings
@@ -24,17 +24,17 @@ SHOWN = 10
 
 @cli.command()
 @click.argument("org")
-@click.option("--month", "wanted", type=click.DateTime(["%Y-%m"]), help="E.g. 2026-10. Default: the last with data.")
+@click.option("--month", type=click.DateTime(["%Y-%m"]), help="E.g. 2026-10. Default: the last month with costs.")
 @click.option(
-    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write one page with charts here."
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with charts to this file."
 )
 @json_option
 @click.pass_obj
 @friendly
-def report(settings: Settings, org: str, wanted: datetime | None, page: Path | None, as_json: bool) -> None:
-    """Show what a month has cost and will have cost: by day, provider, service, model and team.
+def report(settings: Settings, org: str, month: datetime | None, page: Path | None, as_json: bool) -> None:
+    """Show a month's costs and forecast by day, provider, service, model and team.
 
-    The answers are those of the views in configs/sql/views (docs/questions.md), which need not be deployed.
+    The figures come from the views in configs/sql/views (docs/questions.md), which need not be deployed.
 
     \b
     Examples:
@@ -43,55 +43,53 @@ def report(settings: Settings, org: str, wanted: datetime | None, page: Path | N
       main.py report acme_corp --json
     """
     YamlPlans(settings.configs).limits(org)
-    with _asking(settings, org) as ask:
-        found = collect(ask, org, wanted.date() if wanted else None)
+    with _views(settings, org) as query:
+        costs = collect(query, org, month.date() if month else None)
     if page is not None:
         from common.focus.report.page import html
 
-        page.write_text(html(found, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"), "utf-8")
+        page.write_text(html(costs, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"), "utf-8")
     if as_json:
-        show.as_json(asdict(found) | {"parts": [_plain(part) for part in found.parts]})
+        show.as_json(asdict(costs) | {"parts": [_plain(part) for part in costs.parts]})
     else:
-        _show(found)
+        _show(costs)
         if page is not None:
             click.echo(f"wrote {page}")
 
 
 @contextmanager
-def _asking(settings: Settings, org: str) -> Iterator[Ask]:
-    """Give what asks the organisation's views."""
+def _views(settings: Settings, org: str) -> Iterator[Query]:
+    """Yield the function that queries the organisation's views."""
     quiet(settings)
     views = load_views(settings.configs)
     dataset = f"{settings.project_id}.{settings.dataset(org)}"
     with warehouse_of(settings) as warehouse:
         if warehouse.tables.find(f"{dataset}.{CHARGES}") is None:
-            raise PipelineOpsError(
-                f"There is no table {dataset}.{CHARGES}: nothing has been brought in. Run a pipeline."
-            )
+            raise PipelineOpsError(f"There is no table {dataset}.{CHARGES}: no costs have been loaded. Run a pipeline.")
 
-        def ask(view: str, select: str, params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        def query(view: str, select: str, params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             return warehouse.query(alone(views, view, dataset) + select, params)
 
-        yield ask
+        yield query
 
 
 def _plain(part: Part) -> dict[str, Any]:
-    """Return a part for a program: exact figures as texts, days as texts."""
+    """Return a part for JSON, with what its properties compute."""
     low, high = part.forecast_range
     days = {day.isoformat(): costs for day, costs in part.days.items()}
-    unit_costs = [asdict(one) | {"per_1k": one.per_1k} for one in part.unit_costs]
+    unit_costs = [asdict(cost) | {"per_1k": cost.per_1k} for cost in part.unit_costs]
     forecast = {"forecast": part.forecast, "low": low, "high": high, "without_team": part.without_team}
     return asdict(part) | {"days": days, "unit_costs": unit_costs} | forecast
 
 
-def _show(found: MonthReport) -> None:
+def _show(costs: MonthReport) -> None:
     from common.focus.report.page import amount, share
 
-    click.echo(f"{found.org}, {found.month:%B %Y}")
-    if not found.parts:
-        there = f" There are some of {', '.join(f'{month:%Y-%m}' for month in found.months)}." if found.months else ""
-        click.echo(f"There are no costs of this month.{there}")
-    for part in found.parts:
+    click.echo(f"{costs.org}, {costs.month:%B %Y}")
+    if not costs.parts:
+        others = f" Months with costs: {', '.join(f'{month:%Y-%m}' for month in costs.months)}." if costs.months else ""
+        click.echo(f"There are no costs of this month.{others}")
+    for part in costs.parts:
         low, high = part.forecast_range
         until = f", forecast {amount(part.forecast)} ({amount(low)} to {amount(high)})" if part.is_running else ""
         without = f"{amount(part.without_team)} ({share(part.without_team, part.effective)})"
@@ -100,8 +98,7 @@ def _show(found: MonthReport) -> None:
             f"without a team {without}"
         )
         rows = [
-            (one.provider, amount(one.effective), amount(one.billed), one.days_left, amount(one.forecast))
-            for one in part.forecasts
+            (f.provider, amount(f.effective), amount(f.billed), f.days_left, amount(f.forecast)) for f in part.forecasts
         ]
         columns = ("provider", "effective", "billed", "days left", "forecast")
         show.table("Providers", columns, rows, columns[1:])
@@ -127,13 +124,11 @@ def _tokens_and_anomalies(part: Part) -> None:
 
     if part.unit_costs:
         tokens = [
-            (one.provider, one.model, one.token_type, f"{one.tokens:,.0f}", amount(one.per_1k))
-            for one in part.unit_costs[:SHOWN]
+            (cost.provider, cost.model, cost.token_type, f"{cost.tokens:,.0f}", amount(cost.per_1k))
+            for cost in part.unit_costs[:SHOWN]
         ]
         columns = ("provider", "model", "token type", "tokens", "cost of 1,000")
         show.table(f"1,000 tokens ({len(part.unit_costs)})", columns, tokens, columns[3:])
     if part.anomalies:
         days = [(a.day, a.provider, a.service, amount(a.cost), amount(a.expected)) for a in part.anomalies]
-        show.table(
-            "Out of the ordinary", ("day", "provider", "service", "cost", "expected"), days, ("cost", "expected")
-        )
+        show.table("Anomalies", ("day", "provider", "service", "cost", "expected"), days, ("cost", "expected"))

@@ -1,4 +1,4 @@
-"""Commands that start runs and look at them. The API function and the stack do the work."""
+"""Commands that serve the API, start runs and show them. The API function and the stack do the work."""
 
 import json
 import sys
@@ -14,12 +14,18 @@ from common.platform import logs
 from common.platform.settings import Settings
 from common.ports.logs import SEVERITIES
 
-SIGNAL_LOOK_S = 0.5
+SIGNAL_POLL_S = 0.5
+"""Longest delay until Ctrl-C is noticed."""
 
 
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="HTTP without TLS: others on the way see keys.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The server has no TLS: beyond this machine, others can read keys.",
+)
 @click.option(
     "--stack",
     "kind",
@@ -51,39 +57,40 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
         if stack.engine.settings.firestore_host:
             click.echo(f"Firestore emulator: FIRESTORE_EMULATOR_HOST={stack.engine.settings.firestore_host}")
             click.echo(f"Pub/Sub emulator: PUBSUB_EMULATOR_HOST={stack.engine.settings.pubsub_host}")
-        click.echo(f"Docs: {stack.url}/docs. The API wants a key:")
+        click.echo(f"Docs: {stack.url}/docs. The API needs a key:")
         click.echo("  main.py keys create acme_corp --name app --scope run")
         start = f"{stack.url}/pipelines/run/acme_corp/genai/payg/openai"
         click.echo(f"  curl -H 'Authorization: Bearer KEY' --json '{{}}' {start}")
-        # A signal that the system hands to another thread wakes nobody here: its handler runs with the next look.
-        while not stop.wait(SIGNAL_LOOK_S):
+        # The system may deliver a signal to another thread, which does not end a wait here: the handler runs on this
+        # thread's next bytecode, after the wait.
+        while not stop.wait(SIGNAL_POLL_S):
             pass
-        click.echo("Stopping: steps at work are waited for.")
+        click.echo("Stopping: waiting for running steps.")
 
 
 @cli.command()
 @click.argument("org")
 @click.argument("route")
 @click.option(
-    "--start-date", metavar="YYYY-MM-DD", help="First data date (default: the end date; without it, see below)."
+    "--start-date", metavar="YYYY-MM-DD", help="First data date (default: the end date; without both, see below)."
 )
-@click.option("--end-date", metavar="YYYY-MM-DD", help="Last data date, inclusive (default: the first).")
-@click.option("--credential", "credential_id", help="Which credential, where the organisation has several.")
+@click.option("--end-date", metavar="YYYY-MM-DD", help="Last data date, inclusive (default: the start date).")
+@click.option("--credential", "credential_id", help="Which credential, if the organisation has several.")
 @click.option(
     "--source",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A bill to read: CSV or Parquet, gzip or not. Without dates, those of its rows are taken.",
+    help="A bill to read: CSV or Parquet, gzipped or not. Without dates, the run covers the days of its rows.",
 )
-@click.option("--queue", is_flag=True, help="Wait for a slot if there is none.")
-@click.option("--backfill", is_flag=True, help="Where runs wait, let live work go first.")
+@click.option("--queue", is_flag=True, help="Wait for a slot if none is free.")
+@click.option("--backfill", is_flag=True, help="Let live runs go first in the queue.")
 @json_option
 @click.pass_obj
 @friendly
 def run(settings: Settings, /, org: str, route: str, source: Path | None, as_json: bool, **fields: Any) -> None:
     """Run a pipeline and wait for its end. Exit code 0 if it completed.
 
-    Without dates it covers yesterday and the days before it that the provider may still correct (restatement_days in
-    configs/system/providers.yml); where the pipeline reads a file, yesterday.
+    Without dates it covers yesterday and the days before it that the provider may still restate (restatement_days in
+    configs/system/providers.yml); if the pipeline reads a file, only yesterday.
 
     \b
     Examples:
@@ -106,19 +113,19 @@ def run(settings: Settings, /, org: str, route: str, source: Path | None, as_jso
 @click.pass_obj
 @friendly
 def status(settings: Settings, org: str, run_id: str, as_json: bool) -> None:
-    """Show where a run is and what it waits for."""
-    found = reader(settings).status(org, run_id)
-    show.as_json(found) if as_json else show.run_table(found)
+    """Show a run's state and what it waits for."""
+    view = reader(settings).status(org, run_id)
+    show.as_json(view) if as_json else show.run_table(view)
 
 
 @cli.command()
 @click.argument("org")
 @click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True)
-@click.option("--cursor", help="Next page: the cursor the last one ended with.")
+@click.option("--cursor", help="Next page: the cursor that the previous page ended with.")
 @click.option("--pipeline", metavar="ROUTE", help="Only runs of this pipeline, e.g. genai/payg/openai.")
 @click.option("--status", "state", help="Only runs in this state, e.g. failed.")
-@click.option("--from", "since", metavar="DAY|TIME", help="Only runs asked for on this UTC day or later.")
-@click.option("--to", "until", metavar="DAY|TIME", help="Only runs asked for on this UTC day or earlier.")
+@click.option("--from", "since", metavar="DAY|TIME", help="Only runs requested on this UTC day or later.")
+@click.option("--to", "until", metavar="DAY|TIME", help="Only runs requested on this UTC day or earlier.")
 @json_option
 @click.pass_obj
 @friendly
@@ -168,10 +175,10 @@ def history(
 @click.argument("org")
 @click.argument("run_id")
 @click.option("--step", help="Only lines of this step.")
-@click.option("--severity", type=click.Choice(SEVERITIES), help="Only this severity and those above it.")
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Only this severity and higher ones.")
 @click.option("--transitions", is_flag=True, help="State changes instead of log lines.")
-@click.option("--download", is_flag=True, help="The whole log as NDJSON, however long.")
-@click.option("--follow", "following", is_flag=True, help="Lines as they come, until the run has ended.")
+@click.option("--download", is_flag=True, help="The whole log as NDJSON.")
+@click.option("--follow", "following", is_flag=True, help="Print lines as they arrive, until the run has ended.")
 @json_option
 @click.pass_obj
 @friendly
@@ -196,26 +203,25 @@ def show_logs(
         for line in client.follow(org, run_id, **filters):
             click.echo(json.dumps(line, ensure_ascii=False) if as_json else show.log_line(line))
     elif transitions:
-        found = client.logs(org, run_id, "/transitions")
+        view = client.logs(org, run_id, "/transitions")
         if as_json:
-            show.as_json(found)
+            show.as_json(view)
             return
         rows = [
-            (t["at"], t["step_id"] or "run", t["attempt"], t["from"], t["to"], t["reason"])
-            for t in found["transitions"]
+            (t["at"], t["step_id"] or "run", t["attempt"], t["from"], t["to"], t["reason"]) for t in view["transitions"]
         ]
         show.table(f"Transitions of {run_id}", ("at", "of", "attempt", "from", "to", "reason"), rows)
     else:
-        found = client.logs(org, run_id, **filters)
+        view = client.logs(org, run_id, **filters)
         if as_json:
-            show.as_json(found)
+            show.as_json(view)
             return
         lines = [
-            (line["at"], line["severity"], line["step_id"], line["attempt"], line["message"]) for line in found["lines"]
+            (line["at"], line["severity"], line["step_id"], line["attempt"], line["message"]) for line in view["lines"]
         ]
         show.table(f"Log of {run_id}", ("at", "severity", "step", "attempt", "message"), lines)
-        if found["truncated"]:
-            click.echo("There is more: --download gives all of it.")
+        if view["truncated"]:
+            click.echo("There are more lines: --download prints all of them.")
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""What people see: tables on a terminal, progress while a run is at work, JSON for programs."""
+"""Output: tables for people, progress while a run works, JSON for programs."""
 
 import json
 import sys
@@ -24,21 +24,21 @@ STYLES = {
     "running": "cyan",
 }
 PIPED_WIDTH = 160
-"""Columns where the output is no terminal: enough that nothing is cut in a log file."""
+"""Width if the output is not a terminal: rich would assume 80 columns and fold most tables."""
 
 
 def console() -> Console:
-    """Return a console on standard output as it is now."""
+    """Return a console on the current standard output, which tests replace."""
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
 
 
 def as_json(data: Any) -> None:
-    """Print data for a program."""
+    """Print data as JSON. Decimals become text: a JSON number would be read as a float."""
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def number(value: Decimal | None) -> str:
-    """Return a number without exponent and without zeros that say nothing."""
+    """Return a number without an exponent and without trailing zeros."""
     if value is None:
         return ""
     text = f"{value:f}"
@@ -46,7 +46,7 @@ def number(value: Decimal | None) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[str] = ()) -> None:
-    """Print a table; ``numbers`` names the columns that are aligned right. Known states get their colour."""
+    """Print a table; the columns ``numbers`` are aligned right. Known states are coloured."""
     shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     right = set(numbers)
     for name in columns:
@@ -102,7 +102,7 @@ class RunProgress:
             self._bar.start()
 
     def see(self, run: dict[str, Any]) -> None:
-        """Print what changed since the last look."""
+        """Print the steps that changed since the last call."""
         for step in run["steps"]:
             state = step["status"], step["attempt"]
             if self._seen.get(step["step_id"]) != state and step["status"] != "waiting":
@@ -116,11 +116,11 @@ class RunProgress:
             self._bar.update(self._task, total=len(run["steps"]) or 1, completed=done)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 
 
 def _plain(text: Any) -> str:
-    """Keep rich from reading brackets in foreign text as markup."""
+    """Escape brackets, which rich would read as markup: messages and names come from elsewhere."""
     return str(text).replace("[", "\\[")

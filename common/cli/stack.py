@@ -1,7 +1,8 @@
-"""How commands reach a stack: the one that runs on the state directory, or one of their own.
+"""How commands reach a stack: the one that runs on the state directory, or one that they start.
 
 The command line is the outermost layer, above ``infra`` and ``functions``. Apart from the demo and bootstrap-sync, only
-this module imports them, so that every command finds a stack in the same way; late, because ``--help`` needs none.
+this module imports them, so that all commands find a stack in the same way. Imports are late, so that ``--help`` is
+fast.
 """
 
 import sys
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def stack_to_serve(kind: str, settings: Settings, *, host: str, port: int) -> "LocalStack":
-    """Return a stack that is not started yet: ``embedded``, or ``emulators`` for Google's own."""
+    """Return a stack that is not started yet: ``embedded``, or ``emulators`` with Google's emulators."""
     if kind == "emulators":
         from infra.local.emulator_stack import EmulatorStack
 
@@ -34,17 +35,17 @@ def stack_to_serve(kind: str, settings: Settings, *, host: str, port: int) -> "L
 
 
 def attached(settings: Settings) -> Settings:
-    """Return the settings with which this process reaches the store and warehouse of a running stack, if one runs."""
+    """Return settings that point to the store and warehouse of the running stack; unchanged if none runs."""
     from infra.local.stack import attached
 
     return attached(settings)
 
 
 def engine_for(settings: Settings, org: str, *, without_plan: bool = False) -> Engine:
-    """Return an engine on what a running stack uses, if one runs.
+    """Return an engine on the running stack's store, or on the state directory if none runs.
 
-    Raises NotFoundError for an organisation without a plan, unless ``without_plan``: what an organisation has left
-    behind can still be removed.
+    Raises NotFoundError for an organisation without a plan, unless ``without_plan``: the keys and credentials of a
+    former organisation must remain removable.
     """
     quiet(settings)
     engine = bootstrap.build(attached(settings))
@@ -55,7 +56,7 @@ def engine_for(settings: Settings, org: str, *, without_plan: bool = False) -> E
 
 @contextmanager
 def warehouse_of(settings: Settings) -> Iterator[Warehouse]:
-    """Give the warehouse of a running stack, or that of an emulator for the time of the block. Starts no work."""
+    """Yield the warehouse of the running stack, or of an emulator that runs for the block. Starts no runs."""
     from infra.local.stack import reading
 
     with reading(settings) as reached:
@@ -63,7 +64,7 @@ def warehouse_of(settings: Settings) -> Iterator[Warehouse]:
 
 
 class OwnStack:
-    """The running stack's client, or that of a stack of its own for the time of the block."""
+    """Gives a client of the running stack, or of a stack that runs for the block."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -86,7 +87,7 @@ class OwnStack:
 
 
 def reader(settings: Settings) -> ApiClient:
-    """Return a client of the store in this process: reading, and ending a run, need no running stack."""
+    """Return a client of the API in this process: reading, cancelling and skipping need no running stack."""
     from functions.api import application
     from infra.local.stack import new_token
 
@@ -97,7 +98,7 @@ def reader(settings: Settings) -> ApiClient:
 
 
 def follow(client: ApiClient, org: str, run_id: str, title: str) -> dict[str, Any]:
-    """Show the run's steps until it has ended; return it then."""
+    """Show the run's progress until it has ended; return it then."""
     progress = show.RunProgress(title)
     try:
         return client.watch(org, run_id, progress.see)
@@ -106,7 +107,7 @@ def follow(client: ApiClient, org: str, run_id: str, title: str) -> dict[str, An
 
 
 def wait_for_end(client: ApiClient, org: str, run_id: str, title: str, as_json: bool) -> None:
-    """Follow a run, show how it ended and leave the program with 0 if it completed, else 1."""
+    """Follow a run, show its end and exit with 0 if it completed, else 1."""
     if as_json:
         ended = client.watch(org, run_id, lambda _: None)
         show.as_json(ended)

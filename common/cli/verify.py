@@ -1,4 +1,4 @@
-"""``main.py verify``: whether the rows that runs say they wrote are there, once, and as they were."""
+"""``main.py verify``: checks that the rows of all receipts are in their tables, once and unchanged."""
 
 import sys
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ from common.writes.verify import Report, Verifier
 @cli.command()
 @click.argument("run_id", required=False)
 @click.option("--all", "every", is_flag=True, help="Every run of every organisation that has a plan.")
-@click.option("--org", help="With --all: this organisation alone.")
+@click.option("--org", help="With --all: only this organisation.")
 @json_option
 @click.pass_obj
 @friendly
 def verify(settings: Settings, run_id: str | None, every: bool, org: str | None, as_json: bool) -> None:
-    """Check receipts against the tables. Exit code 1 if a row is missing, doubled, changed or not to be there.
+    """Check receipts against the tables. Exit code 1 if a row is missing, duplicated, changed or unexpected.
 
     \b
     Examples:
@@ -36,15 +36,15 @@ def verify(settings: Settings, run_id: str | None, every: bool, org: str | None,
       main.py verify --all --org acme_corp
     """
     if (run_id is None) != every:
-        raise click.UsageError("Say which run, or --all.")
+        raise click.UsageError("Name a run, or use --all.")
     if org and not every:
-        raise click.UsageError("--org goes with --all; a run knows its organisation.")
+        raise click.UsageError("--org needs --all: a run already belongs to an organisation.")
     quiet(settings)
     engine = bootstrap.build(attached(settings))
     if org:
         engine.plans.limits(org)
     if run_id is not None:
-        engine.store.load(run_id)  # what there is not needs no emulator to be said so
+        engine.store.load(run_id)  # raises for an unknown run before an emulator is started, which takes seconds
     orgs = [org] if org else sorted(load_plans(settings.configs).organisations)
     project = f"{settings.project_id}."
     with warehouse_of(settings) as warehouse:
@@ -52,7 +52,7 @@ def verify(settings: Settings, run_id: str | None, every: bool, org: str | None,
         try:
             report = verifier.run(run_id) if run_id is not None else _all(verifier, orgs)
         except TransientError as error:
-            own = "unset BIGQUERY_EMULATOR_HOST, then it starts its own, or try again"
+            own = "unset BIGQUERY_EMULATOR_HOST so that it starts its own emulator, or try again"
             raise PipelineOpsError(f"{error} verify needs the warehouse: start `main.py serve`, {own}.") from error
     wrong = [finding for finding in report.findings if finding.is_wrong]
     if as_json:
@@ -64,23 +64,23 @@ def verify(settings: Settings, run_id: str | None, every: bool, org: str | None,
 
 
 def _all(verifier: Verifier, orgs: list[str]) -> Report:
-    """Check one organisation after the other; a terminal sees how far it is."""
+    """Check the organisations in turn, with progress on a terminal."""
     checked, findings = 0, list[Finding]()
     with Status("", console=Console(stderr=True)) as status:
         for org in orgs:
-            report = verifier.organisation(org, partial(_see, status, org))
+            report = verifier.organisation(org, partial(_progress, status, org))
             checked += report.checked
             findings += report.findings
     return Report(checked, findings)
 
 
-def _see(status: Status, org: str, runs: int) -> None:
+def _progress(status: Status, org: str, runs: int) -> None:
     status.update(f"{org}: {runs} runs read")
 
 
 def _show(report: Report, findings: list[Finding]) -> None:
     if findings:
-        show.table("", ("what", "run", "step", "table", "day", "expected", "found"), _rows(findings))
+        show.table("", ("finding", "run", "step", "table", "day", "expected", "found"), _rows(findings))
     for finding in findings:
         click.echo(f"{finding.kind}: {finding.run_id} {finding.step_id or '?'}: {finding.text}")
     wrong = sum(finding.is_wrong for finding in report.findings)

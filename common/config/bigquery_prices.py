@@ -16,9 +16,9 @@ PRICES_FILE = Path("system") / "bigquery_prices.yml"
 
 
 class BigQueryPrices(StrictModel):
-    """``configs/system/bigquery_prices.yml``: US dollars for a TiB billed to a query on demand, by location.
+    """``configs/system/bigquery_prices.yml``: on-demand price of a billed TiB in US dollars, by location.
 
-    ``floor_usd_per_run`` is what a run is taken to cost at least, before anything else is known of it.
+    ``floor_usd_per_run`` is the lowest estimate of a run's cost, used while there is no history.
     """
 
     source: str = Field(min_length=1)
@@ -28,12 +28,12 @@ class BigQueryPrices(StrictModel):
 
     @property
     def named(self) -> str:
-        """Where the prices are from, and when they were read."""
+        """The source of the prices, and when they were read."""
         return f"{self.source} ({self.read_on})"
 
 
 def load_prices(root: Path) -> BigQueryPrices | None:
-    """Read the prices of the tree ``root``; None if it has none. Raises InvalidFileError with all that is wrong."""
+    """Read the prices of the tree ``root``; None if it has no file. Raises InvalidFileError with every problem."""
     if not (root / PRICES_FILE).is_file():
         return None
     source = read(root / PRICES_FILE, str(root.resolve().name / PRICES_FILE))

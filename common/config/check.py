@@ -24,7 +24,7 @@ from common.platform.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found in one file. ``route`` is empty for what is no pipeline; ``path`` is as messages show it."""
+    """The problems of one file. ``route`` is empty unless it is a pipeline; ``path`` is as messages show it."""
 
     route: str
     path: str
@@ -32,7 +32,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong with the file."""
+        """Whether the file has no problems."""
         return not self.problems
 
 
@@ -43,10 +43,10 @@ SqlCheck = Callable[[ConfigTree], Mapping[Path, Sequence[Problem]]]
 def validate_tree(
     root: Path, registry: Registry, only: Path | None = None, sql: SqlCheck | None = None
 ) -> list[Result]:
-    """Check all pipelines, table contracts, the provider registry and the plans below ``root``, in this order.
+    """Check all pipelines, table contracts, the provider registry, the plans and other files below ``root``, in order.
 
     With ``sql`` the files of SQL come last. ``only`` (a file or a folder) limits what is reported, not what it is
-    compared with. Nothing wrong in a file raises; ConfigError is raised if ``only`` is no part of the tree.
+    compared with. Problems of files are returned; raises ConfigError if ``only`` is not in the tree.
     """
     tree = ConfigTree(root, registry)
     checks = chain(_checks(tree), _sql_checks(tree, sql) if sql else ())
@@ -57,7 +57,7 @@ def validate_tree(
             if sql
             else ("pipeline, contract, provider registry or plans file")
         )
-        raise ConfigError(f"{only}: is no {what}, nor a folder of such. Check the path.")
+        raise ConfigError(f"{only}: is not a {what}, nor a folder of these. Check the path.")
     return [Result(route, tree.shown(path), _problems_of(check)) for route, path, check in chosen]
 
 
@@ -107,12 +107,12 @@ def _sql_checks(tree: ConfigTree, sql: SqlCheck) -> Iterator[tuple[str, Path, Ca
 
 
 def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, YamlFile]:
-    """What stands in each file, for comparing; one that can't be read is reported where it is checked itself."""
-    found: dict[Path, YamlFile] = {}
+    """Return the contents of all readable files, for comparisons. Unreadable ones are reported by their own check."""
+    files: dict[Path, YamlFile] = {}
     for path in paths:
         with suppress(InvalidFileError):
-            found[path] = read(path, tree.shown(path))
-    return found
+            files[path] = read(path, tree.shown(path))
+    return files
 
 
 def _check_pipeline(tree: ConfigTree, route: str, sources: Mapping[Path, YamlFile]) -> None:
@@ -127,12 +127,12 @@ def _repeated_id(source: YamlFile, others: Iterable[YamlFile]) -> Iterator[Probl
     name = source.data.get("pipeline_id")
     same = [other.name for other in others if other.data.get("pipeline_id") == name]
     if same:  # the id is part of the key of every row: two pipelines of one id would delete each other's rows
-        message = f"{name!r} is the id of {', '.join(same)} too. Give each its own."
+        message = f"{name!r} is also the id of {', '.join(same)}. Use a different id."
         yield source.problem(("pipeline_id",), message)
 
 
 def _other_modes(source: YamlFile, others: Iterable[YamlFile]) -> Iterator[Problem]:
-    # A table has one mode: what one pipeline keeps, such as rows that were appended once, another would replace.
+    # A table has one mode: otherwise one pipeline would replace rows that another keeps, such as appended ones.
     elsewhere: dict[str, list[tuple[TableMode, YamlFile]]] = defaultdict(list)
     for other in others:
         for write in table_modes(other.data):
@@ -143,13 +143,16 @@ def _other_modes(source: YamlFile, others: Iterable[YamlFile]) -> Iterator[Probl
             places = ", ".join(
                 f"{other.name}:{other.problem(write.place, '').line} ({write.mode[:40]})" for write, other in differ[:5]
             )
-            message = f"{mine.table} is written with mode {mine.mode} here, otherwise in {places}. Use one everywhere."
+            message = (
+                f"{mine.table} is written with mode {mine.mode} here, but differently in {places}. "
+                "Use the same mode everywhere."
+            )
             yield source.problem(mine.place, message)
 
 
 def _check_contract(tree: ConfigTree, path: Path) -> None:
     if path.suffix != ".yml":
-        _refuse(Problem(tree.shown(path), 1, "(path)", "a contract is found only as <table>.yml. Rename it."))
+        _refuse(Problem(tree.shown(path), 1, "(path)", "a contract must be in <table>.yml. Rename the file."))
     check_contract(path, tree.shown(path))
 
 

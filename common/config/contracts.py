@@ -1,6 +1,6 @@
-"""Checks of table contracts that name line and field; ``common.tables.contract`` reads them.
+"""Checks of table contracts that report line and field; ``common.tables.contract`` reads the contracts.
 
-Those of data tables are ``configs/schemas/*.yml``, those of tables about runs ``configs/schemas/meta/*.yml``.
+Contracts of data tables are in ``configs/schemas/*.yml``, those of meta tables in ``configs/schemas/meta/*.yml``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,16 +17,16 @@ from common.tables.contract import LINEAGE, META_PREFIX, MetaTable, Table
 META_FOLDER = "meta"
 
 RESERVED_PREFIXES = ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier", "_change_")
-"""BigQuery keeps these for itself (docs: "Specifying a schema", column names; and change history)."""
+"""Prefixes that BigQuery reserves (docs: "Specifying a schema", column names; and change history)."""
 
 
 def check_contract(path: Path, name: str) -> None:
-    """Raise InvalidFileError with all mistakes of a contract; ``name`` is the path as messages show it."""
+    """Raise InvalidFileError with every problem of a contract; ``name`` is the path as messages show it."""
     source = read(path, name)
     is_meta = path.parent.name == META_FOLDER
-    found = [source.problem(*finding) for finding in _findings(source, path.stem, is_meta=is_meta)]
-    if found:
-        raise InvalidFileError(sorted(found, key=lambda problem: problem.line))
+    problems = [source.problem(*finding) for finding in _findings(source, path.stem, is_meta=is_meta)]
+    if problems:
+        raise InvalidFileError(sorted(problems, key=lambda problem: problem.line))
 
 
 def _findings(source: YamlFile, stem: str, *, is_meta: bool) -> Iterator[Finding]:
@@ -49,11 +49,11 @@ def _name(table: str, stem: str, *, is_meta: bool) -> Iterator[Finding]:
     if table != stem:
         yield ("table",), f"must be {stem!r}, the name of its file."
     elif "__" in table:  # t__commits, t__quarantine and t__stage_... belong to the table t
-        yield ("table",), "'__' sets off the tables that the engine keeps beside a table. Use a single '_'."
+        yield ("table",), "'__' is reserved for the engine's own tables beside a table. Use a single '_'."
     elif table.startswith(META_PREFIX) and not is_meta:
-        yield ("table",), f"{META_PREFIX}* are the tables about runs: they lie in schemas/{META_FOLDER}. Rename it."
+        yield ("table",), f"{META_PREFIX}* names are for meta tables in schemas/{META_FOLDER}. Rename the table."
     elif is_meta and not table.startswith(META_PREFIX):
-        yield ("table",), f"tables about runs are named {META_PREFIX}*. Rename it, or move the file one folder up."
+        yield ("table",), f"meta tables are named {META_PREFIX}*. Rename the table, or move the file one folder up."
 
 
 def _columns(columns: Any, *, is_meta: bool) -> Iterator[Finding]:
@@ -63,18 +63,18 @@ def _columns(columns: Any, *, is_meta: bool) -> Iterator[Finding]:
         name = column.get("name") if isinstance(column, dict) else None
         if not isinstance(name, str):
             continue
-        folded = name.lower()  # BigQuery's column names differ by more than case
+        folded = name.lower()  # BigQuery's column names are not case-sensitive
         if folded in reserved:
-            yield ("columns", i, "name"), f"{folded} is stamped by the engine on every row. Remove it."
+            yield ("columns", i, "name"), f"the engine sets {folded} on every row. Remove the column."
         elif folded in seen:
-            yield ("columns", i, "name"), f"column {folded[:80]!r} is there twice. Remove one."
+            yield ("columns", i, "name"), f"column {folded[:80]!r} is listed twice. Remove one."
         elif folded.startswith(RESERVED_PREFIXES):
-            yield ("columns", i, "name"), f"BigQuery keeps names like {name[:80]!r} for itself. Rename it."
+            yield ("columns", i, "name"), f"BigQuery reserves names like {name[:80]!r}. Rename the column."
         seen.add(folded)
         if column.get("mode") == "REQUIRED" and column.get("policy") == "discard_value":
             yield (
                 ("columns", i, "policy"),
-                "a discarded value becomes NULL, which a REQUIRED column refuses. Use discard_row, or NULLABLE.",
+                "a discarded value becomes NULL, which a REQUIRED column refuses. Use discard_row, or mode NULLABLE.",
             )
 
 
@@ -88,7 +88,10 @@ def _currencies(columns: Any) -> Iterator[Finding]:
         if types.get(name) != "STRING":
             yield ("columns", i, "currency"), f"no STRING column is named {name[:80]!r}.{nearest(name, types)}"
         elif column.get("type") != "BIGNUMERIC":
-            yield ("columns", i, "currency"), "only an amount of money (BIGNUMERIC) has a currency. Remove it."
+            yield (
+                ("columns", i, "currency"),
+                "only an amount of money (BIGNUMERIC) has a currency. Remove the currency.",
+            )
 
 
 def _billed(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -97,16 +100,16 @@ def _billed(data: Mapping[str, Any]) -> Iterator[Finding]:
     amounts = [column["name"] for column in listed if column.get("currency") and isinstance(column.get("name"), str)]
     if isinstance(name, str) and name and name not in amounts:
         yield ("billed",), f"no column with a currency is named {name[:80]!r}.{nearest(name, amounts)}"
-    beside = data.get("billed_credits")
-    if not isinstance(beside, str) or not beside:
+    credits_name = data.get("billed_credits")
+    if not isinstance(credits_name, str) or not credits_name:
         return
     lists = [
         column["name"] for column in listed if column.get("type") == "JSON" and isinstance(column.get("name"), str)
     ]
-    if beside not in lists:
-        yield ("billed_credits",), f"no JSON column is named {beside[:80]!r}.{nearest(beside, lists)}"
+    if credits_name not in lists:
+        yield ("billed_credits",), f"no JSON column is named {credits_name[:80]!r}.{nearest(credits_name, lists)}"
     elif not name:
-        yield ("billed_credits",), "stand beside a cost. Name its column with billed, or remove this."
+        yield ("billed_credits",), "needs billed, the column of the cost that credits add to. Add it, or remove this."
 
 
 def _layout(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -117,10 +120,10 @@ def _layout(data: Mapping[str, Any]) -> Iterator[Finding]:
     if isinstance(by, str) and by not in types:
         yield ("partition_by",), f"no column is named {by[:80]!r}.{nearest(by, types)}"
     elif isinstance(by, str) and types[by] not in ("DATE", "TIMESTAMP"):
-        yield ("partition_by",), f"{by} is {str(types[by])[:40]}: partitions are days, of a DATE or a TIMESTAMP."
+        yield ("partition_by",), f"{by} is {str(types[by])[:40]}: partitions are by day. Use a DATE or TIMESTAMP."
     clusters = data.get("cluster_by")
     for i, name in enumerate(clusters if isinstance(clusters, list) else ()):
         if isinstance(name, str) and name not in types:
             yield ("cluster_by", i), f"no column is named {name[:80]!r}.{nearest(name, types)}"
         elif isinstance(name, str) and types[name] == "JSON":
-            yield ("cluster_by", i), f"{name} is JSON, which BigQuery can't sort by. Use another column."
+            yield ("cluster_by", i), f"{name} is JSON, which BigQuery can't cluster by. Use another column."

@@ -1,4 +1,7 @@
-"""Where notifications may go: ``configs/system/notifications.yml``, kept by the operator, not by organisations."""
+"""Hosts that notifications may go to: ``configs/system/notifications.yml``, maintained by the operator.
+
+Organisations choose the addresses. Without this list, they could make the service call hosts inside its network.
+"""
 
 import re
 from dataclasses import dataclass
@@ -31,28 +34,29 @@ class HostsFile(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """Host names; one that begins with a dot allows all hosts below it."""
+    """Host names; a leading dot allows all hosts below the domain."""
 
     hosts: tuple[str, ...] = ()
 
     def refusal(self, scheme: str, host: str, port: str | None) -> str:
-        """Return why nothing may be sent there, empty if it may."""
-        here = self.is_here(host)
-        if host not in self.hosts and not any(host.endswith(one) for one in self.hosts if one.startswith(".")):
+        """Return the reason why nothing may be sent there; empty if it may."""
+        is_local = self.is_here(host)
+        domains = [allowed for allowed in self.hosts if allowed.startswith(".")]
+        if host not in self.hosts and not any(host.endswith(domain) for domain in domains):
             return f"the operator does not allow notifications to {host}. Allowed: {', '.join(self.hosts) or 'none'}."
-        if scheme != "https" and not here:
+        if scheme != "https" and not is_local:
             return "must start with https://."
-        if port not in (None, ":443") and not here:
-            return "must use the usual port."
+        if port not in (None, ":443") and not is_local:
+            return "must use port 443."
         return ""
 
     def is_here(self, host: str) -> bool:
-        """Whether it is this machine, which only an operator who names it allows (for a sandbox)."""
+        """Whether it is this machine. Only an operator can allow that, by name, for a sandbox."""
         return is_loopback(host) and host in self.hosts
 
 
 def load_hosts(root: Path) -> AllowedHosts:
-    """Read the hosts of the tree ``root``, or raise InvalidFileError. Where there is no file, none is allowed."""
+    """Read the hosts of the tree ``root``; without a file, none is allowed. Raises InvalidFileError."""
     path = root / HOSTS_FILE
     if not path.exists():
         return AllowedHosts()

@@ -1,7 +1,7 @@
-"""The JSON Schemas of a pipeline's and of a contract's YAML, from which editors complete and check while one types.
+"""The JSON Schemas of pipelines and contracts, with which editors complete and check YAML as it is typed.
 
-``main.py schema`` writes ``configs/pipeline.schema.json`` and ``contract.schema.json``; a test holds them up to date.
-They say less than the rules do: what one value means to another, only ``main.py validate`` knows.
+``main.py schema`` writes ``configs/pipeline.schema.json`` and ``contract.schema.json``; a test keeps them up to date.
+They check single values. Rules between values are checked by ``main.py validate`` only.
 """
 
 import json
@@ -42,22 +42,22 @@ def pipeline_schema(registry: Registry) -> dict[str, Any]:
 
 
 def _definitions(models: Iterable[type[BaseModel]]) -> tuple[dict[type[BaseModel], str], dict[str, Any]]:
-    """The models' schemas by name, and each model's name; all at once, so that equal names are told apart."""
-    wanted: list[Any] = [(model, "validation") for model in dict.fromkeys(models)]
-    by_model, generated = models_json_schema(wanted)
+    """Return each model's name, and the schemas by name; generated together, so that equal names are made unique."""
+    modes: list[Any] = [(model, "validation") for model in dict.fromkeys(models)]
+    by_model, generated = models_json_schema(modes)
     names: dict[Any, str] = {model: ref["$ref"].removeprefix("#/$defs/") for (model, _), ref in by_model.items()}
     return names, generated["$defs"]
 
 
 def _config_of(ps_type: str, name: str, defs: dict[str, Any]) -> dict[str, Any]:
     then: dict[str, Any] = {"properties": {"config": {"$ref": f"#/$defs/{name}"}}}
-    if defs[name].get("required"):  # an absent block is an empty one
+    if defs[name].get("required"):  # an absent block is the same as an empty one, which lacks a required key
         then["required"] = ["config"]
     return {"if": {"properties": {"ps_type": {"const": ps_type}}, "required": ["ps_type"]}, "then": then}
 
 
 def _open_to_templates(schema: Any) -> Any:
-    """Let a template stand wherever a value does: ``{start_date}`` is no date before it is replaced."""
+    """Accept a template wherever a value is: ``{start_date}`` is not a date before it is replaced."""
     if isinstance(schema, list):
         return [_open_to_templates(item) for item in schema]
     if not isinstance(schema, dict):
@@ -67,13 +67,13 @@ def _open_to_templates(schema: Any) -> Any:
         rest = {key: value for key, value in schema.items() if key not in notes}
         return schema if rest == {"type": "string"} else {**notes, "anyOf": [rest, _TEMPLATE]}
     children = {key: _open_to_templates(value) for key, value in schema.items() if key not in ("default", "properties")}
-    if "properties" in schema:  # a property may be called `type` or `enum`: its name is no keyword
+    if "properties" in schema:  # a property may be called `type` or `enum`: names are not keywords
         children["properties"] = {name: _open_to_templates(value) for name, value in schema["properties"].items()}
     return {**schema, **children}
 
 
 def contract_schema() -> dict[str, Any]:
-    """Return the schema of a table's contract. What says how it is partitioned is a table about runs."""
+    """Return the schema of a table's contract. A contract with ``partition_by`` is that of a meta table."""
     name_of, defs = _definitions([Table, MetaTable])
     return {
         "$schema": _DIALECT,
@@ -85,6 +85,6 @@ def contract_schema() -> dict[str, Any]:
 
 
 def schema_texts(registry: Registry) -> dict[str, str]:
-    """Return the text of each schema's file, by its name below ``configs/``."""
+    """Return the text of each schema file, by its name below ``configs/``."""
     schemas = {SCHEMA_FILE: pipeline_schema(registry), CONTRACT_SCHEMA_FILE: contract_schema()}
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}

@@ -1,4 +1,4 @@
-"""The tree of pipelines under ``configs/``: which there are, and what is in them."""
+"""The tree of pipelines below ``configs/``: finds them by route, reads and checks them."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from common.domain.model import MapSpec, Pipeline, RetryPolicy, StepSpec, WriteS
 from common.platform.errors import ConfigError, NotFoundError, nearest
 
 NOT_PIPELINES = frozenset({"schemas", "sql", "system", "environments"})
-"""Folders below the root that hold other things."""
+"""Folders below the root that have no pipelines."""
 
 ROUTE_PARTS = 3
 """``provider/domain/pipeline``, as in ``POST /pipelines/run/{org}/{provider}/{domain}/{pipeline}``."""
@@ -33,7 +33,7 @@ _PART = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class PipelineFile:
-    """A pipeline that was found right. ``text_hash`` is the SHA-256 of the file's bytes."""
+    """A valid pipeline. ``text_hash`` is the SHA-256 of the file's bytes."""
 
     path: Path
     route: str
@@ -41,25 +41,25 @@ class PipelineFile:
     config: PipelineConfig
     source: YamlFile = field(repr=False, compare=False)
     constant: dict[str, StepSpec] = field(default_factory=dict, repr=False, compare=False)
-    """Steps that are the same in every run, because no template is in them: resolved once."""
+    """Steps without templates, which are the same in every run: resolved once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What lies in the tree: files by route, and the mistakes in the names of files, by path."""
+    """The files of the tree by route, and the problems of their names, by path."""
 
     routes: Mapping[str, Path]
     problems: Mapping[Path, Problem]
 
 
 class ConfigTree:
-    """Pipelines by route. Reads the disk at every call, so that a mended file is seen; unchanged files are cheap."""
+    """Pipelines by route. Each call looks for changed files, so no restart is needed; unchanged files are cached."""
 
     def __init__(self, root: Path, registry: Registry) -> None:
         self.root, self.registry = root, registry
         self._folders: list[str] = []
         self._scanned = Memo[Scan]()
-        self._beside = Memo[list[Path]]()
+        self._referenced = Memo[list[Path]]()
         self._loaded: dict[str, Memo[PipelineFile]] = defaultdict(Memo)
         self._concurrency: dict[str, Memo[int | None]] = defaultdict(Memo)
 
@@ -68,11 +68,11 @@ class ConfigTree:
         return self.root.resolve().name
 
     def shown(self, path: Path) -> str:
-        """The path as messages show it, ``configs/genai/payg/openai.yml``: nothing of the machine it is on."""
+        """Return the path as messages show it, ``configs/genai/payg/openai.yml``, without this machine's folders."""
         return str(self._title / path.relative_to(self.root))
 
     def scan(self) -> Scan:
-        """Look at all names in the tree, and in no file."""
+        """Find all files of the tree by name; reads none of them."""
         return self._scanned.get(self._folders, self._scan)
 
     def _scan(self) -> Scan:
@@ -85,7 +85,7 @@ class ConfigTree:
                 continue
             route = parts[-ROUTE_PARTS:]
             if len(route) < ROUTE_PARTS:
-                problems[path] = self._misplaced(path, "must lie in folders: provider/domain/pipeline.yml. Move it.")
+                problems[path] = self._misplaced(path, "must be in provider/domain/pipeline.yml. Move it.")
             elif bad := next((part for part in route if not _PART.fullmatch(part)), None):
                 message = f"{bad[:80]!r} can't be part of a route: use lower-case letters, digits, - and _. Rename it."
                 problems[path] = self._misplaced(path, message)
@@ -94,23 +94,23 @@ class ConfigTree:
         for route_name, paths in by_route.items():
             for path in paths if len(paths) > 1 else ():
                 others = ", ".join(self.shown(other) for other in paths if other != path)
-                problems[path] = self._misplaced(path, f"has the route {route_name} of {others} too. Rename one.")
+                problems[path] = self._misplaced(path, f"has the same route as {others}: {route_name}. Rename one.")
         return Scan({route: paths[0] for route, paths in by_route.items() if len(paths) == 1}, problems)
 
     def _misplaced(self, path: Path, message: str) -> Problem:
         return Problem(self.shown(path), 1, "(path)", message)
 
     def routes(self) -> Mapping[str, Path]:
-        """Return the path of every route, or raise ConfigError if a file has no route, or not one of its own."""
+        """Return the path of every route. Raises ConfigError if a file has no route, or the same as another."""
         scan = self.scan()
         if scan.problems:
             raise InvalidFileError(scan.problems.values())
         return scan.routes
 
     def find(self, route: str) -> Path:
-        """Return the path of a route, or raise NotFoundError with the nearest one.
+        """Return the path of a route. Raises NotFoundError that suggests the nearest one.
 
-        Raises ConfigError if the route is that of two files; a mistake elsewhere in the tree does not matter here.
+        Raises ConfigError if two files have the route; problems elsewhere in the tree do not stop this pipeline.
         """
         scan = self.scan()
         if route in scan.routes:
@@ -128,16 +128,17 @@ class ConfigTree:
         """Read and check one pipeline. Raises NotFoundError, or ConfigError that lists all problems of its file."""
         path = self.find(route)
         schemas = self.root / "schemas"
-        beside = self._beside.get(
+        # The files that the rules compare a pipeline with: a changed contract can make it invalid.
+        referenced = self._referenced.get(
             [schemas], lambda: [schemas, *schemas.glob("*.yml"), self.root / "system" / "providers.yml"]
         )
-        return self._loaded[route].get([path, *beside], lambda: self._read(path, route))
+        return self._loaded[route].get([path, *referenced], lambda: self._read(path, route))
 
     def concurrency(self, route: str) -> int | None:
-        """Return how many live runs of it an organisation may have, None if its file does not say.
+        """Return how many live runs of the pipeline an organisation may have; None without such a limit.
 
-        Looks at this one field only, for whoever starts nothing but a run. A file that is not there or wrong says
-        nothing: its runs fail by themselves.
+        Reads this one field only, because it is on the path of every request. A missing or invalid file has no limit:
+        its runs fail at validation.
         """
         try:
             path = self.find(route)
@@ -150,12 +151,12 @@ class ConfigTree:
         return PipelineFile(path, route, source.sha256, check(source, self.root, self.registry), source)
 
     def resolve(self, file: PipelineFile, variables: Mapping[str, str]) -> Pipeline:
-        """Return the pipeline with its templates replaced and its steps' configs validated once more.
+        """Return the pipeline with its templates replaced and its steps' configs validated again.
 
         ``variables`` are those of ``common.config.templates.NAMES``; ``pipeline_id`` comes from the file. The configs
-        are plain JSON data; that of a step with ``map:`` still holds ``{item}``, which
-        ``common.domain.mapping.item_config`` replaces item by item. Raises ConfigError that lists all problems; it
-        does not repeat the variables' values.
+        are plain JSON data; that of a step with ``map:`` still has ``{item}``, which
+        ``common.domain.mapping.item_config`` replaces for each item. Raises ConfigError with every problem, without the
+        values of variables.
         """
         known = {**variables, "pipeline_id": file.config.pipeline_id}
         specs: list[StepSpec] = []

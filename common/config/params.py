@@ -1,4 +1,4 @@
-"""What a processor says about the ``config:`` of its step."""
+"""Validation of a step's ``config:`` by its processor's params model."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from common.domain.mapping import ITEM, item_config
 from common.platform.errors import ConfigError
 
 ITEM_STAND_IN = "2026-01-15"
-"""With this in the place of ``{item}`` a ``config:`` is checked while its items are not known. Most are days."""
+"""Replaces ``{item}`` while a ``config:`` is checked before its items are known. Most items are days."""
 
 _NOT_JSON = "holds a value that JSON can't carry unchanged. Put decimals in quotes."
 
@@ -21,7 +21,7 @@ _NOT_JSON = "holds a value that JSON can't carry unchanged. Put decimals in quot
 def params_findings(
     params_type: type[BaseModel], config: dict[str, Any], place: Location, *, configs: Path
 ) -> Iterator[Finding]:
-    """Yield what a processor's params object to in a resolved ``config:``; ``place`` is where it hangs in the file."""
+    """Yield the problems of a resolved ``config:``; ``place`` is its location in the file."""
     try:
         dump_params(params_type, config, configs)
     except ValidationError as error:
@@ -33,15 +33,15 @@ def params_findings(
 def mapped_findings(
     params_type: type[BaseModel], config: dict[str, Any], place: Location, *, configs: Path, dates: bool
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the ``config:`` of a step with ``map:``, resolved but for ``{item}``.
+    """Yield the problems of the ``config:`` of a step with ``map:``, resolved except for ``{item}``.
 
-    It is checked with a day as the item. Where the items are not days, what that finds at a value with ``{item}`` in
-    it is left out: only the run knows what will stand there. The run keeps such a config as it is, without its
-    params' defaults, so it must be JSON data already; each item's attempt validates it with its item put in.
+    It is checked with a day as the item. If the items are not days, problems of values with ``{item}`` are ignored,
+    because the items are known only in a run. The run stores such a config as it is, without its params' defaults, so
+    it must be JSON data already; each item's attempt validates it with its item.
     """
     try:
         json.dumps(config)
-    except TypeError:  # a Decimal: nothing else that YAML gives is foreign to JSON
+    except TypeError:  # a Decimal: every other value of our YAML subset is JSON
         yield place, _NOT_JSON
     unsure = () if dates else tuple(inner for inner, text in strings(config, place) if ITEM.search(text))
     for location, message in params_findings(params_type, item_config(config, ITEM_STAND_IN), place, configs=configs):
@@ -50,7 +50,7 @@ def mapped_findings(
 
 
 def read_params[P: BaseModel](params_type: type[P], config: Mapping[str, Any], configs: Path) -> P:
-    """Validate a resolved ``config:``. A validator that reads a file finds its folder as ``info.context["configs"]``.
+    """Validate a resolved ``config:``. A validator that reads a file gets its folder as ``info.context["configs"]``.
 
     Raises ValidationError.
     """

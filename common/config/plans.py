@@ -20,13 +20,15 @@ Name = Annotated[str, StringConstraints(pattern=IDENTIFIER)]
 
 
 class Plan(StrictModel):
-    """What a plan admits."""
+    """The limits of a plan."""
 
-    daily: int = Field(ge=0, strict=True, description="Runs a UTC day.")
-    monthly: int = Field(ge=0, strict=True, description="Runs a UTC month.")
-    concurrent: int = Field(ge=0, strict=True, description="Runs at the same time.")
-    money_usd: Usd | None = Field(None, description="US dollars that its runs of a UTC month may cost, in quotes.")
-    weight: int = Field(1, ge=1, le=1000, strict=True, description="Share of the slots that several wait for.")
+    daily: int = Field(ge=0, strict=True, description="Runs per UTC day.")
+    monthly: int = Field(ge=0, strict=True, description="Runs per UTC month.")
+    concurrent: int = Field(ge=0, strict=True, description="Concurrent runs.")
+    money_usd: Usd | None = Field(None, description="Cost of the runs of a UTC month in US dollars, in quotes.")
+    weight: int = Field(
+        1, ge=1, le=1000, strict=True, description="Weight in the queue, if several organisations wait."
+    )
 
 
 class Organisation(StrictModel):
@@ -37,15 +39,15 @@ class Organisation(StrictModel):
 
 
 class PlansFile(StrictModel):
-    """The file: plans by name, which organisation has which, and how many runs of all of them may be live."""
+    """The file: plans by name, the organisations' subscriptions, and the limit of concurrent runs of all of them."""
 
-    global_concurrent: int | None = Field(None, ge=1, strict=True, description="Runs of all organisations at a time.")
+    global_concurrent: int | None = Field(None, ge=1, strict=True, description="Concurrent runs of all organisations.")
     plans: dict[Name, Plan] = Field(min_length=1)
     organisations: dict[Name, Organisation]
 
 
 def load_plans(root: Path) -> PlansFile:
-    """Read the plans of the tree ``root``, or raise InvalidFileError with all that is wrong in the file."""
+    """Read the plans of the tree ``root``. Raises InvalidFileError with every problem of the file."""
     source = read(root / PLANS_FILE, str(root.resolve().name / PLANS_FILE))
     try:
         file = PlansFile.model_validate(source.data)
@@ -54,10 +56,11 @@ def load_plans(root: Path) -> PlansFile:
         raise InvalidFileError(source.problem(location, message) for location, message in findings) from None
     unknown = [
         source.problem(
-            ("organisations", name, "plan"), f"no plan is named {its.plan[:80]!r}.{nearest(its.plan, file.plans)}"
+            ("organisations", name, "plan"),
+            f"no plan is named {organisation.plan[:80]!r}.{nearest(organisation.plan, file.plans)}",
         )
-        for name, its in file.organisations.items()
-        if its.plan not in file.plans
+        for name, organisation in file.organisations.items()
+        if organisation.plan not in file.plans
     ]
     if unknown:
         raise InvalidFileError(unknown)
@@ -65,14 +68,14 @@ def load_plans(root: Path) -> PlansFile:
 
 
 class YamlPlans:
-    """The plan limits port on the YAML file, which is read again when it changes."""
+    """The PlanLimits port on the YAML file, which is read again when it changes."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._file = Memo[PlansFile]()
 
     def limits(self, org_slug: str) -> Limits:
-        """Return the organisation's limits; raise NotFoundError, or ConfigError if the file is wrong."""
+        """Return the organisation's limits. Raises NotFoundError, or ConfigError if the file is invalid."""
         file = self._file.get([self._root / PLANS_FILE], lambda: load_plans(self._root))
         organisation = file.organisations.get(org_slug)
         if organisation is None:

@@ -1,4 +1,4 @@
-"""What is wrong in a config file: where (path, line, field) and what to do, for people.
+"""Problems of config files: where (path, line, field), what, and what to do.
 
 Messages never repeat values of a ``config:`` block: somebody may have pasted a secret there.
 """
@@ -15,13 +15,13 @@ from pydantic_core import ErrorDetails
 from common.platform.errors import ConfigError, nearest
 
 Location = tuple[str | int, ...]
-"""Keys and list positions on the way from the top of a file to a value."""
+"""Keys and list positions from the top of a file to a value."""
 
 Finding = tuple[Location, str]
-"""A mistake before it is tied to a line: where in the data, and the message."""
+"""A problem before its line is looked up: location in the data, and message."""
 
 MAX_PROBLEMS = 50
-"""A file shows at most this many at once; it also bounds the work that a hostile file can cause."""
+"""Most problems that are reported per file; it also bounds the work that a hostile file can cause."""
 
 _PLAIN_KEY = re.compile(r"[\w.-]{1,80}", re.ASCII)
 _MUST_BE = {
@@ -38,7 +38,7 @@ _QUOTED = re.compile(r"'([^']*)'")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake. ``str()`` gives ``path:line: field: message`` on one line."""
+    """One problem. ``str()`` returns ``path:line: field: message`` on one line."""
 
     path: str
     line: int
@@ -50,7 +50,7 @@ class Problem:
 
 
 class InvalidFileError(ConfigError):
-    """A config file holds mistakes; ``problems`` lists all of them, the message has one on each line."""
+    """A config file is invalid. ``problems`` lists every problem; the message has one per line."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -69,12 +69,12 @@ def field_name(location: Location) -> str:
 
 
 def findings_of(error: ValidationError, model: type[BaseModel], prefix: Location = ()) -> Iterator[Finding]:
-    """Yield what a validation found, in words; ``prefix`` is where the validated data hangs in the file."""
+    """Yield pydantic's errors as findings; ``prefix`` is the location of the validated data in the file."""
     details = error.errors(include_url=False)
     around = {detail["loc"][:end] for detail in details for end in range(len(detail["loc"]))}
     for detail in details:
         if detail["type"] == "too_short" and detail["loc"] in around:
-            continue  # pydantic counts only the items that are right: the wrong ones are listed already
+            continue  # pydantic counts only the valid items: the invalid ones are reported already
         location = (*prefix, *detail["loc"])
         yield location[:-1] if location[-1:] == ("[key]",) else location, _message(detail, model)
 
@@ -99,13 +99,13 @@ def _message(detail: ErrorDetails, model: type[BaseModel]) -> str:
         case "value_error":
             return str(context["error"])
         case "too_short":
-            return f"must hold at least {context['min_length']}."
+            return f"must have at least {context['min_length']}."
         case kind:  # pydantic's own text ("Input should be ..."), which does not repeat the input: it may be a secret
             return _MUST_BE.get(kind) or f"{_SHOULD.sub('must', detail['msg'])}."
 
 
 def _keys_at(model: type[BaseModel], location: Location) -> set[str]:
-    """Keys that are allowed at a place in the data of a model; more than exactly those behind a union."""
+    """Return the keys that are allowed at a location in a model's data; behind a union, those of all its members."""
     models = {model}
     for part in location:
         reached = {
@@ -115,7 +115,7 @@ def _keys_at(model: type[BaseModel], location: Location) -> set[str]:
             if part == (field.alias or name)
             for inner in _models_in(field.annotation)
         }
-        models = reached or models  # a position in a list and the tag of a union are no keys, and lead no further
+        models = reached or models  # positions in lists and tags of unions are not keys, and lead to no further model
     return {field.alias or name for outer in models for name, field in outer.model_fields.items()}
 
 

@@ -1,4 +1,4 @@
-"""The provider registry, ``configs/system/providers.yml``: whom pipelines read from, and with which credential."""
+"""The provider registry, ``configs/system/providers.yml``: providers, their addresses and how they authenticate."""
 
 import ipaddress
 import re
@@ -27,10 +27,10 @@ PROVIDERS_FILE = Path("system") / "providers.yml"
 
 
 def _checked_url(url: str) -> str:
-    """A credential travels to this address: only over TLS, or to this very machine (a sandbox)."""
+    """Check an address. Credentials are sent to it, so it must be TLS, or this machine (a sandbox)."""
     if not _URL.fullmatch(url):
         raise ValueError("must be https://host/path, without user, query or fragment.")
-    parts = urlsplit(url)  # raises ValueError for brackets around what is no IPv6 address
+    parts = urlsplit(url)  # raises ValueError if brackets do not enclose an IPv6 address
     _ = parts.port  # raises ValueError when it is out of range
     if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise ValueError("must start with https:// (http:// is for loopback addresses only).")
@@ -38,16 +38,16 @@ def _checked_url(url: str) -> str:
 
 
 def _checked_template(url: str) -> str:
-    """Like an address, with ``{region}`` or ``{account}`` for a part of the host's name."""
+    """Check an address that has ``{region}`` or ``{account}`` as part of its host name."""
     _checked_url(_PLACE.sub("x", url))
     return url.rstrip("/")
 
 
 def filled(url: str, **places: str) -> str:
-    """Put values into an address's places; raise ConfigError for one that would lead to another host."""
+    """Replace an address's placeholders. Raises ConfigError for a value that could lead to another host."""
     for name, value in places.items():
-        if not _LABEL.fullmatch(value):
-            raise ConfigError(f"{name}: {value[:80]!r} must be lower-case letters, digits and '-'.")
+        if not _LABEL.fullmatch(value):  # values come from credentials: "evil.com/" would receive the secret
+            raise ConfigError(f"{name}: {value[:80]!r} must have only lower-case letters, digits and '-'.")
         url = url.replace(f"{{{name}}}", value)
     if (left := _PLACE.search(url)) is not None:
         raise ConfigError(f"an address of configs/system/providers.yml needs a value for {left[0]}.")
@@ -65,30 +65,34 @@ def is_loopback(host: str) -> bool:
 class Provider(StrictModel):
     """One provider."""
 
-    display_name: str = Field(min_length=1, max_length=100, description="Name for people.")
+    display_name: str = Field(min_length=1, max_length=100, description="Display name.")
     base_url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
-        default=None, description="Address of its API, without a slash at the end; none for providers that send files."
+        default=None, description="Address of the API, without a trailing slash; none for providers that send files."
     )
     urls: Mapping[
         Annotated[str, StringConstraints(pattern=IDENTIFIER)], Annotated[str, AfterValidator(_checked_template)]
     ] = Field(
         default_factory=dict,
-        description="Addresses of its further APIs, by name; {region} and {account} stand for what differs.",
+        description="Addresses of further APIs, by name; {region} and {account} come from the credential.",
     )
     auth: Literal["none", "bearer", "api_key", "aws_signature", "google", "oauth_client", "oci_signature"] = Field(
         default="none",
-        description="How its credential is sent: a bearer token, an API-key header, or not at all; or what is made of "
-        "it: a signature, or a token of Google's or of an OAuth client.",
+        description="How the credential is used: sent as a bearer token or an API-key header, used to sign requests, "
+        "exchanged for a token of Google's or of an OAuth client, or not at all.",
     )
-    usd_per_call: Usd = Field(default=Decimal(0), description="US dollars that one call of its API costs, in quotes.")
+    usd_per_call: Usd = Field(default=Decimal(0), description="Price of one API call in US dollars, in quotes.")
     credential_hint: str = Field(default="", max_length=500, description="What to paste, and where to get it.")
     restatement_days: int = Field(
-        default=0, strict=True, ge=0, le=92, description="Days before yesterday that it may still correct: read again."
+        default=0,
+        strict=True,
+        ge=0,
+        le=92,
+        description="Days before yesterday that it may restate: they are read again.",
     )
-    limits: str = Field(default="", max_length=500, description="Its documented limits, for people.")
+    limits: str = Field(default="", max_length=500, description="Documented limits, for people.")
 
     def window(self, today: date) -> tuple[date, date]:
-        """Return the first and the last day that a scheduled run reads: yesterday, and the days still corrected."""
+        """Return the first and last day of a run without dates: the restatement window and yesterday."""
         last = today - timedelta(days=1)
         return last - timedelta(days=self.restatement_days), last
 
@@ -100,7 +104,7 @@ class ProviderRegistry(StrictModel):
 
 
 def load_providers(root: Path) -> Mapping[str, Provider]:
-    """Read the providers by key from the tree ``root``, or raise ConfigError with all that is wrong in the file."""
+    """Read the providers of the tree ``root`` by key. Raises ConfigError with every problem of the file."""
     source = read(root / PROVIDERS_FILE, str(root.resolve().name / PROVIDERS_FILE))
     return MappingProxyType(parse_providers(source).providers)
 
@@ -115,7 +119,7 @@ def parse_providers(source: YamlFile) -> ProviderRegistry:
 
 
 def find_provider(providers: Mapping[str, Provider], key: str) -> Provider:
-    """Return a provider, or raise ConfigError that names the nearest one."""
+    """Return a provider. Raises ConfigError that suggests the nearest one."""
     if key not in providers:
         raise ConfigError(unknown_provider(providers, key))
     return providers[key]
@@ -137,5 +141,5 @@ def provider_url(providers: Mapping[str, Provider], name: str) -> str:
 
 
 def unknown_provider(providers: Mapping[str, Provider], key: str) -> str:
-    """Say that a provider is not registered, and which one may have been meant."""
+    """Return the message that a provider is not registered, with the nearest one."""
     return f"no provider is named {key[:80]!r}.{nearest(key, providers)} Registered: {', '.join(sorted(providers))}."

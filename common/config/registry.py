@@ -1,4 +1,4 @@
-"""What the configuration has to know of processors. It is handed in, so that configs import no processor."""
+"""What configs need to know about processors. It is passed in, so that ``common.config`` imports no processor."""
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Protocol
 from pydantic import BaseModel
 
 FileCheck = tuple[Path, Callable[[], object]]
-"""A file of the tree, and what reads it: raises InvalidFileError with all that is wrong in it."""
+"""A file of the tree, and its check, which raises InvalidFileError with every problem."""
 
 
 class Registry(Protocol):
@@ -20,8 +20,8 @@ class Registry(Protocol):
     def params_type(self, ps_type: str) -> type[BaseModel]:
         """Return the model of a processor's ``config:`` block.
 
-        Raises ConfigError if nothing registers it, which names the nearest one, or if its module can't be loaded.
+        Raises ConfigError if nothing registers it, with the nearest name, or if its module can't be loaded.
         """
 
     def file_checks(self, configs: Path) -> Iterator[FileCheck]:
-        """Yield the files that belong to processors alone (prices, subscriptions), each with its check."""
+        """Yield the files that only processors read (prices, subscriptions), each with its check."""

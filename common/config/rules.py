@@ -1,7 +1,7 @@
-"""What a pipeline's parts mean to each other: every mistake of a file at once, each with its place.
+"""Rules between the parts of a pipeline: every problem of a file at once, each with its location.
 
-The rules look at the plain data and not at validated models, so that one mistake does not hide the next. They are
-generators: a hostile file with ten thousand mistakes is given up after the first few.
+The rules read plain data, not validated models, so that one problem does not hide the next. They are generators, so
+that a hostile file with ten thousand problems is abandoned after the first few.
 """
 
 import re
@@ -38,14 +38,14 @@ PLACEHOLDERS: Mapping[str, str] = {
     "pipeline_id": "genai_openai_payg",
     "run_id": "run_abc123",
 }
-"""Stand-ins (the examples of FR-PIP-006) with which a ``config:`` block is checked while there is no run."""
+"""Values (the examples of FR-PIP-006) with which a ``config:`` block is checked without a run."""
 
 TABLE_KEYS = ("source_table", "destination_table")
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A file that has not been found right yet. ``steps`` are those that are mappings at all, with their place."""
+    """A file that is not validated yet. ``steps`` are those that are mappings, with their location."""
 
     source: YamlFile
     root: Path
@@ -63,13 +63,13 @@ class Draft:
 
 
 def check(source: YamlFile, root: Path, registry: Registry) -> PipelineConfig:
-    """Return the pipeline, or raise InvalidFileError with all its problems, in the order of their lines."""
+    """Return the pipeline. Raises InvalidFileError with every problem, in the order of their lines."""
     draft = Draft(source, root, registry)
-    found: dict[Location, str] = {}
+    findings: dict[Location, str] = {}
     for location, message in islice(_findings(draft), MAX_PROBLEMS):
-        found.setdefault(location, message)  # the first rule that objects to a place says it best
-    if found:
-        problems = (source.problem(location, message) for location, message in found.items())
+        findings.setdefault(location, message)  # of several for a location, the first rule's is the most specific
+    if findings:
+        problems = (source.problem(location, message) for location, message in findings.items())
         raise InvalidFileError(sorted(problems, key=lambda problem: problem.line))
     return PipelineConfig.model_validate(source.data)
 
@@ -112,7 +112,7 @@ def _provider(draft: Draft) -> Iterator[Finding]:
     try:
         providers = load_providers(draft.root)
     except InvalidFileError as error:
-        yield ("provider",), f"can't be checked, mend the provider registry first: {error.problems[0]}"
+        yield ("provider",), f"can't be checked, fix the provider registry first: {error.problems[0]}"
         return
     if key not in providers:
         yield ("provider",), unknown_provider(providers, key)
@@ -125,7 +125,7 @@ def _repeated_step_ids(draft: Draft) -> Iterator[Finding]:
         if isinstance(step_id, str):
             counts[step_id] += 1
             if counts[step_id] > 1:
-                yield (*location, "step_id"), f"another step is named {step_id[:80]!r} too. Rename one."
+                yield (*location, "step_id"), f"another step is also named {step_id[:80]!r}. Rename one."
 
 
 def _dependencies(draft: Draft) -> Iterator[Finding]:
@@ -145,10 +145,13 @@ def _cycle(draft: Draft) -> Iterator[Finding]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        names: list[str] = list(reversed(error.args[1]))  # graphlib lists what comes before first
+        names: list[str] = list(reversed(error.args[1]))  # graphlib lists predecessors first
         place = next(location for location, step in draft.steps if step.get("step_id") == names[0])
         shown = " -> ".join(name[:80] for name in names[:20])
-        yield (*place, "depends_on"), f"waits for itself, step by step: {shown}. Remove one of these."
+        yield (
+            (*place, "depends_on"),
+            f"is part of a cycle: {shown}. Remove one of these dependencies.",
+        )
 
 
 def _retried_kinds(draft: Draft) -> Iterator[Finding]:
@@ -161,7 +164,7 @@ def _retried_kinds(draft: Draft) -> Iterator[Finding]:
         if kinds and retry.get("max_attempts", 1) == 1:
             yield (
                 place,
-                "nothing is tried again while max_attempts is 1. Set max_attempts to 2 or more, or remove this.",
+                "nothing is retried while max_attempts is 1. Set max_attempts to 2 or more, or remove this.",
             )
         for i, kind in enumerate(kinds):
             if isinstance(kind, str) and kind in kinds[:i]:
@@ -190,11 +193,11 @@ def _maps(draft: Draft) -> Iterator[Finding]:
         over = mapping.get("over")
         if isinstance(over, str) and re.fullmatch(OUTPUT, over):
             yield from _comes_before(draft, step, over.split(".")[0], (*location, "map", "over"))
-        # Rows are replaced by day: items of one day would delete each other's.
+        # Rows are replaced by day: items of the same day would delete each other's rows.
         table = config.get("destination_table") if isinstance(config, dict) else None
         if table is not None and mapping.get("dates", False) is False:
-            message = "must be true in a step that writes a table: without a day of its own, each item would replace "
-            yield (*location, "map", "dates"), f"{message}the rows of the others. Map over days and set dates: true."
+            message = "must be true in a step that writes a table: otherwise each item would replace the rows of the "
+            yield (*location, "map", "dates"), f"{message}others. Map over days and set dates: true."
 
 
 def _comes_before(draft: Draft, step: dict[str, Any], step_id: str, place: Location) -> Iterator[Finding]:
@@ -241,11 +244,11 @@ def _tables(draft: Draft) -> Iterator[Finding]:
                     draft.root / "schemas" / f"{name}.yml", f"{draft.root.resolve().name}/schemas/{name}.yml"
                 )
             except InvalidFileError as error:
-                yield place, f"mend the contract first: {error.problems[0]}"
+                yield place, f"fix the contract first: {error.problems[0]}"
 
 
 def _named_tables(config: Any) -> Iterator[tuple[Location, str]]:
-    """Yield the tables that a ``config:`` block names, with their place in it."""
+    """Yield the tables that a ``config:`` block names, with their location in it."""
     if not isinstance(config, dict):
         return
     further = config.get("further_tables")
@@ -266,7 +269,8 @@ def _shared_destinations(draft: Draft) -> Iterator[Finding]:
             line = draft.source.problem((*writer[table], "config", "destination_table"), "").line
             yield (
                 (*location, "config", "destination_table"),
-                f"the step in line {line} writes {table[:80]!r} too: it would be overwritten. Use another table.",
+                f"the step in line {line} also writes {table[:80]!r}, and one would overwrite the other. "
+                "Use another table.",
             )
         writer.setdefault(table, location)
 

@@ -1,4 +1,4 @@
-"""``configs/system/service_categories.yml``: what FOCUS calls the kind of a provider's service."""
+"""``configs/system/service_categories.yml``: FOCUS's ServiceCategory and ServiceSubcategory of providers' services."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -36,7 +36,7 @@ Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_len
 
 
 class CategoriesFile(StrictModel):
-    """The file: by provider, category and subcategory, names of services."""
+    """The file: names of services by provider, category and subcategory."""
 
     services: Mapping[Annotated[str, StringConstraints(pattern=IDENTIFIER)], Mapping[Category, Mapping[str, Names]]]
 
@@ -49,7 +49,7 @@ class ServiceCategories:
         self._longest_first = sorted(names, key=len, reverse=True)
 
     def of(self, service: str) -> tuple[str, str]:
-        """Return category and subcategory: of the name itself, else of the longest name that it begins with."""
+        """Return category and subcategory of the name itself, else of the longest name that is a prefix of it."""
         name = service.casefold()
         if name in self._names:
             return self._names[name]
@@ -58,7 +58,7 @@ class ServiceCategories:
 
 
 def load_categories(root: Path) -> CategoriesFile:
-    """Read the file of the tree ``root``, or raise InvalidFileError with all that is wrong in it."""
+    """Read the file of the tree ``root``. Raises InvalidFileError with every problem."""
     source = read(root / CATEGORIES_FILE, str(root.resolve().name / CATEGORIES_FILE))
     try:
         return CategoriesFile.model_validate(source.data)
@@ -68,7 +68,7 @@ def load_categories(root: Path) -> CategoriesFile:
 
 @lru_cache(maxsize=16)
 def service_categories(root: Path, provider: str) -> ServiceCategories:
-    """Return what the tree ``root`` says of a provider's services."""
+    """Return the categories of a provider's services in the tree ``root``. Cached: rows are many, providers few."""
     kinds = load_categories(root).services.get(provider, {})
     return ServiceCategories(
         {

@@ -1,7 +1,7 @@
 """``{name}`` and ``${name}`` in ``config:`` blocks, from a fixed list of names (FR-PIP-006). Never an evaluator.
 
-Both spellings mean the same. A brace that does not enclose an identifier is text. What is put in is not looked at
-again, so a value can't smuggle in another template.
+Both spellings mean the same. A brace that does not enclose an identifier is text. Inserted values are not scanned
+again, so a value can't inject another template.
 """
 
 import re
@@ -21,28 +21,28 @@ NAMES: tuple[str, ...] = (
     "pipeline_id",
     "run_id",
 )
-"""FR-PIP-006, and ``end_date``: a run covers a range of days, so its last one is needed as often as its first."""
+"""FR-PIP-006, and ``end_date``: a run covers a range of days, so its last day is needed as often as its first."""
 
 ITEM = "item"
-"""In a step with ``map:`` only. It is put in item by item, when the run has come to the step."""
+"""Only in a step with ``map:``. It is replaced for each item when the run reaches the step."""
 
 TEMPLATE = re.compile(r"\$?\{([^\W\d]\w*)\}")
 
 
 def unresolved(value: Any, known: Collection[str]) -> Iterator[Finding]:
-    """Yield where a template stands that none of the ``known`` names replaces. Keys hold no templates at all."""
+    """Yield each template that is not among the ``known`` names, and each key with a template, which is not allowed."""
     for location, text in strings(value):
         for name in TEMPLATE.findall(text):
             if name not in known:
                 yield location, _message(name, known)
     for location in _keys_with_templates(value):
-        yield location, "a key can't hold a template, only a value can."
+        yield location, "a key can't have a template, only a value can."
 
 
 def substitute(value: Any, variables: Mapping[str, str]) -> Any:
     """Return a copy of nested dicts and lists with the templates in all strings replaced, each exactly once.
 
-    What can't be replaced stays as it is: ``unresolved`` says where that is so.
+    Unknown templates stay as they are; ``unresolved`` reports them.
     """
     if isinstance(value, str):
         return TEMPLATE.sub(lambda match: variables.get(match[1], match[0]), value)
@@ -54,7 +54,7 @@ def substitute(value: Any, variables: Mapping[str, str]) -> Any:
 
 
 def strings(value: Any, location: Location = ()) -> Iterator[tuple[Location, str]]:
-    """Yield every string value inside nested dicts and lists, with its place."""
+    """Yield every string value inside nested dicts and lists, with its location."""
     if isinstance(value, str):
         yield location, value
     for key, item in _items(value):
@@ -78,7 +78,7 @@ def _items(value: Any) -> Iterator[tuple[str | int, Any]]:
 def _message(name: str, known: Collection[str]) -> str:
     shown = name[:80]
     if name == ITEM:
-        return "template {item} has a value in a step with map: only. Add map:, or write the value itself."
+        return "template {item} has a value only in a step with map. Add map, or write the value itself."
     if name in NAMES:
         return f"template {{{shown}}} has no value here."
     return f"no template variable is named {shown!r}.{nearest(name, known)} Known: {', '.join(NAMES)}."

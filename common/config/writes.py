@@ -1,6 +1,6 @@
-"""Rules of ``write:`` blocks: what a step says of its rows must fit the contract of their table.
+"""Rules of ``write:`` blocks, which must fit the contract of the step's table.
 
-They look at plain data, as ``rules.py`` does, so that one mistake does not hide the next.
+They read plain data, as ``rules.py`` does, so that one problem does not hide the next.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,12 +18,12 @@ DEFAULT_MODE: str = WriteConfig().mode
 _LINEAGE_NAMES = frozenset(name for name, _ in LINEAGE)
 
 Steps = Iterable[tuple[Location, Mapping[str, Any]]]
-"""Steps with their place in the file."""
+"""Steps with their location in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableMode:
-    """How one step writes its table, and where that is said."""
+    """The mode in which one step writes its table, and its location in the file."""
 
     table: str
     mode: str
@@ -31,19 +31,19 @@ class TableMode:
 
 
 def write_findings(steps: Steps, root: Path) -> Iterator[Finding]:
-    """Yield what is wrong with each step's ``write:``, besides its shape; contracts are those below ``root``."""
+    """Yield the problems of each step's ``write:`` that its model does not check; contracts are below ``root``."""
     for location, step in steps:
         write = step.get("write")
         if not isinstance(write, dict):
             continue
         place, table = (*location, "write"), destination(step)
         if table is None:
-            yield place, "says how a table is written, but the step has no destination_table. Remove it, or add one."
+            yield place, "is set, but the step has no destination_table. Remove it, or add one."
             continue
         keys = write.get("keys")
         if write.get("mode") == "merge" and not keys:
             missing = (*place, "keys") if "keys" in write else (*place, "mode")
-            yield missing, "merge must know which columns tell rows from each other. Name them: keys: [column, ...]"
+            yield missing, "merge needs the columns that identify a row. Add keys: [column, ...]"
         if write.get("mode") == "truncate_partition" and step.get("map") is not None:
             yield (
                 (*place, "mode"),
@@ -56,12 +56,12 @@ def write_findings(steps: Steps, root: Path) -> Iterator[Finding]:
 
 def _key_findings(keys: list[Any], types: Mapping[str, Any], table: str, place: Location) -> Iterator[Finding]:
     for i, name in enumerate(keys):
-        if not isinstance(name, str):  # told by the check of the shape
+        if not isinstance(name, str):  # reported by the model
             continue
         if name in keys[:i]:
             yield (*place, i), f"{name[:80]!r} is listed twice. Remove one."
         elif name.lower() in _LINEAGE_NAMES:
-            yield (*place, i), f"{name} is in the key of every row already, or the same in all of them. Remove it."
+            yield (*place, i), f"{name} is already part of every row's key, or the same in all rows. Remove it."
         elif types and name not in types:
             listed = ", ".join(sorted(types)[:20])
             yield (*place, i), f"table {table} has no column {name[:80]!r}.{nearest(name, types)} Columns: {listed}."
@@ -70,7 +70,7 @@ def _key_findings(keys: list[Any], types: Mapping[str, Any], table: str, place: 
 
 
 def _columns(root: Path, table: str) -> dict[str, Any]:
-    """Return types by name of the table's columns; nothing if its contract can't be read, which is told elsewhere."""
+    """Return the types of the table's columns by name; empty if its contract is invalid, which ``rules`` reports."""
     try:
         columns = read(root / "schemas" / f"{table}.yml", table).data.get("columns")
     except InvalidFileError:
@@ -80,22 +80,23 @@ def _columns(root: Path, table: str) -> dict[str, Any]:
 
 
 def destination(step: Mapping[str, Any]) -> str | None:
-    """Return the table that a step's plain data says it writes, or None."""
+    """Return the table that a step's plain data names as its destination, or None."""
     config = step.get("config")
     table = config.get("destination_table") if isinstance(config, dict) else None
     return table if isinstance(table, str) else None
 
 
 def table_modes(data: Mapping[str, Any]) -> Iterator[TableMode]:
-    """Yield how each step of a pipeline's plain data writes its table; mistakes are left out."""
+    """Yield the mode of each step of a pipeline's plain data that writes a table; invalid steps are ignored."""
     steps = data.get("steps")
     for i, step in enumerate(steps if isinstance(steps, list) else ()):
         table = destination(step) if isinstance(step, dict) else None
         if table is None:
             continue
         write = step.get("write")
-        said = isinstance(write, dict) and "mode" in write
-        mode = write["mode"] if said else DEFAULT_MODE
+        is_explicit = isinstance(write, dict) and "mode" in write
+        mode = write["mode"] if is_explicit else DEFAULT_MODE
         if isinstance(mode, str):
-            place: Location = ("steps", i, "write", "mode") if said else ("steps", i, "config", "destination_table")
+            where = ("write", "mode") if is_explicit else ("config", "destination_table")
+            place: Location = ("steps", i, *where)
             yield TableMode(table, mode, place)

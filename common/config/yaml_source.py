@@ -1,9 +1,9 @@
-"""YAML as plain data plus the line of every key, for files that nobody is trusted to have written well.
+"""YAML as plain data plus the line of every key, for files from anybody.
 
-Only the part of YAML that every reader understands alike is accepted: mappings with text keys, lists, text, ``true``,
+Only the part of YAML that all parsers read alike is accepted: mappings with text keys, lists, text, ``true``,
 ``false``, ``null``, whole numbers and decimals (kept as Decimal). Refused are anchors and aliases (a few lines of them
-can grow to gigabytes), tags, and plain scalars that YAML 1.1 (PyYAML) and YAML 1.2 (most editors) read differently,
-such as ``no``, ``012``, ``1e3``, ``12:30`` or a date: quoted, they are text for everybody.
+can expand to gigabytes), tags, and plain scalars that YAML 1.1 (PyYAML) and YAML 1.2 (most editors) read differently,
+such as ``no``, ``012``, ``1e3``, ``12:30`` or a date: in quotes, they are text for all.
 """
 
 import hashlib
@@ -22,7 +22,10 @@ from yaml.reader import ReaderError
 from common.config.problems import MAX_PROBLEMS, InvalidFileError, Location, Problem, field_name
 
 MAX_BYTES = 256 * 1024
+"""Largest file. Parsing with lines takes many times a file's size in memory."""
+
 MAX_DEPTH = 32
+"""Deepest nesting: the builder recurses, and a file of brackets must not end in a RecursionError."""
 
 _STR_TAG = "tag:yaml.org,2002:str"
 _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
@@ -34,7 +37,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\ufff
 
 @dataclass(frozen=True, slots=True)
 class YamlFile:
-    """A file's data. ``name`` is the path as people are shown it. Shared between callers: read, never change."""
+    """A file's data. ``name`` is the path as messages show it. Shared between callers, which must not modify it."""
 
     name: str
     data: dict[str, Any]
@@ -42,7 +45,7 @@ class YamlFile:
     sha256: str
 
     def problem(self, location: Location, message: str) -> Problem:
-        """Tie a message to its line: that of the key, or of the nearest thing around it for a missing key."""
+        """Return a problem with the line of its location; for a missing key, that of the nearest enclosing one."""
         known = location
         while known and known not in self.lines:
             known = known[:-1]
@@ -50,16 +53,16 @@ class YamlFile:
 
 
 def read(path: Path, name: str) -> YamlFile:
-    """Read a file whose top level is a mapping; ``name`` stands for it in messages.
+    """Read a file whose top level is a mapping; messages call it ``name``.
 
-    Raises InvalidFileError (a ConfigError) for whatever is wrong with it. Cheap while the file stays untouched.
+    Raises InvalidFileError (a ConfigError). Unchanged files are cached.
     """
     try:
         stat = path.stat()
-        if stat.st_size > MAX_BYTES:  # asked before reading: a huge file must not fill the memory
+        if stat.st_size > MAX_BYTES:  # before reading: a huge file must not fill the memory
             raise _invalid(name, 1, "(file)", _too_large(stat.st_size))
         return _read(path, name, stat.st_mtime_ns, stat.st_size)
-    except (OSError, ValueError) as error:  # ValueError: a path that holds a NUL
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         reason = error.strerror if isinstance(error, OSError) else "its path is not valid"
         raise _invalid(name, 1, "(file)", f"can't be read: {reason}. Check the path and its permissions.") from None
 
@@ -67,11 +70,11 @@ def read(path: Path, name: str) -> YamlFile:
 @lru_cache(maxsize=256)
 def _read(path: Path, name: str, _mtime_ns: int, _size: int) -> YamlFile:
     with path.open("rb") as file:
-        return parse(file.read(MAX_BYTES + 1), name)
+        return parse(file.read(MAX_BYTES + 1), name)  # bounded again: the file may have grown since stat
 
 
 def parse(raw: bytes, name: str) -> YamlFile:
-    """Like ``read``, of bytes."""
+    """Parse the bytes of a file, as ``read`` does."""
     if len(raw) > MAX_BYTES:
         raise _invalid(name, 1, "(file)", _too_large(len(raw)))
     try:
@@ -96,11 +99,11 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         return loader.get_single_node()
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _invalid(name, line, "(file)", "holds a control character. Remove it.") from None
+        raise _invalid(name, line, "(file)", "has a control character. Remove it.") from None
     except yaml.MarkedYAMLError as error:
         raise _invalid(name, *_place(error), _syntax_message(error)) from None
     except (yaml.YAMLError, ValueError, OverflowError):
-        # PyYAML lets chr() and int() fail on escapes and directives that no character or version has
+        # PyYAML lets errors of chr() and int() escape, for escapes and directives that are out of range
         line = loader.get_mark().line + 1 if loader else 1
         raise _invalid(name, line, "(file)", "is not YAML: a number in it is out of range.") from None
 
@@ -132,7 +135,7 @@ class _RefusedError(ComposerError):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Composes nodes, and refuses while it reads: nothing is expanded, and recursion stays shallow."""
+    """Composes nodes and refuses during reading, so that no alias is expanded and recursion is bounded."""
 
     depth = 0
 
@@ -152,7 +155,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _Builder:
-    """Nodes to data, lines and problems. Depth is bounded by the loader."""
+    """Builds data, lines and problems from nodes. The loader has bounded their depth."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -160,12 +163,12 @@ class _Builder:
         self.problems: list[Problem] = []
 
     def build(self, node: yaml.Node, location: Location) -> Any:
-        self.lines.setdefault(location, node.start_mark.line + 1)  # a key has already set it to its own line
+        self.lines.setdefault(location, node.start_mark.line + 1)  # a value has the line of its key, if it has one
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, location)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*location, i)) for i, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
+        assert isinstance(node, yaml.ScalarNode)  # the only other kind is an alias, which the loader refuses
         return self._scalar(node, location)
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
@@ -174,10 +177,10 @@ class _Builder:
             line = key_node.start_mark.line + 1
             key = self._scalar(key_node, location) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                self._problem(line, location, "holds a key that is not text. Write a name, or put it in quotes.")
+                self._problem(line, location, "has a key that is not text. Put it in quotes, or use a name.")
             elif key in data:
                 first = self.lines[(*location, key)]
-                self._problem(line, (*location, key), f"is there twice, first in line {first}. Remove one.")
+                self._problem(line, (*location, key), f"is given twice, first in line {first}. Remove one.")
             else:
                 self.lines[(*location, key)] = line
                 data[key] = self.build(value_node, (*location, key))
@@ -187,9 +190,9 @@ class _Builder:
         text: str = node.value
         line = node.start_mark.line + 1
         if _UNPRINTABLE.search(text):
-            self._problem(line, location, "holds a control character. Remove it.")
+            self._problem(line, location, "has a control character. Remove it.")
             return ""
-        if node.style is not None:  # quoted or a block: text, whatever it looks like
+        if node.style is not None:  # quoted or a block: text in any case
             return text
         if text in _WORDS:
             return _WORDS[text]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from common.domain.model import Pipeline, PreviewEnd, Receipt, RunStatus, Step
+from common.domain.model import ErrorKind, Pipeline, PreviewEnd, Receipt, RunStatus, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ class AttemptSucceeded:
 class AttemptFailed:
     """An attempt ended without a commit. ``retry_after_s`` is the wait that the other side requested.
 
-    ``kind`` is an ``ErrorKind`` for a failure that another attempt may fix, and empty for a permanent one.
+    ``kind`` is set for a failure that another attempt may fix, and None for a permanent one.
     """
 
     step_id: str
     attempt: int
     error: str
-    kind: str = ""
+    kind: ErrorKind | None = None
     retry_after_s: float = 0.0
 
 

@@ -8,11 +8,8 @@ organisation live work goes before backfills, then the run that has waited longe
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
-
-WAIT_AT_MOST = timedelta(hours=24)
-"""A run that gets no slot for this long fails, and counts against no limit."""
 
 TURN = 1_000_000_000
 """How far a run moves the turn of an organisation of weight 1. Large, because turns are integers divided by weights."""

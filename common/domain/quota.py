@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 from typing import NamedTuple, Self
 
+from common.domain.dates import next_month
 from common.domain.messages import Command, MoveInQueue, SettleMoney, SettleReservation
 from common.domain.model import Run
 
@@ -136,10 +137,10 @@ def exceeded(
     count. Money is used up if the run would exceed it, or nothing of it is left.
     """
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    next_month = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    month_end = next_month(midnight)
     # Monthly first: of two limits that are used up, its Retry-After is the longer one.
     for limit, value, used, free_at in (
-        ("monthly", limits.monthly, usage.monthly, next_month),
+        ("monthly", limits.monthly, usage.monthly, month_end),
         ("daily", limits.daily, usage.daily, midnight + timedelta(days=1)),
     ):
         if used >= value:
@@ -147,7 +148,7 @@ def exceeded(
     if limits.money_usd is not None:
         spent = usage.spent_usd + usage.reserved_usd
         if to_micro_usd(spent) + max(to_micro_usd(cost_usd), 1) > to_micro_usd(limits.money_usd):
-            return LimitExceeded("money", limits.money_usd, spent, _seconds(next_month - now), as_of=limits.as_of)
+            return LimitExceeded("money", limits.money_usd, spent, _seconds(month_end - now), as_of=limits.as_of)
     live = {"pipeline": usage.pipeline, "concurrent": usage.concurrent, "global": usage.global_concurrent}
     for scope, slots in limits.slots.items():
         ahead = 0 if waited else usage.ahead.get(scope, 0)

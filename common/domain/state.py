@@ -71,10 +71,12 @@ from common.domain.model import (
     StepSpec,
     StepStatus,
 )
-from common.domain.queueing import WAIT_AT_MOST
 from common.domain.retry import longest_rests_seconds, rest_seconds
 
-# Time limits. WAIT_AT_MOST, how long a run may wait for a slot, is with the queue (queueing.py).
+# Time limits.
+
+WAIT_AT_MOST = timedelta(hours=24)
+"""A run that gets no slot for this long fails, and counts against no limit."""
 
 LEASE_MARGIN = timedelta(seconds=60)
 """A lease outlives ``timeout_seconds`` by this much: an attempt that ends just in time still has to report it, and must
@@ -714,8 +716,8 @@ def _in_flight(
 def _fail_attempt(draft: Draft, step: Step, event: AttemptFailed) -> None:
     """Queue the next attempt, or end the step when none is left or none would help."""
     policy = step.spec.retry
-    wanted = bool(event.kind) and (not policy.retry_on or event.kind in policy.retry_on)
-    if not wanted or step.attempt >= policy.max_attempts:
+    is_retried = event.kind is not None and (not policy.retry_on or event.kind in policy.retry_on)
+    if not is_retried or step.attempt >= policy.max_attempts:
         draft.end(step, StepStatus.FAILED, event.error, error=event.error)
         return
     name = f"{draft.run.run_id} {step.step_id}"

@@ -1,6 +1,6 @@
-"""Checks the second table of FOCUS 1.3, what an organisation has committed to, and what its charges say of it.
+"""Checks the second dataset of FOCUS 1.3, contract commitments, and the charges that refer to them.
 
-The SQL is that of ``configs/sql/checks/commitments``, which BigQuery runs without us as well.
+The SQL is in ``configs/sql/checks/commitments``; BigQuery can run it without us.
 """
 
 from collections.abc import Iterator
@@ -21,10 +21,11 @@ def commitment_checks(configs: Path) -> Checks:
 
 
 def check_commitments(checks: Checks, warehouse: Warehouse, dataset: str, scope: CheckedRows) -> Report | None:
-    """Check all commitments of the organisation, and the charges of the scope that count for one.
+    """Check all commitments of the organisation, and the charges of the scope that apply to one.
 
-    None if it has no commitments. Raises as ``Checks.run`` does.
+    Returns None if it has no commitments. Raises as ``Checks.run`` does.
     """
+    # Commitments are checked for all days: one that began before the scope still covers charges in it.
     table_id, everything = f"{dataset}.{TABLE}", CheckedRows(scope.org)
     if warehouse.tables.find(table_id) is None:
         return None
@@ -36,16 +37,16 @@ def check_commitments(checks: Checks, warehouse: Warehouse, dataset: str, scope:
     if not rows:
         return None
     missing = {} if warehouse.tables.find(f"{dataset}.{CHARGES}") else {APPLIED: NO_CHARGES}
-    found = [
+    findings = [
         finding
         for family in others
         if family not in missing
         for finding in checks.family(warehouse, family, table_id, scope if family == APPLIED else everything)
     ]
-    return Report(rows, (*columns, *found), missing)
+    return Report(rows, (*columns, *findings), missing)
 
 
 def statements(checks: Checks, dataset: str) -> Iterator[str]:
-    """Yield the statements as BigQuery takes them."""
+    """Yield the statements for BigQuery."""
     for family in checks.catalog:
         yield from (sql for sql, _ in checks.statements(family, f"{dataset}.{TABLE}", ()))

@@ -1,7 +1,7 @@
-"""Checks a table of FOCUS rows with the SQL of ``configs/sql/checks``, which BigQuery runs without us as well.
+"""Checks a table of FOCUS rows with the SQL in ``configs/sql/checks``, which BigQuery can run without us.
 
-The focus-validator reads allowed values, periods, duplicates and types too kindly (``docs/focus.md``): what it lets
-through is found here, row by row.
+The focus-validator is too lenient about allowed values, periods, duplicates and types (``docs/focus.md``). These checks
+find what it misses, row by row.
 """
 
 import json
@@ -24,20 +24,21 @@ from common.tables.contract import Column, Table, load_table
 
 CHARGES = "cost_data_standard_1_3"
 COLUMNS = "columns"
-"""The family that the others need: what reads a column that is not there would only fail. One text for all tables."""
+"""The family that runs first: a statement that reads a missing column would only fail. All tables share its text."""
 OWN = "x_"
-"""How names of columns begin that are not FOCUS's."""
+"""Prefix of columns that are not FOCUS's: the specification requires it of custom columns."""
 FATAL = ("columns.missing", "columns.type")
-UNREADABLE = "The table's columns are not those that it reads."
+UNREADABLE = "A column that it reads is missing or has another type."
 SUMS = "sums"
 UNKNOWN_SOURCE = "sums.unknown"
 EXAMPLES = 3
+"""Examples per check: enough to find the cause, and a report of millions of failed rows stays readable."""
 
 CREDITS = (
     "COALESCE((SELECT SUM(CAST(JSON_VALUE(c, '$.amount') AS BIGNUMERIC)) "
     "FROM UNNEST(JSON_QUERY_ARRAY({column})) AS c), 0)"
 )
-"""Credits are added by their texts: a JSON number that is read as a float would lose its end."""
+"""Credits are cast from their JSON text: a JSON number that is read as a float would lose digits."""
 
 ROWS = """
 SELECT x_pipeline_id, COUNT(*) AS n FROM `{table}`
@@ -46,7 +47,7 @@ WHERE x_org_slug = @org AND x_pipeline_run_date BETWEEN @first AND @last GROUP B
 
 
 class Check(StrictModel):
-    """What a check is for. ``focus`` are ids of rules of FOCUS; none where the check is ours alone."""
+    """A check's description. ``focus`` are ids of FOCUS's rules; empty if the check is ours."""
 
     severity: Literal["error", "warning"] = "error"
     focus: tuple[str, ...] = ()
@@ -55,7 +56,7 @@ class Check(StrictModel):
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """The rows that are checked: those of one organisation, and of these days."""
+    """The rows to check: one organisation's, on the days from ``first`` to ``last``."""
 
     org: str
     first: date = date(1, 1, 1)
@@ -67,7 +68,7 @@ CATALOG = TypeAdapter(dict[str, dict[str, Check]])
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How many rows failed a check (0: all passed), and up to three of them by their key, as JSON."""
+    """The number of rows that failed a check (0: it passed), and up to three of their keys, as JSON."""
 
     name: str
     check: Check
@@ -76,13 +77,13 @@ class Finding:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it keeps the table from conforming: a failed check that is no warning."""
+        """Whether the table does not conform because of it: it failed and is not a warning."""
         return self.failed > 0 and self.check.severity == "error"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found: of every check that was run, and which families of checks could not be run, and why."""
+    """A finding for each check that ran, and the reason for each family of checks that could not run."""
 
     rows: int
     findings: tuple[Finding, ...]
@@ -90,16 +91,16 @@ class Report:
 
     @property
     def conforms(self) -> bool:
-        """Whether there were rows, every check was run, and none but warnings failed."""
+        """Whether there were rows, every check ran, and only warnings failed."""
         return self.rows > 0 and not self.not_run and not any(finding.is_wrong for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """The table that a pipeline makes its FOCUS rows from, and the columns that have to add up to BilledCost.
+    """The source table of a pipeline's FOCUS rows, and the columns that must add up to BilledCost.
 
-    ``credits`` is the JSON column with a list of amounts that are billed besides, if there is one. With ``usage_only``
-    rows of other categories come from further tables: they are proved by sp_consolidate, not here.
+    ``credits`` is the JSON column with a list of further billed amounts, if there is one. With ``usage_only``, rows of
+    other categories come from further tables; sp_consolidate checks those.
     """
 
     pipeline_id: str
@@ -111,16 +112,16 @@ class SourceTable:
 
     @property
     def amount(self) -> str:
-        """What a row of the source is billed, as SQL."""
+        """SQL for the billed amount of a source row."""
         return f"{self.billed} + {CREDITS.format(column=self.credits)}" if self.credits else self.billed
 
 
 def sources(tree: ConfigTree, destination: str) -> list[SourceTable]:
     """Return the source of each pipeline that has a step from a ``source_table`` to the table ``destination``.
 
-    A source whose contract does not say what is ``billed`` is left out. Raises ConfigError.
+    Omits sources whose contract has no ``billed`` column. Raises ConfigError.
     """
-    found = list[SourceTable]()
+    result = list[SourceTable]()
     for route in tree.routes():
         config = tree.load(route).config
         for step in config.steps:
@@ -130,15 +131,21 @@ def sources(tree: ConfigTree, destination: str) -> list[SourceTable]:
             contract = load_table(tree.root, name)
             currencies = {column.name: column.currency for column in contract.columns}
             if contract.billed:
-                further = bool(step.config.get("further_tables"))
-                currency = currencies[contract.billed]
-                its = SourceTable(config.pipeline_id, name, contract.billed, currency, further, contract.billed_credits)
-                found.append(its)
-    return found
+                result.append(
+                    SourceTable(
+                        config.pipeline_id,
+                        name,
+                        contract.billed,
+                        currencies[contract.billed],
+                        usage_only=bool(step.config.get("further_tables")),
+                        credits=contract.billed_credits,
+                    )
+                )
+    return result
 
 
 class Checks:
-    """The checks of a tree of configs on tables with the contract of ``table``; those in the folder ``part``, if given.
+    """The checks in a config tree for tables with the contract of ``table``, from the subfolder ``part`` if given.
 
     Raises ConfigError if they can't be read.
     """
@@ -152,12 +159,12 @@ class Checks:
             self._sql = {family: path.read_text("utf-8") for family, path in paths.items()}
         except (OSError, yaml.YAMLError, ValidationError) as error:
             raise ConfigError(f"sql/checks: {error}") from error
-        self._columns = self._wanted(load_table(configs, table))
+        self._columns = self._required(load_table(configs, table))
 
-    def _wanted(self, contract: Table) -> list[Column]:
-        """Return the columns that a table must have: all of FOCUS, and of ours those that the checks read.
+    def _required(self, contract: Table) -> list[Column]:
+        """Return the columns that a table must have: all of FOCUS's, and those of ours that the checks read.
 
-        A statement that reads a second table of the dataset names that table's columns as well, so it does not count.
+        Statements that read a second table of the dataset are ignored here, because they name its columns as well.
         """
         read = [sql for sql in self._sql.values() if "`{dataset}." not in sql]
         own = {name for sql in read for name in re.findall(rf"\b{OWN}\w+", re.sub(r"--.*", "", sql))}
@@ -166,7 +173,7 @@ class Checks:
     def statements(
         self, family: str, table_id: str, origins: Sequence[SourceTable]
     ) -> Iterator[tuple[str, SourceTable | None]]:
-        """Yield a family's statements as BigQuery takes them; those of sums with the source that each compares."""
+        """Yield a family's statements for BigQuery; each statement of the sums family with the source it compares."""
         dataset, _, name = table_id.rpartition(".")
         columns = ",\n    ".join(f"'{column.name} {column.type}'" for column in self._columns)
         sql = self._sql[family].replace("{table}", table_id).replace("{dataset}", dataset).replace("{name}", name)
@@ -184,7 +191,7 @@ class Checks:
     ) -> Report:
         """Check the rows of the scope.
 
-        Raises PermanentError if a statement fails, TransientError if the warehouse does not answer.
+        Raises PermanentError if a statement fails, TransientError if the warehouse does not respond.
         """
         columns = self.family(warehouse, COLUMNS, table_id, scope)
         others = [family for family in self.catalog if family != COLUMNS]
@@ -192,17 +199,18 @@ class Checks:
             return Report(0, tuple(columns), dict.fromkeys(others, UNREADABLE))
         rows = {row["x_pipeline_id"]: row["n"] for row in warehouse.query(ROWS.format(table=table_id), asdict(scope))}
         dataset = table_id.rpartition(".")[0]
-        there = [origin for origin in origins if warehouse.tables.find(f"{dataset}.{origin.table}") is not None]
-        known = {origin.pipeline_id for origin in there}
-        found = [f for family in others for f in self.family(warehouse, family, table_id, scope, there)]
-        strangers = {pipeline: n for pipeline, n in rows.items() if pipeline not in known}
-        told = Finding(
+        present = [origin for origin in origins if warehouse.tables.find(f"{dataset}.{origin.table}") is not None]
+        known = {origin.pipeline_id for origin in present}
+        others_found = [f for family in others for f in self.family(warehouse, family, table_id, scope, present)]
+        # Not in SQL: which pipelines have a source is known from the configs only.
+        unknown = {pipeline: n for pipeline, n in rows.items() if pipeline not in known}
+        unknown_source = Finding(
             UNKNOWN_SOURCE,
             self.catalog[SUMS][UNKNOWN_SOURCE],
-            sum(strangers.values()),
-            tuple(json.dumps({"pipeline": pipeline}, separators=(",", ":")) for pipeline in list(strangers)[:EXAMPLES]),
+            sum(unknown.values()),
+            tuple(json.dumps({"pipeline": pipeline}, separators=(",", ":")) for pipeline in list(unknown)[:EXAMPLES]),
         )
-        findings = (told if finding.name == UNKNOWN_SOURCE else finding for finding in (*columns, *found))
+        findings = (unknown_source if f.name == UNKNOWN_SOURCE else f for f in (*columns, *others_found))
         return Report(sum(rows.values()), tuple(findings), {})
 
     def family(
@@ -210,23 +218,25 @@ class Checks:
     ) -> list[Finding]:
         """Run the checks of one family; return a finding for each, in the order of ``checks.yml``."""
         checks = self.catalog[family]
-        found = {name: Finding(name, check) for name, check in checks.items()}
+        findings = {name: Finding(name, check) for name, check in checks.items()}
         for sql, origin in self.statements(family, table_id, origins):
             for row in warehouse.query(sql, _parameters(family, scope, origin, warehouse)):
                 if row["name"] not in checks:
                     raise ConfigError(
                         f"sql/checks/checks.yml: {family}: no check {row['name']!r}.{nearest(row['name'], checks)}"
                     )
-                before = found[row["name"]]
+                # A check of sums is one statement per source; its finding adds them up.
+                before = findings[row["name"]]
                 examples = (*before.examples, *row["examples"])[:EXAMPLES]
-                found[row["name"]] = replace(before, failed=before.failed + int(row["failed"]), examples=examples)
-        return list(found.values())
+                findings[row["name"]] = replace(before, failed=before.failed + int(row["failed"]), examples=examples)
+        return list(findings.values())
 
 
 def _parameters(family: str, scope: CheckedRows, origin: SourceTable | None, warehouse: Warehouse) -> dict[str, Any]:
-    """Return the parameters that the head of the family's SQL names."""
+    """Return the parameters that the comment at the top of the family's SQL lists."""
     if family == COLUMNS:
         return {}
+    # The emulator's decimals have fewer places than BigQuery's: sums and roundings are exact to the last one.
     _, scale = warehouse.decimal_digits
     more: dict[str, dict[str, Any]] = {
         "amounts": {"last_place": Decimal(1).scaleb(-scale)},

@@ -22,7 +22,7 @@ ORDER BY provider, model, meter, variant, unit
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What of one model and meter has no price: how much, on how many days from ``first`` to ``last``."""
+    """Usage of one model and meter without a price: quantity, and number of days from ``first`` to ``last``."""
 
     provider: str
     model: str | None
@@ -35,13 +35,13 @@ class Missing:
     last: date
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain JSON data; the quantity is text, so that no digit is lost."""
+        """Return plain JSON data; the quantity is text, because JSON readers turn numbers into floats."""
         return {**asdict(self), "quantity": f"{self.quantity:f}", "first": str(self.first), "last": str(self.last)}
 
 
 def missing_prices(
     warehouse: Warehouse, table: Callable[[str], str], org: str, first: date, last: date
 ) -> list[Missing]:
-    """Return what has no price, by provider, model and meter. Raises what the warehouse raises."""
+    """Return usage without a price, by provider, model and meter. Raises what the warehouse raises."""
     rows = warehouse.query(_MISSING.format(table=table(OURS)), {"org": org, "first": first, "last": last})
     return [Missing(**row) for row in rows]

@@ -1,4 +1,4 @@
-"""Our cost of GenAI usage beside the cost that the provider itself reports, by day and model."""
+"""Compares our cost of GenAI usage with the cost that the provider reports, by day and model."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ from common.ports.warehouse import Warehouse
 OURS, REPORTED = "genai_payg_cost", "genai_reported_cost"
 
 LEAST = Decimal("0.01")
-"""A difference of less than this is told and is no alarm: a share of nearly nothing is soon a large one."""
+"""Smallest difference that raises an alarm: of a tiny cost, any difference is a large percentage."""
 
 _EXACT = Context(prec=200)
+"""Exact for BIGNUMERIC, whose 77 digits the default context would round to 28."""
 
 _OF_DAYS = "x_org_slug = @org AND x_pipeline_run_date BETWEEN @first AND @last"
 
-# A search is priced by the search and reported by the tool, whatever model called it.
+# Searches have a price per search, and providers report them per tool, whichever model called it.
 _OURS = """
 SELECT
   provider, x_pipeline_run_date AS day, currency,
@@ -37,10 +38,10 @@ Key = tuple[str, date, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One provider, day, currency and subject: a model, or a tool that is priced by itself.
+    """One provider, day, currency and subject: a model, or a tool with a price of its own.
 
-    ``reported`` is None on a day that the provider has not reported, or never reports. ``unpriced`` is how many rows
-    of ours have no price. ``is_alarm`` says whether the two differ by more than the threshold.
+    ``reported`` is None on a day without a report. ``unpriced`` is the number of our rows without a price. ``is_alarm``
+    is whether the two costs differ by more than the threshold.
     """
 
     provider: str
@@ -54,12 +55,12 @@ class Line:
 
     @property
     def difference(self) -> Decimal | None:
-        """Ours minus theirs."""
+        """Our cost minus the reported cost."""
         return None if self.reported is None else _EXACT.subtract(self.ours, self.reported)
 
     @property
     def percent(self) -> Decimal | None:
-        """The difference as a share of what is reported, in percent; None where nothing is reported."""
+        """The difference in percent of the reported cost; None if nothing, or 0, is reported."""
         if self.difference is None or not self.reported:
             return None
         return self.difference * 100 / abs(self.reported)
@@ -78,14 +79,14 @@ def reconcile(
 def compare(
     ours: Iterable[Mapping[str, Any]], reported: Iterable[Mapping[str, Any]], threshold: Decimal
 ) -> Iterator[Line]:
-    """Yield a line for each provider, day, currency and subject that one side has, in this order."""
-    mine = {_key(row): row for row in ours}
-    theirs = {_key(row): row["amount"] for row in reported}
-    told = {(provider, day) for provider, day, _, _ in theirs}
-    for key in sorted(mine.keys() | theirs.keys()):
-        row = mine.get(key, {"amount": Decimal(0), "unpriced": 0})
-        is_told = key[:2] in told
-        amount = theirs.get(key, Decimal(0)) if is_told else None
+    """Yield a line for each provider, day, currency and subject that either side has, in this order."""
+    priced = {_key(row): row for row in ours}
+    amounts = {_key(row): row["amount"] for row in reported}
+    # A model without a row on a reported day was reported as 0; on a day without any row, nothing is known yet.
+    reported_days = {(provider, day) for provider, day, _, _ in amounts}
+    for key in sorted(priced.keys() | amounts.keys()):
+        row = priced.get(key, {"amount": Decimal(0), "unpriced": 0})
+        amount = amounts.get(key, Decimal(0)) if key[:2] in reported_days else None
         is_alarm = amount is not None and _beyond(row["amount"], amount, threshold)
         yield Line(*key, ours=row["amount"], reported=amount, unpriced=row["unpriced"], is_alarm=is_alarm)
 

@@ -1,4 +1,4 @@
-"""The questions that people ask, as views: ``configs/sql/views/*.sql``, read, put in order, and made to stand alone."""
+"""Views for reports, ``configs/sql/views/*.sql``: read, sorted by dependency, and inlined into single queries."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -15,14 +15,14 @@ SOURCE = re.compile(r"`\{dataset\}\.([a-z0-9_]+)`")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One view. ``text`` is a SELECT that names tables and views of its dataset as ```{dataset}.name```."""
+    """One view. ``text`` is a SELECT that refers to tables and views of its dataset as ```{dataset}.name```."""
 
     name: str
     text: str
 
     @property
     def description(self) -> str:
-        """What the comment at the head of the text says: BigQuery shows it."""
+        """The comment at the top of the text, which BigQuery shows as the view's description."""
         lines = []
         for line in self.text.splitlines():
             if not line.startswith("--"):
@@ -32,12 +32,12 @@ class View:
 
     @property
     def reads(self) -> frozenset[str]:
-        """Names of the tables and views that it reads."""
+        """Names of the tables and views that the view reads."""
         return frozenset(SOURCE.findall(self.text))
 
     @property
     def state(self) -> str:
-        """Changes with every change of the text."""
+        """A hash of the text. bootstrap-sync stores it as a label to find views that have changed."""
         return sha256(self.text.encode()).hexdigest()[:32]
 
     def sql(self, dataset: str) -> str:
@@ -46,23 +46,23 @@ class View:
 
 
 def load_views(configs: Path) -> list[View]:
-    """Read all views, each after those that it reads. Raises ConfigError."""
+    """Read all views, each after the views that it reads, so that they can be created in order. Raises ConfigError."""
     folder = configs / "sql" / "views"
     views = {path.stem: View(path.stem, path.read_text("utf-8")) for path in sorted(folder.glob("*.sql"))}
     for name in views:
         if not NAME.fullmatch(name):
-            raise ConfigError(f"sql/views/{name}.sql: a view's name is lower-case letters, digits and '_'.")
+            raise ConfigError(f"sql/views/{name}.sql: a view's name must be lower-case letters, digits and '_'.")
     try:
         order = TopologicalSorter({name: view.reads & views.keys() for name, view in views.items()}).static_order()
         return [views[name] for name in order]
     except CycleError as error:
-        raise ConfigError(f"sql/views: views read each other in a circle: {', '.join(error.args[1])}.") from error
+        raise ConfigError(f"sql/views: these views form a cycle: {', '.join(error.args[1])}.") from error
 
 
 def alone(views: Sequence[View], name: str, dataset: str) -> str:
-    """Return ``WITH …`` that makes a view, and those that it reads, known to the SELECT that is put behind it.
+    """Return a ``WITH`` clause that defines a view and the views that it reads, to put before a SELECT.
 
-    So a question can be asked where nobody has deployed the views. Raises ConfigError if there is no such view.
+    It allows queries where the views are not deployed. Raises ConfigError for an unknown view.
     """
     known = {view.name: view for view in views}
     if name not in known:

@@ -48,7 +48,7 @@ def _of(error: type[RequestError], slug: str, meaning: str, hint: str) -> Kind:
 INVALID_REQUEST = _of(
     RequestError,
     "invalid-request",
-    "The request can be read, but what it asks for can't be done with anybody's data.",
+    "The request is well-formed, but what it requests is not possible.",
     "Change the request as `detail` says, then send it again.",
 )
 INVALID_FIELDS = _of(
@@ -60,8 +60,8 @@ INVALID_FIELDS = _of(
 NOT_FOUND = _of(
     NotFoundError,
     "not-found",
-    "Nothing has this name in this organisation. What belongs to another organisation looks the same.",
-    "Check the names in the path; GET /pipelines/history and /pipelines/configs list what there is.",
+    "Nothing in this organisation has this name. Names of other organisations get the same response.",
+    "Check the names in the path; GET /pipelines/history and /pipelines/configs list runs and pipelines.",
 )
 UNAUTHENTICATED = _of(
     UnauthorizedError,
@@ -72,33 +72,33 @@ UNAUTHENTICATED = _of(
 OUT_OF_SCOPE = _of(
     ForbiddenScopeError,
     "out-of-scope",
-    "The key is good, but its scope does not contain this. Scopes: read < run < admin.",
-    "Use a key of a wider scope; an admin of the organisation can make one.",
+    "The key is valid, but its scope is too small for this. Scopes: read < run < admin.",
+    "Use a key of a wider scope; an admin of the organisation can create one.",
 )
 PLAN_INACTIVE = _of(
     ForbiddenPlanError,
     "subscription-inactive",
-    "The organisation's subscription is neither ACTIVE nor TRIAL, so it starts no runs. Reading goes on.",
+    "The organisation's subscription is neither ACTIVE nor TRIAL, so it can't start runs. Reading is still possible.",
     "Renew the subscription, then try again.",
 )
 QUOTA = _of(
     QuotaExceededError,
     "quota-exceeded",
-    "A limit is used up. `limit` names it, `value` and `used` say how far.",
+    "A limit is used up. `limit` names it; `value` and `used` are its value and usage.",
     "Wait as long as the header Retry-After says, or have the plan's limit raised. GET /pipelines/usage shows it.",
 )
 CONFLICT = _of(
     ConflictingStateError,
     "conflicting-state",
     "The run, step or key is in a state in which this can't be done.",
-    "Look at its status, then decide anew.",
+    "Check its status, then decide again.",
 )
 MALFORMED = Kind(
     "malformed-request",
     400,
     "The request can't be read",
-    "The request is not HTTP with a JSON body as it should be: cut off, no JSON, nested too deeply, a key twice.",
-    "Mend what `detail` says. Bodies are JSON objects in UTF-8.",
+    "The request is not HTTP with a valid JSON body: it is truncated, not JSON, nested too deeply, or repeats a key.",
+    "Fix what `detail` names. Bodies are JSON objects in UTF-8.",
 )
 NO_PATH = Kind(
     "no-such-path",
@@ -139,7 +139,7 @@ UNAVAILABLE = Kind(
     "try-again",
     503,
     "Try again",
-    "Something that the service needs does not answer now, or too many ask for the same at once. Nothing is lost.",
+    "A dependency of the service does not respond, or too many requests want the same at once. Nothing is lost.",
     "Wait as long as the header Retry-After says, then send the same request again, with the same Idempotency-Key.",
 )
 MISCONFIGURED = Kind(
@@ -153,15 +153,15 @@ INTERNAL = Kind(
     "internal-error",
     500,
     "Internal error",
-    "An error that nobody foresaw. The answer says nothing of it; the service's log does.",
-    "Report it, with the time; the service's log has the details.",
+    "An unexpected error. The response has no details; the service's log has them.",
+    "Report it, with the time of the request.",
 )
 
 FAILED = Kind(
     "command-failed",
     422,
     "The command failed",
-    "The command line could not do what it was asked to. The API never answers with it.",
+    "A command failed. Only the command line reports this kind, never the API.",
     "Do what `detail` says, then try again.",
 )
 

@@ -23,7 +23,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from common.domain.graph import work_order
 from common.domain.messages import AnnounceRunFinished, AttemptFailed, AttemptSucceeded, Command, DispatchStep, StartRun
-from common.domain.model import Receipt, Run, Step
+from common.domain.model import ErrorKind, Receipt, Run, Step
 from common.platform.errors import PermanentError
 from common.platform.strict import STRICT, StrictModel
 from common.ports.bus import Message
@@ -80,7 +80,7 @@ class _Failed:
     step: Step
     outcome: Literal["failed"]
     error: str
-    kind: str = ""
+    kind: ErrorKind | None = None
     retry_after_s: Annotated[float, Field(ge=0)] = 0.0
 
 

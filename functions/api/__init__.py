@@ -1,7 +1,7 @@
-"""HTTP: start a run, follow it, change its course, read its logs; keys, credentials, usage. See docs/api.md.
+"""The HTTP API: start, follow, cancel and rerun runs, read logs; keys, credentials, usage. See docs/api.md.
 
-The application is made with the first request: functions that are woken by events are deployed from the same source
-and never need it.
+The application is created on the first request: the event functions are deployed from the same source and never need
+it.
 """
 
 from contextlib import suppress
@@ -15,12 +15,12 @@ from werkzeug.wsgi import get_input_stream
 
 from functions.entry import entered
 
-PIECE_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 
 
 @cache
 def application() -> Flask:
-    """Return the application behind the function, which is one WSGI app."""
+    """Return the WSGI application behind the function."""
     from functions.api.app import make_app
 
     return make_app()
@@ -38,6 +38,7 @@ def api(incoming: Request) -> Response:
         _drain(incoming)
     # functions-framework reads the request again after the function, so the inner app gets a stream of its own.
     environ = {**incoming.environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    # The body is read and has a length now; werkzeug would ignore the length of a chunked request.
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     with app.request_context(environ):
         if error is not None:
@@ -46,7 +47,7 @@ def api(incoming: Request) -> Response:
 
 
 def _read(incoming: Request, most: int) -> bytes:
-    """Return the body. Of a stream without a length, werkzeug would take the first ``most`` bytes for all of it."""
+    """Return the body. werkzeug would silently cut a stream without a length after ``most`` bytes."""
     incoming.max_content_length = most + 1
     body = incoming.get_data()
     if len(body) > most:
@@ -55,9 +56,9 @@ def _read(incoming: Request, most: int) -> bytes:
 
 
 def _drain(incoming: Request) -> None:
-    """Take the rest of a body that was refused, as far as it comes: a client that still sends hears no answer."""
+    """Read the rest of a refused body: a client that is still sending would not read the response."""
     with suppress(HTTPException, OSError, ValueError):
         rest = get_input_stream(incoming.environ)
-        while rest.read(PIECE_BYTES):
+        while rest.read(CHUNK_BYTES):
             pass
     incoming.stream = BytesIO()

@@ -1,4 +1,4 @@
-"""Who may do what: one table of all operations. What is not in it is refused to everybody."""
+"""Authorization of the API: one table of all operations. An operation that is not in it is refused to everybody."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ READ, RUN, ADMIN = Scope.READ, Scope.RUN, Scope.ADMIN
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What an operation needs: the scope (None: no key at all), and as what it stands in the audit rows.
+    """The scope that an operation needs (None: no key at all), and its name in audit rows.
 
-    Without ``action`` it is not audited here: it changes nothing, or what it calls keeps the row.
+    Without ``action`` it is not audited here: it changes nothing, or the code that it calls writes the row.
     """
 
     scope: Scope | None
@@ -63,59 +63,61 @@ OPERATIONS: Mapping[str, Access] = {
     "service.docs_file": Access(None),
     "service.problem": Access(None),
 }
-"""By the name of the operation: blueprint and function."""
+"""By operation id: blueprint and function."""
 
 
 def operation(endpoint: str) -> str:
-    """Return the name of an endpoint's operation; those below ``/api/v1`` are the same ones."""
+    """Return an endpoint's operation id; routes below ``/api/v1`` are the same operations."""
     return endpoint.removeprefix("v1.")
 
 
 def guard() -> None:
-    """Let a request in, or raise why not. Called before every request.
+    """Authenticate and authorize a request, or raise. Called before every request.
 
-    A path of another organisation is answered like one of an organisation that does not exist, whatever it names.
+    A path of another organisation gets the same response as one of an organisation that does not exist, so that keys
+    can't find out which organisations and runs there are.
     """
     if request.endpoint is None:
-        return  # no such path, or not this method: told to everybody
+        return  # 404 and 405 need no key: the paths are public in openapi.json
     access = OPERATIONS.get(operation(request.endpoint))
     if access is None:
-        raise ForbiddenScopeError("No scope contains this operation: it is in no table of what may be done.")
+        raise ForbiddenScopeError("No scope contains this operation: it is missing in the table of operations.")
     if access.scope is not None:
         g.caller = engine().keys.caller(request.headers.get("Authorization"))
         _enter(g.caller, (request.view_args or {}).get("org"))
         g.caller.needs(access.scope)
-    twice = [name for name, values in request.args.lists() if len(values) > 1]
-    if twice:
-        raise BadRequest(f"The query parameter {twice[0][:40]!r} is there twice.")
+    # One of two values would be ignored silently.
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        raise BadRequest(f"The query parameter {repeated[0][:40]!r} is given twice.")
 
 
 def _enter(caller: Caller, org: str | None) -> None:
-    """Raise NotFoundError unless the caller may know of the organisation."""
+    """Raise NotFoundError unless the caller may know that the organisation exists."""
     if org is None:
         return
     if not ORG_SLUG.fullmatch(org) or not caller.opens(org):
         raise NotFoundError(f"There is no organisation {org!r}.")
     g.org = org
     if caller.org_slug is None:
-        engine().plans.limits(org)  # an operator's key opens all there are, and no others
+        engine().plans.limits(org)  # an operator's key opens every organisation that has a plan, and no other
 
 
 def caller() -> Caller:
-    """Return whose key the request has."""
-    found: Caller = g.caller
-    return found
+    """Return the owner of the request's key."""
+    authenticated: Caller = g.caller
+    return authenticated
 
 
-def keep_to_the_caller(response: Response) -> Response:
-    """Have nobody on the way keep the answer, and nobody guess what it is. Called after every request."""
+def set_security_headers(response: Response) -> Response:
+    """Keep proxies from caching the response and browsers from guessing its type. Called after every request."""
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 
-def note(response: Response) -> Response:
-    """Keep an audit row of what a caller has changed, or was refused for its scope. Called after every request."""
+def record_audit(response: Response) -> Response:
+    """Write the audit row of a change, or of one that the key's scope refused. Called after every request."""
     access = OPERATIONS.get(operation(request.endpoint or ""))
     org = g.get("org")
     if access is None or not access.action or org is None or response.status_code not in (*range(200, 400), 403):
@@ -128,6 +130,6 @@ def note(response: Response) -> Response:
         engine().audit.record(
             org, who=caller().who, action=access.action, target=target, outcome=outcome, details=details
         )
-    except Exception:  # what was done is done: the answer has to say so
-        logger.exception("The audit row of %s could not be kept", access.action)
+    except Exception:  # the change is committed: an error response would make the caller repeat it
+        logger.exception("The audit row of %s could not be written", access.action)
     return response

@@ -1,4 +1,4 @@
-"""The application: all routes, with and without ``/api/v1``, behind one guard and one way to answer errors."""
+"""The application: all routes, with and without ``/api/v1``, behind one guard and one error handler."""
 
 from functools import cache
 
@@ -30,7 +30,7 @@ PARTS: tuple[APIBlueprint, ...] = tuple(
 INFO = {
     "title": "Pipeline Ops",
     "version": "1",
-    "description": "Runs cost pipelines, follows them, changes their course. Errors are RFC 9457 problem documents.",
+    "description": "Starts, follows, cancels and reruns cost pipelines. Errors are RFC 9457 problem documents.",
 }
 KEY = {"type": "http", "scheme": "bearer", "description": "An API key of the organisation in the path."}
 
@@ -54,9 +54,9 @@ def make_app() -> Api:
     )
     app.openapi_version = "3.1.0"
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # nobody's browser asks: the answer would be no
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # no CORS: browsers of other origins have no business here
     app.config["OPENAPI_TEXT"] = cache(lambda: document_text(app))
-    app.url_map.merge_slashes = False
+    app.url_map.merge_slashes = False  # a path with // is a 404, not a redirect: each operation has one address
     versioned = Blueprint("v1", __name__, url_prefix=VERSIONED)
     for part in PARTS:
         versioned.register_blueprint(part)
@@ -64,7 +64,7 @@ def make_app() -> Api:
         app.register_api(part)
     app.register_blueprint(versioned)
     app.before_request(access.guard)
-    app.after_request(access.note)
-    app.after_request(access.keep_to_the_caller)
-    app.register_error_handler(Exception, errors.answer_error)
+    app.after_request(access.record_audit)
+    app.after_request(access.set_security_headers)
+    app.register_error_handler(Exception, errors.error_response)
     return app

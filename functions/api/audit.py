@@ -1,4 +1,4 @@
-"""Who did what in an organisation."""
+"""The audit log: who did what in an organisation."""
 
 from datetime import datetime
 from typing import Annotated
@@ -16,14 +16,14 @@ routes = part("audit", __doc__)
 
 
 class RowsQuery(Input):
-    """Which page."""
+    """Selects a page."""
 
     limit: Limit = 50
     cursor: Cursor = None
 
 
 class RowView(View):
-    """One act."""
+    """One audited action."""
 
     at: datetime
     who: Annotated[str, Field(description="key:<id>, cli:<login> or operator.")]
@@ -34,7 +34,7 @@ class RowView(View):
 
 
 class RowsView(View):
-    """A page of acts, newest first."""
+    """A page of audited actions, newest first."""
 
     rows: list[RowView]
     next_cursor: str | None
@@ -42,9 +42,9 @@ class RowsView(View):
 
 @routes.get("/pipelines/audit/<org>", responses={200: RowsView})
 def rows(path: OrgPath, query: RowsQuery) -> Response:
-    """What was done in the organisation, newest first"""
+    """List audited actions, newest first"""
     page = engine().audit.list(path.org, limit=query.limit, cursor=query.cursor)
-    return RowsView(rows=[_view(row) for row in page.rows], next_cursor=page.next_cursor).answer()
+    return RowsView(rows=[_view(row) for row in page.rows], next_cursor=page.next_cursor).response()
 
 
 def _view(row: AuditRow) -> RowView:

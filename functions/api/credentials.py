@@ -1,4 +1,4 @@
-"""Provider credentials. They can be written and deleted, and never read back."""
+"""Provider credentials: they can be stored and deleted, but never read back."""
 
 from datetime import datetime
 
@@ -14,13 +14,14 @@ from functions.api.part import part
 from functions.api.views import View
 
 MAX_SECRET_CHARS = 16_000
+"""A service account's key file has about 2,400 characters; a body may have 64 KiB."""
 CREDENTIAL_ID = r"^[a-z][a-z0-9_-]{0,62}$"
 
 routes = part("credentials", __doc__)
 
 
 class CredentialBody(Input):
-    """A credential to store. One of the same name is replaced."""
+    """A credential to store. It replaces one of the same id."""
 
     provider: str = Field(max_length=63, description="Key of a provider, e.g. openai.")
     secret: SecretStr = Field(min_length=1, max_length=MAX_SECRET_CHARS, description="Encrypted at once.")
@@ -34,7 +35,7 @@ class CredentialPath(OrgPath):
 
 
 class CredentialView(View):
-    """What may be shown of a credential."""
+    """A credential without its secret."""
 
     credential_id: str
     provider: str
@@ -49,9 +50,9 @@ class CredentialsView(View):
 
 @routes.get("/pipelines/credentials/<org>", responses={200: CredentialsView})
 def listed(path: OrgPath, query: NoQuery) -> Response:
-    """The organisation's credentials, without their secrets"""
-    found = [_view(info) for info in engine().credentials.list(path.org)]
-    return CredentialsView(credentials=found).answer()
+    """List the organisation's credentials, without their secrets"""
+    views = [_view(info) for info in engine().credentials.list(path.org)]
+    return CredentialsView(credentials=views).response()
 
 
 @routes.post("/pipelines/credentials/<org>", responses={201: CredentialView})
@@ -60,18 +61,18 @@ def add(path: OrgPath, query: NoQuery, body: CredentialBody) -> Response:
     built = engine()
     providers = load_providers(built.settings.configs)
     if body.provider not in providers:
-        known = f"no such provider.{nearest(body.provider, providers)} Known: {', '.join(providers)}."
-        raise InvalidFieldsError({"provider": known})
+        problem = f"no such provider.{nearest(body.provider, providers)} Known: {', '.join(providers)}."
+        raise InvalidFieldsError({"provider": problem})
     name = body.credential_id or f"cred_{body.provider}"
     info = CredentialInfo(path.org, name, body.provider, built.now())
     g.target, g.details = name, {"provider": body.provider}
     built.credentials.add(info, body.secret.get_secret_value())
-    return _view(info).answer(201)
+    return _view(info).response(201)
 
 
 @routes.delete("/pipelines/credentials/<org>/<credential_id>", responses={204: None})
 def remove(path: CredentialPath, query: NoQuery) -> Response:
-    """Delete a credential. Rows it brought in keep its name"""
+    """Delete a credential. Rows that were loaded with it keep its id"""
     engine().credentials.remove(path.org, path.credential_id)
     return Response(status=204)
 

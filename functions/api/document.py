@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the framework knows of each operation, and what is the same for all of them."""
+"""The OpenAPI document: the framework's part of each operation, completed with what all operations share."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ WITH_BODY = (TOO_LARGE, MEDIA_TYPE, CONFLICT)
 
 
 def _links(member: str, *operations: str) -> dict[str, Any]:
-    """Return where an answer leads: operations that take its ``member`` as a parameter of that name."""
+    """Return OpenAPI links from a response to the operations that take its ``member`` as a parameter of that name."""
     parameters = {"org": "$request.path.org", member: f"$response.body#/{member}"}
     return {name.partition(".")[2]: {"operationId": name, "parameters": parameters} for name in operations}
 
@@ -50,9 +50,9 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-EVENTS = {"type": "string", "description": "Events `line`, each with an id, and at last `end`; comments between."}
+EVENTS = {"type": "string", "description": "`line` events, each with an id, then one `end`; comments in between."}
 MORE_CONTENT = {"logs.lines": {"text/event-stream": {"schema": EVENTS}}}
-"""What else an operation may answer, if it is asked for."""
+"""Further content types of responses, which a parameter selects."""
 
 
 def document_text(app: OpenAPI) -> str:
@@ -73,15 +73,15 @@ def _complete(operation: Operation, schemas: dict[str, Any]) -> None:
     name = operation["operationId"]
     access = OPERATIONS[name]
     kinds = [*EVERYWHERE]
-    told = operation["description"] = (operation.get("description") or "").replace("<br/>", "\n").strip()
+    description = operation["description"] = (operation.get("description") or "").replace("<br/>", "\n").strip()
     if access.scope is not None:
         operation["security"] = [{"key": []}]
-        operation["description"] = f"{told}\n\nScope of the key: {access.scope}.".strip()
+        operation["description"] = f"{description}\n\nScope of the key: {access.scope}.".strip()
         kinds += WITH_KEY
     if "requestBody" in operation:
         body = operation["requestBody"]
         model = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        body["required"] = bool(schemas[model].get("required"))  # without a body, the defaults are meant
+        body["required"] = bool(schemas[model].get("required"))  # no body is the same as {}: all defaults
         kinds += WITH_BODY
     if name in LOOKS_AT_STATE:
         kinds.append(CONFLICT)
@@ -101,8 +101,8 @@ def _complete(operation: Operation, schemas: dict[str, Any]) -> None:
 
 
 def _without_null(schema: dict[str, Any]) -> None:
-    """A parameter that is left out is no null: a query has none."""
-    kept = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    """Remove null from a parameter's types: a query can leave a parameter out, but has no null."""
+    kept = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     if len(kept) == 1:
         schema |= kept[0]
         del schema["anyOf"]

@@ -1,4 +1,4 @@
-"""Turns every exception of a request into a problem document."""
+"""Turns every exception of a request into a problem document (RFC 9457)."""
 
 import json
 from collections.abc import Mapping
@@ -43,9 +43,10 @@ _BY_HTTP: Mapping[type[HTTPException], Kind] = {
 }
 
 
-def answer_error(error: Exception) -> Response:
+def error_response(error: Exception) -> Response:
     """Return the problem document of an exception, with the headers that belong to it."""
     run_id = (request.view_args or {}).get("run_id", "")
+    # From the path, so anything: only what looks like a run's id is repeated.
     about = run_id if RUN_ID.fullmatch(run_id) else None
     if isinstance(error, HTTPException):
         body = _of_http(error, about)
@@ -55,14 +56,14 @@ def answer_error(error: Exception) -> Response:
             logger.error("%s", error)
         elif problems.kind_of(error) is problems.INTERNAL:
             logger.exception("The API failed")
-    answer = Response(json.dumps(body), body["status"], mimetype=MEDIA_TYPE)
+    response = Response(json.dumps(body), body["status"], mimetype=MEDIA_TYPE)
     if isinstance(error, MethodNotAllowed):
-        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
     if isinstance(error, UnauthorizedError):
-        answer.headers["WWW-Authenticate"] = 'Bearer realm="pipeline-ops"'
+        response.headers["WWW-Authenticate"] = 'Bearer realm="pipeline-ops"'
     if (wait := problems.retry_after_s(error)) is not None:
-        answer.headers["Retry-After"] = str(wait)
-    return answer
+        response.headers["Retry-After"] = str(wait)
+    return response
 
 
 def _of_http(error: HTTPException, run_id: str | None) -> dict[str, Any]:
@@ -72,24 +73,25 @@ def _of_http(error: HTTPException, run_id: str | None) -> dict[str, Any]:
     if kind is None:
         logger.exception("The API failed")
         return document(problems.INTERNAL, problems.INTERNAL.meaning, run_id=run_id)
-    own_words = error.description != type(error).description and error.description
-    return document(kind, own_words or kind.meaning, run_id=run_id)
+    # werkzeug's default descriptions are written for browsers; those that our code sets are kept.
+    detail = error.description != type(error).description and error.description
+    return document(kind, detail or kind.meaning, run_id=run_id)
 
 
 def refuse(error: ValidationError) -> Response:
-    """Raise what says which fields are wrong. The framework calls it with what pydantic found."""
+    """Raise InvalidFieldsError for pydantic's error. The framework calls it."""
     model = _models()[error.title]
     raise InvalidFieldsError(problems_of(error, model, shown=model is not NotificationsBody))
 
 
 @cache
 def _models() -> Mapping[str, type[BaseModel]]:
-    """Every model of what requests may hold, by its name."""
+    """Return every model of a request's parts by name, which is all that pydantic's error has."""
     models: dict[str, type[BaseModel]] = {
         model.__name__: model for model in (RunBody, ControlBody, ReplayBody, RerunBody, NotificationsBody)
     }
-    found: list[type[Input]] = [Input]
-    for model in found:
-        found += model.__subclasses__()
+    inputs: list[type[Input]] = [Input]
+    for model in inputs:
+        inputs += model.__subclasses__()
         models[model.__name__] = model
     return models

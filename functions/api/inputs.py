@@ -1,4 +1,4 @@
-"""What requests may hold: strict JSON bodies, and paths and queries in which nothing is ignored."""
+"""Requests: strict JSON bodies, and paths and queries in which unknown parameters are errors."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,11 @@ from common.platform.errors import InvalidFieldsError
 from common.platform.strict import StrictModel
 
 MAX_BODY_BYTES = 64 * 1024
+"""Largest body: room for a credential, and far below what could exhaust a function's memory."""
+
 MAX_DEPTH = 20
+"""Deepest nesting of a body. json.dumps and pydantic recurse, and would raise RecursionError on a body of brackets."""
+
 ORG = "^[a-z][a-z0-9_]{1,49}$"
 RUN = "^run_[0-9a-f]{32}$"
 PART = "^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -21,10 +25,10 @@ EXAMPLE = '{"start_date": "2026-11-20"}'
 
 
 class ApiRequest(Request):
-    """A request whose body is a JSON object in UTF-8. No body at all asks for the defaults, like ``{}``."""
+    """A request whose body is a JSON object in UTF-8. No body is the same as ``{}``: all defaults."""
 
     def get_json(self, *_: Any, **__: Any) -> Any:
-        """Return the body; raise what says why it can't be read."""
+        """Return the body. Raises UnsupportedMediaType, BadRequest or InvalidFieldsError."""
         return self.strict_json
 
     @cached_property
@@ -35,6 +39,7 @@ class ApiRequest(Request):
         charset = self.mimetype_params.get("charset", "utf-8").lower()
         if self.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
             raise UnsupportedMediaType(f"The body is {self.content_type or 'of no type'!r:.100}.")
+        # Not decompressed: a small body could grow to gigabytes.
         if self.headers.get("Content-Encoding", "identity") != "identity":
             raise UnsupportedMediaType("The body is compressed.")
         body = _parsed(raw)
@@ -44,11 +49,11 @@ class ApiRequest(Request):
 
 
 def _parsed(raw: bytes) -> Any:
-    """Return the JSON. The parser goes deeper than whoever looks at its result later, so that depth is bounded."""
+    """Return the parsed JSON. Depth is bounded, because the parser accepts deeper nesting than later code does."""
     try:
-        body = json.loads(raw.decode(), object_pairs_hook=_once_each, parse_constant=_no_number)
+        body = json.loads(raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise BadRequest(f"The body is not UTF-8: byte {error.start} can't be.") from error
+        raise BadRequest(f"The body is not UTF-8: byte {error.start} is invalid.") from error
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"The body is not JSON: {str(error)[:120]}.") from error
     if any(depth > MAX_DEPTH for depth in _depths(body)):
@@ -56,21 +61,21 @@ def _parsed(raw: bytes) -> Any:
     return body
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:40]!r} is there twice")
-    return found
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated[:40]!r} is given twice")
+    return members
 
 
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")  # NaN and Infinity: Python reads them, JSON does not have them
 
 
 def _depths(body: Any) -> Iterator[int]:
-    """Yield how deep each object and array is, without recursion."""
+    """Yield the depth of each level of objects and arrays, without recursion."""
     level, depth = [body], 1
     while level := [part for part in level if isinstance(part, dict | list)]:
         yield depth
@@ -79,11 +84,11 @@ def _depths(body: Any) -> Iterator[int]:
 
 
 class Input(StrictModel):
-    """A path, a query or a body: what it does not know is refused."""
+    """A path, a query or a body. Unknown members are refused."""
 
     @classmethod
     def model_json_schema(cls, *args: Any, **more: Any) -> dict[str, Any]:
-        """Return the schema, made once: the framework asks for that of a query with each request."""
+        """Return the cached schema: the framework reads that of a query on each request."""
         return _schema(cls, args, tuple(more.items()))
 
 
@@ -93,25 +98,25 @@ def _schema(model: type[Input], args: tuple[Any, ...], more: tuple[tuple[str, An
 
 
 class Headers(Input):
-    """Headers that mean something to an operation; requests have many others."""
+    """Headers that an operation reads. Requests have many others, so unknown ones are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 def _whole_number(text: Any) -> Any:
-    """Take digits alone: pydantic would take ``1_0``, `` 5 `` and ``5.0`` as well."""
+    """Accept digits only: pydantic would accept ``1_0``, `` 5 `` and ``5.0`` as well."""
     if isinstance(text, str) and not (text.isascii() and text.isdigit() and len(text) <= 10):
         raise ValueError("must be a whole number")
     return text
 
 
 def _part(description: str, pattern: str) -> Any:
-    # The pattern is told, and not checked here: what can be nobody's name is a 404 like what is nobody's.
+    # The pattern is documented but not checked: an impossible name gets the same 404 as an unknown one.
     return Field(description=description, json_schema_extra={"pattern": pattern})
 
 
 def up_to(most: int, description: str) -> Any:
-    """Return what makes an ``int`` one from 1 to ``most``; ``whole_number`` goes behind it."""
+    """Return the field of an ``int`` from 1 to ``most``; annotate ``whole_number`` after it."""
     return Field(ge=1, le=most, description=description)
 
 
@@ -119,7 +124,7 @@ whole_number = BeforeValidator(_whole_number)
 
 
 def _json_integer(value: Any) -> Any:
-    """JSON's ``8.0`` is one of its integers; pydantic would take texts and booleans as well."""
+    """Accept JSON's integers, of which ``8.0`` is one; pydantic would accept texts and booleans as well."""
     if isinstance(value, str | bool):
         raise ValueError("must be a whole number")
     return value
@@ -128,8 +133,8 @@ def _json_integer(value: Any) -> Any:
 json_integer = BeforeValidator(_json_integer)
 Org = Annotated[str, _part("The organisation, e.g. acme_corp.", ORG)]
 RunId = Annotated[str, _part("A run's id.", RUN)]
-Limit = Annotated[int, up_to(200, "How many at most."), whole_number]
-Cursor = Annotated[str | None, Field(max_length=500, description="`next_cursor` of the page before.")]
+Limit = Annotated[int, up_to(200, "Page size."), whole_number]
+Cursor = Annotated[str | None, Field(max_length=500, description="`next_cursor` of the previous page.")]
 
 
 class NoQuery(Input):
@@ -149,7 +154,7 @@ class RunPath(OrgPath):
 
 
 class PipelinePath(OrgPath):
-    """A pipeline, as an organisation uses it."""
+    """A pipeline of an organisation."""
 
     provider: Annotated[str, _part("First part of the route, e.g. genai.", PART)]
     domain: Annotated[str, _part("Second part, e.g. payg.", PART)]

@@ -1,4 +1,4 @@
-"""API keys of an organisation. A key is shown once, when it is made."""
+"""API keys of an organisation. A key is shown once, when it is created."""
 
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -21,20 +21,24 @@ routes = part("keys", __doc__)
 
 
 class KeyBody(Input):
-    """A key to make."""
+    """A key to create."""
 
-    name: str = Field(pattern=NAME, description="What it is for, e.g. app.")
-    scope: Scope = Field(description="read: look at runs. run: start and change them, too. admin: settings, too.")
+    name: str = Field(pattern=NAME, description="What the key is for, e.g. app.")
+    scope: Scope = Field(description="read: read runs. run: also start and change them. admin: also settings.")
     days: Annotated[int, Field(ge=1, le=MAX_DAYS), json_integer] | None = Field(
         None, description="Days until it expires; default: never."
     )
 
 
 class RotateBody(Input):
-    """How to replace the newest key of a name."""
+    """How to rotate the keys of a name."""
 
     grace_hours: float | None = Field(
-        None, strict=True, ge=0, le=MAX_GRACE_HOURS, description="The key before expires after so many hours."
+        None,
+        strict=True,
+        ge=0,
+        le=MAX_GRACE_HOURS,
+        description="Hours after which the previous key expires; default: it stays as it is.",
     )
 
 
@@ -51,7 +55,7 @@ class KeyNamePath(OrgPath):
 
 
 class KeyView(View):
-    """What may be shown of a key."""
+    """A key without its secret."""
 
     key_id: str
     name: str
@@ -65,28 +69,28 @@ class KeyView(View):
 
 
 class KeysView(View):
-    """An organisation's keys, newest first, also those that are revoked or expired."""
+    """An organisation's keys, newest first, including revoked and expired ones."""
 
     keys: list[KeyView]
 
 
 class NewKeyView(KeyView):
-    """A key that was just made."""
+    """A key that was just created."""
 
-    key: str = Field(description="All of it. It is nowhere else, and not shown again.")
+    key: str = Field(description="The whole key. It is not stored and can't be shown again.")
 
 
 @routes.get("/pipelines/keys/<org>", responses={200: KeysView})
 def listed(path: OrgPath, query: NoQuery) -> Response:
-    """The organisation's keys, without their secrets"""
-    return KeysView(keys=[KeyView(**_fields(key)) for key in engine().keys.list(path.org)]).answer()
+    """List the organisation's keys, without their secrets"""
+    return KeysView(keys=[KeyView(**_fields(key)) for key in engine().keys.list(path.org)]).response()
 
 
 @routes.post("/pipelines/keys/<org>", responses={201: NewKeyView})
 def create(path: OrgPath, query: NoQuery, body: KeyBody) -> Response:
-    """Make the first key of a name
+    """Create the first key of a name
 
-    The answer holds the key, this once.
+    The response has the key; it can't be read again.
     """
     lifetime = None if body.days is None else timedelta(days=body.days)
     return _new(engine().keys.create(path.org, body.name, body.scope, who=caller().who, lifetime=lifetime))
@@ -94,9 +98,9 @@ def create(path: OrgPath, query: NoQuery, body: KeyBody) -> Response:
 
 @routes.post("/pipelines/keys/<org>/<name>/rotate", responses={201: NewKeyView})
 def rotate(path: KeyNamePath, query: NoQuery, body: RotateBody) -> Response:
-    """Make another key of a name
+    """Create a further key of a name
 
-    The one before goes on, for `grace_hours` if that is given; older ones are revoked.
+    The previous key stays valid, for `grace_hours` if given; older ones are revoked.
     """
     grace = None if body.grace_hours is None else timedelta(hours=body.grace_hours)
     return _new(engine().keys.rotate(path.org, path.name, who=caller().who, grace=grace))
@@ -104,12 +108,12 @@ def rotate(path: KeyNamePath, query: NoQuery, body: RotateBody) -> Response:
 
 @routes.delete("/pipelines/keys/<org>/<key_id>", responses={200: KeyView})
 def revoke(path: KeyPath, query: NoQuery) -> Response:
-    """End a key with the next request"""
-    return KeyView(**_fields(engine().keys.revoke(path.org, path.key_id, who=caller().who))).answer()
+    """Revoke a key: its next request is refused"""
+    return KeyView(**_fields(engine().keys.revoke(path.org, path.key_id, who=caller().who))).response()
 
 
-def _new(made: NewKey) -> Response:
-    return NewKeyView(**_fields(made.info), key=made.token).answer(201)
+def _new(key: NewKey) -> Response:
+    return NewKeyView(**_fields(key.info), key=key.token).response(201)
 
 
 def _fields(key: KeyInfo) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who is told how an organisation's runs ended. Addresses and secrets can be written, and never read back."""
+"""Notifications of ended runs. Addresses and secrets can be stored, but never read back."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -21,12 +21,12 @@ class ChannelView(View):
 
     name: str
     type: Literal["slack", "webhook"]
-    url: Annotated[str, Field(description="As much of it as may be seen.")]
+    url: Annotated[str, Field(description="The address, shortened so that it shows no secret.")]
     signed: bool
 
 
 class SettingsView(View):
-    """What an organisation wants to be told, and where."""
+    """The events an organisation is notified of, and its channels."""
 
     events: list[str]
     pipelines: Annotated[list[str], Field(description="Routes; none means all.")]
@@ -36,13 +36,13 @@ class SettingsView(View):
 
 
 class TestBody(Input):
-    """Which channel to send a test to."""
+    """Selects the channel of a test."""
 
-    channel: str | None = Field(None, max_length=63, description="Its name; default: all.")
+    channel: str | None = Field(None, max_length=63, description="The channel's name; default: all.")
 
 
 class SentView(View):
-    """What became of one channel's test."""
+    """The result of one channel's test."""
 
     channel: str
     ok: bool
@@ -50,40 +50,41 @@ class SentView(View):
 
 
 class TestView(View):
-    """What became of a test, channel by channel."""
+    """The results of a test, by channel."""
 
     sent: list[SentView]
 
 
 @routes.get("/pipelines/notifications/<org>", responses={200: SettingsView})
 def shown(path: OrgPath, query: NoQuery) -> Response:
-    """The organisation's settings, without addresses and secrets"""
-    return _answer(path.org)
+    """Read the organisation's settings, without addresses and secrets"""
+    return _settings(path.org)
 
 
 @routes.put("/pipelines/notifications/<org>", responses={200: SettingsView})
 def replace(path: OrgPath, query: NoQuery, body: NotificationsBody) -> Response:
-    """Set all of them at once
+    """Replace all settings
 
-    A channel that is there keeps its address and secret where they are left out.
+    An existing channel keeps its address and secret if they are left out.
     """
     engine().notifications.settings.save(path.org, notifications_body(body), who=caller().who)
-    return _answer(path.org)
+    return _settings(path.org)
 
 
 @routes.delete("/pipelines/notifications/<org>", responses={200: SettingsView})
 def reset(path: OrgPath, query: NoQuery) -> Response:
-    """Tell nobody any more"""
+    """Delete all settings: nobody is notified any more"""
     engine().notifications.settings.save(path.org, notifications_body({}), who=caller().who)
-    return _answer(path.org)
+    return _settings(path.org)
 
 
 @routes.post("/pipelines/notifications/<org>/test", responses={200: TestView})
 def test(path: OrgPath, query: NoQuery, body: TestBody) -> Response:
     """Send a test to all channels, or to one"""
-    sent = engine().notifications.send_test(path.org, body.channel)
-    return TestView(sent=[SentView(channel=one.channel, ok=one.ok, detail=one.detail) for one in sent]).answer()
+    results = engine().notifications.send_test(path.org, body.channel)
+    sent = [SentView(channel=result.channel, ok=result.ok, detail=result.detail) for result in results]
+    return TestView(sent=sent).response()
 
 
-def _answer(org: str) -> Response:
-    return SettingsView(**settings_view(engine().notifications.settings.load(org))).answer()
+def _settings(org: str) -> Response:
+    return SettingsView(**settings_view(engine().notifications.settings.load(org))).response()

@@ -4,7 +4,7 @@ from flask_openapi.blueprint import APIBlueprint
 
 
 def part(name: str, about: str | None) -> APIBlueprint:
-    """Return the part of that name. Its operations are named ``<part>.<function>``, as in ``access.OPERATIONS``."""
+    """Return a blueprint. Its operation ids are ``<part>.<function>``, as in ``access.OPERATIONS``."""
 
     def operation_id(*, name: str, path: str, method: str, bp_name: str) -> str:
         return f"{bp_name}.{name}"

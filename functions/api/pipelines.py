@@ -1,4 +1,4 @@
-"""The pipelines there are, and when they come due."""
+"""Pipelines and their schedules."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ routes = part("pipelines", __doc__)
 
 
 class EntryView(View):
-    """A pipeline in the list. ``error`` says what is wrong with its file; most of the rest is null then."""
+    """A pipeline in the list. If its file is wrong, ``error`` says why and most of the rest is null."""
 
     pipeline: Annotated[str, Field(description="Its route: provider/domain/pipeline.")]
     pipeline_id: str | None = None
@@ -41,39 +41,39 @@ class EntriesView(View):
 
 
 class ConfigView(View):
-    """A pipeline's config as it is now, and when it comes due."""
+    """A pipeline's current config, and when it is due."""
 
     pipeline: str
-    config_hash: Annotated[str, Field(description="SHA-256 of the file; a run keeps that of the file it used.")]
+    config_hash: Annotated[str, Field(description="SHA-256 of the file; a run records that of the file it used.")]
     schedule: Annotated[str | None, Field(description="Cron expression, UTC.")]
-    next_runs: Annotated[list[datetime], Field(description="The next five times.")]
+    next_runs: Annotated[list[datetime], Field(description="The next five times, UTC.")]
     config: dict[str, Any]
 
 
 @routes.get("/pipelines/configs/<org>", responses={200: EntriesView})
 def configs(path: OrgPath, query: NoQuery) -> Response:
-    """All pipelines: route, name, steps, schedule and the next times"""
-    return EntriesView(pipelines=[_entry(route) for route in sorted(engine().configs.scan().routes)]).answer()
+    """List all pipelines: route, name, steps, schedule and next times"""
+    return EntriesView(pipelines=[_entry(route) for route in sorted(engine().configs.scan().routes)]).response()
 
 
 @routes.get("/pipelines/configs/<org>/<provider>/<domain>/<pipeline>", responses={200: ConfigView})
 def config(path: PipelinePath, query: NoQuery) -> Response:
-    """One pipeline's config, its hash and schedule"""
+    """Read one pipeline's config, hash and schedule"""
     file = engine().configs.load(path.route)
-    found = ConfigView(
+    view = ConfigView(
         pipeline=path.route,
         config_hash=file.text_hash,
         schedule=file.config.schedule,
         next_runs=list(_next_runs(file)),
         config=file.config.model_dump(mode="json"),
     )
-    return found.answer()
+    return view.response()
 
 
 def _entry(route: str) -> EntryView:
     try:
         file = engine().configs.load(route)
-    except ConfigError as error:
+    except ConfigError as error:  # one wrong file must not hide the other pipelines
         return EntryView(pipeline=route, error=str(error))
     config = file.config
     return EntryView(

@@ -1,4 +1,4 @@
-"""Look at what a preview would change, then promote or discard it."""
+"""Previews: show what one would change, promote or discard it."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -13,14 +13,14 @@ from common.runs.request import ControlBody
 from common.writes.preview_diff import RowDiff, TableDiff
 from functions.api.inputs import NoQuery, RunPath
 from functions.api.part import part
-from functions.api.runs import decided, find_run
+from functions.api.runs import audit_decision, find_run
 from functions.api.views import Preview, RunView, View, preview_state, run_view
 
 routes = part("previews", __doc__)
 
 
 class DayView(View):
-    """How many rows of one day are new, changed, gone and the same."""
+    """Numbers of added, changed, removed and unchanged rows of one day."""
 
     day: date
     added: int
@@ -30,7 +30,7 @@ class DayView(View):
 
 
 class MoneyView(View):
-    """The sum of an amount in one currency, on both sides, as text."""
+    """The sum of an amount column in one currency, before and after, as text."""
 
     column: str
     currency: str | None
@@ -40,7 +40,7 @@ class MoneyView(View):
 
 
 class SampleView(View):
-    """One group of rows that differs."""
+    """One group of rows that differs between the table and the preview."""
 
     kind: Literal["added", "changed", "removed"]
     day: date
@@ -50,7 +50,7 @@ class SampleView(View):
 
 
 class TableView(View):
-    """All that differs in one table."""
+    """The differences of one table."""
 
     table: str
     days: list[DayView]
@@ -69,25 +69,25 @@ class DiffView(View):
 
 @routes.get("/pipelines/preview/<org>/<run_id>", responses={200: DiffView})
 def preview(path: RunPath, query: NoQuery) -> Response:
-    """What promoting a preview would change, table by table"""
+    """Show what promoting a preview would change, table by table"""
     run = find_run(path)
     tables = [_table(diff) for diff in Previews(engine()).diffs(run)]
-    seen = DiffView(run_id=run.run_id, preview_of=run.request.rerun_of, preview=preview_state(run), tables=tables)
-    return seen.answer()
+    view = DiffView(run_id=run.run_id, preview_of=run.request.rerun_of, preview=preview_state(run), tables=tables)
+    return view.response()
 
 
 @routes.post("/pipelines/promote/<org>/<run_id>", responses={200: RunView})
 def promote(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
-    """Make a preview's rows those of its tables, all of them in one transaction"""
-    decided(body)
-    return run_view(Previews(engine()).promote(find_run(path), who=body.by, why=body.reason)).answer()
+    """Replace the tables' rows by the preview's, in one transaction for all tables"""
+    audit_decision(body)
+    return run_view(Previews(engine()).promote(find_run(path), who=body.by, why=body.reason)).response()
 
 
 @routes.post("/pipelines/discard/<org>/<run_id>", responses={200: RunView})
 def discard(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
     """Drop a preview's rows"""
-    decided(body)
-    return run_view(Previews(engine()).discard(find_run(path), who=body.by, why=body.reason)).answer()
+    audit_decision(body)
+    return run_view(Previews(engine()).discard(find_run(path), who=body.by, why=body.reason)).response()
 
 
 def _table(diff: TableDiff) -> TableView:

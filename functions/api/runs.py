@@ -1,4 +1,4 @@
-"""Start runs, look at them, change their course."""
+"""Runs: start, read, cancel, rerun; skip a step."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ routes = part("runs", __doc__)
 
 
 def find_run(path: RunPath) -> Run:
-    """Return the organisation's run; anything else is the same NotFoundError."""
+    """Return the organisation's run. A run of another organisation raises the same NotFoundError as a missing one."""
     missing = NotFoundError(f"{path.org} has no run {path.run_id!r}.")
     if not RUN_ID.fullmatch(path.run_id):
         raise missing
@@ -33,7 +33,7 @@ def find_run(path: RunPath) -> Run:
 
 
 class StartHeaders(Headers):
-    """What makes a request that starts a run safe to repeat."""
+    """Makes a request that starts a run safe to repeat."""
 
     key: str | None = Field(
         None,
@@ -41,18 +41,18 @@ class StartHeaders(Headers):
         min_length=1,
         max_length=255,
         pattern=f"^{IDEMPOTENCY_KEY.pattern}$",
-        description="The same key and body are the same run, however often they are sent; with another body it is 409.",
+        description="Repeating a key with the same body returns the same run; with another body it is a 409.",
     )
 
 
 def accepted(run: Run) -> Response:
-    """Return the answer to a request that started a run."""
+    """Return the response of a request that started a run."""
     g.target = run.run_id
-    return accepted_view(run).answer(202)
+    return accepted_view(run).response(202)
 
 
-def decided(body: ControlBody) -> None:
-    """Have the audit row say who decided, and why."""
+def audit_decision(body: ControlBody) -> None:
+    """Add who decided, and why, to the audit row."""
     g.details = {"by": body.by, "reason": body.reason}
 
 
@@ -60,11 +60,11 @@ def decided(body: ControlBody) -> None:
 def start(path: PipelinePath, query: NoQuery, header: StartHeaders, body: RunBody) -> Response:
     """Start a run
 
-    Holds quota and stores the run in one transaction; it starts at once, or with `queue` as soon as there is room.
+    Reserves quota and stores the run in one transaction. It starts at once, or with `queue` as soon as a slot is free.
     """
     built = engine()
     fields = body.model_dump(mode="json", exclude_unset=True)
-    asked = run_request(
+    run = run_request(
         path.org,
         path.route,
         fields,
@@ -73,18 +73,18 @@ def start(path: PipelinePath, query: NoQuery, header: StartHeaders, body: RunBod
         idempotency_key=header.key,
         default_days=built.default_days,
     )
-    return accepted(built.request_run(asked))
+    return accepted(built.request_run(run))
 
 
 @routes.get("/pipelines/status/<org>/<run_id>", responses={200: RunView})
 def status(path: RunPath, query: NoQuery) -> Response:
-    """A run and its steps as they are now; of one that waits, its place in the queue"""
+    """Read a run and its steps; for a waiting run, its place in the queue"""
     run = find_run(path)
-    return run_view(run, engine().store.place(run) if run.waits_for else None).answer()
+    return run_view(run, engine().store.place(run) if run.waits_for else None).response()
 
 
 def _moment(text: Any) -> Any:
-    """Read a UTC day, or a time with its zone."""
+    """Parse a UTC day, or a time with its zone."""
     if not isinstance(text, str) or len(text) > 40:
         raise ValueError("must be a day or a time, e.g. 2026-11-20 or 2026-11-20T06:00:00Z")
     try:
@@ -107,25 +107,25 @@ Moment = Annotated[datetime | date, BeforeValidator(_moment)]
 
 
 class HistoryFilters(Input):
-    """Which runs, and which page of them."""
+    """Selects runs, and a page of them."""
 
     limit: Limit = 50
     cursor: Cursor = None
     pipeline: str | None = Field(None, max_length=200, description="Only this route: provider/domain/pipeline.")
     status: RunStatus | None = Field(None, description="Only runs in this state.")
-    since: Moment | None = _moment_field("from", "Asked for on this UTC day or later, or from this time on.")
-    until: Moment | None = _moment_field("to", "Asked for on this UTC day or earlier, or up to this time.")
+    since: Moment | None = _moment_field("from", "Only runs requested on this UTC day or later, or from this time on.")
+    until: Moment | None = _moment_field("to", "Only runs requested on this UTC day or earlier, or up to this time.")
 
 
 @routes.get("/pipelines/history/<org>", responses={200: HistoryView})
 def history(path: OrgPath, query: HistoryFilters) -> Response:
-    """The organisation's runs, newest first
+    """List the organisation's runs, newest first
 
-    A page never shifts when new runs come in: follow `next_cursor` with the same filters.
+    Pages do not shift when new runs arrive: pass `next_cursor` with the same filters.
     """
     built = engine()
     built.plans.limits(path.org)
-    asked = HistoryQuery(
+    filters = HistoryQuery(
         path.org,
         query.limit,
         cursor=query.cursor,
@@ -134,8 +134,8 @@ def history(path: OrgPath, query: HistoryFilters) -> Response:
         since=None if query.since is None else _start(query.since),
         before=None if query.until is None else _end(query.until),
     )
-    page = built.store.history(asked)
-    return HistoryView(runs=[run_view(run) for run in page.runs], next_cursor=page.next_cursor).answer()
+    page = built.store.history(filters)
+    return HistoryView(runs=[run_view(run) for run in page.runs], next_cursor=page.next_cursor).response()
 
 
 def _start(moment: datetime | date) -> datetime:
@@ -143,31 +143,31 @@ def _start(moment: datetime | date) -> datetime:
 
 
 def _end(moment: datetime | date) -> datetime:
-    """Return the first time after a day, or after a microsecond."""
+    """Return the exclusive end: the first time after a day, or after a microsecond, the stores' resolution."""
     try:
         if isinstance(moment, datetime):
             return moment + timedelta(microseconds=1)
         return datetime.combine(moment, time(), UTC) + timedelta(days=1)
-    except OverflowError:
+    except OverflowError:  # 9999-12-31 is a valid filter
         return datetime.max.replace(tzinfo=UTC)
 
 
 @routes.post("/pipelines/cancel/<org>/<run_id>", responses={200: RunView})
 def cancel(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
-    """End a run now
+    """Cancel a run
 
-    What is at work in it is not committed any more.
+    Steps that are running commit nothing any more.
     """
-    decided(body)
-    return run_view(engine().cancel(find_run(path), who=body.by, why=body.reason)).answer()
+    audit_decision(body)
+    return run_view(engine().cancel(find_run(path), who=body.by, why=body.reason)).response()
 
 
 @routes.post("/pipelines/rerun/<org>/<run_id>", responses={202: AcceptedView})
 def rerun(path: RunPath, query: NoQuery, header: StartHeaders, body: RerunBody) -> Response:
-    """Run an ended run again, as a new one
+    """Run an ended run again, as a new run
 
-    What did not succeed and what depends on it; with `step` that one alone; with `preview` all of it, beside the
-    tables.
+    Runs the steps that did not succeed and their dependents; with `step` only that step; with `preview` all steps,
+    beside the tables.
     """
     return _again(path, header, body, only=body.step, preview=body.preview)
 
@@ -176,13 +176,13 @@ def rerun(path: RunPath, query: NoQuery, header: StartHeaders, body: RerunBody) 
 def replay(path: RunPath, query: NoQuery, header: StartHeaders, body: ReplayBody) -> Response:
     """Preview an ended run: run all of it again, beside the tables
 
-    The same as a rerun with `preview`. What it would change can be looked at, promoted or discarded.
+    The same as a rerun with `preview`. Its changes can then be shown, promoted or discarded.
     """
     return _again(path, header, body, only=None, preview=True)
 
 
 def _again(path: RunPath, header: StartHeaders, body: ReplayBody, *, only: str | None, preview: bool) -> Response:
-    decided(body)
+    audit_decision(body)
     run = engine().rerun(
         find_run(path),
         only=only,
@@ -204,6 +204,6 @@ class StepPath(RunPath):
 
 @routes.post("/pipelines/skip/<org>/<run_id>/<step_id>", responses={200: RunView})
 def skip(path: StepPath, query: NoQuery, body: ControlBody) -> Response:
-    """Let a run go on without a step whose turn has come"""
-    decided(body)
-    return run_view(engine().skip(find_run(path), path.step_id, who=body.by, why=body.reason)).answer()
+    """Skip a step that is queued, running, retrying or suspended"""
+    audit_decision(body)
+    return run_view(engine().skip(find_run(path), path.step_id, who=body.by, why=body.reason)).response()

@@ -1,4 +1,4 @@
-"""About the service itself: whether it lives, whether it can work, and what it can do. None of it needs a key."""
+"""The service itself: health, readiness and documentation. None of it needs a key."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,19 +20,21 @@ from functions.api.part import part
 from functions.api.views import View
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+"""Nothing is due before it, so the store's check reads no run."""
+
 NO_ORGANISATION = "no_such_organisation"
 
 routes = part("service", __doc__)
 
 
 class HealthView(View):
-    """The function answers."""
+    """The function responds."""
 
     status: Literal["ok"]
 
 
 class ReadyView(View):
-    """Each thing that the service needs, and that it is there."""
+    """Each dependency of the service, with its state."""
 
     status: Literal["ready"]
     checks: dict[str, Literal["ok"]]
@@ -40,20 +42,20 @@ class ReadyView(View):
 
 @routes.get("/health", responses={200: HealthView})
 def health(query: NoQuery) -> Response:
-    """Whether the function answers
+    """Check that the function responds
 
-    It touches nothing: a store that is away is no reason to start a function anew.
+    It checks no dependency: restarting a function does not repair a store that is down.
     """
-    return HealthView(status="ok").answer()
+    return HealthView(status="ok").response()
 
 
 @routes.get("/ready", responses={200: ReadyView})
 def ready(query: NoQuery) -> Response:
-    """Whether runs can be started: the store can be read, configs are valid, plans can be read"""
+    """Check that runs can be started: the store can be read, configs are valid, plans can be read"""
     failed = [name for name, check in _CHECKS.items() if not _passes(name, check)]
     if failed:
         raise TransientError(f"Not ready: {', '.join(failed)}. The service's log says why.")
-    return ReadyView(status="ready", checks=dict.fromkeys(_CHECKS, "ok")).answer()
+    return ReadyView(status="ready", checks=dict.fromkeys(_CHECKS, "ok")).response()
 
 
 def _passes(name: str, check: Callable[[], None]) -> bool:
@@ -79,7 +81,7 @@ def _configs() -> None:
 
 
 def _plans() -> None:
-    with suppress(NotFoundError):  # it was looked for
+    with suppress(NotFoundError):  # the source responded, which is what is checked
         engine().plans.limits(NO_ORGANISATION)
 
 
@@ -95,18 +97,19 @@ PAGE = """<!DOCTYPE html>
 """
 START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null})\n'
 FILES = {"swagger-ui.css": "css", "swagger-ui-bundle.js": "js"}
+# Swagger UI sets inline styles; scripts come from this service only, so an injected one does not run.
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
 
 @routes.get("/openapi.json", doc_ui=False)
 def document(query: NoQuery) -> Response:
-    """The API as an OpenAPI document"""
+    """Read the API as an OpenAPI document"""
     return Response(current_app.config["OPENAPI_TEXT"](), mimetype="application/json")
 
 
 @routes.get("/docs", doc_ui=False)
 def docs(query: NoQuery) -> Response:
-    """A page to read and try the API, from files of this very service"""
+    """Open a page to read and try the API; all its files come from this service"""
     return Response(PAGE, mimetype="text/html", headers={"Content-Security-Policy": POLICY})
 
 
@@ -118,7 +121,7 @@ class FilePath(Input):
 
 @routes.get("/docs/<name>", doc_ui=False)
 def docs_file(path: FilePath, query: NoQuery) -> Response:
-    """A file of the page"""
+    """Read a file of the page"""
     if path.name == "start.js":
         return Response(START, mimetype="text/javascript")
     if path.name not in FILES:
@@ -128,10 +131,10 @@ def docs_file(path: FilePath, query: NoQuery) -> Response:
 
 @cache
 def _swagger() -> Path:
-    """Return the folder of Swagger UI, without importing the package that brings it."""
-    found = find_spec("flask_openapi_swagger")
-    assert found is not None and found.origin is not None
-    return Path(found.origin).parent / "templates" / "swagger"
+    """Return the folder of Swagger UI without importing its package: only its files are needed."""
+    spec = find_spec("flask_openapi_swagger")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "templates" / "swagger"
 
 
 class ProblemPath(Input):
@@ -142,7 +145,7 @@ class ProblemPath(Input):
 
 @routes.get("/problems/<slug>", doc_ui=False)
 def problem(path: ProblemPath, query: NoQuery) -> Response:
-    """What a kind of problem means, and what to do: the `type` of problem documents leads here"""
+    """Explain a kind of problem, and what to do: the `type` of problem documents is this path"""
     kind = problems.KINDS.get(path.slug)
     if kind is None:
         raise NotFound(f"There is no kind of problem {path.slug[:80]!r}. Kinds: {', '.join(sorted(problems.KINDS))}.")

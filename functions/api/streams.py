@@ -1,4 +1,4 @@
-"""Answers that come piece by piece: how many at a time, and in what form."""
+"""Streamed responses: how many at a time, chunks and compression."""
 
 import threading
 import zlib
@@ -7,22 +7,22 @@ from collections.abc import Iterable, Iterator
 from common.domain.model import ErrorKind
 from common.platform.errors import TransientError
 
-PIECE_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 GZIP = 16 + zlib.MAX_WBITS
-"""What zlib calls the form of a gzip file."""
+"""zlib's code for the gzip format."""
 
 
 class Slots:
-    """So many streams at a time: each holds a thread of the server, and others must have some left."""
+    """Limits concurrent streams: each holds a thread of the server, and other requests must have some left."""
 
-    def __init__(self, what: str, most: int) -> None:
-        self._what, self._most, self._free = what, most, threading.BoundedSemaphore(most)
+    def __init__(self, streams: str, most: int) -> None:
+        self._streams, self._most, self._free = streams, most, threading.BoundedSemaphore(most)
 
-    def take(self) -> "Slot":
+    def acquire(self) -> "Slot":
         """Return a slot, or raise TransientError if all are taken."""
         if not self._free.acquire(blocking=False):
             raise TransientError(
-                f"{self._most} {self._what} are at work in this process already. Try again.",
+                f"This process already serves {self._most} {self._streams}. Try again.",
                 retry_after_s=10,
                 kind=ErrorKind.RATE_LIMIT,
             )
@@ -30,34 +30,34 @@ class Slots:
 
 
 class Slot:
-    """A taken slot. It is given back once, however often that is asked for."""
+    """An acquired slot. Further calls of ``release`` do nothing, so that they can't free another stream's slot."""
 
     def __init__(self, free: threading.BoundedSemaphore) -> None:
         self._free: threading.BoundedSemaphore | None = free
 
-    def give_back(self) -> None:
-        """Let another stream have it."""
+    def release(self) -> None:
+        """Free the slot for another stream."""
         free, self._free = self._free, None
         if free is not None:
             free.release()
 
 
-def in_pieces(lines: Iterable[str]) -> Iterator[bytes]:
-    """Join lines to pieces of some size: single ones cost more to send than to make."""
-    piece = bytearray()
+def in_chunks(lines: Iterable[str]) -> Iterator[bytes]:
+    """Join lines to chunks: sending single lines costs more than reading them."""
+    chunk = bytearray()
     for line in lines:
-        piece += line.encode()
-        if len(piece) >= PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
+        chunk += line.encode()
+        if len(chunk) >= CHUNK_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+    if chunk:
+        yield bytes(chunk)
 
 
-def zipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Compress pieces as one gzip file."""
+def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Compress chunks as one gzip file."""
     packer = zlib.compressobj(wbits=GZIP)
-    for piece in pieces:
-        if packed := packer.compress(piece):
+    for chunk in chunks:
+        if packed := packer.compress(chunk):
             yield packed
     yield packer.flush()

@@ -1,4 +1,4 @@
-"""What an organisation may use, what it has used, and when that starts anew."""
+"""An organisation's limits and usage."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,17 +18,17 @@ routes = part("usage", __doc__)
 
 
 class LimitView(View):
-    """One limit. Runs are whole numbers."""
+    """One limit of runs."""
 
     limit: Literal["daily", "monthly", "concurrent"]
     value: int
     used: int
     left: int
-    resets_at: Annotated[Time, Field(description="When the count starts anew; null for runs at the same time.")]
+    resets_at: Annotated[Time, Field(description="When the count restarts at 0; null for concurrent runs.")]
 
 
 class MoneyView(View):
-    """The month's money in US dollars, as text. ``reserved`` is what runs that have not ended are estimated to cost."""
+    """The month's money in US dollars, as text. ``reserved`` is the estimated cost of runs that have not ended."""
 
     value: str
     spent: str
@@ -38,7 +38,7 @@ class MoneyView(View):
 
 
 class EndedView(View):
-    """How the month's runs have ended."""
+    """How many of the month's runs ended in which way."""
 
     completed: int
     failed: int
@@ -46,29 +46,29 @@ class EndedView(View):
 
 
 class UsageView(View):
-    """An organisation's use, held against its plan."""
+    """An organisation's usage, compared with its plan."""
 
     org_slug: str
     subscription: Annotated[str, Field(description="ACTIVE and TRIAL may start runs.")]
     as_of: datetime
     limits_as_of: Annotated[
-        Time, Field(description="When the limits were read, if their source is away since; null if they are current.")
+        Time, Field(description="When the limits were read, if their source has been down since; null if current.")
     ]
     limits: list[LimitView]
-    money_usd: Annotated[MoneyView | None, Field(description="Null where the plan does not limit money.")]
+    money_usd: Annotated[MoneyView | None, Field(description="Null if the plan does not limit money.")]
     waiting: Annotated[int, Field(description="Runs that wait for a slot.")]
     ended_this_month: EndedView
 
 
 @routes.get("/pipelines/usage/<org>", responses={200: UsageView})
 def usage(path: OrgPath, query: NoQuery) -> Response:
-    """Limits, use, what is left and when it starts anew"""
+    """Read limits, usage, what is left and when counts restart"""
     built = engine()
     now = built.now()
     limits, used = built.plans.limits(path.org), built.store.usage(path.org, now)
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     tomorrow, month_ends = today + timedelta(days=1), next_month(today)
-    found = UsageView(
+    view = UsageView(
         org_slug=path.org,
         subscription=limits.status,
         as_of=now,
@@ -82,7 +82,7 @@ def usage(path: OrgPath, query: NoQuery) -> Response:
         waiting=used.waiting,
         ended_this_month=EndedView(completed=used.completed, failed=used.failed, cancelled=used.cancelled),
     )
-    return found.answer()
+    return view.response()
 
 
 def _limit(name: Literal["daily", "monthly", "concurrent"], value: int, used: int, resets_at: Time) -> LimitView:

@@ -1,6 +1,6 @@
-"""Runs, steps, transitions and log lines as the JSON that the API gives out; /openapi.json is made of these.
+"""Runs, steps, transitions and log lines as the API's JSON; /openapi.json is generated from these models.
 
-Amounts of money are text, so that no digit of them is lost. Times are UTC.
+Money is text, because JSON readers turn numbers into floats. Times are UTC.
 """
 
 from datetime import date, datetime
@@ -21,17 +21,17 @@ Preview = Literal["open"] | PreviewEnd
 
 
 class View(StrictModel):
-    """Part of an answer. It has these members, always all of them."""
+    """Part of a response. It always has all of its members."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
-    def answer(self, status: int = 200) -> Response:
-        """Return the response that it is the body of."""
+    def response(self, status: int = 200) -> Response:
+        """Return the response with this body."""
         return Response(self.model_dump_json(), status, mimetype="application/json")
 
 
 class StepView(View):
-    """One step: where it is, what it waits for, since when and until when, and what it left behind."""
+    """One step: its state, what it waits for, since when and until when, and its receipt."""
 
     step_id: str
     ps_type: str
@@ -42,7 +42,7 @@ class StepView(View):
     reason: str
     error: str | None
     since: Time
-    until: Annotated[Time, Field(description="When the sweep acts, if nothing has happened by then.")]
+    until: Annotated[Time, Field(description="When the sweep acts, if nothing happens before.")]
     blocked_by: list[str]
     not_before: Time
     started_at: Time
@@ -56,11 +56,11 @@ class StepView(View):
     content_hash: str | None
     outputs: dict[str, Any]
     warnings: list[str]
-    waits_on: Annotated[str | None, Field(description="The job that it waits for.")]
+    waits_on: Annotated[str | None, Field(description="The job that the step waits for.")]
 
 
 class QueueView(View):
-    """What a run waits for, and where it stands in its organisation's queue. History does not count places."""
+    """What a run waits for, and its place in its organisation's queue. In the history, the place is null."""
 
     waits_for: str
     place: int | None
@@ -70,7 +70,7 @@ class QueueView(View):
 
 
 class MoneyView(View):
-    """What a run was estimated to cost and has cost, in US dollars, as text."""
+    """A run's estimated and actual cost in US dollars, as text."""
 
     estimated_usd: str
     estimated_from: str
@@ -89,7 +89,7 @@ class RunView(View):
     error: str | None
     trigger: str
     rerun_of: str | None
-    preview: Annotated[Preview | None, Field(description="Of a preview: whether it is still to be decided.")]
+    preview: Annotated[Preview | None, Field(description="Of a preview: open, promoted or discarded.")]
     start_date: date
     end_date: date
     credential_id: str | None
@@ -100,16 +100,16 @@ class RunView(View):
     ended_at: Time
     since: Time
     until: Time
-    admitted_at: Annotated[Time, Field(description="When it took its quota.")]
+    admitted_at: Annotated[Time, Field(description="When the run was admitted, which took quota.")]
     queue: Annotated[QueueView | None, Field(description="Of a run that waits for a slot.")]
-    money: Annotated[MoneyView | None, Field(description="Null where the plan does not limit money.")]
+    money: Annotated[MoneyView | None, Field(description="Null if the plan does not limit money.")]
     seconds: float | None
     rows: int
     steps: list[StepView]
 
 
 class Links(View):
-    """Where to go on."""
+    """Paths for the next requests."""
 
     status: str
     logs: str
@@ -128,7 +128,7 @@ class HistoryView(View):
     """A page of runs, newest first."""
 
     runs: list[RunView]
-    next_cursor: Annotated[str | None, Field(description="The cursor of the next page; null on the last one.")]
+    next_cursor: Annotated[str | None, Field(description="The cursor of the next page; null on the last page.")]
 
 
 class ChangeView(View):
@@ -164,7 +164,7 @@ class LinesView(View):
 
     run_id: str
     lines: list[LineView]
-    truncated: Annotated[bool, Field(description="Whether there are more: the download has all.")]
+    truncated: Annotated[bool, Field(description="Whether there are more lines; the download has all.")]
 
 
 class StepLogView(StepView):
@@ -191,17 +191,17 @@ class FieldProblem(View):
 class Problem(BaseModel):
     """A problem document, RFC 9457. Some kinds have more members; see docs/errors.md."""
 
-    type: Annotated[str, Field(description="Name of the kind of problem: /problems/<kind> says more.")]
+    type: Annotated[str, Field(description="The kind of problem: /problems/<kind> explains it.")]
     title: str
     status: int
-    detail: Annotated[str, Field(description="What is wrong with this very request.")]
+    detail: Annotated[str, Field(description="What is wrong with this request.")]
     hint: Annotated[str, Field(description="What to do.")]
     run_id: str = ""
     errors: list[FieldProblem] = Field(default_factory=list)
 
 
 def step_fields(run: Run, step: Step) -> dict[str, Any]:
-    """Return what ``StepView`` says of a step."""
+    """Return the fields of a step's ``StepView``."""
     spec, receipt = step.spec, step.receipt
     return {
         "step_id": spec.step_id,
@@ -232,7 +232,7 @@ def step_fields(run: Run, step: Step) -> dict[str, Any]:
 
 
 def run_view(run: Run, place: Place | None = None) -> RunView:
-    """Return a run with its steps. ``place`` is where it stands in its organisation's queue, if it waits there."""
+    """Return a run with its steps. ``place`` is its place in its organisation's queue, if it waits there."""
     request = run.request
     return RunView(
         run_id=run.run_id,
@@ -259,6 +259,7 @@ def run_view(run: Run, place: Place | None = None) -> RunView:
         queue=_queue(run, place),
         money=_money(run),
         seconds=_seconds(run.started_at, run.ended_at),
+        # A map step's receipt sums its items: with them, their rows would count twice.
         rows=sum(step.receipt.rows for step in run.steps.values() if map_of(step.step_id) is None),
         steps=[StepView(**step_fields(run, step)) for step in run.steps.values()],
     )
@@ -280,14 +281,14 @@ def _money(run: Run) -> MoneyView | None:
 
 
 def preview_state(run: Run) -> Preview | None:
-    """Return what became of a preview, ``open`` while that is undecided; None for what is no preview."""
+    """Return a preview's end, ``open`` while it is undecided; None for a run that is not a preview."""
     if not run.request.preview:
         return None
     return run.preview_end or "open"
 
 
 def accepted_view(run: Run) -> AcceptedView:
-    """Return the answer to a request that started a run."""
+    """Return the response body of a request that started a run."""
     base = f"/pipelines/{{}}/{run.request.org_slug}/{run.run_id}"
     links = Links(status=base.format("status"), logs=base.format("logs"), cancel=base.format("cancel"))
     return AcceptedView(run_id=run.run_id, status=run.status, links=links)
@@ -317,7 +318,7 @@ def line_view(line: LogLine) -> LineView:
 
 
 def _until(step: Step) -> datetime | None:
-    """When the sweep acts on the step, if nothing has happened by then."""
+    """Return when the sweep acts on the step, if nothing happens before."""
     if step.status is StepStatus.QUEUED and step.due_at is None and step.since:
         return step.since + RESEND_AFTER
     return step.due_at

@@ -1,4 +1,4 @@
-"""A made-up usage export of DeepSeek, in the layout of real ones: for the demo and for tests."""
+"""Generates a usage export of DeepSeek in the layout of real ones, for the demo and tests."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-# US dollars for a token: cache hit, cache miss, output; twice as much in the busy hours of the day
+# US dollars per token: cache hit, cache miss, output; twice the price in peak hours
 # (api-docs.deepseek.com/quick_start/pricing, read in 2026-11).
 PRICES = {
     "deepseek-v4-pro": ("0.000000022", "0.00000066", "0.00000198"),
@@ -21,14 +21,14 @@ GRANTED_DAY_SHARE = 0.3
 
 
 class Billed(NamedTuple):
-    """What an export's wallets paid."""
+    """Totals of an export by wallet."""
 
     paid: Decimal
     granted: Decimal
 
 
 def write_deepseek_export(path: Path, *, seed: int, first_day: date, days: int) -> Billed:
-    """Write the ZIP of some days; return what was paid, and what granted money paid."""
+    """Write the ZIP of some days; return the totals of both wallets."""
     rng = random.Random(f"deepseek-export/{seed}/{first_day}/{days}")
     amounts = [["user_id", "utc_date", "model", "api_key_name", "api_key", "type", "price", "amount"]]
     costs = [["user_id", "utc_date", "model", "wallet_type", "cost", "currency"]]

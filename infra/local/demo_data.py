@@ -1,6 +1,6 @@
-"""What ``make demo`` and the tests of the FOCUS table run every provider's pipeline on: sandboxes, files and a table.
+"""Inputs of every provider's pipeline for ``make demo`` and the tests of the FOCUS table: sandboxes, files, a table.
 
-All of it is made up from a seed, and is the same for the same seed and days.
+Everything is generated from a seed: the same seed and days give the same data.
 """
 
 import json
@@ -25,14 +25,14 @@ AWS_ROWS_PER_DAY = 120
 GCP_ROWS_PER_DAY = 40
 GCP_TABLE = ("billing_export", "gcp_billing_export_resource_v1_010101_F0FFF0_61C528")
 MONTH = 31
-"""So many days have a charge of every monthly subscription among them."""
+"""Days that include a charge of every monthly subscription."""
 BY_GEMINI = ("Vertex AI",)
-"""The pipeline of Gemini brings it: with the billing export's it would be counted twice (docs/providers.md)."""
+"""Services that Gemini's pipeline loads: from the billing export too, they would count twice (docs/providers.md)."""
 
 
 @dataclass(frozen=True)
 class DemoSetup:
-    """Days of an organisation, and where its pipelines find what they read."""
+    """An organisation, its days, and the sandboxes and settings of its pipelines."""
 
     settings: Settings
     sandbox: SandboxServer
@@ -43,11 +43,11 @@ class DemoSetup:
 
     @property
     def last(self) -> date:
-        """The last of the days."""
+        """The last day."""
         return self.first + timedelta(days=self.days - 1)
 
     def gcp_rows(self) -> list[tuple[gcp_export.Row, Decimal]]:
-        """The rows of Google's billing export, and what each adds to the invoice."""
+        """Return the rows of Google's billing export, each with the amount that it adds to the invoice."""
         rows = gcp_export.export_rows(
             seed=self.seed, first_day=self.first, days=self.days, rows_per_day=GCP_ROWS_PER_DAY, without=BY_GEMINI
         )
@@ -55,16 +55,16 @@ class DemoSetup:
 
 
 class DemoInput(NamedTuple):
-    """What a pipeline reads: the name of a landed file, if it reads one; the bill's sum, if the generator knows it."""
+    """A pipeline's input: the name of a landed file, if it reads one; the bill's total, if the generator knows it."""
 
     source: str | None = None
     billed: Decimal | None = None
 
 
 class DemoPipeline(NamedTuple):
-    """A pipeline, whose credential it takes (none: it needs none), and what it is run on.
+    """A pipeline, the provider of its credential (empty: it needs none), and its input.
 
-    ``days`` are how many it needs at least, up to the setup's last.
+    ``days`` is the smallest number of days that it needs, up to the setup's last.
     """
 
     route: str
@@ -75,19 +75,19 @@ class DemoPipeline(NamedTuple):
 
     @property
     def credential_id(self) -> str:
-        """The name of its credential."""
+        """The id of its credential."""
         return f"cred_{self.provider}_sandbox"
 
     def body(self, setup: DemoSetup, made: DemoInput) -> dict[str, Any]:
-        """Return the request that runs it on the setup's days."""
+        """Return the body of the request that runs it for the setup's days."""
         first = min(setup.first, setup.last - timedelta(days=self.days - 1))
         body = {"start_date": first.isoformat(), "end_date": setup.last.isoformat()}
-        given = {"credential_id": self.credential_id if self.provider else None, "source": made.source}
-        return body | {name: value for name, value in given.items() if value is not None}
+        optional = {"credential_id": self.credential_id if self.provider else None, "source": made.source}
+        return body | {name: value for name, value in optional.items() if value is not None}
 
 
 def secret_of(sandbox: str) -> Callable[[DemoSetup], str]:
-    """Return what gives the credential that a sandbox accepts, by the sandbox's key."""
+    """Return a function that looks up the credential that a sandbox accepts, by the sandbox's key."""
     return lambda setup: setup.sandbox.secrets[sandbox]
 
 
@@ -139,13 +139,13 @@ DEMO_PIPELINES = (
     ),
     DemoPipeline("subscription/costs/subscription_cost", days=MONTH),
 )
-"""One route to each provider's bill; AWS, Azure and OCI have others, which bring the same bill again."""
+"""One pipeline per provider's bill. AWS, Azure and OCI have others, which would load the same bill again."""
 
 
 def add_credentials(
     credentials: Credentials, setup: DemoSetup, pipelines: Iterable[DemoPipeline] = DEMO_PIPELINES
 ) -> None:
-    """Store what the sandboxes accept. Keys of theirs may differ from process to process, so this replaces."""
+    """Store the credentials that the sandboxes accept. Replaces old ones, because some keys are new in each process."""
     for pipeline in pipelines:
         if pipeline.provider:
             info = CredentialInfo(setup.org, pipeline.credential_id, pipeline.provider, datetime.now(UTC))
@@ -153,7 +153,7 @@ def add_credentials(
 
 
 def add_gcp_export(setup: DemoSetup, bigquery_url: str) -> None:
-    """Put the days of Google's billing export that are not there yet into its table on the emulator."""
+    """Add the missing days of Google's billing export to its table on the emulator."""
     rows = [row for row, _ in setup.gcp_rows()]
     table_id = ".".join((setup.settings.project_id, *GCP_TABLE))
     gcp_export.add_days(gcp_export.emulator_client(setup.settings.project_id, bigquery_url), table_id, rows)

@@ -1,8 +1,9 @@
 """Delivers the embedded bus's messages to their functions, in this process.
 
-What only moves runs on (quick topics) is applied in one transaction, on the thread that caused it, together with the
-claim of the step that it starts; then that thread does the step's work, and goes on with what came of it. So a chain of
-steps changes threads only where it forks, and a message is stored only if it has to wait.
+Messages of quick topics, which only advance runs, are applied in one transaction on the thread that published them,
+together with the claim of the step that they start. That thread then does the step's work and continues with the
+messages that it publishes. So a chain of steps changes threads only where it forks, and a message is stored only if it
+has to wait.
 """
 
 import threading
@@ -16,48 +17,49 @@ from common.platform.logs import logger
 from common.runs.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED
 
 QUICK_TOPICS = (RUNS, STEP_COMPLETED, DEAD_LETTERS)
-"""Topics whose functions only read configs and move runs on: they wait for nothing but the store.
+"""Topics whose functions only read configs and advance runs: they wait for nothing but the store.
 
-The first write of a step function is a claim: from then on nobody needs the message. The end of a run is told outside
-of any transaction, because that waits for others.
+The first write of a step function is the claim; after it the message is not needed any more. Notifications of a run's
+end are sent outside of transactions, because they wait for other systems.
 """
 
 QUICK_LIMIT = 16
-"""Messages a transaction, so that whoever wants to write does not wait for long."""
+"""Most messages per transaction, because SQLite has one writer at a time and all others wait for it."""
 
 WORKERS = 32
 IDLE_POLL_S = 0.5
+"""Longest delay of a message from another process, which can't wake this one."""
 
 
 class Dispatcher(Consumer):
-    """Hands each message that is due to ``deliver`` on a pool of threads, until stopped.
+    """Passes each due message to ``deliver`` on a pool of threads, until stopped.
 
-    ``deliver`` returns None if the message was taken, else what went wrong.
+    ``deliver`` returns None if the message was processed, else the error.
     """
 
     def __init__(self, bus: SqliteBus, deliver: Callable[[Delivery], str | None], workers: int = WORKERS) -> None:
         self._bus, self._deliver, self._workers = bus, deliver, workers
         self._stopping = threading.Event()
         self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards _busy: += is not atomic
         self._busy = 0
-        """Messages that were taken and are not done with."""
+        """Messages in work."""
         self._behind = False
-        """Whether messages may wait in the table: then no thread may go on with what came later."""
+        """Whether messages may wait in the table: then no thread may continue with later ones before them."""
         self._threads = [threading.Thread(target=self._pull, name="dispatcher", daemon=True)]
         self._threads += [
             threading.Thread(target=self._work, name=f"function-{number}", daemon=True) for number in range(workers)
         ]
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start delivery. Stored messages of an earlier process come first."""
         self._behind = True
         self._bus.serve(self)
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Deliver nothing new and wait for the functions at work."""
+        """Stop delivery and wait for running functions."""
         self._stopping.set()
         self._bus.serve(Consumer())
         self._bus.wake()
@@ -77,7 +79,7 @@ class Dispatcher(Consumer):
             self._queue.put(delivery)
 
     def _pull(self) -> None:
-        """Look for what no publisher handed over: what had to wait, and what another process has sent."""
+        """Pull messages that no thread continued with: those that had to wait, and those of other processes."""
         while not self._stopping.is_set():
             seen = self._bus.seen
             due: list[Delivery] = []
@@ -88,6 +90,7 @@ class Dispatcher(Consumer):
                     self._behind = len(due) == free
                     self.take(due)
                 else:
+                    # All workers are busy, perhaps for minutes: quick messages, such as a cancel, must not wait.
                     self._behind = True
                     due = self._bus.pull(QUICK_LIMIT, QUICK_TOPICS)
                     self._follow(due)
@@ -105,7 +108,7 @@ class Dispatcher(Consumer):
                 self._bus.wake()
 
     def _follow(self, deliveries: list[Delivery]) -> None:
-        """Deliver these and what comes of them, as far as this thread may go on with that."""
+        """Deliver these and the messages that they cause, as far as this thread may continue with them."""
         with self._bus.holding() as unsaved:
             while deliveries:
                 try:
@@ -115,36 +118,36 @@ class Dispatcher(Consumer):
                     if self._stopping.wait(IDLE_POLL_S):
                         return
                 except Exception:
-                    # Neither acknowledged nor given back: it comes again when its deadline is over.
+                    # Neither acknowledged nor returned: it is redelivered after its acknowledgement deadline.
                     logger.exception("A delivery could not be settled")
                     return
 
     def _turn(self, deliveries: list[Delivery], unsaved: list[Delivery]) -> list[Delivery]:
-        """Apply what is quick, begin with the next step and commit; do the step's work; return what came of it.
+        """Apply quick messages, claim the next step and commit; do the step's work; return the messages it caused.
 
         Raises if nothing was committed.
         """
-        ends = [one for one in deliveries if one.message.topic == RUN_FINISHED and one.message_id]
+        ends = [delivery for delivery in deliveries if delivery.message.topic == RUN_FINISHED and delivery.message_id]
         if ends:
-            # Telling takes seconds (BigQuery, webhooks): everybody else would wait for the transaction meanwhile.
-            for one in ends:
-                self._settle(one, self._try(one))
-            deliveries, unsaved[:] = [*(one for one in deliveries if one not in ends), *unsaved], []
+            # Notifying takes seconds (BigQuery, webhooks), for which a transaction would block all other writers.
+            for delivery in ends:
+                self._settle(delivery, self._try(delivery))
+            deliveries, unsaved[:] = [*(d for d in deliveries if d not in ends), *unsaved], []
             return deliveries
         unsaved[:] = deliveries
         with self._bus.batch() as batch:
-            rest = self._move_on(batch, unsaved)
-            own = next((one for one in rest if one.message_id or self._may_go_on(one)), None)
-            kept = self._bus.keep([one for one in rest if one is not own])
-            finished = [one for one in kept if one.message.topic == RUN_FINISHED and one.deliveries and own is None]
-            batch.after(lambda: self._bus.sent([one for one in kept if one not in finished]))
+            rest = self._apply_quick(batch, unsaved)
+            own = next((d for d in rest if d.message_id or self._may_continue(d)), None)
+            kept = self._bus.keep([d for d in rest if d is not own])
+            finished = [d for d in kept if d.message.topic == RUN_FINISHED and d.deliveries and own is None]
+            batch.after(lambda: self._bus.sent([d for d in kept if d not in finished]))
             if own is not None:
                 self._begin(batch, own)
         deliveries, unsaved[:] = [*finished, *unsaved], []
         return deliveries
 
-    def _move_on(self, batch: Batch, unsaved: list[Delivery]) -> list[Delivery]:
-        """Deliver the quick ones of these, and of what they publish; return the rest."""
+    def _apply_quick(self, batch: Batch, unsaved: list[Delivery]) -> list[Delivery]:
+        """Deliver the quick messages among these and among those that they publish; return the others."""
         rest: list[Delivery] = []
         while unsaved:
             delivery = unsaved.pop(0)
@@ -156,13 +159,13 @@ class Dispatcher(Consumer):
                 raise TransientError("The transaction could not be written.")
         return rest
 
-    def _may_go_on(self, delivery: Delivery) -> bool:
-        """Whether this thread may begin with a message at once. The end of a run is told once it is committed."""
+    def _may_continue(self, delivery: Delivery) -> bool:
+        """Whether this thread may start a message at once. A run's end is notified only after it is committed."""
         late = self._behind or self._stopping.is_set()
         return not late and delivery.message.topic != RUN_FINISHED
 
     def _begin(self, batch: Batch, own: Delivery) -> None:
-        """Deliver a message; its first write ends the batch, and with it the need for the message."""
+        """Deliver a message. Its first write, the claim, ends the batch; after it the message is not needed."""
         needed = [own]
 
         def settle(succeeded: bool) -> None:
@@ -173,7 +176,7 @@ class Dispatcher(Consumer):
 
         batch.end_with_next_write(settle)
         error = self._try(own)
-        batch.end_with_next_write(None)  # there may have been none
+        batch.end_with_next_write(None)  # the function may not have written anything
         if not batch.is_open and not batch.is_committed:
             raise TransientError("The transaction could not be written.")
         for delivery in needed:

@@ -16,8 +16,9 @@ from common.platform.settings import environment_variable
 from infra.local.watched import Watched
 
 START_WITHIN_S = 60.0
+"""Far longer than a start takes, a few seconds: on a busy machine it must not fail for lack of time."""
 FREED_WITHIN_S = 10.0
-"""How long a start waits for the emulator before it, which may still be ending, to let go of the data."""
+"""How long a start waits for a previous emulator, which may still be stopping, to release the data's lock."""
 
 STRICT_WITHIN_S = 400.0
 """With Google's analyzer before it, which is compiled on a machine's first start: a minute or so."""
@@ -35,15 +36,15 @@ EXTENSIONS = ("ducklake", "spatial", "icu")
 
 
 class EmulatorError(PipelineOpsError):
-    """The emulator could not be started; the message holds the end of its log."""
+    """The emulator could not be started; the message has the end of its log."""
 
 
 class EndedAtOnceError(EmulatorError):
-    """Its process ended while it started, as it does when its port is taken."""
+    """The emulator's process ended during its start, as it does if its port is taken."""
 
 
 class BigQueryEmulator:
-    """One emulator on one data directory. ``url``, ``log_path`` and ``process`` are set once it is started."""
+    """One emulator on one data directory. ``url`` is set once it is started."""
 
     def __init__(self, data_dir: Path, project: str) -> None:
         self._data_dir, self._project = data_dir, project
@@ -59,17 +60,17 @@ class BigQueryEmulator:
         self.stop()
 
     def start(self) -> None:
-        """Start it and wait until it answers from its data.
+        """Start the emulator and wait until it responds with its data.
 
-        Raises EmulatorError, with nothing left running: with the end of the log if it does not come up, in words if
-        another emulator holds the data directory.
+        Raises EmulatorError and leaves nothing running. The message has the end of the log, or says that another
+        emulator holds the data directory.
         """
         self._data_dir.mkdir(parents=True, exist_ok=True)
         _import_extensions()
         try:
             self._launch()
         except EndedAtOnceError:
-            # Between the choice of a free port and its use somebody else may take it: once more, with other ports.
+            # Another process may take a free port before the emulator does: retry once, with other ports.
             self.stop()
             self._launch()
 
@@ -92,31 +93,31 @@ class BigQueryEmulator:
             raise
 
     def stop(self) -> None:
-        """End it; returns when it is gone."""
+        """Stop the emulator; return when its process has ended."""
         self.process.stop()
 
     def _wait_for_port(self, within_s: float) -> None:
-        """Wait until it says that it listens: before, whoever answers there may be somebody else's emulator."""
+        """Wait until its log says that it listens: before, a response on the port may come from another process."""
         deadline = time.monotonic() + within_s
         while f"running on {self.url} " not in self.log_path.read_text("utf-8", "replace"):
             if self.process.ended():
                 raise EndedAtOnceError(f"The BigQuery emulator ended while it started. {self._log_end()}")
             if time.monotonic() > deadline:
-                raise EmulatorError(f"The BigQuery emulator did not answer within {within_s:.0f} s. {self._log_end()}")
+                raise EmulatorError(f"The BigQuery emulator did not respond within {within_s:.0f} s. {self._log_end()}")
             time.sleep(0.05)
 
     def _wait_for_data(self) -> None:
-        """Wait until it answers from its data, which it opens with the first request only."""
+        """Wait until it responds with its data, which it opens on the first request."""
         deadline = time.monotonic() + FREED_WITHIN_S
         while problem := self._problem():
-            held = "set lock" in problem
-            if not held or time.monotonic() > deadline:
-                hint = " Another emulator still holds it: end that process, or use another directory." if held else ""
+            is_locked = "set lock" in problem  # DuckDB: "Could not set lock on file"
+            if not is_locked or time.monotonic() > deadline:
+                hint = " Another emulator uses it: stop that process, or use another directory." if is_locked else ""
                 raise EmulatorError(f"The BigQuery emulator can't use {self._data_dir}: {problem}{hint}")
             time.sleep(0.1)
 
     def _problem(self) -> str:
-        """Ask for the datasets; return what is wrong, or an empty string."""
+        """List the datasets; return the error, or an empty string."""
         try:
             probe = f"{self.url}/bigquery/v2/projects/{self._project}/datasets"
             with urllib.request.urlopen(probe, timeout=START_WITHIN_S):
@@ -131,22 +132,22 @@ class BigQueryEmulator:
             return f"{error}. {self._log_end()}"
 
     def _log_end(self) -> str:
-        end = self.log_path.read_text("utf-8", "replace").strip().splitlines()[-5:]
-        return f"The end of {self.log_path}: " + " | ".join(end)
+        lines = self.log_path.read_text("utf-8", "replace").strip().splitlines()[-5:]
+        return f"The end of {self.log_path}: " + " | ".join(lines)
 
 
 def _free_ports() -> tuple[int, int]:
-    """Return two different free ports: both are held until both are known."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
+    """Return two different free ports: both sockets are open at the same time."""
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        return first.getsockname()[1], second.getsockname()[1]
 
 
 def _import_extensions() -> None:
-    """Copy DuckDB's extensions from their wheels to where DuckDB looks for them, once a user. Works offline."""
+    """Copy DuckDB's extensions from their wheels to DuckDB's folder, once per user, so that it works offline."""
     import duckdb
 
-    there = Path.home() / ".duckdb" / "extensions" / f"v{duckdb.__version__}"
-    if all(list(there.glob(f"*/{name}.duckdb_extension")) for name in EXTENSIONS):
+    folder = Path.home() / ".duckdb" / "extensions" / f"v{duckdb.__version__}"
+    if all(list(folder.glob(f"*/{name}.duckdb_extension")) for name in EXTENSIONS):
         return
     import duckdb_extensions
 

@@ -1,8 +1,9 @@
-"""The whole product on Google's own emulators: the clients, pushes and dead letters of the cloud, on one machine.
+"""The whole product on Google's emulators: the clients, pushes and dead letters of the cloud, on one machine.
 
-The emulators keep everything in memory: runs and messages end with them. Those that the stack started end with it; with
-``FIRESTORE_EMULATOR_HOST`` and ``PUBSUB_EMULATOR_HOST`` it uses others that stay, alone: whoever held a lease there is
-dead. Rows in BigQuery and the credentials' key stay in the state directory.
+The emulators keep everything in memory, so runs and messages are lost when they end. Emulators that the stack started
+end with it. With ``FIRESTORE_EMULATOR_HOST`` and ``PUBSUB_EMULATOR_HOST`` it uses existing ones, which it must not
+share with another stack: at start it takes every lease there for that of a dead process. Rows in BigQuery and the
+credentials' key are in the state directory.
 """
 
 import logging
@@ -20,12 +21,12 @@ from infra.local.pubsub_topology import DEAD_LETTERS, PushPolicy, set_up
 from infra.local.stack import LocalStack, Server
 
 PUSH_POLICY = PushPolicy(min_backoff_s=0, max_backoff_s=0, max_attempts=30)
-"""Nobody wants to wait minutes for a repeat here; without a backoff the emulator repeats every second. A stack that is
-down for a few seconds must not make dead letters of what waits for it."""
+"""Without a backoff the emulator redelivers every second, where the cloud's policy would wait minutes. 30 attempts, so
+that messages do not become dead letters while the stack is down for a few seconds."""
 
 
 class _Closing:
-    """Ends a werkzeug server the way other servers end."""
+    """Adapts a werkzeug server to the Server protocol."""
 
     def __init__(self, server: BaseWSGIServer) -> None:
         self._server = server
@@ -54,8 +55,8 @@ class EmulatorStack(LocalStack):
             self._emulators.stop()
 
     def _listen(self, app: Any) -> tuple[Server, int]:
-        # The Pub/Sub emulator stops after some hundred pushes to a server that keeps connections open; this one closes
-        # each after its answer.
+        # The Pub/Sub emulator hangs after some hundred pushes to a server that keeps connections open; werkzeug's
+        # closes each after its response.
         logging.getLogger("werkzeug").setLevel(logging.WARNING)
         server = make_server(self._host, self._port, app, threaded=True)
         threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
@@ -70,7 +71,7 @@ class EmulatorStack(LocalStack):
         assert pubsub is not None
         recovered = self.engine.recover()
         if recovered:
-            logger.warning("%d runs of an earlier process go on", recovered)
+            logger.warning("Resuming %d runs of an earlier process", recovered)
         functions = {topic: function for topic, function in SUBSCRIPTIONS.items() if topic != DEAD_LETTERS}
         set_up(
             self._settings.project_id,

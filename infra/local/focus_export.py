@@ -1,8 +1,7 @@
-"""A made-up AWS bill as a FOCUS 1.2 export, for ``make demo``: the same for the same seed, on every machine.
+"""Generates an AWS bill as a FOCUS 1.2 export, for ``make demo``: the same for the same seed, on every machine.
 
-It has what real bills have and what breaks readers: discounts, credits below zero, tax, a commitment that is bought
-and used, tags as JSON, up to eleven decimals (as many as AWS writes), and descriptions with commas, quotes and line
-breaks.
+It has what real bills have and parsers get wrong: discounts, negative credits, tax, a commitment that is bought and
+used, tags as JSON, up to eleven decimals (as many as AWS writes), and descriptions with commas, quotes and line breaks.
 """
 
 import csv
@@ -54,7 +53,7 @@ def _rows(chance: random.Random, first_day: date, days: int, rows_per_day: int) 
 
 
 def focus_rows(chance: random.Random, day: date, count: int) -> Iterator[Values]:
-    """Yield one day's rows, every column of each as text: ``count`` of usage, and one of each other kind."""
+    """Yield one day's rows, all columns as text: ``count`` rows of usage and one of each other category."""
     for _ in range(count):
         yield _usage(chance, day)
     yield _covered(day)
@@ -102,7 +101,7 @@ def _usage(chance: random.Random, day: date) -> Values:
 
 
 def _covered(day: date) -> Values:
-    """Compute that the savings plan pays for: billed zero, but not free."""
+    """Return compute usage covered by the savings plan: BilledCost is 0, EffectiveCost is not."""
     service, category, subcategory, unit, price = SERVICES[0]
     quantity, effective = Decimal(24), Decimal(24) * Decimal("0.05")
     cost = quantity * Decimal(price)
@@ -172,21 +171,21 @@ def _purchase(day: date) -> Values:
 
 
 def _credit(chance: random.Random, day: date) -> Values:
-    return _plainly_charged(day, "Credit", -Decimal(chance.randint(1, 99)) / 100, "Promotional credit")
+    return _one_time_charge(day, "Credit", -Decimal(chance.randint(1, 99)) / 100, "Promotional credit")
 
 
 def _tax(chance: random.Random, day: date) -> Values:
-    return _plainly_charged(day, "Tax", Decimal(chance.randint(1, 999)) / 1000, "VAT")
+    return _one_time_charge(day, "Tax", Decimal(chance.randint(1, 999)) / 1000, "VAT")
 
 
-def _plainly_charged(day: date, category: str, cost: Decimal, described: str) -> Values:
+def _one_time_charge(day: date, category: str, cost: Decimal, description: str) -> Values:
     amount = _plain(cost)
     return _row(
         day,
         category,
         "One-Time",
         cost,
-        ChargeDescription=described,
+        ChargeDescription=description,
         EffectiveCost=amount,
         ListCost=amount,
         ContractedCost=amount,
@@ -198,7 +197,7 @@ def _plainly_charged(day: date, category: str, cost: Decimal, described: str) ->
 
 
 def _row(day: date, category: str, frequency: str, billed: Decimal, **more: str) -> Values:
-    """One row with every column of the export, in order; what is not given is empty."""
+    """Return a row with every column of the export, in order; columns that are not given are empty."""
     month = day.replace(day=1)
     values = {
         "ProviderName": "AWS",

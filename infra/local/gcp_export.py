@@ -1,7 +1,7 @@
-"""A made-up detailed billing export of Google Cloud, as rows for a table of the BigQuery emulator.
+"""Generates a detailed billing export of Google Cloud, as rows for a table of the BigQuery emulator.
 
-The same for the same seed. It has what real ones have: prices with blocks, discounts, promotions as credits, tax, a
-correction of last month, rows without a project, labels and tags, rows that come days late, and costs as floats.
+It is the same for the same seed, and has what real exports have: prices per block, discounts, promotions as credits,
+tax, corrections, rows without a project, labels and tags, rows that arrive days late, and costs as floats.
 """
 
 import random
@@ -14,7 +14,7 @@ from common.domain.dates import next_month
 
 Row = dict[str, Any]
 Service = tuple[str, str, str, str, str, str, int, str]
-"""Ids and names of the service and of what is sold, units of usage and price, how many a price is for, the price."""
+"""Service id and name, SKU id and name, units of usage and price, number of units that the price is for, price."""
 
 BILLING_ACCOUNT = "010101-F0FFF0-61C528"
 CURRENCY = "EUR"
@@ -29,8 +29,8 @@ SERVICES = (
 def export_rows(
     *, seed: int, first_day: date, days: int, rows_per_day: int, without: Collection[str] = ()
 ) -> Iterator[tuple[Row, Decimal]]:
-    """Yield each row and what it adds to the invoice: cost and credits, exactly. ``without`` are services not used."""
-    services = [its for its in SERVICES if its[1] not in without]
+    """Yield each row and the exact amount it adds to the invoice, cost and credits. ``without`` excludes services."""
+    services = [service for service in SERVICES if service[1] not in without]
     for number in range(days):
         day = first_day + timedelta(days=number)
         rng = random.Random(f"gcp/{seed}/{day}")
@@ -51,7 +51,7 @@ def _usage(rng: random.Random, day: date, services: Sequence[Service]) -> tuple[
         _credit("FREE_TIER", "Free tier", -cost / 8) if rng.random() < 0.2 else None,
         _credit("PROMOTION", "Free trial", -cost / 2) if rng.random() < 0.2 else None,
     ]
-    given = [credit for credit in credits if credit is not None]
+    applied = [credit for credit in credits if credit is not None]
     hour = rng.randrange(24)
     start = datetime(day.year, day.month, day.day, hour, tzinfo=UTC)
     project = rng.choice(("search-prod", "chat-prod", None))
@@ -72,11 +72,11 @@ def _usage(rng: random.Random, day: date, services: Sequence[Service]) -> tuple[
             "unit": pricing_unit,
             "pricing_unit_quantity": str(block),
         },
-        "credits": given,
+        "credits": applied,
         "labels": [{"key": "team", "value": rng.choice(("platform", "search"))}, {"key": "env", "value": "prod"}],
         "tags": [{"key": "env", "value": "live", "inherited": True, "namespace": BILLING_ACCOUNT}],
         "location": {"location": "us-central1", "country": "US", "region": "us-central1", "zone": "us-central1-a"},
-        # Late rows are a part of every export: this one comes four days after its day.
+        # Every export has late rows: these arrive four days after their day.
         "export_time": _text(start + timedelta(days=4 if rng.random() < 0.05 else 0, hours=30)),
     }
     if project is not None:
@@ -86,17 +86,17 @@ def _usage(rng: random.Random, day: date, services: Sequence[Service]) -> tuple[
     return row, _exact(row)
 
 
-def _plain(rng: random.Random, day: date, cost_type: str, described: str, cost: Decimal) -> tuple[Row, Decimal]:
+def _plain(rng: random.Random, day: date, cost_type: str, description: str, cost: Decimal) -> tuple[Row, Decimal]:
     start = datetime(day.year, day.month, day.day, 23, tzinfo=UTC)
     row = _row(day, start, cost_type, _float(cost)) | {
         "service": {"id": "0000-0000-0000", "description": "Invoice"},
-        "sku": {"id": f"{rng.randint(1, 9)}-{cost_type}", "description": described},
+        "sku": {"id": f"{rng.randint(1, 9)}-{cost_type}", "description": description},
     }
     return row, _exact(row)
 
 
 def _correction(rng: random.Random, day: date, services: Sequence[Service]) -> tuple[Row, Decimal]:
-    """A correction of this day's usage on the next month's invoice."""
+    """Return a correction of this day's usage on the next month's invoice."""
     row, _ = _usage(rng, day, services)
     month = next_month(day).strftime("%Y%m")
     row |= {
@@ -136,7 +136,7 @@ def _float(value: Decimal) -> float:
 
 
 def _exact(row: Row) -> Decimal:
-    """What the floats of a row say: their shortest decimal forms, added up."""
+    """Return a row's amount: the sum of the shortest decimal forms of its floats, as readers cast them."""
     return sum((Decimal(repr(credit["amount"])) for credit in row["credits"]), Decimal(repr(row["cost"])))
 
 
@@ -181,11 +181,11 @@ SCHEMA: dict[str, Any] = {
     "consumption_model": {"id": "STRING", "description": "STRING"},
     "export_time": "TIMESTAMP",
 }
-"""Fields of the detailed export: a dict is a record, a list of one a repeated record."""
+"""Fields of the detailed export: a dict is a record, a list with one dict a repeated record."""
 
 
 def emulator_client(project: str, url: str) -> Any:
-    """Return a BigQuery client of the emulator at this address."""
+    """Return a BigQuery client for the emulator at this address."""
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import bigquery
 
@@ -194,17 +194,17 @@ def emulator_client(project: str, url: str) -> Any:
 
 
 def write_export(client: Any, table_id: str, rows: list[Row]) -> None:
-    """Make the table anew, partitioned by the day of export, and load the rows (``client`` is a BigQuery client)."""
+    """Replace the table, partitioned by the day of export, and load the rows (``client`` is a BigQuery client)."""
     client.delete_table(table_id, not_found_ok=True)
     _load(client, _make(client, table_id), rows)
 
 
 def add_days(client: Any, table_id: str, rows: list[Row]) -> None:
-    """Load rows of those days alone that the table does not have; make it if it is not there."""
+    """Load the rows of days that the table does not have; create the table if it does not exist."""
     table = _make(client, table_id)
-    found = client.query(f"SELECT DISTINCT DATE(usage_start_time) AS day FROM `{table_id}`")  # noqa: S608
-    there = {str(row["day"]) for row in found}
-    new = [row for row in rows if row["usage_start_time"][:10] not in there]
+    stored = client.query(f"SELECT DISTINCT DATE(usage_start_time) AS day FROM `{table_id}`")  # noqa: S608
+    days = {str(row["day"]) for row in stored}
+    new = [row for row in rows if row["usage_start_time"][:10] not in days]
     if new:
         _load(client, table, new)
 

@@ -1,7 +1,7 @@
-"""Google's own Firestore and Pub/Sub emulators as child processes, straight from the jars of the gcloud SDK.
+"""Google's Firestore and Pub/Sub emulators as child processes, started from the jars of the gcloud SDK.
 
-They keep everything in memory and end with the process that started them, even a killed one (the watcher of
-``infra/local/watched.py`` sees to that). Nothing but this machine reaches them: they listen on 127.0.0.1 only.
+They keep everything in memory and end with the process that started them, even if it is killed
+(``infra/local/watched.py``). They listen on 127.0.0.1 only.
 """
 
 import re
@@ -28,11 +28,11 @@ INSTALL = (
 HEAP = "-Xmx512m"
 START_WITHIN_S = 60.0
 STARTS = 3
-"""Between the choice of a free port and its use somebody else may take it: then once more, on another."""
+"""Another process may take a free port before the emulator does: then it is started again, on another port."""
 
 
 class MissingProgramError(EmulatorError):
-    """Java, gcloud or an emulator is not installed here; the message says what to install."""
+    """Java, gcloud or an emulator is not installed; the message says what to install."""
 
 
 class JavaEmulator:
@@ -40,7 +40,7 @@ class JavaEmulator:
 
     name: ClassVar[str]
     ready_line: ClassVar[str]
-    """What its log says once it listens; ``{port}`` stands for the port."""
+    """Text of the log once the emulator listens; ``{port}`` is its port."""
 
     def __init__(self, log_dir: Path) -> None:
         self.log_path = log_dir / f"{self.name.lower().replace('/', '')}-emulator.log"
@@ -55,7 +55,7 @@ class JavaEmulator:
         self.stop()
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises EmulatorError, with nothing left running."""
+        """Start the emulator and wait until it responds. Raises EmulatorError and leaves nothing running."""
         command = [_java(), HEAP, "-Duser.language=en", *self._program(sdk_root())]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         for left in reversed(range(STARTS)):
@@ -73,7 +73,7 @@ class JavaEmulator:
         raise NotImplementedError
 
     def _answers(self) -> bool:
-        """Return whether it serves, given that its log says that it listens."""
+        """Return whether the emulator serves requests, once its log says that it listens."""
         with socket.create_connection(_address(self.host), timeout=1):
             return True
 
@@ -87,11 +87,11 @@ class JavaEmulator:
             raise
 
     def _wait(self, ready_line: str) -> None:
-        """Wait until it says that it listens and then answers: before, somebody else may answer on that port."""
+        """Wait until its log says that it listens, and it responds: before, another process may use the port."""
         deadline = time.monotonic() + START_WITHIN_S
         while True:
             log = self.log_path.read_text("utf-8", "replace")
-            # Pub/Sub's emulator does not end when its port is taken: it says so, and sits there.
+            # Pub/Sub's emulator does not exit if its port is taken: it logs the exception and stays.
             if "BindException" in log or self._process.ended():
                 raise EndedAtOnceError(f"The {self.name} emulator did not start. {self._log_end(log)}")
             try:
@@ -101,7 +101,7 @@ class JavaEmulator:
                 pass
             if time.monotonic() > deadline:
                 raise EmulatorError(
-                    f"The {self.name} emulator did not answer within {START_WITHIN_S:.0f} s. {self._log_end(log)}"
+                    f"The {self.name} emulator did not respond within {START_WITHIN_S:.0f} s. {self._log_end(log)}"
                 )
             time.sleep(0.05)
 
@@ -111,7 +111,7 @@ class JavaEmulator:
 
 
 class FirestoreEmulator(JavaEmulator):
-    """Firestore. A client call on one that is down blocks for minutes: start it first."""
+    """Firestore. Start it before its clients: a call to an emulator that is down blocks for minutes."""
 
     name = "Firestore"
     ready_line = "Dev App Server is now running"
@@ -129,7 +129,7 @@ class FirestoreEmulator(JavaEmulator):
 
 
 class PubSubEmulator(JavaEmulator):
-    """Pub/Sub. It pushes two messages a subscription at a time, and takes only 200, 201 and 204 for success."""
+    """Pub/Sub. It pushes two messages per subscription at a time, and only 200, 201 and 204 are successes for it."""
 
     name = "Pub/Sub"
     ready_line = "Server started, listening on {port}"
@@ -139,7 +139,7 @@ class PubSubEmulator(JavaEmulator):
 
 
 class GoogleEmulators:
-    """Both emulators, started side by side."""
+    """Both emulators, started in parallel."""
 
     def __init__(self, log_dir: Path) -> None:
         self.firestore, self.pubsub = FirestoreEmulator(log_dir), PubSubEmulator(log_dir)
@@ -162,7 +162,7 @@ class GoogleEmulators:
         self.stop()
 
     def start(self) -> None:
-        """Start both and wait until both answer. Raises EmulatorError, with nothing left running."""
+        """Start both and wait until both respond. Raises EmulatorError and leaves nothing running."""
         try:
             with ThreadPoolExecutor(2) as pool:
                 for started in [pool.submit(emulator.start) for emulator in (self.firestore, self.pubsub)]:
@@ -172,37 +172,37 @@ class GoogleEmulators:
             raise
 
     def stop(self) -> None:
-        """End both; returns when they are gone."""
+        """Stop both; return when their processes have ended."""
         self.firestore.stop()
         self.pubsub.stop()
 
 
 def sdk_root() -> Path:
-    """Return the folder of the gcloud SDK: PIPELINE_OPS_GCLOUD_SDK, or what ``gcloud`` says of itself."""
-    if chosen := environment_variable(SDK_VARIABLE):
-        return Path(chosen)
+    """Return the folder of the gcloud SDK: PIPELINE_OPS_GCLOUD_SDK, or the output of ``gcloud info``."""
+    if configured := environment_variable(SDK_VARIABLE):
+        return Path(configured)
     gcloud = shutil.which("gcloud")
     if gcloud is None:
         raise MissingProgramError(
             f"Google's emulators need the gcloud SDK, and there is no `gcloud` on the PATH. Install it "
-            f"(https://cloud.google.com/sdk/docs/install), or name its folder in {SDK_VARIABLE}."
+            f"(https://cloud.google.com/sdk/docs/install), or set {SDK_VARIABLE} to its folder."
         )
     command = [gcloud, "info", "--format=value(installation.sdk_root)"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    root = said.stdout.strip()
-    if said.returncode != 0 or not root:
-        problem = " ".join(said.stderr.split())[-300:]
-        raise MissingProgramError(f"`gcloud info` does not work: {problem} Name the SDK's folder in {SDK_VARIABLE}.")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    root = result.stdout.strip()
+    if result.returncode != 0 or not root:
+        problem = " ".join(result.stderr.split())[-300:]
+        raise MissingProgramError(f"`gcloud info` failed: {problem} Set {SDK_VARIABLE} to the SDK's folder.")
     return Path(root)
 
 
 def _jar(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if not found:
+    jars = sorted(folder.glob(pattern))
+    if not jars:
         raise MissingProgramError(
-            f"There is no {pattern} in {folder}. {INSTALL}, or name the SDK's folder in {SDK_VARIABLE}."
+            f"There is no {pattern} in {folder}. {INSTALL}, or set {SDK_VARIABLE} to the SDK's folder."
         )
-    return found[-1]
+    return jars[-1]  # an update may leave the old version's jar
 
 
 def _java() -> str:
@@ -218,8 +218,8 @@ def _java() -> str:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _address(host: str) -> tuple[str, int]:

@@ -1,8 +1,8 @@
 """Serves every function in one process, and delivers the bus's messages to them as Pub/Sub would.
 
 Each function is its own functions-framework app, mounted below ``/functions/<name>/``; the API is at the root. A
-message becomes a binary-mode CloudEvent posted to its function in process. 2xx acknowledges it, anything else brings
-it back later.
+message becomes a binary-mode CloudEvent that is posted to its function in process. 2xx acknowledges it; after any other
+status it is redelivered.
 """
 
 import base64
@@ -22,7 +22,7 @@ from common.platform.logs import bound
 from common.platform.paths import PROJECT_ROOT
 from common.processors.registry import PROCESSORS
 from common.runs.topics import DEAD_LETTER_SOURCE, DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, step_topic
-from functions.locks import TOKEN_HEADER
+from functions.authorization import TOKEN_HEADER
 from functions.run_step import function_name
 
 SUBSCRIPTIONS: dict[str, str] = {
@@ -32,7 +32,7 @@ SUBSCRIPTIONS: dict[str, str] = {
     DEAD_LETTERS: "dead_letter",
     **{step_topic(ps_type): function_name(ps_type) for ps_type in PROCESSORS},
 }
-"""Which function listens to which topic, as ``infra`` sets it up in the cloud."""
+"""The function that subscribes to each topic, as in the cloud."""
 
 
 def wsgi_app() -> Any:
@@ -43,19 +43,19 @@ def wsgi_app() -> Any:
         return create_app(target=name, source=str(PROJECT_ROOT / "main.py"))
 
     names = [*SUBSCRIPTIONS.values(), "sweep"]
-    # functions-framework appends the folder of main.py to sys.path for every app it makes: a process that makes many
-    # stacks would search thousands of paths for each module that it imports.
+    # functions-framework appends the folder of main.py to sys.path for every app: a process that creates many stacks
+    # would search thousands of paths at each import.
     known = list(sys.path)
     mounts = {f"/functions/{name}": target(name) for name in names}
     api = target("api")
     sys.path[:] = known
-    # It also lowers the root logger and adds handlers of its own for every app.
+    # It also adds handlers to the root logger for every app, which would repeat each log line.
     logging.getLogger().handlers.clear()
     return DispatcherMiddleware(api, mounts)
 
 
 def cloud_event(delivery: Delivery, project_id: str, token: str | None) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of a message as Eventarc delivers it to a function, with the stack's own token."""
+    """Return headers and body of a message as Eventarc delivers it to a function, with the stack's token."""
     message = delivery.message
     published = delivery.published_at.isoformat().replace("+00:00", "Z")
     number = str(delivery.message_id or uuid.uuid4())
@@ -82,15 +82,15 @@ def cloud_event(delivery: Delivery, project_id: str, token: str | None) -> tuple
 
 
 def poster(app: Any, project_id: str, token: str | None) -> Callable[[Delivery], str | None]:
-    """Return a ``deliver`` that posts a message to its function in process; 2xx takes it."""
+    """Return a ``deliver`` that posts a message to its function in process; a 2xx acknowledges it."""
 
     def deliver(delivery: Delivery) -> str | None:
         name = SUBSCRIPTIONS.get(delivery.message.topic)
         if name is None:
-            return f"no function listens to topic {delivery.message.topic!r}"
+            return f"no function subscribes to topic {delivery.message.topic!r}"
         headers, body = cloud_event(delivery, project_id, token)
         with bound(function=name):
-            answer = Client(app).post(f"/functions/{name}/", data=body, headers=headers)
-        return None if 200 <= answer.status_code < 300 else f"{name} answered {answer.status_code}"
+            response = Client(app).post(f"/functions/{name}/", data=body, headers=headers)
+        return None if 200 <= response.status_code < 300 else f"{name} responded {response.status_code}"
 
     return deliver

@@ -1,10 +1,10 @@
-"""Topics and push subscriptions on the Pub/Sub emulator, as ``infra`` sets them up in the cloud.
+"""Topics and push subscriptions on the Pub/Sub emulator, like those of the cloud.
 
-What a function finds different here:
+Differences from the cloud:
 
-- the push body is not a CloudEvent: functions-framework makes one of it, without subscription and delivery attempt;
-- a function must answer 200, 201 or 204: the emulator delivers again after a 202;
-- no more than two messages of a subscription are in flight.
+- the push body is not a CloudEvent: functions-framework converts it, without subscription and delivery attempt;
+- a function must respond 200, 201 or 204: the emulator redelivers after a 202;
+- at most two messages per subscription are in flight.
 """
 
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from datetime import timedelta
 from typing import Any
 
 from common.adapters.google.pubsub import topic_path
-from functions.locks import TOKEN_QUERY
+from functions.authorization import TOKEN_QUERY
 
 DEAD_LETTERS = "dead-letters"
 ACK_DEADLINE_S = 600
-"""The most there is, and longer than any function may run."""
+"""Pub/Sub's maximum, and longer than any function may run: a deadline that expires during a step redelivers it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushPolicy:
-    """How a failed push is repeated, and after how many it becomes a dead letter (Pub/Sub wants 5 to 100).
+    """Backoff of failed pushes, and the number after which a message is a dead letter (Pub/Sub allows 5 to 100).
 
-    Without a longest backoff a push is repeated as soon as may be: every second here. The shortest backoff there is
-    comes to three seconds.
+    With ``max_backoff_s`` 0 the emulator redelivers at once, which is every second; its shortest backoff is about three
+    seconds.
     """
 
     min_backoff_s: float = 10.0
@@ -37,14 +37,14 @@ CLOUD_POLICY = PushPolicy()
 
 
 def subscription_path(project_id: str, topic: str) -> str:
-    """Return the full name of a topic's push subscription, which is called like the topic."""
+    """Return the full name of a topic's push subscription, which has the same name as the topic."""
     return f"projects/{project_id}/subscriptions/{topic}"
 
 
 def endpoint(base_url: str, function: str, token: str | None = None) -> str:
-    """Return where a function takes its messages. Without the last slash its host answers 308, which is a failure.
+    """Return a function's push endpoint. Without the trailing slash its host responds 308, which counts as a failure.
 
-    The emulator signs nothing, and a push can have no header of ours: a stack's own token goes into the address.
+    The emulator signs no tokens and sends no custom headers, so the stack's token is in the query.
     """
     return f"{base_url.rstrip('/')}/functions/{function}/" + (f"?{TOKEN_QUERY}={token}" if token else "")
 
@@ -59,9 +59,9 @@ def set_up(
     policy: PushPolicy = CLOUD_POLICY,
     token: str | None = None,
 ) -> None:
-    """Make every topic of ``subscriptions`` (topic to function) and of the dead letters, each with its push.
+    """Create every topic of ``subscriptions`` (topic to function) and that of dead letters, with push subscriptions.
 
-    A repeat changes nothing but the endpoints, if ``base_url`` or a function is another one now.
+    If they exist, only push endpoints are updated.
     """
     from google.cloud import pubsub_v1  # type: ignore[attr-defined, unused-ignore]
 
@@ -75,7 +75,7 @@ def set_up(
         for topic, function in subscriptions.items():
             request = _subscription(project_id, topic, endpoint(base_url, function, token), policy)
             _ensure_subscription(subscriber, {**request, "dead_letter_policy": dead_letters})
-        # A dead letter that can't be recorded is tried until it can: there is nowhere else for it to go.
+        # No dead-letter policy: a dead letter that can't be recorded is redelivered until it can.
         request = _subscription(project_id, DEAD_LETTERS, endpoint(base_url, dead_letter_function, token), policy)
         _ensure_subscription(subscriber, request)
 
@@ -97,7 +97,7 @@ def _subscription(project_id: str, topic: str, push_endpoint: str, policy: PushP
         "topic": topic_path(project_id, topic),
         "ack_deadline_seconds": ACK_DEADLINE_S,
         "push_config": {"push_endpoint": push_endpoint},
-        "expiration_policy": {},  # never: a topic that is quiet for a month keeps its function
+        "expiration_policy": {},  # never: by default Pub/Sub deletes a subscription after 31 days without activity
     }
     if policy.max_backoff_s > 0:
         request["retry_policy"] = {
@@ -122,6 +122,6 @@ def _ensure_subscription(subscriber: Any, request: Mapping[str, Any]) -> None:
     try:
         subscriber.create_subscription(request=request)
     except AlreadyExists:
-        there = subscriber.get_subscription(subscription=request["name"])
-        if there.push_config.push_endpoint != request["push_config"]["push_endpoint"]:
+        existing = subscriber.get_subscription(subscription=request["name"])
+        if existing.push_config.push_endpoint != request["push_config"]["push_endpoint"]:
             subscriber.modify_push_config(subscription=request["name"], push_config=request["push_config"])

@@ -1,7 +1,7 @@
-"""The local stacks: a store and a bus, the BigQuery emulator, every function in this process.
+"""The local stacks: a store and a bus, the BigQuery emulator, and every function in this process.
 
-One stack a state directory at a time (a file lock holds it, which the system frees however the process ends). A
-start goes on where the last one stopped: leases of the dead process are given up, its messages delivered again.
+One stack per state directory at a time, by a file lock, which the system releases however the process ends. A start
+resumes the work of the previous process: its leases are released and its messages redelivered.
 """
 
 import fcntl
@@ -28,15 +28,15 @@ from infra.local.emulator import BigQueryEmulator
 from infra.local.host import poster, wsgi_app
 
 SWEEP_EVERY_S = 5.0
-"""The cloud's Scheduler sweeps every minute; here a sweep costs one indexed read."""
+"""In the cloud Scheduler sweeps every minute; here it may be more often, because a sweep is one indexed read."""
 
 
-TOLD = ("bigquery_url", "store", "firestore_host", "pubsub_host", "operator_token")
-"""Settings of a running stack that others need to reach what it reaches; the file is for its owner alone."""
+SHARED = ("bigquery_url", "store", "firestore_host", "pubsub_host", "operator_token")
+"""Settings of a running stack that other processes need to use its store and warehouse."""
 
 
 def new_token() -> str:
-    """Return a token that nobody can guess, for the time of one process."""
+    """Return a random token of 256 bits, valid while the process runs."""
     return secrets.token_hex(32)
 
 
@@ -45,16 +45,16 @@ class StackBusyError(PipelineOpsError):
 
 
 class Server(Protocol):
-    """A server of HTTP that can be ended."""
+    """An HTTP server that can be stopped."""
 
     def close(self) -> None:
-        """Take no more requests."""
+        """Accept no more requests."""
 
 
 class LocalStack(ABC):
     """Starts and stops everything. ``url`` serves the API; ``engine`` is the process's engine.
 
-    What differs from stack to stack are the servers behind the store and the way of a message to its function.
+    Stacks differ in the servers behind the store and in how messages reach their functions.
     """
 
     def __init__(self, settings: Settings, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -74,7 +74,7 @@ class LocalStack(ABC):
         self.stop()
 
     def start(self) -> None:
-        """Bring everything up and take up what an earlier process left."""
+        """Start all parts and resume the work of an earlier process."""
         self._lock = _take_lock(self._settings.state_dir)
         try:
             self._start_parts()
@@ -104,33 +104,34 @@ class LocalStack(ABC):
         self._server, port = self._listen(app)
         self.url = f"http://{self._host}:{port}"
         self._start_delivery(app)
-        self._tell(settings)
+        self._publish(settings)  # last: other processes use the stack as soon as the file is there
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
         self._sweeper.start()
 
     def _start_store(self, settings: Settings) -> Settings:
-        """Start what keeps runs and messages; return the settings that lead to it."""
+        """Start the store's servers; return settings with their addresses."""
         return settings
 
-    def _stop_store(self) -> None:  # noqa: B027 - most have nothing to end
-        """End what ``_start_store`` started."""
+    def _stop_store(self) -> None:  # noqa: B027 - most stacks have no such servers
+        """Stop the servers that ``_start_store`` started."""
 
     @abstractmethod
     def _start_delivery(self, app: Any) -> None:
-        """Have messages delivered to their functions."""
+        """Start the delivery of messages to their functions."""
 
     @abstractmethod
     def _stop_delivery(self) -> None:
-        """Deliver nothing any more; also called where nothing was started."""
+        """Stop delivery; also called if it was never started."""
 
-    def _tell(self, settings: Settings) -> None:
-        """Say where the stack is, now that every part of it works."""
-        where = {name: getattr(settings, name) for name in TOLD} | {"url": self.url, "pid": os.getpid()}
-        fresh = settings.state_dir / "stack.json.new"
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            json.dump(where, out)
-        fresh.replace(settings.state_dir / "stack.json")
+    def _publish(self, settings: Settings) -> None:
+        """Write the stack's addresses and token for other processes of this user."""
+        stack = {name: getattr(settings, name) for name in SHARED} | {"url": self.url, "pid": os.getpid()}
+        new = settings.state_dir / "stack.json.new"
+        new.unlink(missing_ok=True)
+        # Created with its mode, because it holds the operator's token; then renamed, so that nobody reads half of it.
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            json.dump(stack, out)
+        new.replace(settings.state_dir / "stack.json")
 
     def _listen(self, app: Any) -> tuple[Server, int]:
         """Start to serve; return the server and its port."""
@@ -148,8 +149,10 @@ class LocalStack(ABC):
                 logger.exception("The sweep failed; the next one tries again")
 
     def stop(self) -> None:
-        """End every part; steps at work are waited for."""
+        """Stop all parts, after running steps have ended."""
         self._stopping.set()
+        # Delivery first and the lock last: running steps still need the store and the emulator, and the next stack must
+        # not start before all of it is released.
         self._stop_delivery()
         if hasattr(self, "_sweeper"):
             self._sweeper.join()
@@ -166,7 +169,7 @@ class LocalStack(ABC):
 
 
 class EmbeddedStack(LocalStack):
-    """Store and bus in one SQLite file; nothing but Python is needed."""
+    """Store and bus in one SQLite file; it needs nothing but Python."""
 
     _dispatcher: Dispatcher | None = None
 
@@ -176,7 +179,7 @@ class EmbeddedStack(LocalStack):
         bus.release()
         recovered = self.engine.recover()
         if recovered:
-            logger.warning("%d runs of an earlier process go on", recovered)
+            logger.warning("Resuming %d runs of an earlier process", recovered)
         self._dispatcher = Dispatcher(bus, poster(app, self._settings.project_id, self.engine.settings.invoker_token))
         self._dispatcher.start()
 
@@ -187,44 +190,45 @@ class EmbeddedStack(LocalStack):
 
 def running(state_dir: Path) -> str | None:
     """Return the URL of the stack that another process runs on this directory, or None."""
-    url: str | None = _told(state_dir).get("url")
+    url: str | None = _published(state_dir).get("url")
     return url
 
 
 def attached(settings: Settings) -> Settings:
-    """Return the settings with which this process reaches the store and the warehouse of a running stack, if any."""
-    told = _told(settings.state_dir)
-    return replace(settings, **{name: told[name] for name in TOLD if name in told})
+    """Return settings that point to the store and warehouse of the running stack; unchanged if none runs."""
+    published = _published(settings.state_dir)
+    return replace(settings, **{name: published[name] for name in SHARED if name in published})
 
 
 @contextmanager
 def reading(settings: Settings) -> Iterator[Settings]:
-    """Give settings that reach store and warehouse: a running stack's, or for the time of the block an own emulator's.
+    """Yield settings for store and warehouse: those of the running stack, or of an emulator that runs for the block.
 
-    No work is taken up. What is in the cloud needs no stack.
+    Resumes no runs. In the cloud, no emulator is needed.
     """
-    there = attached(settings)
-    if there.bigquery_url is not None or there.is_cloud:
-        yield there
+    found = attached(settings)
+    if found.bigquery_url is not None or found.is_cloud:
+        yield found
         return
+    # The lock keeps a stack from starting a second emulator on the same data meanwhile.
     handle = _take_lock(settings.state_dir)
     try:
         with BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id) as emulator:
-            yield replace(there, bigquery_url=emulator.url)
+            yield replace(found, bigquery_url=emulator.url)
     finally:
         os.close(handle)
 
 
-def _told(state_dir: Path) -> dict[str, Any]:
-    """Return what the stack that runs on the directory says of itself; nothing if none does."""
+def _published(state_dir: Path) -> dict[str, Any]:
+    """Return the contents of the running stack's file; empty if none runs. A killed stack leaves the file behind."""
     try:
         handle = _take_lock(state_dir)
     except StackBusyError:
         try:
-            told: dict[str, Any] = json.loads((state_dir / "stack.json").read_text())
-        except (OSError, ValueError):
+            published: dict[str, Any] = json.loads((state_dir / "stack.json").read_text())
+        except (OSError, ValueError):  # the stack is still starting
             return {}
-        return told
+        return published
     os.close(handle)
     return {}
 

@@ -1,7 +1,7 @@
-"""A child process that dies with its parent, even a killed one.
+"""A child process that ends with its parent, even if the parent is killed.
 
 A small watcher process between the two holds a pipe to the parent and ends the child when the pipe breaks. That works
-whichever thread started it, and on every Unix.
+from any thread and on every Unix, unlike Linux's PR_SET_PDEATHSIG.
 """
 
 import os
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STOP_WITHIN_S = 10.0
+"""Longer than the watcher's own five seconds for the child to end."""
 
 WATCHER = """
 import os, signal, subprocess, sys
@@ -34,7 +35,7 @@ except subprocess.TimeoutExpired:
     child.kill()
     child.wait()
 """
-"""Ends its child when standard input reaches its end: that is when the stack's process is gone or closes the pipe."""
+"""Ends its child at the end of standard input, which comes when the parent ends or closes the pipe."""
 
 
 class Watched:
@@ -44,7 +45,7 @@ class Watched:
         self._watcher: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str], log_path: Path) -> None:
-        """Start it; what it prints goes into a new log."""
+        """Start the child; its output goes to a new log."""
         with log_path.open("wb") as log:
             self._watcher = subprocess.Popen(
                 [sys.executable, "-c", WATCHER, *command],
@@ -55,17 +56,17 @@ class Watched:
             )
 
     def ended(self) -> bool:
-        """Return whether it is no longer there."""
+        """Return whether the child has ended."""
         return self._watcher is None or self._watcher.poll() is not None
 
     @property
     def pid(self) -> int:
-        """The watcher's process; the child is its child."""
+        """The watcher's process id; the child is the watcher's child."""
         assert self._watcher is not None, "it was not started"
         return self._watcher.pid
 
     def stop(self) -> None:
-        """End it; returns when it is gone."""
+        """Stop the child; return when it has ended."""
         if self._watcher is None:
             return
         assert self._watcher.stdin is not None

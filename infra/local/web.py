@@ -1,7 +1,7 @@
-"""The HTTP server of the embedded stack: waitress, with bounds for clients that are slow, large or many.
+"""The HTTP server of the embedded stack: waitress, with limits for slow, large and many requests.
 
-Waitress takes requests in on one thread and hands over whole ones, so that a client that sends slowly costs a
-connection and no more. What it leaves open is closed here: a request that never ends, an answer that nobody takes.
+Waitress reads requests on one thread and passes on complete ones, so a slow sender occupies only a connection. It does
+not end requests that never complete or responses that no client reads; that is done here.
 """
 
 import json
@@ -16,21 +16,22 @@ from waitress.utilities import BadRequest
 from common.platform import problems
 
 THREADS = 32
-"""Followers and downloads of logs hold one each, sixteen at most: the rest is for everybody else."""
+"""Followers and downloads of logs hold one each, at most sixteen; the rest is for other requests."""
 
 CONNECTIONS = 1_000
+"""Further connections wait in the system's queue: each open one costs a file descriptor."""
 MAX_BODY_BYTES = 2 * 1024 * 1024
-"""Beyond that a body is not even taken in. The API's own limit is lower, and says so in its own words."""
+"""Largest body that is read at all. The API's own limit is lower and responds with a problem document."""
 
 MAX_HEADER_BYTES = 32 * 1024
 REQUEST_S = 30.0
-"""A request has to be here, whole, within this time."""
+"""Time in which a complete request must arrive."""
 
 STALLED_S = 60.0
-"""An answer of which nothing was taken for this long is broken off, and its thread is free."""
+"""A response of which the client has read nothing for this long is cut off, which frees its thread."""
 
 WAITING_BYTES = 1024 * 1024
-"""So much of an answer may wait to be taken; whoever makes more of it waits, too."""
+"""Unread part of a response that is buffered; beyond it, the application waits for the client."""
 
 IDLE_S = 120
 LOOK_EVERY_S = 5
@@ -39,14 +40,14 @@ _KINDS = {408: problems.TOO_SLOW, 413: problems.TOO_LARGE, 500: problems.INTERNA
 
 
 class RequestTimeout(BadRequest):  # type: ignore[misc]  # untyped
-    """The request did not come in time."""
+    """The request did not arrive in time."""
 
     code = 408
     reason = "Request Timeout"
 
 
 class ProblemTask(ErrorTask):  # type: ignore[misc]  # untyped
-    """Answers what never reached the application: with a problem document, too."""
+    """Responds to requests that never reach the application, with a problem document."""
 
     def execute(self) -> None:
         error = self.request.error
@@ -66,14 +67,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # untyped
     error_task_class = ProblemTask
     request: Any = None
     asked_at: float | None = None
-    """Since when a part of a request is here, and not the rest."""
+    """When the first part of an incomplete request was noticed."""
 
     def is_stalled(self, now: float) -> bool:
-        """Whether an answer waits to be taken, and was not for too long."""
+        """Whether the client has not read its response for too long."""
         return bool(self.requests) and self.total_outbufs_len > 0 and now - self.last_activity > STALLED_S
 
     def is_too_slow(self, now: float) -> bool:
-        """Whether a request has begun to come in, and has not ended for too long."""
+        """Whether a request has been incomplete for too long."""
         if self.request is None or self.requests:
             self.asked_at = None
             return False
@@ -82,19 +83,19 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # untyped
         return now - self.asked_at > REQUEST_S
 
     def refuse(self) -> None:
-        """Answer the part of a request that is here, and hang up."""
-        with self.requests_lock:
+        """Respond 408 to an incomplete request and close the connection."""
+        with self.requests_lock:  # waitress's own lock: the request may become complete at this moment
             request = self.request
             self.request = None
             if request is not None and not self.requests:
-                request.error = RequestTimeout(f"it was not here within {REQUEST_S:.0f} s.")
+                request.error = RequestTimeout(f"it did not arrive within {REQUEST_S:.0f} s.")
                 request.completed = True
                 self.requests.append(request)
                 self.server.add_task(self)
 
 
 class WebServer(TcpWSGIServer):  # type: ignore[misc]  # untyped
-    """Serves a WSGI application on one address. ``run`` does until ``close``."""
+    """Serves a WSGI application on one address. ``run`` blocks until ``close``."""
 
     channel_class = Channel
 
@@ -110,16 +111,16 @@ class WebServer(TcpWSGIServer):  # type: ignore[misc]  # untyped
             outbuf_high_watermark=WAITING_BYTES,
             channel_timeout=IDLE_S,
             cleanup_interval=LOOK_EVERY_S,
-            asyncore_use_poll=True,  # select knows a thousand files at most, and those of SQLite are among them
+            asyncore_use_poll=True,  # select() fails for file descriptors above 1,023, and SQLite's files count too
         )
         super().__init__(app, {}, adj=adjustments)
 
     def maintenance(self, now: float) -> None:
-        """End what takes too long; the server calls this every few seconds."""
+        """End slow requests and unread responses; the server calls this every few seconds."""
         super().maintenance(now)
         for channel in list(self.active_channels.values()):
             if channel.is_too_slow(now):
                 channel.refuse()
             elif channel.is_stalled(now):
-                # Its socket takes nothing more, so that the server would never look at a mark to close it.
+                # Not by waitress's flag, which it checks only when the socket is writable: this one never is.
                 channel.handle_close()

@@ -43,12 +43,12 @@ def test_writers_of_keys_of_their_own_from_two_processes_lose_and_double_nothing
     target: Target, count: int, rounds: int
 ) -> None:
     for _ in range(rounds):
-        told = rivals.processes(rivals.url_of(target), writes_of(target, count), count=2)
+        outcomes = rivals.processes(rivals.url_of(target), writes_of(target, count), count=2)
         print(  # noqa: T201
-            f"\n{count} writers in 2 processes: {told.seconds:.1f} s, {told.waited} waited for their turn, "
-            f"{told.conflicts} conflicts were lost and retried"
+            f"\n{count} writers in 2 processes: {outcomes.seconds:.1f} s, {outcomes.waited} waited for their turn, "
+            f"{outcomes.conflicts} conflicts were lost and retried"
         )
-        assert told.ends == ["3 rows"] * count
+        assert outcomes.ends == ["3 rows"] * count
     assert rows_by_org(target) == {f"org{n:02}": 3 for n in range(count)}
     assert len(target.ledger()) == count
 
@@ -61,9 +61,12 @@ def test_rivals_for_one_key_from_clients_of_their_own_leave_the_rows_of_one(targ
     stagings = [target.stage([row(f"of {n}")]) for n in range(3)]
     with_ledger(target)
     writes = [target.order(staging, run_id=f"run_{n}", wait_s=WAIT_S) for n, staging in enumerate(stagings)]
-    told = rivals.threads(rivals.url_of(target), writes, clients=3)
-    assert target.runs() == [("of 2", "run_2")], told
-    assert told.ends[2] == "1 rows" and {end.partition(":")[0] for end in told.ends} <= {"1 rows", "SupersededError"}
+    outcomes = rivals.threads(rivals.url_of(target), writes, clients=3)
+    assert target.runs() == [("of 2", "run_2")], outcomes
+    assert outcomes.ends[2] == "1 rows" and {end.partition(":")[0] for end in outcomes.ends} <= {
+        "1 rows",
+        "SupersededError",
+    }
 
 
 def no_fill(_target: str) -> None:
@@ -96,13 +99,13 @@ def test_lost_conflicts_are_retried_under_new_job_ids_and_told_as_waiting(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowd, write = crowded(target, monkeypatch, 40)
-    said = list[str]()
+    log = list[str]()
     (receipt,) = commits.commit(
-        target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=60)], said.append, no_fill
+        target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=60)], log.append, no_fill
     )
     assert receipt.rows == 1 and len(set(crowd.job_ids)) == 41
-    assert said[0] == f"waits for other writers of {target.table_id}"
-    assert len(said) == 2 and said[1].endswith("40 lost conflicts")
+    assert log[0] == f"waits for other writers of {target.table_id}"
+    assert len(log) == 2 and log[1].endswith("40 lost conflicts")
 
 
 def test_who_has_no_time_left_to_wait_fails_with_a_conflict_that_is_tried_again(
@@ -118,18 +121,18 @@ def test_who_has_no_time_left_to_wait_fails_with_a_conflict_that_is_tried_again(
 
 
 def test_writers_of_one_table_queue_in_their_process_and_those_of_another_do_not() -> None:
-    queues, told = commits.Queues(), list[str]()
+    queues, outcomes = commits.Queues(), list[str]()
 
     def turn(seconds: float, name: str, *targets: str) -> AbstractContextManager[None]:
-        return queues.turn(targets, lambda: seconds, lambda: told.append(name))
+        return queues.turn(targets, lambda: seconds, lambda: outcomes.append(name))
 
     with turn(1, "a", "p.d.a"), turn(1, "b", "p.d.b"):
-        assert told == []
+        assert outcomes == []
         with pytest.raises(ConflictError), turn(0.01, "waits", "p.d.0", "p.d.a"):
             pass
-    assert told == ["waits"]
+    assert outcomes == ["waits"]
     with turn(0, "again", "p.d.a", "p.d.b"), turn(0, "given back", "p.d.0"):
-        assert told == ["waits"]
+        assert outcomes == ["waits"]
 
 
 def test_views_of_one_warehouse_queue_together(warehouse: BigQueryWarehouse) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -22,6 +23,7 @@ from common.domain.messages import AttemptClaimed, CancelRequested, RunAnnounced
 from common.domain.model import ErrorKind, Run
 from common.domain.quota import Demand, Limits
 from common.platform.errors import NotFoundError, PermanentError, QuotaExceededError, StaleRunError, TransientError
+from common.platform.retry import retried
 from common.ports.logs import LogLine
 from common.ports.store import HistoryQuery
 from tests.contract.stores import T0, WIDE, Adapter, RecordingBus, claimed, create, end, new_run, started, succeeded
@@ -106,7 +108,7 @@ def test_a_transaction_that_is_lost_again_and_again_is_a_transient_error(
     adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_answers(monkeypatch, applied=False, times=1000)
-    with pytest.raises(TransientError, match="again and again"):
+    with pytest.raises(TransientError, match="after several tries"):
         create(adapter)
     monkeypatch.undo()  # the database's own clean-up commits too
 
@@ -172,9 +174,11 @@ def test_who_rests_before_another_try_holds_no_connection(
 ) -> None:
     only_one = Postgres(postgres_database.runner, SETTING, connections=1)
     seen: list[object] = []
-    monkeypatch.setattr(
-        client.time, "sleep", lambda _: seen.append(only_one.read(lambda cursor: cursor.execute("SELECT 1").fetchone()))
-    )
+
+    def sleep(_seconds: float) -> None:
+        seen.append(only_one.read(lambda cursor: cursor.execute("SELECT 1").fetchone()))
+
+    monkeypatch.setattr(client, "retried", partial(retried, sleep=sleep))
 
     def once_more(_: Any) -> str:
         if not seen:

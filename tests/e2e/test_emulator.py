@@ -66,7 +66,7 @@ def test_a_directory_that_another_emulator_holds_is_refused_in_words_and_left_al
     monkeypatch.setattr(module, "FREED_WITHIN_S", 0.5)
     with BigQueryEmulator(tmp_path, PROJECT) as holder:
         second = BigQueryEmulator(tmp_path, PROJECT)
-        with pytest.raises(EmulatorError, match=r"\(PID \d+\).*Another emulator still holds it: end that process"):
+        with pytest.raises(EmulatorError, match=r"\(PID \d+\).*Another emulator uses it: stop that process"):
             second.start()
         assert not _answers(second.url), "a failed start left its process behind"
         assert _answers(holder.url)

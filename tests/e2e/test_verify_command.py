@@ -76,9 +76,9 @@ def _tamper(settings: Settings, url: str, table: str) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ((), "Say which run, or --all."),
-        (("run_1", "--all"), "Say which run, or --all."),
-        (("run_1", "--org", ORG), "--org goes with --all"),
+        ((), "Name a run, or use --all."),
+        (("run_1", "--all"), "Name a run, or use --all."),
+        (("run_1", "--org", ORG), "--org needs --all"),
     ],
 )
 def test_what_is_asked_has_to_be_clear(settings: Settings, args: tuple[str, ...], says: str) -> None:

@@ -70,7 +70,7 @@ def test_usage_and_pipelines_are_shown(harness: Harness, run: Any) -> None:
     harness.pipeline(step("a", "nobody"), route="test/demo/wrong")
     harness.start()
     shown = run("usage", ORG).stdout
-    assert "concurrent" in shown and "0 wait for a slot" in shown
+    assert "concurrent" in shown and "0 runs wait for a slot" in shown
     assert json.loads(run("usage", ORG, "--json").stdout)["limits"][2]["used"] == 1
     listed = run("pipelines", ORG)
     assert "test/demo/pipeline" in listed.stdout and "nobody" in listed.stdout

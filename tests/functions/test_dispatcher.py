@@ -147,7 +147,7 @@ def test_a_message_that_no_function_takes_ends_its_run_in_words(harness: Harness
     finally:
         dispatcher.stop()
     assert tries == list(range(1, MAX_DELIVERIES + 1))
-    assert "given up after too many failed deliveries" in harness.run(run_id).error
+    assert "became a dead letter after too many failed deliveries" in harness.run(run_id).error
 
 
 def test_a_transaction_that_could_not_be_written_is_made_again(

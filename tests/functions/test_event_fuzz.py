@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from werkzeug.test import Client
 
 from common.platform.errors import NotFoundError, PermanentError, TransientError
+from functions.authorization import TOKEN_HEADER
 from functions.events import message_data, message_source
-from functions.locks import TOKEN_HEADER
 from infra.local.host import SUBSCRIPTIONS
 from tests.harness import INVOKER_TOKEN, Harness
 

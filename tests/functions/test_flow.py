@@ -181,7 +181,7 @@ def test_a_message_that_no_function_can_take_fails_its_run_with_the_reason(harne
                 harness.bus.ack(found)
         harness.clock.tick(2)
     run = harness.run(run_id)
-    assert run.status is RunStatus.FAILED and f"topic {topic} was given up" in run.error
+    assert run.status is RunStatus.FAILED and f"topic {topic} became a dead letter" in run.error
     assert harness.engine.store.usage(ORG, harness.clock.now).concurrent == 0
 
 

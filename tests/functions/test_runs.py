@@ -10,7 +10,7 @@ from common.domain import graph, state
 from common.domain.messages import Event
 from common.domain.model import Run, RunStatus, StepStatus
 from common.platform.errors import PermanentError, StaleRunError, TransientError
-from functions.locks import TOKEN_HEADER
+from functions.authorization import TOKEN_HEADER
 from tests.harness import INVOKER_TOKEN, ORG, ROUTE, Harness, step
 
 

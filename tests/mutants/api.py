@@ -22,22 +22,22 @@ API = (
     ),
     *noticed_by(
         "test_api_errors -k 'not docs'",
-        ("of two values of a parameter one counts", "guard", never("if twice")),
+        ("of two values of a parameter one counts", "guard", never("if repeated")),
         ("errors of our own are told", "problem", never("kind in (INTERNAL, MISCONFIGURED)")),
         ("a wrong secret is repeated", "problems_of", never("field.annotation is SecretStr")),
-        ("a request that is no event is repeated", "_answer", never("isinstance(error, BadRequest)")),
+        ("a request that is no event is repeated", "framework._respond", never("isinstance(error, BadRequest)")),
     ),
     *noticed_by(
         "test_api_access -k audit",
         (
             "what a key was too small for is not written down",
-            "note",
+            "record_audit",
             swap("(*range(200, 400), 403)", "range(200, 400)"),
         ),
     ),
     *noticed_by(
         "test_api_bodies",
-        ("of two values of a name the last counts", "_once_each", never("len(found) < len(pairs)")),
+        ("of two values of a name the last counts", "_without_duplicates", never("len(members) < len(pairs)")),
         ("a body may be as deep as it likes", "_parsed", never("depth > MAX_DEPTH")),
         ("a body of any type is read", "ApiRequest.strict_json", never("self.mimetype != 'application/json'")),
         (
@@ -50,9 +50,9 @@ API = (
     ),
     *noticed_by(
         "test_api_logs test_follow",
-        ("there is no end of streams", "Slots.take", never("not self._free.acquire(blocking=False)")),
-        ("a stream keeps its slot", "Slot.give_back", cut("free.release()")),
-        ("a download is made before it is sent", "in_pieces", never("len(piece) >= PIECE_BYTES")),
+        ("there is no end of streams", "Slots.acquire", never("not self._free.acquire(blocking=False)")),
+        ("a stream keeps its slot", "Slot.release", cut("free.release()")),
+        ("a download is made before it is sent", "in_chunks", never("len(chunk) >= CHUNK_BYTES")),
         ("a follower is never sent away", "_events", never("time.monotonic() >= until")),
         ("a follower starts anew each time", "Following.news", never("line.place")),
         ("transitions are told again", "Following.news", swap("index + 1", "index")),
@@ -82,7 +82,7 @@ API = (
     ),
     *noticed_by(
         "test_runs -k no_message",
-        ("a crash of a function is taken for a wrong request", "framework._answer", never("has_entered()")),
+        ("a crash of a function is taken for a wrong request", "framework._respond", never("has_entered()")),
     ),
     *noticed_by(
         "test_api_reading",

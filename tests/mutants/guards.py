@@ -12,7 +12,6 @@ from tests.mutants.mutation import Mutant, Project
 
 CORE = {
     "condition": "test_condition",
-    "expression": "test_condition",
     "domain": "quick",
     "api_key_check": "test_keys",
     "receipts": "test_receipts",

@@ -75,7 +75,7 @@ LOCKS = (
         ),
     ),
     *noticed_by(
-        "test_oidc test_locks",
+        "test_oidc test_authorization",
         (
             "any audience will do",
             "GoogleTokens.email",
@@ -114,8 +114,8 @@ LOCKS = (
             "Invokers.check",
             always("hmac.compare_digest(local.encode(), self._local_token.encode())"),
         ),
-        ("a refused call is carried out", "locked.checked", cut("abort(error.status, str(error))")),
-        ("a step's function is not locked", "_step_function", swap("locked(step)", "step")),
+        ("a refused call is carried out", "authorized.checked", cut("abort(error.status, str(error))")),
+        ("a step's function is not locked", "_step_function", swap("authorized(step)", "step")),
     ),
     *noticed_by(
         "test_hidden test_canaries",
@@ -138,8 +138,8 @@ LOCKS = (
     *noticed_by(
         "test_sender test_failure_limit test_notifications",
         ("notifications go to any host", "AllowedHosts.refusal", never("host not in self.hosts and ...")),
-        ("notifications go without TLS", "AllowedHosts.refusal", never("scheme != 'https' and not here")),
-        ("notifications go to any port", "AllowedHosts.refusal", never("port not in (None, ':443') and not here")),
+        ("notifications go without TLS", "AllowedHosts.refusal", never("scheme != 'https' and not is_local")),
+        ("notifications go to any port", "AllowedHosts.refusal", never("port not in (None, ':443') and not is_local")),
         ("a redirect is followed", "sender._status", argument("follow_redirects=False", "follow_redirects=True")),
         (
             "a slow receiver is waited for",
@@ -181,7 +181,7 @@ LOCKS = (
         (
             "a run's end is told inside the transaction",
             "Dispatcher._turn",
-            never("one.message.topic == RUN_FINISHED and one.message_id"),
+            never("delivery.message.topic == RUN_FINISHED and delivery.message_id"),
         ),
     ),
 )

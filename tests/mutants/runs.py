@@ -13,7 +13,7 @@ RUNS = (
             swap("step.attempt >= policy.max_attempts", "step.attempt > policy.max_attempts"),
         ),
         ("retry_on is ignored", "_fail_attempt", always("not policy.retry_on or event.kind in policy.retry_on")),
-        ("permanent failures are tried again", "_fail_attempt", always("bool(event.kind)")),
+        ("permanent failures are tried again", "_fail_attempt", always("event.kind is not None")),
         ("a lost start is not sent again", "_on_swept", cut("draft.send(StartRun(run.run_id))")),
         ("the sweep starts nothing", "_sweep_steps", cut("draft.settle((step.step_id,))")),
         ("the sweep does not end runs", "_sweep_steps", cut("draft.settle((RUN_END,))")),
@@ -119,10 +119,10 @@ RUNS = (
         ("a step begins before its claim is committed", "Batch.write", cut("self.commit()")),
         (
             "the end of a run is told before it is committed",
-            "Dispatcher._may_go_on",
+            "Dispatcher._may_continue",
             always("delivery.message.topic != RUN_FINISHED"),
         ),
-        ("a run goes on before others that wait", "Dispatcher._may_go_on", never("self._behind")),
+        ("a run goes on before others that wait", "Dispatcher._may_continue", never("self._behind")),
         (
             "what only has to be begun again is lost with its transaction",
             "Dispatcher._follow",

@@ -201,7 +201,7 @@ READ_ID = "customer-1.billing.export"
 
 def test_a_table_that_is_not_there_is_told_with_what_may_be_the_reason() -> None:
     with pytest.raises(
-        PermanentError, match=r"no table customer-1\.billing\.export\. A billing export takes some hours"
+        PermanentError, match=r"no table customer-1\.billing\.export\. A billing export appears some hours"
     ):
         extracted(Recording(table=None), KEY, params(**READ))
 
@@ -242,8 +242,8 @@ def test_products_and_quotients_are_exact_and_of_nothing_nothing() -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"a": {"product": ["b", "c"]}, "b": "b"}, "'c' is no column of this step"),
-        ({"a": {"quotient": ["a", "b"]}, "b": "b"}, "'a' is no column of this step"),
+        ({"a": {"product": ["b", "c"]}, "b": "b"}, "'c' is not a column of this step"),
+        ({"a": {"quotient": ["a", "b"]}, "b": "b"}, "'a' is not a column of this step"),
         ({"a": {"sum": ["b", "b"]}, "b": "b"}, "columns"),
     ],
 )
@@ -269,7 +269,7 @@ def test_services_of_no_known_kind_are_other_and_told() -> None:
         "Other (Other)",
         "Other (Other)",
     ]
-    assert infos == ["1 services are in no category of service_categories.yml, so Other: Quantum Toaster."]
+    assert infos == ["1 services are in no category of service_categories.yml and become Other: Quantum Toaster."]
 
 
 # Credentials tried without a run
@@ -307,7 +307,7 @@ def test_fields_that_a_table_lacks_are_named_where_steps_can_do_without_them() -
     [
         (params(columns={"cost": "costs"}), r"no field 'costs', which cost needs\. Did you mean 'cost'\?"),
         (params(equal={"projekt.id": ["x"]}), r"no field 'projekt\.id'\. Did you mean 'project\.id'\?"),
-        (params(day_column="cost"), "'cost' of customer-1.billing.export is no date or time"),
+        (params(day_column="cost"), "'cost' of customer-1.billing.export is not a date or time"),
         (params(columns={"cost": "cost", "zone": "labels"}), "column 'zone' must be JSON"),
         (days_params(export_column="exported"), "no field 'exported'"),
     ],
@@ -319,7 +319,7 @@ def test_a_table_that_a_step_can_not_read_is_told_before_any_run(step: Params, s
 
 def test_a_table_that_nobody_names_is_not_looked_at() -> None:
     cloud = Recording(token_of="ya29.x")
-    assert "no table was looked at, because neither the credential nor a config names one" in tried(
+    assert "no table was checked, because neither the credential nor a config names one" in tried(
         cloud, OWNED, params()
     )
     assert len(cloud.asked) == 1, "the token alone"
@@ -327,7 +327,7 @@ def test_a_table_that_nobody_names_is_not_looked_at() -> None:
 
 def test_our_own_identity_looks_at_the_tables_that_configs_name_and_at_no_other() -> None:
     cloud, ours = Recording(), {"type": "application_default"}
-    assert tried(cloud, ours, params()) == "the function's own identity: nothing is asked"
+    assert tried(cloud, ours, params()) == "the function's own identity: nothing to check"
     assert cloud.asked == []
     assert READ_ID in tried(cloud, ours, params(**READ), params())
     assert cloud.asked == [(None, READ_ID)]

@@ -161,7 +161,7 @@ def test_late_tokens_are_there_when_the_days_are_read_again() -> None:
 def test_a_project_without_any_metric_is_told() -> None:
     with sandbox({}) as (_, context):
         assert read(context) == []
-    assert "no metric of Gemini at all" in context.warnings[0]
+    assert "no Gemini metric at all" in context.warnings[0]
 
 
 def test_days_that_google_no_longer_has_are_refused_and_nothing_is_replaced() -> None:
@@ -241,7 +241,7 @@ def test_a_project_that_is_more_than_an_id_reaches_no_address(project: str) -> N
     with sandbox() as (server, context):
         secret = broken(server.secrets["gemini"], project_id=project)
         bad = make_context(provider_url=context.provider_url, google=context.google, secret=lambda: secret)
-        with pytest.raises(PermanentError, match="project_id is no id"):
+        with pytest.raises(PermanentError, match="project_id is not a valid project id"):
             read(bad)
         assert list(server.requests) == []
 

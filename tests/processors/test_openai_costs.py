@@ -197,7 +197,7 @@ def test_every_report_that_a_provider_lacks_is_refused_with_the_reason(key: str)
 
 
 def test_endpoints_are_those_of_usage() -> None:
-    with pytest.raises(ValidationError, match="endpoints are those of usage"):
+    with pytest.raises(ValidationError, match="endpoints apply to the usage report only"):
         GenaiPaygUsageParams(destination_table="t", provider="openai", report="cost", endpoints=("completions",))
 
 

@@ -381,7 +381,7 @@ def test_malformed_json_is_transient() -> None:
 def test_an_unknown_endpoint_in_the_config_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValidationError, match="Did you mean 'embeddings'"):
         GenaiPaygUsageParams(destination_table="t", provider="openai", endpoints=("embedings",))
-    with pytest.raises(ValidationError, match="once only"):
+    with pytest.raises(ValidationError, match="listed twice"):
         GenaiPaygUsageParams(destination_table="t", provider="openai", endpoints=("images", "images"))
     with pytest.raises(ValidationError, match=r"no GenAI provider is named 'opennai'. Did you mean 'openai'\?"):
         GenaiPaygUsageParams(destination_table="t", provider="opennai")

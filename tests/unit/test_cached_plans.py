@@ -18,16 +18,16 @@ ACTIVE = Limits("ACTIVE", 10, 100, 2)
 SECOND = timedelta(seconds=1)
 
 
-class Source:
-    """Plans that can be away."""
+class FakePlans:
+    """A source of plan limits that can fail."""
 
     def __init__(self) -> None:
         self.plans = {"acme": ACTIVE, "globex": ACTIVE}
         self.error: Exception | None = None
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     def limits(self, org_slug: str) -> Limits:
-        self.asked.append(org_slug)
+        self.requested.append(org_slug)
         if self.error is not None:
             raise self.error
         if org_slug not in self.plans:
@@ -36,18 +36,18 @@ class Source:
 
 
 class CountingClock(FakeClock):
-    """Lets a test wait until so many threads have come."""
+    """Lets a test wait until a number of threads have called."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.came = threading.Semaphore(0)
+        self.called = threading.Semaphore(0)
 
     def __call__(self) -> datetime:
-        self.came.release()
+        self.called.release()
         return super().__call__()
 
 
-class SlowSource(Source):
+class SlowPlans(FakePlans):
     """Answers when it is told to."""
 
     def __init__(self) -> None:
@@ -66,12 +66,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def source() -> Source:
-    return Source()
+def source() -> FakePlans:
+    return FakePlans()
 
 
 @pytest.fixture
-def plans(source: Source, clock: FakeClock) -> CachedPlans:
+def plans(source: FakePlans, clock: FakeClock) -> CachedPlans:
     return CachedPlans(source, clock)
 
 
@@ -83,29 +83,29 @@ def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def test_a_plan_is_read_once_while_it_is_fresh_and_a_change_is_seen_after(
-    plans: CachedPlans, source: Source, clock: FakeClock
+    plans: CachedPlans, source: FakePlans, clock: FakeClock
 ) -> None:
     plans.limits("acme")
     source.plans["acme"] = Limits("SUSPENDED", 10, 100, 2)
     clock.now += FRESH_FOR - SECOND
-    assert plans.limits("acme") == ACTIVE and source.asked == ["acme"]
+    assert plans.limits("acme") == ACTIVE and source.requested == ["acme"]
     clock.now += SECOND
-    assert plans.limits("acme").status == "SUSPENDED" and source.asked == ["acme"] * 2
+    assert plans.limits("acme").status == "SUSPENDED" and source.requested == ["acme"] * 2
 
 
-def test_each_organisation_is_fresh_for_itself(plans: CachedPlans, source: Source, clock: FakeClock) -> None:
+def test_each_organisation_is_fresh_for_itself(plans: CachedPlans, source: FakePlans, clock: FakeClock) -> None:
     plans.limits("acme")
     clock.now += FRESH_FOR - SECOND
     plans.limits("globex")
     clock.now += SECOND
     for org in ("acme", "globex"):
         plans.limits(org)
-    assert source.asked == ["acme", "globex", "acme"]
+    assert source.requested == ["acme", "globex", "acme"]
 
 
 @pytest.mark.parametrize("error", [TransientError("no answer"), PermanentError("no right to read")])
 def test_while_the_source_is_away_the_last_limits_are_served_and_say_of_when(
-    plans: CachedPlans, source: Source, clock: FakeClock, error: Exception
+    plans: CachedPlans, source: FakePlans, clock: FakeClock, error: Exception
 ) -> None:
     plans.limits("acme")
     read_at, source.error = clock(), error
@@ -115,7 +115,7 @@ def test_while_the_source_is_away_the_last_limits_are_served_and_say_of_when(
         assert (limits.daily, limits.status, limits.as_of) == (10, "ACTIVE", read_at)
 
 
-def test_current_limits_do_not_say_of_when_they_are(plans: CachedPlans, source: Source, clock: FakeClock) -> None:
+def test_current_limits_do_not_say_of_when_they_are(plans: CachedPlans, source: FakePlans, clock: FakeClock) -> None:
     assert plans.limits("acme").as_of is None
     source.error = TransientError("no answer")
     clock.now += FRESH_FOR
@@ -125,32 +125,32 @@ def test_current_limits_do_not_say_of_when_they_are(plans: CachedPlans, source: 
     assert plans.limits("acme").as_of is None
 
 
-def test_an_organisation_that_was_never_read_is_not_admitted(plans: CachedPlans, source: Source) -> None:
+def test_an_organisation_that_was_never_read_is_not_admitted(plans: CachedPlans, source: FakePlans) -> None:
     plans.limits("acme")
     source.error = TransientError("no answer")
     with pytest.raises(TransientError, match="no answer"):
         plans.limits("globex")
     with pytest.raises(TransientError, match="globex can't be read now") as refused:
         plans.limits("globex")
-    assert refused.value.retry_after_s > 0 and source.asked == ["acme", "globex"]
+    assert refused.value.retry_after_s > 0 and source.requested == ["acme", "globex"]
 
 
 def test_a_source_that_is_away_is_asked_again_only_after_a_rest(
-    plans: CachedPlans, source: Source, clock: FakeClock
+    plans: CachedPlans, source: FakePlans, clock: FakeClock
 ) -> None:
     plans.limits("acme")
     source.error = TransientError("no answer")
     clock.now += FRESH_FOR
     for _ in range(100):
         plans.limits("acme")
-    assert len(source.asked) == 2
+    assert len(source.requested) == 2
     clock.now += REST
     plans.limits("acme")
-    assert len(source.asked) == 3
+    assert len(source.requested) == 3
 
 
 def test_an_outage_is_warned_of_once_a_minute_and_its_end_is_told(
-    plans: CachedPlans, source: Source, clock: FakeClock, warnings: pytest.LogCaptureFixture
+    plans: CachedPlans, source: FakePlans, clock: FakeClock, warnings: pytest.LogCaptureFixture
 ) -> None:
     plans.limits("acme")
     source.error = TransientError("no answer")
@@ -165,7 +165,7 @@ def test_an_outage_is_warned_of_once_a_minute_and_its_end_is_told(
     assert warnings.records[-1].message == "Plans can be read again."
 
 
-def test_an_organisation_that_is_gone_is_gone(plans: CachedPlans, source: Source, clock: FakeClock) -> None:
+def test_an_organisation_that_is_gone_is_gone(plans: CachedPlans, source: FakePlans, clock: FakeClock) -> None:
     plans.limits("acme")
     del source.plans["acme"]
     clock.now += FRESH_FOR
@@ -179,19 +179,19 @@ def test_an_organisation_that_is_gone_is_gone(plans: CachedPlans, source: Source
 
 
 def test_an_unknown_organisation_is_asked_for_once_in_a_while(
-    plans: CachedPlans, source: Source, clock: FakeClock
+    plans: CachedPlans, source: FakePlans, clock: FakeClock
 ) -> None:
     for _ in range(3):
         with pytest.raises(NotFoundError, match="'nobody'"):
             plans.limits("nobody")
-    assert source.asked == ["nobody"]
+    assert source.requested == ["nobody"]
     source.plans["nobody"] = ACTIVE
     clock.now += UNKNOWN_FOR
     assert plans.limits("nobody") == ACTIVE
 
 
 def test_names_that_somebody_tries_take_bounded_memory_and_no_place_of_the_known(
-    clock: FakeClock, source: Source, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, source: FakePlans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cached_plans, "MOST_UNKNOWN", 10)
     plans = CachedPlans(source, clock)
@@ -201,21 +201,21 @@ def test_names_that_somebody_tries_take_bounded_memory_and_no_place_of_the_known
             plans.limits(f"nobody_{number}")
     assert len(plans._unknown) == 10 and not plans._reading
     plans.limits("acme")
-    assert source.asked.count("acme") == 1
+    assert source.requested.count("acme") == 1
 
 
 def test_of_those_that_are_known_the_least_used_gives_way(
-    clock: FakeClock, source: Source, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, source: FakePlans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cached_plans, "MOST_KNOWN", 2)
     plans = CachedPlans(source, clock)
     source.plans["third"] = ACTIVE
     for org in ("acme", "globex", "acme", "third", "acme"):
         plans.limits(org)
-    assert source.asked == ["acme", "globex", "third"]
+    assert source.requested == ["acme", "globex", "third"]
 
 
-def together(count: int, source: SlowSource) -> list[object]:
+def together(count: int, source: SlowPlans) -> list[object]:
     """Let so many threads ask for one organisation before the source answers; return what they got."""
     clock = CountingClock()
     plans = CachedPlans(source, clock)
@@ -231,7 +231,7 @@ def together(count: int, source: SlowSource) -> list[object]:
     for thread in threads:
         thread.start()
     for _ in threads:
-        assert clock.came.acquire(timeout=10)
+        assert clock.called.acquire(timeout=10)
     source.may_answer.set()
     for thread in threads:
         thread.join(10)
@@ -239,19 +239,19 @@ def together(count: int, source: SlowSource) -> list[object]:
 
 
 def test_one_thread_asks_and_those_that_know_nothing_wait_for_it() -> None:
-    source = SlowSource()
-    assert together(8, source) == [ACTIVE] * 8 and source.asked == ["acme"]
+    source = SlowPlans()
+    assert together(8, source) == [ACTIVE] * 8 and source.requested == ["acme"]
 
 
 def test_those_that_wait_hear_that_there_is_no_answer() -> None:
-    source = SlowSource()
+    source = SlowPlans()
     source.error = TransientError("no answer")
     got = together(8, source)
-    assert len(got) == 8 and all(isinstance(one, TransientError) for one in got) and source.asked == ["acme"]
+    assert len(got) == 8 and all(isinstance(one, TransientError) for one in got) and source.requested == ["acme"]
 
 
 def test_while_one_thread_asks_again_the_others_get_what_was_read_last(clock: FakeClock) -> None:
-    source = SlowSource()
+    source = SlowPlans()
     plans = CachedPlans(source, clock)
     source.may_answer.set()
     plans.limits("acme")
@@ -261,7 +261,7 @@ def test_while_one_thread_asks_again_the_others_get_what_was_read_last(clock: Fa
     thread = threading.Thread(target=plans.limits, args=("acme",))
     thread.start()
     assert source.entered.acquire(timeout=10)
-    assert [plans.limits("acme") for _ in range(5)] == [ACTIVE] * 5 and source.asked == ["acme"]
+    assert [plans.limits("acme") for _ in range(5)] == [ACTIVE] * 5 and source.requested == ["acme"]
     source.may_answer.set()
     thread.join(10)
-    assert source.asked == ["acme"] * 2
+    assert source.requested == ["acme"] * 2

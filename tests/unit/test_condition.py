@@ -8,8 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from common.domain.condition import MAX_CHARS, ConditionError, parse
-from common.domain.expression import Compare, Items, Junction, Literal, Name, Node, Not
+from common.domain.condition import MAX_CHARS, Compare, ConditionError, Items, Junction, Literal, Name, Node, Not, parse
 from common.domain.model import StepStatus
 
 VALUES = {

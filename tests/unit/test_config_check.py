@@ -58,8 +58,8 @@ def test_two_pipelines_of_one_id_are_refused_because_they_would_delete_each_othe
     world.write("genai/payg/other.yml", VALID)
     first, second = [result for result in validate_tree(world.root, REGISTRY) if not result.ok]
     assert str(first.problems[0]) == (
-        f"configs/{ROUTE}.yml:1: pipeline_id: 'genai_openai_payg' is the id of configs/genai/payg/other.yml too. "
-        "Give each its own."
+        f"configs/{ROUTE}.yml:1: pipeline_id: 'genai_openai_payg' is also the id of configs/genai/payg/other.yml. "
+        "Use a different id."
     )
     assert second.path == "configs/genai/payg/other.yml"
 
@@ -84,7 +84,7 @@ def test_a_file_or_a_folder_can_be_checked_alone(world: ConfigWorld, part: str, 
 
 @pytest.mark.parametrize("part", ["genai/payg/no.yml", "../elsewhere.yml", "nothing"])
 def test_a_path_that_holds_nothing_to_check_is_refused(world: ConfigWorld, part: str) -> None:
-    with pytest.raises(ConfigError, match="is no pipeline, contract, provider registry or plans file"):
+    with pytest.raises(ConfigError, match="is not a pipeline, contract, provider registry or plans file"):
         validate_tree(world.root, REGISTRY, world.root / part)
 
 
@@ -114,8 +114,8 @@ def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
             "colums: []\n",
             "4: colums: unknown key. Did you mean 'columns'? Known: billed, billed_credits, columns, description",
         ),
-        ("  - {name: A, type: STRING}\n", "columns[1].name: column 'a' is there twice. Remove one."),
-        ("  - {name: x_run_id, type: STRING}\n", "columns[1].name: x_run_id is stamped by the engine on every row."),
+        ("  - {name: A, type: STRING}\n", "columns[1].name: column 'a' is listed twice. Remove one."),
+        ("  - {name: x_run_id, type: STRING}\n", "columns[1].name: the engine sets x_run_id on every row."),
         ("  - {name: b, type: FLOAT64}\n", "columns[1].type: must be one of 'STRING', 'INT64', 'BIGNUMERIC'"),
         ("  - {name: b c, type: DATE}\n", "columns[1].name: must match ^[A-Za-z_]"),
         ("  - {name: [b], type: DATE}\n", "columns[1].name: must be text. Put it in quotes."),
@@ -131,7 +131,10 @@ def test_a_tree_without_a_provider_registry_says_so(world: ConfigWorld) -> None:
         ("  - {name: b, type: DATE, policy: evolve}\n", "5: columns[1].policy: must be one of 'freeze',"),
         ("  - {name: b, type: BIGNUMERIC, currency: aa}\n", "5: columns[1].currency: no STRING column is named 'aa'."),
         ("  - {name: b, type: INT64, currency: a}\n", "5: columns[1].currency: only an amount of money (BIGNUMERIC)"),
-        ("  - {name: _PARTITIONTIME, type: DATE}\n", "5: columns[1].name: BigQuery keeps names like '_PARTITIONTIME'"),
+        (
+            "  - {name: _PARTITIONTIME, type: DATE}\n",
+            "5: columns[1].name: BigQuery reserves names like '_PARTITIONTIME'",
+        ),
         ("unknown_columns: evolv\n", "5: unknown_columns: must be one of 'evolve', 'freeze', 'discard_value' or"),
         ("billed: a\n", "5: billed: no column with a currency is named 'a'."),
         ("billed_credits: a\n", "5: billed_credits: no JSON column is named 'a'."),
@@ -154,7 +157,7 @@ def test_mistakes_in_a_contract_are_named_with_line_and_field(world: ConfigWorld
 
 def test_a_contract_with_an_extension_that_nothing_reads_is_refused(world: ConfigWorld) -> None:
     world.write("schemas/more.yaml", "table: more\ndescription: d\ncolumns:\n  - {name: a, type: DATE}\n")
-    assert "a contract is found only as <table>.yml" in str(only_bad(validate_tree(world.root, REGISTRY)).problems[0])
+    assert "a contract must be in <table>.yml" in str(only_bad(validate_tree(world.root, REGISTRY)).problems[0])
 
 
 def test_nothing_in_any_file_stops_the_check_of_the_others(world: ConfigWorld) -> None:
@@ -197,11 +200,11 @@ columns:
     ("old", "new", "expected"),
     [
         ("partition_by: at", "partition_by: att", "3: partition_by: no column is named 'att'. Did you mean 'at'?"),
-        ("partition_by: at", "partition_by: name", "3: partition_by: name is STRING: partitions are days"),
+        ("partition_by: at", "partition_by: name", "3: partition_by: name is STRING: partitions are by day"),
         ("partition_by: at\n", "", "1: partition_by: is required. Add it."),
         ("[name]", "[nam]", "4: cluster_by[0]: no column is named 'nam'. Did you mean 'name'?"),
-        ("[name]", "[more]", "4: cluster_by[0]: more is JSON, which BigQuery can't sort by."),
-        ("[name]", "[]", "4: cluster_by: must hold at least 1."),
+        ("[name]", "[more]", "4: cluster_by[0]: more is JSON, which BigQuery can't cluster by."),
+        ("[name]", "[]", "4: cluster_by: must have at least 1."),
         ("table: org_meta_x", "table: runs_x", "1: table: must be 'org_meta_x', the name of its file."),
     ],
 )
@@ -218,4 +221,4 @@ def test_mistakes_in_a_contract_of_a_table_about_runs_are_named(
 
 def test_a_table_about_runs_has_a_name_that_says_so(world: ConfigWorld) -> None:
     world.write("schemas/meta/runs.yml", META.replace("org_meta_x", "runs"))
-    assert "tables about runs are named org_meta_*" in str(only_bad(validate_tree(world.root, REGISTRY)).problems[0])
+    assert "meta tables are named org_meta_*" in str(only_bad(validate_tree(world.root, REGISTRY)).problems[0])

@@ -106,7 +106,7 @@ def test_all_that_a_file_says_reaches_the_step(world: ConfigWorld) -> None:
         ("map: {over: '{run_id}.outputs.x'}", "25: steps[1].map.over: templates are resolved inside config: only."),
         (
             "map: {over: extract.outputs.days}",
-            "25: steps[1].map.dates: must be true in a step that writes a table: without a day of its own, each item",
+            "25: steps[1].map.dates: must be true in a step that writes a table: otherwise each item",
         ),
     ],
 )
@@ -135,9 +135,7 @@ def test_a_kind_of_failure_that_is_none_is_refused(world: ConfigWorld, retry: st
 @pytest.mark.parametrize("attempts", ["max_attempts: 1\n      ", ""])
 def test_kinds_to_try_again_after_are_a_mistake_where_nothing_is_tried_again(world: ConfigWorld, attempts: str) -> None:
     world.change("max_attempts: 3", f"{attempts}retry_on: [timeout]")
-    assert (
-        "steps[0].retry.retry_on: nothing is tried again while max_attempts is 1. Set max_attempts" in world.problem()
-    )
+    assert "steps[0].retry.retry_on: nothing is retried while max_attempts is 1. Set max_attempts" in world.problem()
 
 
 def test_a_mapped_step_keeps_its_template_for_the_run(world: ConfigWorld) -> None:
@@ -156,8 +154,8 @@ def test_a_mapped_step_keeps_its_template_for_the_run(world: ConfigWorld) -> Non
 def test_an_item_outside_a_mapped_step_is_refused(world: ConfigWorld) -> None:
     world.change("{start_date}", "{item}")
     assert world.problem() == (
-        "12: steps[0].config.day: template {item} has a value in a step with map: only. "
-        "Add map:, or write the value itself."
+        "12: steps[0].config.day: template {item} has a value only in a step with map. "
+        "Add map, or write the value itself."
     )
 
 
@@ -183,7 +181,7 @@ def test_a_misspelt_item_is_refused_with_the_nearest_name(world: ConfigWorld) ->
             'destination_table: "t_{item}"',
             "config.destination_table: must match ^[a-z][a-z0-9_]{0,127}$.",
         ),
-        ("destination_table: hourly", "destination_table: usage", "the step in line 14 writes 'usage' too"),
+        ("destination_table: hourly", "destination_table: usage", "the step in line 14 also writes 'usage'"),
     ],
 )
 def test_the_config_of_a_mapped_step_is_checked_with_a_day(

@@ -165,14 +165,14 @@ def test_a_broken_provider_registry_is_said_once_and_does_not_hide_other_mistake
     world.change("timeout_seconds: 540", "timeout_seconds: 999")
     first, second = world.problems()
     assert first.startswith(
-        "3: provider: can't be checked, mend the provider registry first: configs/system/providers.yml"
+        "3: provider: can't be checked, fix the provider registry first: configs/system/providers.yml"
     )
     assert "timeout_seconds" in second
 
 
 def test_two_steps_of_one_id_are_refused(world: ConfigWorld) -> None:
     world.change("step_id: calculate", "step_id: extract")
-    assert "19: steps[1].step_id: another step is named 'extract' too. Rename one." in world.problems()
+    assert "19: steps[1].step_id: another step is also named 'extract'. Rename one." in world.problems()
 
 
 def test_a_dependency_on_no_step_is_refused_with_the_nearest_one(world: ConfigWorld) -> None:
@@ -190,22 +190,22 @@ def test_a_dependency_listed_twice_is_refused(world: ConfigWorld) -> None:
 def test_a_cycle_is_refused_and_shown(world: ConfigWorld) -> None:
     world.change("    timeout_seconds: 540\n", "    depends_on: [calculate]\n")
     problem = world.problem()
-    assert "waits for itself, step by step: " in problem
+    assert "is part of a cycle: " in problem
     assert "extract -> calculate -> extract" in problem or "calculate -> extract -> calculate" in problem
 
 
 def test_a_step_that_depends_on_itself_is_refused(world: ConfigWorld) -> None:
     world.change("[extract]", "[calculate]")
     assert world.problem() == (
-        "24: steps[1].depends_on: waits for itself, step by step: calculate -> calculate. Remove one of these."
+        "24: steps[1].depends_on: is part of a cycle: calculate -> calculate. Remove one of these dependencies."
     )
 
 
 def test_two_steps_that_write_one_table_are_refused(world: ConfigWorld) -> None:
     world.change("destination_table: cost", "destination_table: usage")
     assert world.problem() == (
-        "23: steps[1].config.destination_table: the step in line 14 writes 'usage' too: it would be overwritten. "
-        "Use another table."
+        "23: steps[1].config.destination_table: the step in line 14 also writes 'usage', "
+        "and one would overwrite the other. Use another table."
     )
 
 
@@ -228,7 +228,7 @@ def test_a_table_name_is_looked_up_and_never_used_as_a_path(world: ConfigWorld, 
 def test_a_broken_contract_is_named_with_its_own_line(world: ConfigWorld) -> None:
     world.write("schemas/usage.yml", "table: usage\ndescription: d\ncolumns:\n  - {name: a, type: FLOAT}\n")
     assert world.problems()[0].startswith(
-        "14: steps[0].config.destination_table: mend the contract first: configs/schemas/usage.yml:4: columns[0].type:"
+        "14: steps[0].config.destination_table: fix the contract first: configs/schemas/usage.yml:4: columns[0].type:"
     )
 
 

@@ -124,7 +124,7 @@ def test_a_provider_has_further_addresses_by_name(world: ConfigWorld) -> None:
 
 @pytest.mark.parametrize("region", ["evil.com/", "a.b", "x@y", "", "-a", "A", "a#", "é"])
 def test_what_is_put_into_an_address_leads_to_no_other_host(region: str) -> None:
-    with pytest.raises(ConfigError, match="must be lower-case letters, digits and '-'"):
+    with pytest.raises(ConfigError, match="must have only lower-case letters, digits and '-'"):
         filled("https://s3.{region}.amazonaws.com", region=region)
 
 

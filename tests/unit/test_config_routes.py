@@ -47,9 +47,7 @@ def test_a_file_with_fewer_than_three_parts_is_refused(world: ConfigWorld, name:
     world.write(name, VALID)
     with pytest.raises(ConfigError) as caught:
         world.tree.routes()
-    assert str(caught.value) == (
-        f"configs/{name}:1: (path): must lie in folders: provider/domain/pipeline.yml. Move it."
-    )
+    assert str(caught.value) == (f"configs/{name}:1: (path): must be in provider/domain/pipeline.yml. Move it.")
 
 
 @pytest.mark.parametrize("name", ["a/b/C.yml", "a/b c/d.yml", "a/b/c.d.yml", "a/b/é.yml"])
@@ -66,7 +64,7 @@ def test_two_files_with_one_route_are_refused_and_both_named(world: ConfigWorld,
         with pytest.raises(ConfigError) as caught:
             ask()
         assert f"configs/{ROUTE}.yml" in str(caught.value) and f"configs/{other}" in str(caught.value)
-        assert "has the route genai/payg/openai of" in str(caught.value)
+        assert "has the same route as" in str(caught.value)
 
 
 def test_a_misplaced_file_does_not_stop_the_other_pipelines(world: ConfigWorld) -> None:

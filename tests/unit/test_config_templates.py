@@ -65,7 +65,7 @@ def test_a_known_name_without_a_value_is_refused() -> None:
 
 def test_a_template_in_a_key_is_refused() -> None:
     (refusal,) = refusals({"a": {"{org_slug}": 1}}, VALUES)
-    assert "a key can't hold a template" in refusal
+    assert "a key can't have a template" in refusal
 
 
 def test_all_mistakes_are_listed_at_once() -> None:

@@ -72,8 +72,8 @@ def test_modes_that_need_no_keys_may_name_some_to_have_them_checked(world: Confi
         ("merge", "25: steps[1].write: must be a mapping of keys to values."),
         ("{keys: a}", "25: steps[1].write.keys: must be a list."),
         ("{keys: [1]}", "25: steps[1].write.keys[0]: must be text. Put it in quotes."),
-        ("{mode: merge}", "25: steps[1].write.mode: merge must know which columns tell rows from each other."),
-        ("{mode: merge, keys: []}", "25: steps[1].write.keys: merge must know which columns tell rows from each other"),
+        ("{mode: merge}", "25: steps[1].write.mode: merge needs the columns that identify a row."),
+        ("{mode: merge, keys: []}", "25: steps[1].write.keys: merge needs the columns that identify a row"),
         (
             "{mode: merge, keys: [a, endpint]}",
             "25: steps[1].write.keys[1]: table cost has no column 'endpint'. Did you mean 'endpoint'? Columns: a, "
@@ -81,8 +81,8 @@ def test_modes_that_need_no_keys_may_name_some_to_have_them_checked(world: Confi
         ),
         ("{keys: [A]}", "25: steps[1].write.keys[0]: table cost has no column 'A'."),
         ("{keys: [a, a]}", "25: steps[1].write.keys[1]: 'a' is listed twice. Remove one."),
-        ("{keys: [x_run_id]}", "25: steps[1].write.keys[0]: x_run_id is in the key of every row already, or the same"),
-        ("{keys: [x_pipeline_run_date]}", "25: steps[1].write.keys[0]: x_pipeline_run_date is in the key of every"),
+        ("{keys: [x_run_id]}", "25: steps[1].write.keys[0]: x_run_id is already part of every row's key, or the same"),
+        ("{keys: [x_pipeline_run_date]}", "25: steps[1].write.keys[0]: x_pipeline_run_date is already part of every"),
         ("{keys: [tags]}", "25: steps[1].write.keys[0]: tags is JSON, which BigQuery can't compare."),
         ("{keys: ['{run_id}']}", "25: steps[1].write.keys[0]: templates are resolved inside config: only."),
     ],
@@ -96,7 +96,7 @@ def test_a_mistake_in_a_write_is_refused_at_its_line(world: ConfigWorld, write: 
 def test_a_write_needs_a_table(world: ConfigWorld, config: str) -> None:
     step = f"  - step_id: plain\n    ps_type: fake.plain\n{config}    write: {{on_empty: keep}}\n"
     world.write(f"{ROUTE}.yml", VALID + step)
-    assert "steps[2].write: says how a table is written, but the step has no destination_table." in world.problem()
+    assert "steps[2].write: is set, but the step has no destination_table." in world.problem()
 
 
 def test_the_items_of_a_map_must_not_truncate_each_others_rows(world: ConfigWorld) -> None:
@@ -112,7 +112,7 @@ def test_the_items_of_a_map_must_not_truncate_each_others_rows(world: ConfigWorl
 def test_a_table_whose_contract_is_broken_is_told_once(world: ConfigWorld) -> None:
     world.write("schemas/cost.yml", "columns: [{name: a}, b, {type: STRING}]\n")
     with_write(world, "{keys: [zzz]}")
-    assert any("mend the contract first" in problem for problem in world.problems())
+    assert any("fix the contract first" in problem for problem in world.problems())
     world.write("schemas/cost.yml", "columns: {}\n")
     world.fresh()
     assert all("has no column" not in problem for problem in world.problems())
@@ -126,11 +126,11 @@ def test_two_pipelines_that_write_one_table_in_different_modes_are_both_refused(
     first, second = [result for result in validate_tree(world.root, REGISTRY) if not result.ok]
     assert str(first.problems[0]) == (
         f"configs/{ROUTE}.yml:23: steps[1].config.destination_table: cost is written with mode replace_key here, "
-        "otherwise in configs/genai/payg/other.yml:25 (merge). Use one everywhere."
+        "but differently in configs/genai/payg/other.yml:25 (merge). Use the same mode everywhere."
     )
     assert str(second.problems[0]) == (
-        "configs/genai/payg/other.yml:25: steps[1].write.mode: cost is written with mode merge here, otherwise in "
-        f"configs/{ROUTE}.yml:23 (replace_key). Use one everywhere."
+        "configs/genai/payg/other.yml:25: steps[1].write.mode: cost is written with mode merge here, "
+        f"but differently in configs/{ROUTE}.yml:23 (replace_key). Use the same mode everywhere."
     )
 
 
@@ -142,7 +142,9 @@ def test_two_pipelines_may_write_one_table_in_one_mode_however_they_say_it(world
 def test_a_file_with_mistakes_is_still_compared_by_what_can_be_read_in_it(world: ConfigWorld) -> None:
     world.write("genai/payg/other.yml", OTHER + "    write: {mode: merge}\n")
     problems = [str(problem) for result in validate_tree(world.root, REGISTRY) for problem in result.problems]
-    assert any("otherwise in configs/genai/payg/other.yml:25 (merge)" in problem for problem in problems)
+    assert any("but differently in configs/genai/payg/other.yml:25 (merge)" in problem for problem in problems)
     world.write("genai/payg/other.yml", OTHER.replace("steps:", "stops:"))
     world.fresh()
-    assert all("otherwise in" not in str(p) for result in validate_tree(world.root, REGISTRY) for p in result.problems)
+    assert all(
+        "but differently in" not in str(p) for result in validate_tree(world.root, REGISTRY) for p in result.problems
+    )

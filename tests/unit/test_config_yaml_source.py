@@ -61,12 +61,12 @@ def test_a_plain_scalar_that_readers_disagree_on_must_be_quoted(scalar: str) -> 
 
 
 def test_a_key_twice_is_refused_with_both_lines() -> None:
-    assert refusal("a:\n  b: 1\n  c: 2\n  b: 3\n") == "4: a.b: is there twice, first in line 2. Remove one."
+    assert refusal("a:\n  b: 1\n  c: 2\n  b: 3\n") == "4: a.b: is given twice, first in line 2. Remove one."
 
 
 @pytest.mark.parametrize("key", ["1", "true", "null", "[a]", "{a: b}", "? [a]\n  "])
 def test_a_key_that_is_not_text_is_refused(key: str) -> None:
-    assert refusal(f"a:\n  {key}: 1\n").startswith("2: a: holds a key that is not text.")
+    assert refusal(f"a:\n  {key}: 1\n").startswith("2: a: has a key that is not text.")
 
 
 def test_a_key_that_readers_disagree_on_must_be_quoted() -> None:

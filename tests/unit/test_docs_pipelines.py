@@ -12,8 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from common.config.loader import ConfigTree
 from common.config.model import KINDS, MapConfig, PipelineConfig, RetryConfig, StepConfig, WriteConfig
-from common.domain.condition import RUN_NAMES
-from common.domain.expression import ENDED
+from common.domain.condition import ENDED, RUN_NAMES
 from common.platform.paths import CONFIGS
 from common.processors import registry
 from common.processors.registry import REGISTRY

@@ -98,7 +98,7 @@ def test_a_clouds_credential_that_leads_nowhere_is_wrong_and_never_shown(
 def test_the_functions_own_identity_is_not_asked_for_anything(tmp_path: Path, sandbox: SandboxServer) -> None:
     add(tmp_path, "gcp", json.dumps({"type": "application_default"}))
     result = validate(tmp_path, sandbox, "--online")
-    assert result.exit_code == 0 and "own identity: nothing is asked" in result.output
+    assert result.exit_code == 0 and "own identity: nothing to check" in result.output
     assert list(sandbox.requests) == []
 
 
@@ -144,7 +144,7 @@ def test_an_older_export_is_good_and_the_fields_that_it_lacks_are_named(tmp_path
     [
         (
             exported("billing_export"),
-            "There is no table sandbox-project.billing.billing_export. A billing export takes",
+            "There is no table sandbox-project.billing.billing_export. A billing export appears",
         ),
         (exported(gcp.FOREIGN), "Is it the export that the step's config is for?"),
         (exported(gcp.DETAILED, project="other-project"), "Permission bigquery.tables.get denied"),
@@ -162,4 +162,4 @@ def test_an_export_that_no_run_could_read_is_wrong_in_words(
 def test_a_key_that_names_no_table_is_good_and_said_to_be_unproved(tmp_path: Path, sandbox: SandboxServer) -> None:
     add(tmp_path, "gcp", google())
     result = validate(tmp_path, sandbox, "--online")
-    assert result.exit_code == 0 and "no table was looked at" in result.output
+    assert result.exit_code == 0 and "no table was checked" in result.output

@@ -103,7 +103,7 @@ def test_an_organisation_without_a_file_has_list_prices(folder: Path) -> None:
         ('provider: openai, unit_price: "NaN"', "rules[0].unit_price: "),
         ('provider: openai, discount_percent: "101"', "rules[0].discount_percent: "),
         ('provider: openai, unit_price: "1", per: 10', "rules[0].per: must be one of 1, 1000 or 1000000"),
-        ('provider: openai, discount_percent: "1", per: 1000', "per goes with unit_price only"),
+        ('provider: openai, discount_percent: "1", per: 1000', "per applies to unit_price only"),
         ('provider: opennai, unit_price: "1"', "Did you mean 'openai'?"),
         ('provider: openai, modle: x, unit_price: "1"', "unknown key. Did you mean 'model'?"),
         ('provider: openai, unit_price: "1", from: "2026-02-30"', "rules[0].from: "),
@@ -132,7 +132,7 @@ def test_a_file_is_of_the_organisation_that_it_is_named_after(folder: Path) -> N
 def test_a_rule_that_never_has_a_turn_is_refused(folder: Path, first: str, second: str) -> None:
     one, two = (f'provider: openai, {rule}, unit_price: "1"' for rule in (first, second))
     assert refusal(folder, one, two) == (
-        "4: rules[1]: never has a turn: the rule in line 3 fits all of it. Put this one first."
+        "4: rules[1]: is never used: the rule in line 3 matches the same usage. Put this rule first."
     )
 
 

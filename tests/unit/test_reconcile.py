@@ -135,7 +135,7 @@ def test_reconcile_as_json_has_every_digit(tmp_path: Path, tables: Tables) -> No
 @pytest.mark.parametrize("threshold", ["-1", "101", "NaN", "a lot", ""])
 def test_a_threshold_is_a_share(tmp_path: Path, tables: Tables, threshold: str) -> None:
     result = run(tmp_path, "reconcile", "acme_corp", "--threshold", threshold)
-    assert result.exit_code == 2 and "share from 0% to 100%" in result.output
+    assert result.exit_code == 2 and "percentage from 0% to 100%" in result.output
 
 
 def test_days_in_the_wrong_order_are_refused(tmp_path: Path, tables: Tables) -> None:

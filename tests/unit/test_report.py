@@ -178,7 +178,7 @@ def test_many_providers_share_the_last_colour() -> None:
 
 def test_a_month_without_costs_says_which_months_have_some() -> None:
     found = html(MonthReport("acme", MONTH, (date(2026, 8, 1), date(2026, 9, 1)), ()), "now")
-    assert "There are no costs in this month. There are some in August 2026 to September 2026." in Read(found).text
+    assert "There are no costs in this month. Months with costs: August 2026 to September 2026." in Read(found).text
     assert "<table" not in found
 
 

@@ -1,4 +1,4 @@
-"""Trying again: how often, for how long, with which rests. Nothing here sleeps."""
+"""Retries: how often, for how long, with which pauses. Nothing here sleeps."""
 
 from dataclasses import dataclass, field
 
@@ -13,19 +13,19 @@ BACKOFF = Backoff(1.0, 8.0)
 
 
 class LostError(Exception):
-    """What is tried again; ``wait_s`` is what the other side asks for."""
+    """The error that is retried; ``wait_s`` is the pause that the other side requests."""
 
     def __init__(self, wait_s: float | None = None) -> None:
         self.wait_s = wait_s
 
 
 @dataclass
-class Scene:
-    """A call that fails as told, and a clock that moves with the rests alone."""
+class FlakyCall:
+    """A call that raises ``errors`` in turn, and a clock that moves only with its pauses."""
 
     errors: list[Exception]
     now: float = 0.0
-    rests: list[float] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
     calls: int = 0
 
     def call(self) -> str:
@@ -35,7 +35,7 @@ class Scene:
         return "done"
 
     def sleep(self, seconds: float) -> None:
-        self.rests.append(seconds)
+        self.pauses.append(seconds)
         self.now += seconds
 
     def run(self, backoff: Backoff = BACKOFF, **more: object) -> str:
@@ -48,9 +48,9 @@ def lost(times: int) -> list[Exception]:
 
 
 def test_the_bound_of_a_rest_doubles_up_to_the_longest() -> None:
-    scene = Scene(lost(6))
-    assert scene.run() == "done"
-    assert scene.rests == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+    flaky = FlakyCall(lost(6))
+    assert flaky.run() == "done"
+    assert flaky.pauses == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
 
 
 @given(st.integers(1, 5000), st.floats(0, 1))
@@ -62,25 +62,25 @@ def test_a_rest_with_jitter_has_any_length_up_to_its_bound(tried: int, chance: f
 
 def test_after_the_last_try_its_own_error_comes_out_without_a_rest() -> None:
     errors = lost(3)
-    last, scene = errors[-1], Scene(list(errors))
+    last, flaky = errors[-1], FlakyCall(list(errors))
     with pytest.raises(LostError) as caught:
-        scene.run(tries=3)
-    assert caught.value is last and scene.calls == 3 and len(scene.rests) == 2
+        flaky.run(tries=3)
+    assert caught.value is last and flaky.calls == 3 and len(flaky.pauses) == 2
 
 
 def test_what_is_not_to_be_tried_again_passes_at_once() -> None:
     for errors in ([KeyError("x")], [LostError(), KeyError("x")]):
-        scene = Scene([*errors])
+        flaky = FlakyCall([*errors])
         with pytest.raises(KeyError):
-            scene.run()
-        assert scene.errors == []
+            flaky.run()
+        assert flaky.errors == []
 
 
 def test_a_rest_that_leaves_no_time_for_a_try_is_not_begun() -> None:
-    scene = Scene(lost(9))
+    flaky = FlakyCall(lost(9))
     with pytest.raises(LostError):
-        scene.run(left_s=countdown(7.0, lambda: scene.now))
-    assert scene.rests == [1.0, 2.0] and scene.now == 3.0  # the next rest of 4 s would use up the 4 s that are left
+        flaky.run(left_s=countdown(7.0, lambda: flaky.now))
+    assert flaky.pauses == [1.0, 2.0] and flaky.now == 3.0  # the next rest of 4 s would use up the 4 s that are left
 
 
 def test_no_time_left_is_said_by_whoever_counts_it_even_after_the_last_try() -> None:
@@ -88,28 +88,28 @@ def test_no_time_left_is_said_by_whoever_counts_it_even_after_the_last_try() -> 
         raise TransientError("time is up")
 
     with pytest.raises(TransientError, match="time is up"):
-        Scene(lost(9)).run(left_s=none_left, tries=1)
+        FlakyCall(lost(9)).run(left_s=none_left, tries=1)
 
 
 def test_the_other_side_may_name_the_rest_but_not_a_longer_one_than_is_wanted() -> None:
-    scene = Scene([LostError(5.0), LostError(), LostError(30.1)])
-    told: list[float] = []
+    flaky = FlakyCall([LostError(5.0), LostError(), LostError(30.1)])
+    announced: list[float] = []
 
     def asked(error: BaseException) -> float | None:
         assert isinstance(error, LostError)
         return error.wait_s
 
     with pytest.raises(LostError):
-        scene.run(asked_s=asked, longest_rest_s=30.0, before_rest=lambda _error, rest_s: told.append(rest_s))
-    assert scene.rests == told == [5.0, 2.0]
-    assert Scene([LostError(30.0)]).run(asked_s=asked, longest_rest_s=30.0) == "done"
+        flaky.run(asked_s=asked, longest_rest_s=30.0, before_rest=lambda _error, rest_s: announced.append(rest_s))
+    assert flaky.pauses == announced == [5.0, 2.0]
+    assert FlakyCall([LostError(30.0)]).run(asked_s=asked, longest_rest_s=30.0) == "done"
 
 
 @pytest.mark.parametrize("times", [0, 1, 4])
 def test_at_once_rests_for_no_time(times: int) -> None:
-    scene = Scene(lost(times))
-    assert scene.run(AT_ONCE, tries=5) == "done"
-    assert scene.rests == [0.0] * times
+    flaky = FlakyCall(lost(times))
+    assert flaky.run(AT_ONCE, tries=5) == "done"
+    assert flaky.pauses == [0.0] * times
 
 
 def test_the_library_is_imported_by_the_first_failure_alone() -> None:

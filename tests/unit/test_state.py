@@ -24,6 +24,7 @@ from common.domain.messages import (
     Swept,
 )
 from common.domain.model import (
+    ErrorKind,
     Pipeline,
     Receipt,
     RetryPolicy,
@@ -85,7 +86,12 @@ class World:
         return self.tell(AttemptSucceeded(step_id, attempt, Receipt(rows=rows)))
 
     def fail(
-        self, step_id: str, attempt: int = 1, *, kind: str = "unavailable", retry_after_s: float = 0
+        self,
+        step_id: str,
+        attempt: int = 1,
+        *,
+        kind: ErrorKind | None = ErrorKind.UNAVAILABLE,
+        retry_after_s: float = 0,
     ) -> Transition:
         return self.tell(AttemptFailed(step_id, attempt, "boom", kind, retry_after_s))
 
@@ -206,7 +212,7 @@ def test_max_attempts_is_kept() -> None:
 def test_a_permanent_error_is_not_retried() -> None:
     world = World(step("a", attempts=5))
     world.claim("a")
-    world.fail("a", kind="")
+    world.fail("a", kind=None)
     assert world.status("a") is StepStatus.FAILED and world.dispatched() == [("a", 1)]
 
 

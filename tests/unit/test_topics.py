@@ -15,7 +15,7 @@ from common.domain.messages import (
     SettleReservation,
     StartRun,
 )
-from common.domain.model import Receipt, RetryPolicy, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
+from common.domain.model import ErrorKind, Receipt, RetryPolicy, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
 from common.platform.errors import PermanentError
 from common.runs.topics import completed, messages, read_completed, read_dead, read_order, read_run_id
 
@@ -66,7 +66,7 @@ def test_a_step_message_carries_the_version_that_its_own_commit_made() -> None:
     [
         AttemptSucceeded("s", 2, Receipt(3, "p.d.t", ("job",), "hash", AT, ("careful",), {"days": ["2026-01-01"]})),
         AttemptFailed("s", 2, "no such file"),
-        AttemptFailed("s", 2, "busy", "rate_limit", retry_after_s=12.5),
+        AttemptFailed("s", 2, "busy", ErrorKind.RATE_LIMIT, retry_after_s=12.5),
     ],
 )
 def test_a_result_comes_back_as_it_was(result: AttemptSucceeded | AttemptFailed) -> None:
@@ -99,6 +99,7 @@ def test_a_dead_letter_is_traced_to_the_run_it_was_about(topic: str) -> None:
             "error": "",
         },
         {"run_id": "r", "step": "s", "outcome": "failed", "error": "x"},
+        completed("r", RETRYING, AttemptFailed("s", 2, "x")).data | {"kind": "bad luck"},
     ],
 )
 def test_a_malformed_message_is_refused_with_the_field_that_is_wrong(data: dict[str, Any]) -> None:

@@ -4,11 +4,9 @@ No read-write transactions: they hold locks, and with several writers of one doc
 every two seconds. A write is one atomic batch whose preconditions are the documents' update times.
 """
 
-import random
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cache
@@ -22,9 +20,7 @@ PATIENCE_S = 10.0
 """All tries of one call together. By default the client retries for five minutes."""
 
 TRIES = 5
-FIRST_PAUSE_S = 0.05
-LONGEST_PAUSE_S = 1.0
-BACKOFF = Backoff(2 * FIRST_PAUSE_S, LONGEST_PAUSE_S)
+BACKOFF = Backoff(0.1, 1.0)
 SECOND_NS = 1_000_000_000
 USUAL_ID = re.compile(r"(?!__)[\w\[\]-]{1,500}", re.ASCII)
 """Ids come from requests: a slash in one would address another document, and Firestore refuses ``__x__``."""
@@ -174,18 +170,6 @@ def _client(project_id: str, emulator_host: str | None) -> Any:
 def is_id(part: str) -> bool:
     """Return whether a document can have this id."""
     return USUAL_ID.fullmatch(part) is not None
-
-
-def pauses(tries: int, longest_s: float = LONGEST_PAUSE_S) -> Iterator[float]:
-    """Yield the seconds left for each try, after a random pause; stop when no time or no tries are left."""
-    deadline = time.monotonic() + PATIENCE_S
-    for tried in range(tries):
-        if tried:
-            time.sleep(random.uniform(0, min(longest_s, FIRST_PAUSE_S * 2**tried)))
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return
-        yield left
 
 
 def version(at: Any) -> int:

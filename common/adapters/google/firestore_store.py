@@ -14,10 +14,10 @@ from typing import Any
 
 from common.adapters.cursor import decode_cursor, encode_cursor
 from common.adapters.google.firestore_client import (
+    PATIENCE_S,
     Firestore,
     NotAppliedError,
     Operations,
-    pauses,
     unchanged_since,
     version,
     where,
@@ -46,6 +46,7 @@ from common.platform.errors import (
     TransientError,
 )
 from common.platform.logs import logger
+from common.platform.retry import Backoff, countdown, retried
 from common.ports.bus import EventBus
 from common.ports.store import HistoryQuery, RunPage
 from common.runs.topics import messages
@@ -56,7 +57,7 @@ MAX_IN = 30
 # All admissions of an organisation compare-and-set one document, so many at once each lose many times; short pauses,
 # because every round has a winner. ``PATIENCE_S`` bounds the whole.
 ADMIT_TRIES = 60
-ADMIT_PAUSE_S = 0.25
+ADMIT_BACKOFF = Backoff(0.1, 0.25)
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -106,14 +107,15 @@ class FirestoreRunStore:
         ``check`` raises what is wrong with the run itself. It is called before a limit is reported, and when the batch
         was refused. If it raises nothing, another run of the organisation was admitted or ended meanwhile: try again.
         """
-        for _ in pauses(ADMIT_TRIES, ADMIT_PAUSE_S):
+
+        def once() -> int:
             try:
                 taking = take()
             except QuotaExceededError:
                 check()
                 raise
 
-            def both(batch: Any, taking: Fill = taking) -> None:
+            def both(batch: Any) -> None:
                 fill(batch)
                 taking(batch)
 
@@ -121,9 +123,14 @@ class FirestoreRunStore:
                 return self._firestore.write(both, applied)
             except NotAppliedError:
                 check()
-        raise TransientError(
-            "Too many runs are requesting this quota at once. Try again.", retry_after_s=1.0, kind=ErrorKind.CONFLICT
-        )
+                raise
+
+        left_s = countdown(PATIENCE_S)
+        try:
+            return retried(once, on=NotAppliedError, backoff=ADMIT_BACKOFF, tries=ADMIT_TRIES, left_s=left_s)
+        except NotAppliedError as error:
+            message = "Too many runs are requesting this quota at once. Try again."
+            raise TransientError(message, retry_after_s=1.0, kind=ErrorKind.CONFLICT) from error
 
     def admit(self, transition: Transition, limits: Limits) -> Run:
         run, commit, entries = transition.run, uuid.uuid4().hex, change_entries(transition)

@@ -1,4 +1,4 @@
-"""The figures of a report, one part for each currency. Decimals as they are in the table: nothing is rounded here."""
+"""The figures of a report, one part per currency. Decimals are exact: only the page and the terminal round them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any
 
 from common.domain.dates import next_month
 
-Ask = Callable[[str, str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
-"""Asks a view: its name, a SELECT from it, and the parameters of that."""
+Query = Callable[[str, str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
+"""Queries a view: its name, a SELECT from it, and the parameters."""
 
 ZERO = Decimal(0)
 NO_TEAM = "no team"
@@ -34,7 +34,7 @@ GROUP BY provider, service, category, currency
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a breakdown: what it is of, and its costs."""
+    """A line of a breakdown: its names, such as provider and service, and costs."""
 
     names: tuple[str, ...]
     effective: Decimal
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A provider's month: so far, and at its end. What is over has no days left, and its forecast is what it cost."""
+    """A provider's month to date and at its end. A past month has no days left, and its forecast is its cost."""
 
     provider: str
     effective: Decimal
@@ -57,7 +57,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class UnitCost:
-    """What tokens of a model and type have cost."""
+    """The cost of a model's tokens of one type."""
 
     provider: str
     model: str
@@ -67,7 +67,7 @@ class UnitCost:
 
     @property
     def per_1k(self) -> Decimal:
-        """What 1,000 of them cost."""
+        """The cost of 1,000 tokens."""
         return self.effective * 1000 / self.tokens
 
 
@@ -84,7 +84,7 @@ class Anomaly:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """All of one currency. Breakdowns are sorted, the dearest first."""
+    """All figures in one currency: amounts in different currencies can't be added. Breakdowns are sorted by cost."""
 
     currency: str
     effective: Decimal
@@ -104,29 +104,29 @@ class Part:
 
     @property
     def forecast(self) -> Decimal:
-        """What the month will have cost, all providers together."""
-        return sum((one.forecast for one in self.forecasts), ZERO)
+        """The forecast of the month's cost, all providers together."""
+        return sum((forecast.forecast for forecast in self.forecasts), ZERO)
 
     @property
     def forecast_range(self) -> tuple[Decimal, Decimal]:
-        """The forecast if all providers had cheap days, or dear ones."""
-        low = sum((one.low for one in self.forecasts), ZERO)
-        return low, sum((one.high for one in self.forecasts), ZERO)
+        """The forecast if all remaining days were cheap, and if all were expensive."""
+        low = sum((forecast.low for forecast in self.forecasts), ZERO)
+        return low, sum((forecast.high for forecast in self.forecasts), ZERO)
 
     @property
     def is_running(self) -> bool:
         """Whether the month is not over yet."""
-        return any(one.days_left for one in self.forecasts)
+        return any(forecast.days_left for forecast in self.forecasts)
 
     @property
     def without_team(self) -> Decimal:
-        """Effective cost that no team answers for."""
+        """Effective cost that is not allocated to a team."""
         return sum((line.effective for line in self.unallocated), ZERO)
 
 
 @dataclass(frozen=True, slots=True)
 class MonthReport:
-    """One organisation's month. ``months`` are those that there is data of."""
+    """One organisation's month. ``months`` are all months with costs."""
 
     org: str
     month: date
@@ -134,46 +134,48 @@ class MonthReport:
     parts: tuple[Part, ...]
 
 
-def collect(ask: Ask, org: str, month: date | None) -> MonthReport:
-    """Read a month (its first day; None: the last that has data). Without data, a report has no parts."""
-    rows = list(ask("cost_months", MONTHS, {}))
+def collect(query: Query, org: str, month: date | None) -> MonthReport:
+    """Read a month, given by its first day; None is the last month with costs. Without costs, it has no parts."""
+    rows = list(query("cost_months", MONTHS, {}))
     months = tuple(sorted({row["month"] for row in rows}))
     chosen = month or (months[-1] if months else date.today().replace(day=1))  # noqa: DTZ011 - only a heading then
     if chosen not in months:
         return MonthReport(org, chosen, months, ())
     days = {"first": chosen, "last": next_month(chosen) - timedelta(days=1)}
-    answers = _Answers(
+    results = _Results(
         {
-            "days": ask("cost_daily", BREAKDOWN.format(names="day, provider", more=""), days),
-            "services": ask("cost_daily", BREAKDOWN.format(names="provider, service", more=""), days),
-            "models": ask("cost_daily", BREAKDOWN.format(names="provider, model", more="AND model IS NOT NULL"), days),
-            "teams": ask("cost_daily", BREAKDOWN.format(names="team", more=""), days),
-            "tokens": ask("cost_per_1k_tokens", TOKENS, days),
-            "anomalies": ask("cost_anomalies", ANOMALIES, days),
-            "unallocated": ask("cost_unallocated", UNALLOCATED, {"first": chosen}),
+            "days": query("cost_daily", BREAKDOWN.format(names="day, provider", more=""), days),
+            "services": query("cost_daily", BREAKDOWN.format(names="provider, service", more=""), days),
+            "models": query(
+                "cost_daily", BREAKDOWN.format(names="provider, model", more="AND model IS NOT NULL"), days
+            ),
+            "teams": query("cost_daily", BREAKDOWN.format(names="team", more=""), days),
+            "tokens": query("cost_per_1k_tokens", TOKENS, days),
+            "anomalies": query("cost_anomalies", ANOMALIES, days),
+            "unallocated": query("cost_unallocated", UNALLOCATED, {"first": chosen}),
             "months": iter(rows),
         }
     )
     currencies = sorted({row["currency"] for row in rows if row["month"] == chosen})
-    return MonthReport(org, chosen, months, tuple(_part(answers, currency, chosen) for currency in currencies))
+    return MonthReport(org, chosen, months, tuple(_part(results, currency, chosen) for currency in currencies))
 
 
-class _Answers:
-    """The rows of all questions, by question and currency."""
+class _Results:
+    """The rows of all queries, by query and currency."""
 
-    def __init__(self, answers: Mapping[str, Iterator[Mapping[str, Any]]]) -> None:
-        self._rows = {name: list(rows) for name, rows in answers.items()}
+    def __init__(self, queries: Mapping[str, Iterator[Mapping[str, Any]]]) -> None:
+        self._rows = {name: list(rows) for name, rows in queries.items()}
 
     def of(self, name: str, currency: str) -> list[Mapping[str, Any]]:
         return [row for row in self._rows[name] if row["currency"] == currency]
 
 
-def _part(answers: _Answers, currency: str, month: date) -> Part:
-    daily = answers.of("days", currency)
+def _part(results: _Results, currency: str, month: date) -> Part:
+    daily = results.of("days", currency)
     days: dict[date, dict[str, Decimal]] = {}
     for row in sorted(daily, key=lambda row: (row["day"], row["provider"])):
         days.setdefault(row["day"], {})[row["provider"]] = row["effective"]
-    months = answers.of("months", currency)
+    months = results.of("months", currency)
     before = [row["effective_to_date"] for row in months if next_month(row["month"]) == month]
     return Part(
         currency=currency,
@@ -183,12 +185,12 @@ def _part(answers: _Answers, currency: str, month: date) -> Part:
         previous=sum(before, ZERO) if before else None,
         days=days,
         forecasts=_forecasts(row for row in months if row["month"] == month),
-        services=_lines(answers.of("services", currency), "provider", "service"),
-        models=_lines(answers.of("models", currency), "provider", "model"),
-        teams=_lines(answers.of("teams", currency), "team"),
-        unit_costs=_unit_costs(answers.of("tokens", currency)),
-        anomalies=_anomalies(answers.of("anomalies", currency)),
-        unallocated=_lines(answers.of("unallocated", currency), "provider", "service", "category"),
+        services=_lines(results.of("services", currency), "provider", "service"),
+        models=_lines(results.of("models", currency), "provider", "model"),
+        teams=_lines(results.of("teams", currency), "team"),
+        unit_costs=_unit_costs(results.of("tokens", currency)),
+        anomalies=_anomalies(results.of("anomalies", currency)),
+        unallocated=_lines(results.of("unallocated", currency), "provider", "service", "category"),
     )
 
 
@@ -198,7 +200,7 @@ def _lines(rows: Sequence[Mapping[str, Any]], *names: str) -> list[Line]:
 
 
 def _forecasts(rows: Iterable[Mapping[str, Any]]) -> list[Forecast]:
-    found = [
+    forecasts = [
         Forecast(
             row["provider"],
             row["effective_to_date"],
@@ -211,17 +213,17 @@ def _forecasts(rows: Iterable[Mapping[str, Any]]) -> list[Forecast]:
         )
         for row in rows
     ]
-    return sorted(found, key=lambda one: (-one.forecast, one.provider))
+    return sorted(forecasts, key=lambda forecast: (-forecast.forecast, forecast.provider))
 
 
 def _unit_costs(rows: Sequence[Mapping[str, Any]]) -> list[UnitCost]:
-    found = [
+    costs = [
         UnitCost(row["provider"], row["model"] or "", row["token_type"] or "", row["tokens"], row["effective"])
         for row in rows
     ]
-    return sorted(found, key=lambda one: (-one.effective, one.provider, one.model, one.token_type))
+    return sorted(costs, key=lambda cost: (-cost.effective, cost.provider, cost.model, cost.token_type))
 
 
 def _anomalies(rows: Sequence[Mapping[str, Any]]) -> list[Anomaly]:
-    found = [Anomaly(row["day"], row["provider"], row["service"], row["cost"], row["expected"]) for row in rows]
-    return sorted(found, key=lambda one: (one.day, one.provider, one.service))
+    days = [Anomaly(row["day"], row["provider"], row["service"], row["cost"], row["expected"]) for row in rows]
+    return sorted(days, key=lambda anomaly: (anomaly.day, anomaly.provider, anomaly.service))

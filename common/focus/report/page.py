@@ -1,7 +1,7 @@
-"""A report as one page that needs nothing else: no script, no network. Beside each chart stands its table.
+"""A report as one self-contained HTML page: no scripts, no network. Each chart has its table beside it.
 
-Names and tags come from whoever tags resources, so all text is escaped (Jinja's autoescape, and the XML library in
-charts), and the page forbids itself to run or to load anything.
+Anybody who tags resources chooses names and tags, so all text is escaped (by Jinja's autoescape, and by the XML library
+in charts), and the page's Content-Security-Policy allows no script and no request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,18 @@ from common.focus.report import svg
 from common.focus.report.data import NO_TEAM, Line, MonthReport, Part
 
 ROWS = 12
-"""Lines of a breakdown that are shown; the rest are one line."""
+"""Lines of a breakdown; the rest is summed in one more."""
 PROVIDERS = 7
+"""Providers with a colour of their own in the daily chart, of the eight that can be told apart."""
 OTHER = "others"
 RIGHT = frozenset({"Share", "Tokens"})
-"""Columns of texts that are figures."""
+"""Columns with figures as text, aligned like numbers."""
 DAYS = frozenset({"Day", "Last day"})
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart (or none) beside its table. ``rows`` hold texts and Decimals, which are shown as amounts."""
+    """A table, with a chart if it has one. ``rows`` have texts, and Decimals that are shown as amounts."""
 
     title: str
     note: str
@@ -38,7 +39,7 @@ class Figure:
 
 
 def html(report: MonthReport, made_at: str) -> str:
-    """Return the page. ``made_at`` says when it was made."""
+    """Return the page. ``made_at`` is its time, as text."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -55,7 +56,7 @@ def html(report: MonthReport, made_at: str) -> str:
 
 
 def amount(value: Decimal) -> str:
-    """Show an amount: two decimals, or up to four digits of what is less than one."""
+    """Format an amount with two decimals, or with up to four significant digits if it is below one."""
     if value == 0 or abs(value) >= 1:
         return f"{value:,.2f}"
     text = f"{round(value, 3 - value.adjusted()):f}".rstrip("0")
@@ -63,7 +64,7 @@ def amount(value: Decimal) -> str:
 
 
 def share(part: Decimal, whole: Decimal) -> str:
-    """Show what share of the whole a part is."""
+    """Format a part's percentage of the whole."""
     return f"{100 * part / whole:.1f} %" if whole else "–"
 
 
@@ -76,7 +77,7 @@ def _cards(part: Part) -> list[tuple[str, str, str]]:
     if part.previous is not None:
         change = share(part.forecast - part.previous, part.previous)
         when = "by the end of this month" if part.is_running else "in this month"
-        cards.append(("The month before", amount(part.previous), f"{change} {when}"))
+        cards.append(("Previous month", amount(part.previous), f"{change} {when}"))
     cards.append(
         ("Without a team", amount(part.without_team), f"{share(part.without_team, part.effective)} of the cost")
     )
@@ -93,51 +94,49 @@ def _figures(part: Part) -> list[Figure]:
         figures.append(_unit_costs(part))
     figures.append(_anomalies(part))
     if part.unallocated:
-        columns = ("Provider", "Service", "Kind of charge")
-        figures.append(_breakdown("Without a team", "Cost that no team answers for", part.unallocated, columns))
+        columns = ("Provider", "Service", "Charge category")
+        figures.append(_breakdown("Without a team", "Cost that is not allocated to a team", part.unallocated, columns))
     return figures
 
 
 def _days(part: Part) -> Figure:
-    names = [one.provider for one in part.forecasts]
+    names = [forecast.provider for forecast in part.forecasts]
     shown = names if len(names) <= PROVIDERS + 1 else [*names[:PROVIDERS], OTHER]
-    days = {day: _gathered(costs, shown) for day, costs in part.days.items()}
+    days = {day: _with_others(costs, shown) for day, costs in part.days.items()}
     classes = svg.colours(shown)
     marked: dict[date, str] = {}
-    for one in part.anomalies:
-        marked[one.day] = f"{marked.get(one.day, 'Out of the ordinary:')} {one.service}"
+    for anomaly in part.anomalies:
+        marked[anomaly.day] = f"{marked.get(anomaly.day, 'Anomaly:')} {anomaly.service}"
     about = f"{len(days)} days, {part.currency}, by provider: {', '.join(shown)}."
     rows = [
         (day.isoformat(), *(costs.get(name, Decimal(0)) for name in shown), sum(costs.values(), Decimal(0)))
         for day, costs in days.items()
     ]
     chart = Markup(svg.stacked_days(days, classes, marked, about))
-    note = "A triangle marks a day that is out of the ordinary." if marked else "By provider."
-    return Figure("Each day", note, chart, ("Day", *shown, "All"), rows, [(classes[name], name) for name in shown])
+    note = "A triangle marks a day with an anomaly." if marked else "By provider."
+    legend = [(classes[name], name) for name in shown]
+    return Figure("Daily cost", note, chart, ("Day", *shown, "Total"), rows, legend)
 
 
-def _gathered(costs: Mapping[str, Decimal], shown: Sequence[str]) -> dict[str, Decimal]:
-    found: dict[str, Decimal] = {}
+def _with_others(costs: Mapping[str, Decimal], shown: Sequence[str]) -> dict[str, Decimal]:
+    """Return the costs of the providers shown, and the sum of all others."""
+    grouped: dict[str, Decimal] = {}
     for name, value in costs.items():
         key = name if name in shown else OTHER
-        found[key] = found.get(key, Decimal(0)) + value
-    return found
+        grouped[key] = grouped.get(key, Decimal(0)) + value
+    return grouped
 
 
 def _forecast(part: Part) -> Figure:
     rows = [
-        svg.Bar(one.provider, one.effective, amount(one.forecast), "s1", one.forecast, one.low, one.high)
-        for one in part.forecasts
+        svg.Bar(f.provider, f.effective, amount(f.forecast), "s1", f.forecast, f.low, f.high) for f in part.forecasts
     ]
-    columns = ("Provider", "So far", "Last day", "Forecast", "At least", "At most")
-    cells = [
-        (one.provider, one.effective, one.last_day.isoformat(), one.forecast, one.low, one.high)
-        for one in part.forecasts
-    ]
-    about = "So far is full, the forecast paler; the line is its range."
+    columns = ("Provider", "To date", "Last day", "Forecast", "At least", "At most")
+    cells = [(f.provider, f.effective, f.last_day.isoformat(), f.forecast, f.low, f.high) for f in part.forecasts]
+    about = "Month to date in full colour, the forecast paler; the line is its range."
     chart = Markup(svg.bars(rows, "Month to date and forecast", about))
-    note = f"{about} Days that are left are taken at the mean of each provider's last 7." if part.is_running else ""
-    return Figure("The month, to its end", note or "The month is over.", chart, columns, cells)
+    note = f"{about} Each remaining day is the mean of the provider's last 7 days." if part.is_running else ""
+    return Figure("Forecast", note or "The month is over.", chart, columns, cells)
 
 
 def _breakdown(title: str, note: str, lines: Sequence[Line], columns: tuple[str, ...]) -> Figure:
@@ -164,31 +163,30 @@ def _breakdown(title: str, note: str, lines: Sequence[Line], columns: tuple[str,
 
 def _unit_costs(part: Part) -> Figure:
     shown = part.unit_costs[:ROWS]
-    note = f"What 1,000 tokens cost: the {len(shown)} that most was spent on"
+    note = f"Cost of 1,000 tokens: the {len(shown)} model and token types with the highest cost"
     rows = [
         svg.Bar(
-            " · ".join(name for name in (one.model or one.provider, one.token_type) if name),
-            one.per_1k,
-            amount(one.per_1k),
+            " · ".join(name for name in (cost.model or cost.provider, cost.token_type) if name),
+            cost.per_1k,
+            amount(cost.per_1k),
         )
-        for one in shown
+        for cost in shown
     ]
-    columns = ("Provider", "Model", "Token type", "Tokens", "Cost", "A thousand")
-    cells = [
-        (one.provider, one.model, one.token_type, f"{one.tokens:,.0f}", one.effective, one.per_1k) for one in shown
-    ]
+    columns = ("Provider", "Model", "Token type", "Tokens", "Cost", "Per 1,000")
+    cells = [(c.provider, c.model, c.token_type, f"{c.tokens:,.0f}", c.effective, c.per_1k) for c in shown]
     return Figure("1,000 tokens", note, Markup(svg.bars(rows, "1,000 tokens", note)), columns, cells)
 
 
 def _anomalies(part: Part) -> Figure:
-    note = "Usage that is far from the median of the 28 days before."
+    note = "Usage far from the median of the 28 days before."
     if not part.anomalies:
-        return Figure("Out of the ordinary", f"{note} There was none.", Markup(), (), ())
+        return Figure("Anomalies", f"{note} There are none.", Markup(), (), ())
     cells = [
-        (one.day.isoformat(), one.provider, one.service, one.cost, one.expected, one.cost - one.expected)
-        for one in part.anomalies[-ROWS:]
+        (a.day.isoformat(), a.provider, a.service, a.cost, a.expected, a.cost - a.expected)
+        for a in part.anomalies[-ROWS:]
     ]
-    more = len(part.anomalies) - len(cells)
+    earlier = len(part.anomalies) - len(cells)
     columns = ("Day", "Provider", "Service", "Cost", "Expected", "Difference")
-    told = f"{note} {more} earlier ones are left out." if more else note
-    return Figure("Out of the ordinary", told, Markup(), columns, cells)
+    return Figure(
+        "Anomalies", f"{note} {earlier} earlier ones are omitted." if earlier else note, Markup(), columns, cells
+    )

@@ -1,6 +1,6 @@
-"""Charts as SVG, for a page: pure functions from figures to markup. All text is escaped by the XML library.
+"""Charts as SVG: pure functions from figures to markup. The XML library escapes all text.
 
-Colours are classes (``s1`` … ``s8``, ``other``), so that the page's style decides them, for light and dark.
+Colours are classes (``s1`` … ``s8``, ``other``), so that the page's style sets them for light and dark mode.
 """
 
 import re
@@ -18,12 +18,12 @@ COLOURS = 8
 CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
-"""What is no character of XML, and what would turn the direction of the text around it."""
+"""Characters that XML forbids, and controls that would reverse the direction of the surrounding text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One horizontal bar: ``until`` is drawn paler behind it, ``low`` to ``high`` as a line; ``shown`` is its text."""
+    """One horizontal bar with the text ``shown``. ``until`` is a paler bar behind it, ``low`` to ``high`` a line."""
 
     label: str
     value: Decimal
@@ -35,26 +35,26 @@ class Bar:
 
 
 def plain(text: object) -> str:
-    """Return a text that can stand in a page: without control characters."""
+    """Return text that is safe in a page: without control characters."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Give each name a colour's class, in order; those that are too many share one."""
+    """Return a colour class for each name, in order; names beyond the eighth share one."""
     return {name: f"s{number}" if number <= COLOURS else "other" for number, name in enumerate(names, 1)}
 
 
 def stacked_days(
     days: Mapping[date, Mapping[str, Decimal]], classes: Mapping[str, str], marked: Mapping[date, str], about: str
 ) -> str:
-    """Draw a bar for each day, its parts one upon another; what is below nought hangs down. ``marked`` days get a sign.
+    """Draw a stacked bar for each day; negative parts are drawn below zero. ``marked`` days get a triangle.
 
-    ``about`` is the description that screen readers read.
+    ``about`` is the description for screen readers.
     """
     ups = [sum((v for v in parts.values() if v > 0), Decimal(0)) for parts in days.values()]
     downs = [sum((v for v in parts.values() if v < 0), Decimal(0)) for parts in days.values()]
     scale = _Scale.of(min([*downs, Decimal(0)]), max([*ups, Decimal(0)]))
-    svg = _svg(WIDTH, HEIGHT, "Cost of each day", about)
+    svg = _svg(WIDTH, HEIGHT, "Daily cost", about)
     for tick in scale.ticks:
         y = scale.y(tick)
         _line(svg, LEFT, y, WIDTH - RIGHT, y, "axis" if tick == 0 else "grid")
@@ -64,7 +64,7 @@ def stacked_days(
         x = LEFT + number * step
         up, down = Decimal(0), Decimal(0)
         group = ET.SubElement(svg, "g")
-        ET.SubElement(group, "title").text = plain(_told(day, parts, marked.get(day, "")))
+        ET.SubElement(group, "title").text = plain(_tooltip(day, parts, marked.get(day, "")))
         for name in classes:
             value = parts.get(name, Decimal(0))
             base, top = (up, up + value) if value > 0 else (down + value, down)
@@ -85,7 +85,7 @@ def stacked_days(
 
 
 def bars(rows: Sequence[Bar], title: str, about: str) -> str:
-    """Draw horizontal bars from nought, each below its label; one that is negative goes to the left."""
+    """Draw horizontal bars from zero, each below its label; negative bars extend to the left."""
     values = [v for row in rows for v in (row.value, row.until, row.low, row.high) if v is not None]
     scale = _Scale.of(min([*values, Decimal(0)]), max([*values, Decimal(0)]))
     height = max(len(rows), 1) * ROW + 6
@@ -115,7 +115,7 @@ def bars(rows: Sequence[Bar], title: str, about: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """A range that holds nought, with round numbers at its ends and between."""
+    """A range that includes zero, with round numbers as ticks from end to end."""
 
     low: Decimal
     high: Decimal
@@ -124,7 +124,7 @@ class _Scale:
     @classmethod
     def of(cls, least: Decimal, most: Decimal) -> "_Scale":
         if least == most:
-            most = least + 1
+            most = least + 1  # all figures are 0: a range of no height would divide by zero
         rough = (most - least) / 4
         power = Decimal(1).scaleb(rough.adjusted())
         step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
@@ -137,14 +137,14 @@ class _Scale:
         return TOP + float((self.high - value) / (self.high - self.low)) * (HEIGHT - TOP - BOTTOM)
 
 
-def _told(day: date, parts: Mapping[str, Decimal], mark: str) -> str:
+def _tooltip(day: date, parts: Mapping[str, Decimal], mark: str) -> str:
     lines = [f"{day}: {_short(sum(parts.values(), Decimal(0)))}"]
     lines += [f"{name}: {_short(value)}" for name, value in sorted(parts.items(), key=lambda item: -item[1])]
     return "\n".join([*lines, mark] if mark else lines)
 
 
 def _short(value: Decimal) -> str:
-    """A figure in a few characters: 1.2M, 340k, 12, 0.004."""
+    """Format a figure in a few characters: 1.2M, 340k, 12, 0.004."""
     for size, unit in ((Decimal(1_000_000), "M"), (Decimal(1_000), "k")):
         if abs(value) >= size * 10 or (abs(value) >= size and unit == "M"):
             return f"{_three(value / size)}{unit}"
@@ -166,8 +166,8 @@ def _svg(width: float, height: float, title: str, about: str) -> ET.Element:
 
 
 def _text(parent: ET.Element, x: float, y: float, text: str, anchor: str, kind: str = "label") -> None:
-    made = ET.SubElement(parent, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor, "class": kind})
-    made.text = plain(text)
+    element = ET.SubElement(parent, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor, "class": kind})
+    element.text = plain(text)
 
 
 def _line(parent: ET.Element, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:

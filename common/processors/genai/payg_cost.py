@@ -1,10 +1,10 @@
-"""``genai.payg_cost``: the usage of a run's days with prices, an estimate until the provider's invoice.
+"""``genai.payg_cost``: prices the usage of a run's days, as an estimate until the provider's invoice.
 
-A price is what the provider states with the usage, else the first rule of the organisation that fits, else the list
-price, which stands on the row in any case.
+The price is the one that the provider states with the usage; else that of the organisation's first matching rule; else
+the list price. Each row carries the list price too, so that discounts can be reported.
 
-A row whose price is unknown keeps its quantity and has NULL as ``unit_price`` and ``cost``: summed as 0 it would pass
-for free. The run says so in a warning for each model and meter.
+A row without a known price keeps its quantity and has NULL as ``unit_price`` and ``cost``, because 0 would read as
+free. The run logs a warning for each model and meter (docs/decisions/0004).
 """
 
 import json
@@ -25,6 +25,8 @@ from common.processors.genai.registry import genai_provider
 from common.writes.batch import Batch
 
 BATCH_ROWS = 2_000
+"""Rows in memory at a time: a busy organisation has many more usage rows than a function has memory for."""
+
 _EXACT = Context(prec=200)
 """Holds quantity x price with every digit: a BIGNUMERIC has at most 77, a price of the library 28."""
 
@@ -62,11 +64,11 @@ class GenaiPaygCostParams(TableParams):
 
 @dataclass(slots=True)
 class _Unpriced:
-    """What of one model and meter has no price."""
+    """Usage of one model and meter that has no price."""
 
     quantity: Decimal = Decimal(0)
     unit: str = ""
-    reasons: dict[str, None] = field(default_factory=dict)  # in the order they were met
+    reasons: dict[str, None] = field(default_factory=dict)  # an ordered set: the warning repeats no reason
 
 
 class GenaiPaygCost:
@@ -80,8 +82,8 @@ class GenaiPaygCost:
         pricer = _Pricer(PriceList(), load_price_rules(context.configs, context.org_slug))
         for usage in batched(_usage(context, params.source_table), BATCH_ROWS, strict=False):
             yield Batch([pricer.priced(row) for row in usage])
-        for text in pricer.findings():
-            context.warn(text)
+        for warning in pricer.warnings():
+            context.warn(warning)
 
 
 def _usage(context: StepContext, source_table: str) -> Iterator[dict[str, Any]]:
@@ -103,7 +105,7 @@ def _usage(context: StepContext, source_table: str) -> Iterator[dict[str, Any]]:
 
 
 class _Pricer:
-    """Puts prices on usage rows, and remembers what has none."""
+    """Prices usage rows, and adds up the usage without a price."""
 
     def __init__(self, prices: PriceList, rules: PriceRules) -> None:
         self._prices, self._rules = prices, rules
@@ -111,15 +113,16 @@ class _Pricer:
 
     def priced(self, usage: Mapping[str, Any]) -> dict[str, Any]:
         quantity: Decimal = usage["quantity"]
-        its = genai_provider(usage["provider"])
-        listed = self._listed(usage, its)
-        price = self._own(usage, listed)
+        provider = genai_provider(usage["provider"])
+        listed = self._listed(usage, provider)
+        price = self._apply_rules(usage, listed)
         if price.unit_price is None:
-            self._note(usage, price.reason)
+            self._add_unpriced(usage, price.reason)
+        # A model in no list has the organisation's own price only: ListCost must not be NULL where Cost is known.
         list_price = price.unit_price if listed.unit_price is None else listed.unit_price
         return {
             **{name: usage[name] for name in _CARRIED},
-            **its.names.columns(usage["endpoint"]),
+            **provider.names.columns(usage["endpoint"]),
             "attributes": _json_text(usage["attributes"]),
             "unit_price": price.unit_price,
             "list_unit_price": list_price,
@@ -131,26 +134,26 @@ class _Pricer:
             "price_model": price.model,
         }
 
-    def _own(self, usage: Mapping[str, Any], listed: Price) -> Price:
-        """Return the organisation's own price where it has one, else the listed one."""
+    def _apply_rules(self, usage: Mapping[str, Any], listed: Price) -> Price:
+        """Return the organisation's own price if it has one, else ``listed``."""
         if usage["stated_price"] is not None:
-            return listed
-        asked = (usage["model"], usage["meter"], usage["price_variant"], usage["x_pipeline_run_date"])
-        rule = self._rules.find(usage["provider"], *asked)
+            return listed  # what the provider charged already includes the organisation's discounts
+        model, meter, price_variant = usage["model"], usage["meter"], usage["price_variant"]
+        rule = self._rules.find(usage["provider"], model, meter, price_variant, usage["x_pipeline_run_date"])
         if rule is None or (price := rule.price(listed.unit_price)) is None:
             return listed
-        return Price(price, listed.model, source=self._rules.named(rule), since=rule.since)
+        return Price(price, listed.model, source=self._rules.source(rule), since=rule.since)
 
-    def _listed(self, usage: Mapping[str, Any], its: GenaiProvider) -> Price:
-        """Return what the provider states with the usage, else what the price list has."""
+    def _listed(self, usage: Mapping[str, Any], provider: GenaiProvider) -> Price:
+        """Return the price that the provider states with the usage, else the list price."""
         day: date = usage["x_pipeline_run_date"]
         if usage["stated_price"] is not None:
-            stated = f"stated by {its.names.provider}"
-            return Price(usage["stated_price"], usage["model"], source=stated, since=day)
-        what = (usage["endpoint"], usage["model"], usage["meter"], usage["price_variant"])
-        return self._prices.price(Item(its.price_key, *what, day))
+            source = f"stated by {provider.names.provider}"
+            return Price(usage["stated_price"], usage["model"], source=source, since=day)
+        endpoint, model, meter = usage["endpoint"], usage["model"], usage["meter"]
+        return self._prices.price(Item(provider.price_key, endpoint, model, meter, usage["price_variant"], day))
 
-    def _note(self, usage: Mapping[str, Any], reason: str) -> None:
+    def _add_unpriced(self, usage: Mapping[str, Any], reason: str) -> None:
         model, meter = usage["model"], usage["meter"]
         subject = f"model {model}" if model is not None else f"{usage['provider']} {usage['endpoint']}"
         missing = self._unpriced.setdefault((subject, meter), _Unpriced())
@@ -158,13 +161,13 @@ class _Pricer:
         missing.unit = usage["unit"]
         missing.reasons[reason] = None
 
-    def findings(self) -> Iterator[str]:
-        """Yield one sentence for each model and meter without a price."""
+    def warnings(self) -> Iterator[str]:
+        """Yield one warning for each model and meter without a price."""
         for (subject, meter), missing in self._unpriced.items():
             yield (
                 f"No price for {missing.quantity:f} {missing.unit} ({meter}) of {subject}: "
-                f"{'; '.join(missing.reasons)}. Their unit_price and cost are NULL, so the sum is too low. "
-                "Give it a price of your own (docs/providers.md) or install a newer genai-prices."
+                f"{'; '.join(missing.reasons)}. Their unit_price and cost are NULL, so the total is too low. "
+                "Add a price of your own (docs/providers.md) or install a newer genai-prices."
             )
 
 
@@ -173,5 +176,8 @@ def _times(quantity: Decimal, price: Decimal | None) -> Decimal | None:
 
 
 def _json_text(value: Any) -> str | None:
-    """The BigQuery client gives a JSON column parsed or as text, by version; a batch carries text."""
+    """Return a JSON value as text, which batches carry: the BigQuery client returns it parsed or as text, by version.
+
+    Keys are sorted so that a repeated attempt writes the same text, and with it the same content hash.
+    """
     return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)

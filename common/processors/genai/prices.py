@@ -1,11 +1,11 @@
 """List prices of one unit of GenAI usage, from the offline library genai-prices.
 
-Why one unit at a time: the library prices a *request*. Long-context tiers, and fees per request, depend on the size
-of that request; a day's sum given as one would meet every tier (1,000,000 input tokens of gpt-5.6-sol come out at
-twice their price). A single unit meets none, so what is used here is each model's base price.
+Why one unit at a time: the library prices a *request*. Long-context tiers and fees per request depend on the size of
+that request, so a day's total priced as one request would reach every tier (1,000,000 input tokens of gpt-5.6-sol cost
+twice their price). A single unit reaches none and has the model's base price.
 
-What the library doesn't know stays unknown, also where it would fall back without a word: audio tokens at the text
-rate, batch and service tiers at the standard rate, a price that depends on the hour at that of some hour.
+A price that the library doesn't have stays unknown, even where the library silently falls back: audio tokens to the
+text price, batch and service tiers to the standard price, prices that depend on the hour to those of one hour.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,25 +20,26 @@ if TYPE_CHECKING:
 
 LIBRARY = "genai-prices"
 CURRENCY = "USD"
-"""The library knows no other."""
+"""The library has prices in no other currency."""
 
 STANDARD, BATCH, FREE = "standard", "batch", "free"
 LONG_CONTEXT, US = "long_context", "us"
 _STANDARD_TIERS = frozenset({None, "", "default", "auto", "standard"})
+"""Providers' names for requests at the standard price."""
 
 LONG_REQUEST = 200_001
 """Input tokens of a request with ``long_context``: more than 200,000, as in Anthropic's ``200k-1M``."""
 
 REGION_FACTORS = {("anthropic", US): Decimal("1.1")}
-"""What a region does to every token price. Anthropic: inference in the US alone costs 1.1 times the price, on all
-models that know ``inference_geo`` (platform.claude.com/docs/en/about-claude/pricing, data residency pricing)."""
+"""Factors on every token price, by region. Anthropic: US-only inference costs 1.1 times the price on all models that
+support ``inference_geo`` (platform.claude.com/docs/en/about-claude/pricing, data residency pricing)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Price of one unit; None with the ``reason`` where none is known. ``model`` is what the source calls the model.
+    """Price of one unit, or None with the ``reason`` why it is unknown. ``model`` is the source's name for the model.
 
-    ``since`` is the day from which it holds, None where the source gives one price for all days.
+    ``since`` is the first day of the price, None if the source has one price for all days.
     """
 
     unit_price: Decimal | None
@@ -50,7 +51,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a price is asked for. ``provider`` is the library's id; ``variant`` is what ``variant()`` made."""
+    """The key of a price. ``provider`` is the library's id; ``variant`` comes from ``variant()``."""
 
     provider: str
     endpoint: str
@@ -62,10 +63,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """One unit of a meter, in the library's words.
+    """One unit of a meter, in the library's terms.
 
-    ``usage`` are the counters that are 1 for it (they include each other). ``any_of`` are the price keys of which the
-    model must have one.
+    ``usage`` are the counters that are 1 for it (the library's totals include their parts). The model must have at
+    least one of the prices ``any_of``.
     """
 
     usage: tuple[str, ...]
@@ -73,7 +74,7 @@ class _Unit:
 
     @property
     def is_token(self) -> bool:
-        """Whether tokens are counted: only their prices have variants."""
+        """Whether the unit is a token: only token prices have variants."""
         return self.any_of[0].endswith("_mtok")
 
 
@@ -82,8 +83,8 @@ _AUDIO = ("input_tokens", "input_audio_tokens")
 _IMAGE = ("input_tokens", "input_image_tokens")
 _WRITTEN = ("input_tokens", "cache_write_tokens")
 
-# An image fed to a model without an image price is metered in tokens at the model's input rate: so the library prices
-# it, and so do calculators after OpenAI's vision guide (PyPI openai-vision-cost). For audio no such rule exists.
+# For a model without an image price, images count as tokens at its input price: the library does so, and so do
+# calculators based on OpenAI's vision guide (PyPI openai-vision-cost). There is no such rule for audio.
 _TOKENS: Mapping[str, _Unit] = {
     "input_text": _Unit(("input_tokens",), ("input_mtok",)),
     "input_audio": _Unit(_AUDIO, ("input_audio_mtok",)),
@@ -98,15 +99,15 @@ _TOKENS: Mapping[str, _Unit] = {
     "input_cache_write_5m": _Unit((*_WRITTEN, "cache_write_5m_tokens"), ("cache_write_5m_mtok", "cache_write_mtok")),
     "input_cache_write_1h": _Unit((*_WRITTEN, "cache_write_1h_tokens"), ("cache_write_1h_mtok",)),
     "output_text": _Unit(("output_tokens",), ("output_mtok",)),
-    # Thinking is billed as output by all four providers; none of their usage reports tells it apart so far.
+    # All four providers bill thinking as output; none of their usage reports separates it so far.
     "output_reasoning": _Unit(("output_tokens",), ("output_mtok",)),
     "output_audio": _Unit(("output_tokens", "output_audio_tokens"), ("output_audio_mtok",)),
     "output_image": _Unit(("output_tokens", "output_image_tokens"), ("output_image_mtok", "output_mtok")),
     "web_searches": _Unit(("web_searches",), ("web_searches_kcount",)),
 }
 
-# Meters that mean something by their endpoint. Images, sessions and stored bytes have no price in the library; file
-# searches have one by model only, and OpenAI reports them without a model.
+# Meters whose meaning depends on the endpoint. Images, sessions and stored bytes have no price in the library; file
+# searches have one per model only, and OpenAI reports them without a model.
 _OTHERS: Mapping[tuple[str, str], _Unit] = {
     ("audio_speeches", "characters"): _Unit(("input_characters",), ("input_mchars",)),
     ("audio_transcriptions", "seconds"): _Unit(
@@ -118,7 +119,7 @@ _OTHERS: Mapping[tuple[str, str], _Unit] = {
 def variant(batch: bool | None, service_tier: str | None, *, long_context: bool = False, region: str = "") -> str:
     """Return what a price depends on besides model and meter: ``standard``, ``batch``, ``flex+long_context``, ...
 
-    First how it was processed, then, as far as they matter, that the request was long and where it was processed.
+    The service tier comes first, then long context and region if they change the price.
     """
     base = BATCH if batch or service_tier == BATCH else STANDARD
     if base == STANDARD and service_tier not in _STANDARD_TIERS:
@@ -127,54 +128,54 @@ def variant(batch: bool | None, service_tier: str | None, *, long_context: bool 
 
 
 class PriceList:
-    """Unit prices in USD, each looked up once. Their source is the library and its version: prices differ by it."""
+    """Unit prices in USD, each looked up once. The source includes the library's version, because prices differ."""
 
     def __init__(self) -> None:
         self._source = f"{LIBRARY} {version(LIBRARY)}"
-        self._known: dict[Item, Price] = {}
+        self._prices: dict[Item, Price] = {}
 
     def price(self, item: Item) -> Price:
-        """Return the price of one unit of a meter on a day; never raises for what is unknown.
+        """Return the price of one unit of a meter on a day; an unknown price is a result, not an error.
 
-        The library has dated prices for some models and today's for all others: it can't say "unknown then".
+        The library has dated prices for some models only. For the others, past days get today's price.
         """
-        if item not in self._known:
-            self._known[item] = _look_up(self._source, item)
-        return self._known[item]
+        if item not in self._prices:
+            self._prices[item] = _look_up(self._source, item)
+        return self._prices[item]
 
 
 def _look_up(source: str, item: Item) -> Price:
     if item.model is None:
         return Price(None, reason="the provider names no model for it")
-    # Noon: a dated price changes at 00:00 UTC, so no time zone mistake of ours can move it to the next day.
+    # Noon: dated prices change at 00:00 UTC, and an error of a few hours must not select the next day's price.
     at = datetime.combine(item.day, time(12), UTC)
     base, *conditions = item.variant.split("+")
     long = {"input_tokens": LONG_REQUEST} if LONG_CONTEXT in conditions else {}
     region = "".join(condition for condition in conditions if condition != LONG_CONTEXT)
     try:
-        around = _calculate(item, long, base, at)
+        baseline = _calculate(item, long, base, at)
     except LookupError:
         return Price(None, reason=f"{source} does not know the model")
-    model = around.model.id
-    if base == FREE or _is_free(item, around):
+    model = baseline.model.id
+    if base == FREE or _is_free(item, baseline):
         return Price(Decimal(0), model, source=source)
     unit = _TOKENS.get(item.meter) or _OTHERS.get((item.endpoint, item.meter))
-    if unit is None or not _has_price(around.model_price, unit):
+    if unit is None or not _has_price(baseline.model_price, unit):
         return Price(None, model, f"{source} has no price for {item.meter} of this model")
-    if _by_the_hour(around):
-        return Price(None, model, f"{source} has prices by the hour for this model, and the usage is that of a day")
-    if unit.is_token and base != STANDARD and not _has_variant(around, unit, base, at):
+    if _is_hourly(baseline):
+        return Price(None, model, f"{source} has hourly prices for this model, and usage is reported by day")
+    if unit.is_token and base != STANDARD and not _has_variant(baseline, unit, base, at):
         return Price(None, model, f"{source} has no {base} price of this model for {item.day}")
     factor = REGION_FACTORS.get((item.provider, region)) if region and unit.is_token else Decimal(1)
     if factor is None:
-        return Price(None, model, f"nothing is known of prices in the region {region}")
+        return Price(None, model, f"prices in the region {region} are unknown")
     try:
-        one = _calculate(item, {**long, **{name: long.get(name, 0) + 1 for name in unit.usage}}, base, at)
+        with_unit = _calculate(item, {**long, **{name: long.get(name, 0) + 1 for name in unit.usage}}, base, at)
     except ValueError:
         return Price(None, model, f"{source} can't price {item.meter} of this model alone")
-    # Minus the price of what is around it: a fee per request is not part of the price of a token.
-    unit_price = (one.total_price - around.total_price) * factor
-    return Price(unit_price, model, source=source, since=_since(around, base if unit.is_token else STANDARD, at))
+    # Minus the request without the unit: a fee per request is not part of the price of a token.
+    unit_price = (with_unit.total_price - baseline.total_price) * factor
+    return Price(unit_price, model, source=source, since=_since(baseline, base if unit.is_token else STANDARD, at))
 
 
 def _calculate(item: Item, counters: Mapping[str, int], base: str, at: datetime) -> "PriceCalculation":
@@ -204,12 +205,12 @@ def _variants(calculation: "PriceCalculation", base: str, at: datetime) -> "Iter
 
 
 def _has_variant(calculation: "PriceCalculation", unit: _Unit, base: str, at: datetime) -> bool:
-    """Whether the model has this price of that variant then: the library gives the standard one without a word."""
+    """Whether the variant has a price of its own then: without one, the library silently uses the standard price."""
     return any(_has_price(item.prices, unit) for item in _variants(calculation, base, at))
 
 
-def _dated(calculation: "PriceCalculation", at: datetime) -> "Any":
-    """Return the constraint of the standard price that holds then; the library takes the last that does."""
+def _active_constraint(calculation: "PriceCalculation", at: datetime) -> "Any":
+    """Return the constraint of the standard price then; of several active prices, the library uses the last."""
     prices = calculation.model.prices
     if not isinstance(prices, list):
         return None
@@ -217,14 +218,15 @@ def _dated(calculation: "PriceCalculation", at: datetime) -> "Any":
     return active[-1] if active else prices[0].constraint
 
 
-def _by_the_hour(calculation: "PriceCalculation") -> bool:
+def _is_hourly(calculation: "PriceCalculation") -> bool:
     prices = calculation.model.prices
     return isinstance(prices, list) and any(hasattr(p.constraint, "start_time") for p in prices)
 
 
 def _since(calculation: "PriceCalculation", base: str, at: datetime) -> date | None:
-    """Return the day from which the price holds: that of the variant, else of the standard price."""
-    for constraint in (*(item.constraint for item in _variants(calculation, base, at)), _dated(calculation, at)):
+    """Return the first day of the price: the variant's, else the standard price's."""
+    variants = (item.constraint for item in _variants(calculation, base, at))
+    for constraint in (*variants, _active_constraint(calculation, at)):
         if (since := getattr(constraint, "start_date", None)) is not None:
             return cast(date, since)
     return None
@@ -235,12 +237,12 @@ def _has_price(prices: "ModelPrice", unit: _Unit) -> bool:
 
 
 def _is_free(item: Item, calculation: "PriceCalculation") -> bool:
-    """OpenAI's moderation endpoint costs nothing.
+    """Whether the usage is of OpenAI's moderation endpoint, which is free.
 
-    The library holds that as a model "moderation" described as "free of charge" with no price at all, which for every
-    other model means unknown. OpenAI documents the same (moderation models are free models:
-    developers.openai.com/api/docs/models/omni-moderation-latest), so this one is a true 0. A model of such a name on
-    another endpoint is not meant.
+    The library has a model "moderation", described as "free of charge", without any price, which for every other model
+    means unknown. OpenAI documents that moderation models are free
+    (developers.openai.com/api/docs/models/omni-moderation-latest), so the price is 0. This does not apply to a model of
+    that name on another endpoint.
     """
     no_prices = not any(value is not None for value in vars(calculation.model_price).values())
     return (item.provider, item.endpoint, calculation.model.id) == ("openai", "moderations", "moderation") and no_prices

@@ -1,4 +1,4 @@
-"""What a module of ``common/processors/genai/providers/`` declares: what can be read of a provider, and its names."""
+"""What a module of ``common/processors/genai/providers/`` declares: the provider's reports and its FOCUS names."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ ReportName = Literal["usage", "cost", "balance"]
 """``usage``: quantities. ``cost``: money as the provider reports it. ``balance``: prepaid money that is left."""
 
 Report = Callable[[StepContext, Sequence[str]], Iterator[Sequence[Row]]]
-"""Yields bounded lists of rows, of the run's days alone. The endpoints are those to read, of ``usage`` only."""
+"""Yields bounded lists of rows, only of the run's days. Its second argument lists the ``usage`` endpoints to read."""
 
 TryCredential = Callable[[Caller, str], str]
-"""Makes the cheapest call that proves a secret, and returns in a few words whose it is. Raises as ProviderClient."""
+"""Makes the cheapest call that proves a secret; returns its owner in a few words. Raises as ProviderClient does."""
 
 
 @dataclass(frozen=True, slots=True)
 class FocusNames:
-    """What FOCUS calls the parties and parts of a charge. ``account`` and ``project`` are the provider's own words.
+    """Names for the FOCUS columns of a charge. ``account`` and ``project`` are the provider's own terms.
 
-    ``services`` are names of other services, by the endpoint that their usage is read from.
+    ``services`` overrides ``service`` for usage that is read from some endpoints.
     """
 
     provider: str
@@ -34,7 +34,7 @@ class FocusNames:
     services: Mapping[str, str] = field(default_factory=dict)
 
     def columns(self, endpoint: str = "") -> dict[str, str]:
-        """Return them as the columns that rows about money have."""
+        """Return the names as columns of a row with money."""
         return {
             "provider_name": self.provider,
             "service_name": self.services.get(endpoint, self.service),
@@ -45,11 +45,11 @@ class FocusNames:
 
 @dataclass(frozen=True, slots=True)
 class GenaiProvider:
-    """What can be read of one provider. ``price_key`` is what the price library calls it.
+    """A provider's reports and names. ``price_key`` is its id in the price library.
 
-    ``reports`` holds a report, or the sentence that says why the provider has none. ``endpoints`` names everything
-    that usage is read from, in order. ``page_days`` are the days that one call answers for; ``file_days``, of a
-    provider whose usage comes in files, is a file's days.
+    ``reports`` maps to a report, or to the sentence that says why the provider has none. ``endpoints`` are the usage
+    endpoints, in reading order. ``page_days`` is the number of days per call. For a provider whose usage comes in
+    files, ``file_days`` returns a file's first and last day.
     """
 
     names: FocusNames
@@ -61,7 +61,7 @@ class GenaiProvider:
     file_days: Callable[[Path], tuple[date, date]] | None = None
 
     def report(self, name: ReportName) -> Report:
-        """Return a report, or raise ConfigError with the reason why there is none."""
+        """Return a report. Raises ConfigError with the reason if there is none."""
         report = self.reports.get(name, f"{self.names.provider} has no {name} report.")
         if isinstance(report, str):
             raise ConfigError(report)

@@ -1,4 +1,4 @@
-"""Finds GenAI providers: each module of ``common/processors/genai/providers/`` is one, by its name."""
+"""Finds GenAI providers: each module of ``common/processors/genai/providers/`` is one, and its name is the key."""
 
 import pkgutil
 from functools import cache
@@ -14,13 +14,16 @@ from common.processors.genai.provider import GenaiProvider
 
 @cache
 def provider_keys() -> tuple[str, ...]:
-    """Return the keys of all providers that have a module."""
+    """Return the keys of all providers, sorted. Reads the package's folder and imports no provider."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(providers.__path__)))
 
 
 @cache
 def genai_provider(key: str) -> GenaiProvider:
-    """Return what a provider's module declares, or raise ConfigError that names the nearest provider."""
+    """Import a provider's module and return what it declares.
+
+    Raises ConfigError that suggests the nearest name. Imports on first use: a cold start must not pay for all of them.
+    """
     try:
         module = import_module(f"common.processors.genai.providers.{known_key(key)}")
     except ValueError as error:
@@ -30,12 +33,13 @@ def genai_provider(key: str) -> GenaiProvider:
 
 
 def known_key(key: str) -> str:
-    """Return the key of a provider that has a module, or raise ValueError that names the nearest one."""
+    """Return ``key`` if a provider has it. Raises ValueError that suggests the nearest one."""
     keys = provider_keys()
     if key not in keys:
+        # At most 80 characters: the key may come from a request, and must not flood the log.
         raise ValueError(f"no GenAI provider is named {key[:80]!r}.{nearest(key, keys)} Known: {', '.join(keys)}.")
     return key
 
 
 ProviderKey = Annotated[str, AfterValidator(known_key)]
-"""In a YAML file. Not an enum: the schema for editors would have to be written anew for each provider's module."""
+"""A provider's key in YAML. Not an enum: each new provider's module would change the JSON schema for editors."""

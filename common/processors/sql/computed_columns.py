@@ -1,6 +1,6 @@
-"""Columns that a step works out from others that it has read: products, quotients and the kinds of services.
+"""Columns computed from others that a step has read: products, quotients and service categories.
 
-Here and not in SQL, because products have to be exact, and a warehouse may keep fewer digits than they have.
+Not in SQL, because products must be exact and the emulator's decimals have fewer digits than they need.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,54 +18,56 @@ if TYPE_CHECKING:
     import pyarrow
 
 PLACES = 38
-"""Decimal places of a BIGNUMERIC: a product with more is rounded to them, half-even."""
+"""Decimal places of a BIGNUMERIC. Products with more are rounded half-even."""
 
 QUOTIENT_PLACES = 18
-"""Decimal places of a quotient, which may have no end. The emulator keeps as many."""
+"""Decimal places of a quotient, which may be periodic. The emulator has as many."""
 
-MOST_TOLD = 20
-"""As many names of unknown services as one line of a log takes."""
+MOST_LOGGED = 20
+"""Most names of unknown services in the log line."""
 
 
 class Product(Params):
-    """A column that is two others multiplied, exactly: FOCUS wants cost = price x quantity to the last digit."""
+    """A column that is the exact product of two others: FOCUS requires cost = price x quantity to the last digit."""
 
-    product: tuple[str, str] = Field(description="Two columns of this step, as the destination names them.")
+    product: tuple[str, str] = Field(description="Two columns of this step, by their names in the destination.")
 
 
 class Quotient(Params):
-    """A column that is one divided by another; the first itself where the second is 0 or missing."""
+    """A column that is one column divided by another, or the first itself if the second is 0 or NULL."""
 
-    quotient: tuple[str, str] = Field(description="Two columns of this step, as the destination names them.")
+    quotient: tuple[str, str] = Field(description="Two columns of this step, by their names in the destination.")
 
 
 class Categorise(Params):
-    """The kind of a service, into the columns ``service_category`` and ``service_subcategory``."""
+    """The category of a service, for the columns ``service_category`` and ``service_subcategory``."""
 
-    provider: str = Field(description="Whose services, as configs/system/service_categories.yml has them.")
+    provider: str = Field(description="Provider of the services in configs/system/service_categories.yml.")
     service: str = Field(description="Column of this step with the service's name.")
 
 
 Spec = str | Product | Quotient
-"""A field of the source by its path, or what is worked out."""
+"""A field of the source by its path, or a computed column."""
 
 
 def operands(spec: Product | Quotient) -> tuple[str, str]:
-    """Return the two columns that another one is worked out from."""
+    """Return the two columns that a computed column needs."""
     return spec.product if isinstance(spec, Product) else spec.quotient
 
 
 def check_operands(columns: Mapping[str, Spec]) -> None:
-    """Raise ValueError unless quotients are of columns that are read, and products of those and of quotients."""
+    """Raise ValueError unless quotients use columns that are read, and products use those or quotients."""
     for name, spec in columns.items():
-        may_be = str | Quotient if isinstance(spec, Product) else str
+        allowed = str | Quotient if isinstance(spec, Product) else str
         for other in () if isinstance(spec, str) else operands(spec):
-            if not isinstance(columns.get(other), may_be):
-                raise ValueError(f"columns.{name}: {other!r} is no column of this step that it can be worked out from.")
+            if not isinstance(columns.get(other), allowed):
+                raise ValueError(
+                    f"columns.{name}: {other!r} is not a column of this step that it can be computed from."
+                )
 
 
 class Computed:
-    """Adds the columns to rows."""
+    """Adds computed columns to rows."""
 
     def __init__(
         self,
@@ -75,24 +77,25 @@ class Computed:
         units: Sequence[str] = (),
     ) -> None:
         computed = [(name, spec) for name, spec in columns.items() if not isinstance(spec, str)]
-        self._specs = sorted(computed, key=lambda named: isinstance(named[1], Product))  # of quotients, too
+        self._specs = sorted(computed, key=lambda named: isinstance(named[1], Product))  # last: they may use quotients
         self._configs, self._categorise, self._units = configs, categorise, units
-        self._others: dict[str, None] = {}
+        self._uncategorised: dict[str, None] = {}  # an ordered set
 
     def __call__(self, rows: "pyarrow.RecordBatch") -> "pyarrow.Table":
-        """Return the rows with the further columns."""
+        """Return the rows with the computed columns."""
         import pyarrow as pa
 
         table = pa.Table.from_batches([rows])
         for name, spec in self._specs:
             left, right = (table.column(operand).to_pylist() for operand in operands(spec))
             calculate = _product if isinstance(spec, Product) else _quotient
+            # The default context of 28 digits would round products; a BIGNUMERIC has 76.
             with localcontext(prec=76):
                 values = [calculate(a, b) for a, b in zip(left, right, strict=True)]
             table = table.append_column(name, pa.array(values, pa.decimal256(76, PLACES)))
         for name in self._units:
-            said = [None if unit is None else focus_unit(unit) for unit in table.column(name).to_pylist()]
-            table = table.set_column(table.column_names.index(name), name, pa.array(said, pa.string()))
+            units = [None if unit is None else focus_unit(unit) for unit in table.column(name).to_pylist()]
+            table = table.set_column(table.column_names.index(name), name, pa.array(units, pa.string()))
         return table if self._categorise is None else self._with_categories(table, self._categorise)
 
     def _with_categories(self, table: "pyarrow.Table", categorise: Categorise) -> "pyarrow.Table":
@@ -100,17 +103,18 @@ class Computed:
 
         known = service_categories(self._configs, categorise.provider)
         services: list[Any] = table.column(categorise.service).to_pylist()
-        kinds = {service: known.of(service or "") for service in set(services)}
-        self._others |= {service: None for service, kind in kinds.items() if service and kind == UNKNOWN}
+        categories = {service: known.of(service or "") for service in set(services)}
+        self._uncategorised |= {s: None for s, category in categories.items() if s and category == UNKNOWN}
         for position, name in enumerate(("service_category", "service_subcategory")):
-            table = table.append_column(name, pa.array([kinds[s][position] for s in services], pa.string()))
+            table = table.append_column(name, pa.array([categories[s][position] for s in services], pa.string()))
         return table
 
-    def told(self) -> Iterator[str]:
-        """Yield what is worth a line in the log, after the last row."""
-        if self._others:
-            names = ", ".join(list(self._others)[:MOST_TOLD])
-            yield f"{len(self._others)} services are in no category of service_categories.yml, so Other: {names}."
+    def log_lines(self) -> Iterator[str]:
+        """Yield log lines about all rows, after the last one."""
+        if self._uncategorised:
+            names = ", ".join(list(self._uncategorised)[:MOST_LOGGED])
+            count = len(self._uncategorised)
+            yield f"{count} services are in no category of service_categories.yml and become Other: {names}."
 
 
 def _product(left: Decimal | None, right: Decimal | None) -> Decimal | None:
@@ -119,5 +123,5 @@ def _product(left: Decimal | None, right: Decimal | None) -> Decimal | None:
 
 def _quotient(left: Decimal | None, right: Decimal | None) -> Decimal | None:
     if left is None or not right or right == 1:
-        return left
+        return left  # by 1 exactly, without rounding to QUOTIENT_PLACES
     return round(left / right, QUOTIENT_PLACES)

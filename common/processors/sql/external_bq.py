@@ -1,7 +1,7 @@
-"""``ExternalBqExtractor``: rows of another project's or dataset's table in BigQuery, such as Google's billing export.
+"""``ExternalBqExtractor``: reads a BigQuery table of another project or dataset, such as Google's billing export.
 
-A row belongs to the day of ``day_column``. The table is read with filters on that day and on the partitions in which
-such rows can be, a page at a time. Rows that come later than their day are found by ``ExternalBqChangedDays``.
+A row belongs to the day of ``day_column``. The query filters that day and the partitions that can have its rows, and is
+read a page at a time. ``ExternalBqChangedDays`` finds rows that arrive after their day.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,12 +38,12 @@ Texts = Annotated[tuple[str, ...], Field(min_length=1, max_length=1_000)]
 
 
 class ExternalTableParams(Params):
-    """Which rows of which table. Where the table is stands here or in the credential."""
+    """Selects a table and its rows. The table's name comes from here or from the credential."""
 
     project: str | None = Field(None, pattern=f"^{PLACES['project']}$", description="Project of the table.")
     dataset: str | None = Field(None, pattern=f"^{PLACES['dataset']}$", description="Dataset of the table.")
     table: str | None = Field(None, pattern=f"^{PLACES['table']}$", description="Name of the table or view.")
-    day_column: FieldPath = Field(description="Field whose UTC day is the day a row belongs to.")
+    day_column: FieldPath = Field(description="Field whose UTC day is a row's day.")
     equal: Mapping[FieldPath, Texts] = Field(
         default_factory=dict, description="Only rows with one of these values, by field."
     )
@@ -54,29 +54,29 @@ class ExternalTableParams(Params):
         default_factory=dict, description="Only rows with one of these values, by label."
     )
     label_column: FieldPath = Field("labels", description="Repeated field of records with `key` and `value`.")
-    max_gib_billed: int = Field(100, ge=1, le=100_000, description="A query that would read more is refused.")
+    max_gib_billed: int = Field(100, ge=1, le=100_000, description="BigQuery refuses a query that would bill more GiB.")
 
     @property
     def places(self) -> dict[str, str | None]:
-        """What the step itself says of the table's name."""
+        """The parts of the table's name that the step has."""
         return {part: getattr(self, part) for part in PLACES}
 
     def external_table(self, caller: Caller, credential: GoogleCredential) -> ExternalTable:
-        """Look at the table. Raises PermanentError if nobody names it, or it is not there."""
+        """Read the table's description. Raises PermanentError if no table is named, or it does not exist."""
         name = table_id(credential, self.places)
         if name is None:
             raise PermanentError(unknown_table(caller.credential_id, credential, self.places))
         table = _existing(caller, credential, name)
         if not table.partition:
-            caller.info(f"{name} has no partitions (a view?): each query reads all of it.")
+            caller.info(f"{name} has no partitions (is it a view?): each query reads the whole table.")
         return self.described(name, table)
 
     def described(self, name: str, table: SourceTable) -> ExternalTable:
-        """Return a table of this description, and which of its rows the step wants."""
+        """Return the table with this description and the step's filters."""
         return ExternalTable(name, table, self.day_column, self.equal, self.unequal, self.label_column, self.labels)
 
     def check_fields(self, external: ExternalTable, day: date, configs: Path) -> list[str]:
-        """Return fields that the table lacks and the step can do without. Raises PermanentError for one it needs."""
+        """Return optional fields that the table lacks. Raises PermanentError if a required field is missing."""
         external.rows([], day, day)
         return []
 
@@ -87,38 +87,38 @@ class ExternalBqParams(ExternalTableParams, TableParams):
     columns: Columns = Field(
         default_factory=dict,
         description="Columns of the destination: the table's field for each by dotted path, or a product or quotient "
-        "of two; the columns of the same names if left out.",
+        "of two columns. Default: fields of the same names.",
     )
     columns_from: str | None = Field(
-        None, pattern=r"^[a-z][a-z0-9_]*$", description="Take them from configs/system/columns/<this>.yml instead."
+        None, pattern=r"^[a-z][a-z0-9_]*$", description="Read columns from configs/system/columns/<name>.yml instead."
     )
     categorise: Categorise | None = Field(None, description="Fill the columns of FOCUS's service categories.")
 
-    units: tuple[str, ...] = Field((), description="Columns of this step with units, to be said in FOCUS's words.")
+    units: tuple[str, ...] = Field((), description="Columns of this step with units, to convert to FOCUS's unit names.")
 
     @model_validator(mode="after")
     def _columns_fit(self, info: ValidationInfo) -> Self:
         if self.columns and self.columns_from:
-            raise ValueError("columns and columns_from: name one of the two.")
+            raise ValueError("columns and columns_from: use one of the two.")
         if self.columns_from and not (info.context and "configs" in info.context):
-            return self  # nobody said where configs are: the step itself reads the file, with the same checks
+            return self  # the configs' folder is unknown here: the step reads the file, with the same checks
         columns = self.all_columns(info.context["configs"] if info.context else Path())
         check_operands(columns)
         for name in self.units:
             if not isinstance(columns.get(name), str):
-                raise ValueError(f"units: {name!r} is no column of this step that is read.")
+                raise ValueError(f"units: {name!r} is not a column that this step reads.")
         return self
 
     def check_fields(self, external: ExternalTable, day: date, configs: Path) -> list[str]:
         columns = _columns(load_table(configs, self.destination_table), self, external.table, configs)
-        external.rows(columns, day, day)  # builds the query, which names whatever it can't read
+        external.rows(columns, day, day)  # raises for a field that the query can't read
         paths = self.all_columns(configs)
         return [str(paths[column.name]) for column, path in columns if path is None]
 
     def all_columns(self, configs: Path) -> Columns:
         """Return the columns of the step, or of the file that ``columns_from`` names.
 
-        Raises ValueError for a file that is missing or wrong.
+        Raises ValueError if the file is missing or invalid.
         """
         if self.columns_from is None:
             return self.columns
@@ -130,7 +130,7 @@ class ExternalBqParams(ExternalTableParams, TableParams):
 
 
 class ExternalBqExtractor:
-    """Reads the days of the run. Raises PermanentError for a table or field that is not there."""
+    """Reads the days of the run. Raises PermanentError for a missing table or field."""
 
     params_type: ClassVar[type[Params]] = ExternalBqParams
     needs_credential: ClassVar[bool] = True
@@ -145,16 +145,16 @@ class ExternalBqExtractor:
         compute = Computed(context.configs, params.all_columns(context.configs), params.categorise, params.units)
         limit = params.max_gib_billed * GIB
         for rows in context.google().read(credential.key, select.sql, select.params, max_bytes=limit):
-            context.remaining_s()
+            context.remaining_s()  # raises when the attempt's time is over, between pages
             if rows.num_rows:
                 yield Batch(compute(rows))
-        for text in compute.told():
-            context.info(text)
+        for line in compute.log_lines():
+            context.info(line)
 
     def try_credential(self, caller: Caller, secret: str, configured: Sequence[Params]) -> str:
-        """Ask for a token, and for the description of each table that the steps read with this credential.
+        """Get an access token and the description of each table that steps read with this credential.
 
-        Which tables those are is known as far as the configs or the credential name them. Raises as ``run`` does.
+        Tables are checked if the configs or the credential name them in full. Raises as ``run`` does.
         """
         credential = google_credential(caller.credential_id, secret)
         opened = ["the function's own identity"]
@@ -166,11 +166,13 @@ class ExternalBqExtractor:
         for params in configured:
             if isinstance(params, ExternalTableParams):
                 by_table.setdefault(table_id(credential, params.places), []).append(params)
-        opened += [_look_at(caller, credential, name, steps) for name, steps in by_table.items() if name is not None]
+        opened += [
+            _check_table(caller, credential, name, steps) for name, steps in by_table.items() if name is not None
+        ]
         if credential.key is None and len(opened) == 1:
-            return f"{opened[0]}: nothing is asked"
+            return f"{opened[0]}: nothing to check"
         if None in by_table:
-            opened.append("no table was looked at, because neither the credential nor a config names one in full")
+            opened.append("no table was checked, because neither the credential nor a config names one in full")
         return "; ".join(opened)
 
 
@@ -178,14 +180,14 @@ def _existing(caller: Caller, credential: GoogleCredential, name: str) -> Source
     table = caller.google().find_table(credential.key, name)
     if table is None:
         raise PermanentError(
-            f"There is no table {name}. A billing export takes some hours after it was switched on; "
-            "else check the names."
+            f"There is no table {name}. A billing export appears some hours after it is enabled; "
+            "otherwise check the names."
         )
     return table
 
 
-def _look_at(caller: Caller, credential: GoogleCredential, name: str, steps: Sequence[ExternalTableParams]) -> str:
-    """Ask for a table's description, the least there is to ask, and compare it with what the steps read of it."""
+def _check_table(caller: Caller, credential: GoogleCredential, name: str, steps: Sequence[ExternalTableParams]) -> str:
+    """Get a table's description, which is a free call, and compare it with the fields that the steps read."""
     table = _existing(caller, credential, name)
     day = caller.now().date()
     missing = dict.fromkeys(
@@ -200,10 +202,10 @@ def _look_at(caller: Caller, credential: GoogleCredential, name: str, steps: Seq
 def _columns(
     contract: Table, params: ExternalBqParams, table: SourceTable, configs: Path
 ) -> list[tuple[Column, str | None]]:
-    """Each column that is read, with the table's field for it.
+    """Return each column that is read, with its field in the table.
 
-    A table may lack fields that a newer one has (Google's has got new ones again and again). Where the contract allows
-    it, the column is then NULL.
+    A table may lack fields that newer ones have: Google has added fields to its export several times. The column is
+    then NULL if the contract allows it.
     """
     known = {column.name: column for column in contract.columns}
     paths = params.all_columns(configs) or {name: name for name in known}
@@ -213,11 +215,11 @@ def _columns(
             raise PermanentError(f"columns.{name}: table {contract.table} has no such column.{nearest(name, known)}")
         if not isinstance(path, str):
             continue
-        is_there = path in table.fields
-        if not is_there and known[name].mode == "REQUIRED":
+        exists = path in table.fields
+        if not exists and known[name].mode == "REQUIRED":
             raise PermanentError(
                 f"The table has no field {path!r}, which {name} needs.{nearest(path, table.fields)} "
                 "Is it the export that the step's config is for?"
             )
-        selected.append((known[name], path if is_there else None))
+        selected.append((known[name], path if exists else None))
     return selected

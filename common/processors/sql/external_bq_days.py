@@ -1,7 +1,8 @@
-"""``ExternalBqChangedDays``: for which days an ``ExternalBqExtractor`` has to read a table.
+"""``ExternalBqChangedDays``: finds the days for which an ``ExternalBqExtractor`` must read a table.
 
-Exports such as Google's append: a row may come long after the day it is for. So besides the run's own days, those
-before it that have got rows since its first day are read anew. They are put out as ``days``, for a step with ``map:``.
+Exports such as Google's only append, and a row may arrive long after its day. So besides the run's own days, earlier
+days that received rows since the run's first day are read again. The step outputs them as ``days``, for a step with
+``map:``.
 """
 
 from collections.abc import Iterator
@@ -19,10 +20,12 @@ from common.writes.batch import Batch
 
 
 class ChangedDaysParams(ExternalTableParams):
-    """``config:`` of the step: the table as the extractor has it, and how late rows may be."""
+    """``config:`` of the step: the table as in the extractor's config, and how late rows may be."""
 
-    export_column: FieldPath = Field(description="Field that says when a row came.")
-    late_days: int = Field(62, ge=0, le=400, description="How many days before the run's first are looked at.")
+    export_column: FieldPath = Field(description="Field with the time at which a row was exported.")
+    late_days: int = Field(
+        62, ge=0, le=400, description="Days before the run's first day in which to look for late rows."
+    )
 
     def check_fields(self, external: ExternalTable, day: date, configs: Path) -> list[str]:
         external.changed_days(self.export_column, day, day, day)
@@ -30,7 +33,7 @@ class ChangedDaysParams(ExternalTableParams):
 
 
 class ExternalBqChangedDays:
-    """Counts rows by day. Raises PermanentError for a table or field that is not there."""
+    """Counts rows by day. Raises PermanentError for a missing table or field."""
 
     params_type: ClassVar[type[Params]] = ChangedDaysParams
     needs_credential: ClassVar[bool] = True
@@ -48,11 +51,12 @@ class ExternalBqChangedDays:
         late = sorted(day for day in rows_by_day if day < context.start_date)
         if late:
             count = sum(rows_by_day[day] for day in late)
-            context.info(f"{count} rows have come late, for {len(late)} days from {late[0]} to {late[-1]}.")
+            context.info(f"{count} rows arrived late, for {len(late)} days from {late[0]} to {late[-1]}.")
+        # A day without rows is not read: the export may be late, and replacing its stored rows by none would lose them.
         if missing := [day for day in own if day not in rows_by_day]:
             days = ", ".join(map(str, missing[:10])) + (" …" if len(missing) > 10 else "")
             context.warn(
-                f"{external.table_id} has no rows for {days}: what is stored of them stays. Run them again later."
+                f"{external.table_id} has no rows for {days}: stored rows of these days are kept. Run them again later."
             )
         context.put_out("days", [day.isoformat() for day in (*late, *(day for day in own if day in rows_by_day))])
         yield from ()

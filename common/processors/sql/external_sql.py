@@ -1,4 +1,4 @@
-"""The SELECT over somebody else's table. What is part of its text was checked; every value is a parameter."""
+"""The SELECT over an external table. Names in its text are validated; every value is a parameter."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class ExternalTable:
-    """The table, which column holds a row's day, and which of the rows are wanted.
+    """A table, the field of its rows' day, and filters.
 
-    ``equal`` are values by path, ``unequal`` those that leave a row out (one without a value stays), ``labels`` values
-    by key of the repeated field ``label_path``. ``lead_days``: how many days a row's partition may lie before its own
-    day, because partitions have days of another zone.
+    ``equal`` are allowed values by path, ``unequal`` excluded values (rows without one are kept), ``labels`` allowed
+    values by key of the repeated field ``label_path``. ``lead_days`` is how many days a row's partition may be before
+    its day, because partitions may be days of another time zone.
     """
 
     table_id: str
@@ -41,13 +41,13 @@ class ExternalTable:
     def rows(self, columns: Sequence[tuple[Column, str | None]], first: date, last: date) -> Select:
         """Select columns by path (None: the table has no such field) of the days ``first`` to ``last``."""
         params: dict[str, Any] = {"first": first, "last": last}
-        wanted = [f"{_day(self.day_path, self.field(self.day_path))} AS `{DATA_DATE}`"]
-        wanted += [f"{self._value(column, path)} AS `{column.name}`" for column, path in columns]
+        selected = [f"{_day(self.day_path, self.field(self.day_path))} AS `{DATA_DATE}`"]
+        selected += [f"{self._value(column, path)} AS `{column.name}`" for column, path in columns]
         where = self._days() + self._filters(params) + self._partitions(params)
-        return Select(_select(wanted, self.table_id, where), params)
+        return Select(_select(selected, self.table_id, where), params)
 
     def changed_days(self, export_path: str, earliest: date, first: date, last: date) -> Select:
-        """Count rows by day: of ``first`` to ``last`` all, of the days since ``earliest`` what came since ``first``."""
+        """Count rows by day: all of ``first`` to ``last``; from ``earliest`` on, those exported since ``first``."""
         params: dict[str, Any] = {"earliest": earliest, "first": first, "last": last}
         day, exported = (_day(path, self.field(path)) for path in (self.day_path, export_path))
         where = [f"{day} BETWEEN @earliest AND @last", f"({day} >= @first OR {exported} >= @first)"]
@@ -56,7 +56,7 @@ class ExternalTable:
         return Select(f"{select}\nGROUP BY day ORDER BY day", params)
 
     def field(self, path: str) -> SourceField:
-        """Return the field of a path, or raise PermanentError that names the nearest one."""
+        """Return the field of a path. Raises PermanentError that suggests the nearest one."""
         field = self.table.fields.get(path)
         if field is None:
             raise PermanentError(
@@ -76,21 +76,22 @@ class ExternalTable:
                 f"The field {path!r} of {self.table_id} is a list or a record: column {column.name!r} must be JSON."
             )
         if column.type == "BIGNUMERIC":
-            # Money comes as FLOAT64. Its text is its shortest decimal form; cast directly, it brings its binary tail.
+            # Google's export has money as FLOAT64. Its text is the shortest decimal that reads back as the same float;
+            # a direct cast would add the float's binary error.
             return f"CAST(CAST({name} AS STRING) AS BIGNUMERIC)"
         return f"CAST({name} AS {column.type})"
 
     def _days(self) -> list[str]:
-        """Bounds in the column's own type, so that BigQuery can leave out partitions and blocks."""
+        """Return bounds in the column's own type, so that BigQuery can prune partitions and blocks."""
         kind, name = DAYS.get(self.field(self.day_path).kind), _quoted(self.day_path)
         if kind is None:
-            raise PermanentError(f"day_column: {self.day_path!r} of {self.table_id} is no date or time.")
+            raise PermanentError(f"day_column: {self.day_path!r} of {self.table_id} is not a date or time.")
         if kind == "DATE":
             return [f"{name} BETWEEN @first AND @last"]
         return [f"{name} >= {kind}(@first)", f"{name} < {kind}(DATE_ADD(@last, INTERVAL 1 DAY))"]
 
     def _partitions(self, params: dict[str, Any]) -> list[str]:
-        """Only partitions in which such rows can be: those since the first day, with no end, because rows come late."""
+        """Return the bound of partitions: from the first day on, without an end, because rows arrive late."""
         name = self.table.partition
         if not name or name == self.day_path:
             return []
@@ -109,18 +110,19 @@ class ExternalTable:
         for number, (path, values) in enumerate(self.unequal.items()):
             names = _params(params, f"u{number}", values)
             self.field(path)
+            # NULL NOT IN (...) is NULL, which would drop the row.
             conditions.append(f"COALESCE(CAST({_quoted(path)} AS STRING) NOT IN ({names}), TRUE)")
         for number, (key, values) in enumerate(self.labels.items()):
             self.field(self.label_path)
             params[f"k{number}"] = key
             names = _params(params, f"l{number}", values)
-            given = f"UNNEST({_quoted(self.label_path)}) AS l WHERE l.key = @k{number} AND l.value IN ({names})"
-            conditions.append(f"EXISTS(SELECT 1 FROM {given})")  # noqa: S608 - checked names, values as parameters
+            labels = f"UNNEST({_quoted(self.label_path)}) AS l WHERE l.key = @k{number} AND l.value IN ({names})"
+            conditions.append(f"EXISTS(SELECT 1 FROM {labels})")  # noqa: S608 - checked names, values as parameters
         return conditions
 
 
-def _select(wanted: Sequence[str], table_id: str, where: Sequence[str]) -> str:
-    return f"SELECT\n  {',\n  '.join(wanted)}\nFROM `{table_id}`\nWHERE {'\n  AND '.join(where)}"
+def _select(selected: Sequence[str], table_id: str, where: Sequence[str]) -> str:
+    return f"SELECT\n  {',\n  '.join(selected)}\nFROM `{table_id}`\nWHERE {'\n  AND '.join(where)}"
 
 
 def _params(params: dict[str, Any], prefix: str, values: Sequence[str]) -> str:

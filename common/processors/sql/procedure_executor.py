@@ -1,8 +1,8 @@
 """``generic.procedure_executor``: CALLs a procedure of ``configs/sql/`` that fills the step's staging table.
 
 A procedure's signature is ``(p_source STRING, p_staging STRING, p_org_slug STRING, p_pipeline_id STRING,
-p_credential_id STRING, p_start_date DATE, p_end_date DATE, …)``; what follows are the full names of ``further_tables``,
-then ``arguments``. It inserts into ``p_staging`` and nowhere else: the engine commits from there, with lineage.
+p_credential_id STRING, p_start_date DATE, p_end_date DATE, …)``, followed by the full names of ``further_tables`` and
+by ``arguments``. It inserts only into ``p_staging``, from which the engine commits, with lineage.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,10 @@ from common.processors.base import Params, StepContext
 from common.writes.batch import Batch, Waiting
 
 HOLD_S = 20.0
-"""How long a function is held for a job that may be done soon."""
+"""Time an attempt waits for its job before the step is suspended: for a short job, waiting costs less."""
 
 LOOK_AGAIN = timedelta(seconds=30)
+"""Time until a suspended step looks at its job. The sweep, once a minute, makes it a little longer."""
 
 TABLE = r"^[a-z][a-z0-9_]{0,127}$"
 
@@ -31,12 +32,16 @@ class ProcedureParams(Params):
     procedure: str = Field(
         pattern=r"^[a-z][a-z0-9_]{0,127}$", description="Name of the procedure; its text is configs/sql/<name>.sql."
     )
-    source_table: str | None = Field(None, pattern=TABLE, description="Table it reads, in the organisation's dataset.")
+    source_table: str | None = Field(
+        None, pattern=TABLE, description="Table of the organisation's dataset that it reads."
+    )
     further_tables: tuple[Annotated[str, StringConstraints(pattern=TABLE)], ...] = Field(
-        (), description="More tables that it reads: their full names are arguments after the fixed seven."
+        (), description="Further tables that it reads: their full names are arguments after the fixed seven."
     )
     destination_table: str | None = Field(
-        None, pattern=TABLE, description="Table the engine writes what it staged to; without one it stages nothing."
+        None,
+        pattern=TABLE,
+        description="Table to which the engine writes the staged rows; without it, none are staged.",
     )
     arguments: tuple[str | int | bool, ...] = Field(
         (), description="Further arguments, after the fixed seven and the further tables."
@@ -51,10 +56,10 @@ class ProcedureParams(Params):
 
 
 class ProcedureExecutor:
-    """Deploys the procedure into the organisation's dataset when its text is new there, calls it, waits for its job.
+    """Deploys the procedure to the organisation's dataset if its text has changed, calls it and waits for the job.
 
-    A short job is waited for here. A longer one goes on by itself, and no function is held: the step is suspended
-    and looks again. The job's id comes from the attempt, so that a repeat finds the job and never starts a second.
+    The attempt waits for a short job. During a longer one the step is suspended and holds no function. The job's id
+    comes from the attempt, so that a repeated attempt finds the job and never starts a second one.
     """
 
     params_type: ClassVar[type[Params]] = ProcedureParams
@@ -88,7 +93,7 @@ class ProcedureExecutor:
         return job_id
 
     def procedure_call(self, run: Run, params: ProcedureParams, dataset: str) -> tuple[str, Sequence[Any]]:
-        """Return the call that a step of this run will make. Its staging table is not there yet."""
+        """Return the call that a step of this run will make. Its staging table does not exist yet."""
         request = run.request
         fixed = (
             f"{dataset}.{params.source_table}" if params.source_table else None,
@@ -107,10 +112,10 @@ def _job_id(context: StepContext, attempt: int) -> str:
 
 
 def _running_job(context: StepContext, params: ProcedureParams) -> str | None:
-    """Return the job of an attempt before that is still at work or has done its work, if it will do for this one.
+    """Return the job of an earlier attempt that is running or has succeeded, for a procedure that stages nothing.
 
-    It will where nothing is staged. A procedure that fills a staging table fills that of its own attempt, which
-    nobody commits any more, so beside it a second one does no harm.
+    Such a procedure must not run twice at a time. One that fills a staging table may: each attempt has its own table,
+    and that of an earlier attempt is never committed.
     """
     if params.destination_table is not None:
         return None
@@ -118,10 +123,10 @@ def _running_job(context: StepContext, params: ProcedureParams) -> str | None:
         job_id = _job_id(context, attempt)
         try:
             if context.warehouse.job_done(job_id, 0) is not None:
-                context.info(f"Goes on with the job of attempt {attempt}.")
+                context.info(f"Resuming with the job of attempt {attempt}.")
                 return job_id
         except PipelineOpsError:
-            continue  # that one failed, as its attempt has told
+            continue  # the job failed, which its own attempt has reported
     return None
 
 

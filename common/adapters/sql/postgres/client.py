@@ -6,7 +6,6 @@ Supabase's on port 6543, the next transaction may be in another session.
 
 import atexit
 import logging
-import random
 import re
 import threading
 import time
@@ -21,6 +20,7 @@ from common.adapters.sql.postgres.dsn import connect_args
 from common.domain.model import ErrorKind
 from common.platform.errors import PermanentError, TransientError
 from common.platform.logs import logger
+from common.platform.retry import Backoff, countdown, retried
 
 if TYPE_CHECKING:
     import psycopg
@@ -40,8 +40,9 @@ PATIENCE_S = 10.0
 """All tries of one transaction together, not counting the wait for a connection."""
 
 TRIES = 10
-FIRST_PAUSE_S = 0.01
-LONGEST_PAUSE_S = 0.5
+BACKOFF = Backoff(0.01, 0.5)
+"""Random pauses, so that transactions that conflicted do not meet again."""
+
 MAX_CHARS = 300
 
 SETTINGS = """
@@ -128,23 +129,18 @@ class Postgres:
             pool.close()
 
     def _tried[T](self, begin: str, does: Callable[[PostgresTransaction], T]) -> T:
-        deadline, pause_s = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
-        for _ in range(TRIES):
-            try:
-                return self._once(begin, does)
-            except AgainError as error:
-                cause = error
-            # The connection is back in the pool by now, so others can use it during the pause. The pause is random, so
-            # that transactions that conflicted do not meet again.
-            time.sleep(random.uniform(0, pause_s))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            if time.monotonic() > deadline:
-                break
-        logger.warning("PostgreSQL (%s) gave a transaction up for good: %s", self._setting, cause.__cause__ or cause)
-        raise TransientError(
-            "PostgreSQL lost the transaction again and again: too many write the same, or it is restarting. Try again.",
-            kind=ErrorKind.CONFLICT,
-        ) from cause
+        def once() -> T:
+            return self._once(begin, does)  # returns the connection, so others can use it during a pause
+
+        try:
+            return retried(once, on=AgainError, backoff=BACKOFF, tries=TRIES, left_s=countdown(PATIENCE_S))
+        except AgainError as error:
+            logger.warning("PostgreSQL (%s) gave up a transaction: %s", self._setting, error.__cause__ or error)
+            raise TransientError(
+                "PostgreSQL did not commit the transaction after several tries: too many write the same rows, or it is "
+                "restarting. Try again.",
+                kind=ErrorKind.CONFLICT,
+            ) from error
 
     def _once[T](self, begin: str, does: Callable[[PostgresTransaction], T]) -> T:
         import psycopg
@@ -224,7 +220,7 @@ class Postgres:
                 )
             case errors.OperationalError() | errors.InternalError() | errors.InterfaceError():
                 # A deadlock, a restart, a connection that broke: nothing was committed.
-                logger.info("PostgreSQL (%s) gave a transaction up: %s", self._setting, _short(error))
+                logger.info("PostgreSQL (%s) lost a transaction, trying again: %s", self._setting, _short(error))
                 return AgainError(error)
         return PermanentError(f"PostgreSQL ({self._setting}) refused a statement: {_short(error)}")
 

@@ -1,7 +1,7 @@
 """Anthropic: the organisation's usage and cost reports of the Admin API, with an admin key.
 
-Facts are those of the Admin API's reference and guide (platform.claude.com/docs/en/api/admin). What differs from
-OpenAI: token counts are apart from one another and not parts of a total, and money is in cents, as text.
+Source: the Admin API's reference and guide (platform.claude.com/docs/en/api/admin). Unlike OpenAI's, token counts are
+separate and not parts of a total, and money is in cents, as text.
 """
 
 import json
@@ -22,20 +22,20 @@ from common.processors.http.report_pages import DAY, Days, pages
 API = Api(
     key="anthropic",
     name="Anthropic",
-    credential_help="It has to be an admin key (sk-ant-admin...), which only an organisation's admin can make; "
+    credential_help="It must be an admin key (sk-ant-admin...), which only an organisation's admin can create; "
     "a workspace's key can't read the organisation's reports.",
 )
 VERSION = "2023-06-01"
 PAGE_DAYS = 7
-"""Buckets a page: Anthropic's default. It allows 31, but a page is one batch in memory."""
+"""Buckets per page: Anthropic's default. It allows 31, but a page is one batch in memory."""
 
 USAGE_GROUPS = ("workspace_id", "model", "service_tier", "context_window", "inference_geo")
-"""Anthropic takes five at most (more is a 400, PostHog issue 72556). These four make the price, and whose it is; so
-there is no room for ``api_key_id`` and ``account_id``."""
+"""Anthropic accepts five at most (more is a 400, PostHog issue 72556). Four of these decide the price and one the
+owner, so there is no room for ``api_key_id`` and ``account_id``."""
 
 COST_GROUPS = ("workspace_id", "description")
 DEFAULT_WORKSPACE = "default"
-"""Anthropic's default workspace has no id: grouped by workspace, its rows have null."""
+"""Anthropic's default workspace has no id: its rows have null as ``workspace_id``."""
 
 LONG_WINDOW = "200k-1M"
 
@@ -61,7 +61,7 @@ def _client(calls: Calls, secret: str) -> ProviderClient:
 
 
 def try_credential(caller: Caller, secret: str) -> str:
-    """Ask whose key it is."""
+    """Request the organisation that the key belongs to."""
     with _client(caller, secret) as client:
         return f"organisation {_organisation(client)}"
 
@@ -74,7 +74,7 @@ def _organisation(client: ProviderClient) -> str:
 def usage(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each page of the messages report.
 
-    Raises TransientError for an answer of unexpected shape or without one of the days, and as ProviderClient.
+    Raises TransientError for a response of unexpected shape or without one of the days, and as ProviderClient does.
     """
     yield from _read(context, "/v1/organizations/usage_report/messages", USAGE_GROUPS, "Anthropic usage", _usage_rows)
 
@@ -82,7 +82,7 @@ def usage(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict
 def costs(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each page of the cost report; raises as ``usage`` does.
 
-    Costs of the Priority Tier are in no report: their usage has the tier ``priority``, and no price.
+    No report has the cost of the Priority Tier: its usage has the tier ``priority``, and no price.
     """
     yield from _read(context, "/v1/organizations/cost_report", COST_GROUPS, "Anthropic costs", _cost_rows)
 
@@ -91,7 +91,7 @@ def _read(context: StepContext, path: str, groups: Sequence[str], title: str, ro
     days = Days(context.start_date, context.end_date)
     query = [
         ("starting_at", _stamp(days.start)),
-        # The reference has buckets that end *before* this, so a day is added and the bucket of that day left out.
+        # The reference returns buckets that end *before* this, so one more day is requested and its bucket dropped.
         ("ending_at", _stamp(days.end + DAY)),
         ("bucket_width", "1d"),
         ("limit", str(PAGE_DAYS)),
@@ -107,20 +107,20 @@ def _read(context: StepContext, path: str, groups: Sequence[str], title: str, ro
                 if begins >= days.end:
                     continue
                 days.take(bucket, begins, ends, start="starting_at", end="ending_at")
-                when = {"bucket_start": begins, "bucket_end": ends, "x_pipeline_run_date": begins.date()}
-                whose = {"provider": API.key, "account_id": account}
-                rows += [when | whose | row for result in results for row in rows_of(result)]
+                period = {"bucket_start": begins, "bucket_end": ends, "x_pipeline_run_date": begins.date()}
+                owner = {"provider": API.key, "account_id": account}
+                rows += [period | owner | row for result in results for row in rows_of(result)]
             yield rows
     _complete(days, title, context.now())
 
 
 def _complete(days: Days, title: str, now: datetime) -> None:
-    """Each day has a bucket, one without usage too; only today's may not be there yet."""
+    """Raise TransientError if a day has no bucket. Days without usage have one; only today's may not exist yet."""
     if missing := days.missing(now.astimezone(UTC).date()):
         raise TransientError(
             f"{title}: the report has no bucket for {missing[0]}"
             + (f" and {len(missing) - 1} more days" if len(missing) > 1 else "")
-            + ". It is read again in the next attempt; nothing of it is used."
+            + ". The next attempt reads it again; none of its rows are used."
         )
 
 
@@ -148,14 +148,14 @@ def _usage_rows(result: Fields) -> Iterator[dict[str, Any]]:
 
 
 def _priced_region(geo: str | None) -> str:
-    """Return the region where the price is another one than that of anywhere, which is the standard price."""
+    """Return the region if it changes the price; global inference has the standard price."""
     return "" if geo in (None, "global", "not_available") else str(geo)
 
 
 def _quantities(result: Fields) -> Iterator[tuple[str, int]]:
     for meter, name in _TOKENS.items():
         yield meter, result.whole(name)
-    writes = result.object("cache_creation")  # nested: a look for a flat field would lose them
+    writes = result.object("cache_creation")  # nested, and required: a missing object must not count as 0 tokens
     for meter, name in _CACHE_WRITES.items():
         yield meter, writes.whole(name)
     tools = result.optional_object("server_tool_use")
@@ -184,7 +184,7 @@ PROVIDER = GenaiProvider(
     reports={
         "usage": usage,
         "cost": costs,
-        "balance": "Anthropic has no API for balances; what is left of prepaid credits is in the Claude Console alone.",
+        "balance": "Anthropic has no API for balances: only the Claude Console shows the rest of prepaid credits.",
     },
     endpoints=("messages",),
     page_days=PAGE_DAYS,

@@ -1,8 +1,8 @@
 """Gemini: tokens from Cloud Monitoring, with a service account. Google has no usage or cost API for it.
 
-What Google really offers: Cloud Monitoring counts tokens, without money, and keeps them for about six weeks; Cloud
-Billing exports money to BigQuery (the pipeline cloud/gcp/cost/billing). The metrics are those of Google's list and of
-public code that reads them. Neither tells cached or thinking tokens apart, so the cost here is an estimate.
+Google offers two other sources: Cloud Monitoring counts tokens, without money, and keeps them for about six weeks;
+Cloud Billing exports money to BigQuery (the pipeline cloud/gcp/cost/billing). Metric names come from Google's list and
+from public code that reads them. Neither source separates cached or thinking tokens, so the cost here is an estimate.
 """
 
 import json
@@ -26,13 +26,14 @@ from common.processors.http.report_pages import DAY, midnight
 API = Api(
     key="gemini",
     name="Google Cloud Monitoring",
-    credential_help="It has to be the JSON key of a service account with the role Monitoring Viewer in the project "
+    credential_help="It must be the JSON key of a service account with the role Monitoring Viewer in the project "
     "that uses Gemini.",
 )
 SCOPE = "https://www.googleapis.com/auth/monitoring.read"
 KEPT_DAYS = 41
-"""Cloud Monitoring keeps metrics for six weeks; what is gone must not come out as a day without usage."""
+"""Cloud Monitoring keeps metrics for six weeks; an expired day must not be written as a day without usage."""
 PAGE_SIZE = 1_000
+"""Points per page: bounds the size of one response of a busy project."""
 
 DEVELOPER, VERTEX = "generative_language", "vertex_ai"
 TIERS = ("free_tier", "paid_tier", "paid_tier_2", "paid_tier_3")
@@ -46,7 +47,7 @@ _DIRECTIONS = ("input", "output")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """So many tokens of one day of one series."""
+    """The tokens of one day of one series."""
 
     day: date
     metric: Fields
@@ -55,12 +56,12 @@ class Point:
 
 
 def usage(context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """Yield each endpoint's tokens. Raises PermanentError for days that Google has no longer, and as the client."""
+    """Yield each endpoint's rows. Raises PermanentError for days that have expired, and as ProviderClient does."""
     oldest = context.now().date() - timedelta(days=KEPT_DAYS)
     if context.start_date < oldest:
         raise PermanentError(
             f"Cloud Monitoring keeps metrics for six weeks: {context.start_date} is gone, the oldest day is {oldest}. "
-            "What was read then stays as it is; its cost is in the Cloud Billing export."
+            "Stored rows of earlier days are kept; their cost is in the Cloud Billing export."
         )
     account = ServiceAccount.of(context.secret(), context.credential_id)
     project = _project(account)
@@ -70,12 +71,12 @@ def usage(context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[
             yield reader.developer_rows() if endpoint == DEVELOPER else reader.vertex_rows()
     if not reader.has_metrics:
         context.warn(
-            f"Cloud Monitoring of project {account.project_id} has no metric of Gemini at all. Is Gemini used there?"
+            f"Cloud Monitoring of project {account.project_id} has no Gemini metric at all. Is Gemini used there?"
         )
 
 
 def try_credential(caller: Caller, secret: str) -> str:
-    """Get a token and ask for one metric's description."""
+    """Get an access token and request one metric's descriptor."""
     account = ServiceAccount.of(secret, caller.credential_id)
     project = _project(account)
     query = [("filter", f'metric.type = "{_TOKENS}"'), ("pageSize", "1")]
@@ -91,19 +92,20 @@ def _client(caller: Caller, account: ServiceAccount) -> ProviderClient:
 
 def _project(account: ServiceAccount) -> str:
     if not _PROJECT.fullmatch(account.project_id):
-        raise PermanentError(f"The key file's project_id is no id of a project. {API.credential_help}")
+        # It becomes part of a URL's path.
+        raise PermanentError(f"The key file's project_id is not a valid project id. {API.credential_help}")
     return account.project_id
 
 
 @dataclass(slots=True)
 class _Tiers:
-    """By which tiers a model's input came in on a day; the output does not tell it."""
+    """The tiers of a model's input on a day; the output metric has no tier."""
 
     tiers: set[str] = field(default_factory=set)
 
     @property
     def variant(self) -> str:
-        """Output is free where all input was; where any was paid for, it is taken as paid for."""
+        """Return the price variant of output: free if all input was, else the standard price."""
         return FREE if self.tiers == {"free_tier"} else STANDARD
 
 
@@ -116,28 +118,28 @@ class _Reader:
         self.has_metrics = False
 
     def developer_rows(self) -> list[dict[str, Any]]:
-        """Return what the Gemini API counted: input by tier, output without."""
+        """Return the rows of the Gemini API: input by tier, output without a tier."""
         rows: list[dict[str, Any]] = []
         by_model: dict[tuple[date, str | None, str], _Tiers] = {}
         for tier in TIERS:
             for point in self._points(_INPUT.format(tier)):
                 row = self._row(DEVELOPER, point, point.metric.text("model"))
                 by_model.setdefault(_model_day(row), _Tiers()).tiers.add(tier)
-                how = {"service_tier": tier, "price_variant": FREE if tier == "free_tier" else STANDARD}
-                rows.append(row | how | {"meter": "input_text"})
+                processing = {"service_tier": tier, "price_variant": FREE if tier == "free_tier" else STANDARD}
+                rows.append(row | processing | {"meter": "input_text"})
         for point in self._points(_OUTPUT):
             row = self._row(DEVELOPER, point, point.metric.text("model"), "thinking_enabled")
             tiers = by_model.get(_model_day(row), _Tiers())
             if len(tiers.tiers) > 1 and "free_tier" in tiers.tiers:
                 self._context.warn(
-                    f"{row['model']} was used by free and paid tiers on {point.day}, and its output is counted without "
-                    "the tier: it is priced as paid for, which may be too much."
+                    f"{row['model']} was used by free and paid tiers on {point.day}, and its output has no tier: "
+                    "all of it is priced as paid, which may be too much."
                 )
             rows.append(row | {"price_variant": tiers.variant, "meter": "output_text"})
         return rows
 
     def vertex_rows(self) -> list[dict[str, Any]]:
-        """Return what Vertex AI counted for models of publishers, Google and others."""
+        """Return the rows of Vertex AI: models of Google and of other publishers."""
         rows = []
         for point in self._points(_TOKENS):
             direction, modality = point.metric.text("type"), point.metric.text("modality")
@@ -159,7 +161,7 @@ class _Reader:
         return rows
 
     def _row(self, endpoint: str, point: Point, model: str | None, *labels: str) -> dict[str, Any]:
-        told = {name: value for name in labels if (value := point.metric.text(name)) is not None}
+        attributes = {name: value for name in labels if (value := point.metric.text(name)) is not None}
         project = (
             point.resource.text("project_id") or (point.resource.text("resource_container") or "").rpartition("/")[2]
         )
@@ -171,22 +173,20 @@ class _Reader:
             "bucket_end": midnight(point.day + DAY),
             "project_id": project or self._project,
             "model": model,
-            "attributes": json.dumps(told, sort_keys=True) if told else None,
+            "attributes": json.dumps(attributes, sort_keys=True) if attributes else None,
             "quantity": Decimal(point.tokens),
             "unit": "Tokens",
             "x_pipeline_run_date": point.day,
         }
 
     def _points(self, metric: str) -> Iterator[Point]:
-        """Yield the daily sums of a metric; none where the project does not have it."""
+        """Yield the daily sums of a metric; none if the project does not have it."""
         query = [
             ("filter", f'metric.type="{metric}"'),
             ("interval.startTime", _stamp(self._start)),
             ("interval.endTime", _stamp(self._end)),
-            (
-                "aggregation.alignmentPeriod",
-                "86400s",
-            ),  # aligned to endTime, which is a midnight: so a period is a UTC day
+            # Periods are aligned to endTime, which is midnight UTC, so each is a UTC day.
+            ("aggregation.alignmentPeriod", "86400s"),
             ("aggregation.perSeriesAligner", "ALIGN_SUM"),
             ("pageSize", str(PAGE_SIZE)),
         ]
@@ -196,18 +196,18 @@ class _Reader:
                 for series in body.objects("timeSeries") if "timeSeries" in body.values else []:
                     yield from self._series(series)
         except ProviderNotFoundError:
-            self._context.info(f"Project {self._project} has no metric {metric}: left out.")
+            self._context.info(f"Project {self._project} has no metric {metric}: skipped.")
 
     def _pages(self, query: Sequence[tuple[str, str]]) -> Iterator[Fields]:
-        def ask(token: str | None) -> Fields:
+        def fetch(token: str | None) -> Fields:
             params = query if token is None else [*query, ("pageToken", token)]
             return Fields.of(self._client.get_json(f"/v3/projects/{self._project}/timeSeries", params).body, API.name)
 
-        return follow(ask, lambda body: body.text("nextPageToken"), api=API.name, field="nextPageToken")
+        return follow(fetch, lambda body: body.text("nextPageToken"), api=API.name, field="nextPageToken")
 
     def _series(self, series: Fields) -> Iterator[Point]:
         metric, resource = series.object("metric").optional_object("labels"), series.object("resource").object("labels")
-        nothing = Fields.of({}, series.source, series.path)
+        no_labels = Fields.of({}, series.source, series.path)
         days: set[date] = set()
         for point in series.objects("points"):
             ends = point.object("interval").time("endTime")
@@ -215,15 +215,15 @@ class _Reader:
             if not self._start < ends <= self._end or ends != midnight(ends.date()):
                 point.wrong("interval", f"a day from {self._start:%Y-%m-%d} to before {self._end:%Y-%m-%d}")
             if day in days:
-                point.wrong("interval", "a day that the series has not had yet")
+                point.wrong("interval", "a day that the series has not returned before")  # it would be counted twice
             days.add(day)
             tokens = _count(point.object("value"))
             if tokens:
-                yield Point(day, metric or nothing, resource, tokens)
+                yield Point(day, metric or no_labels, resource, tokens)
 
 
 def _count(value: Fields) -> int:
-    """Return an ``int64Value``, which Google writes as text."""
+    """Return an ``int64Value``, which Google's JSON has as text because a JSON number holds 53 bits."""
     text = value.text("int64Value") or ""
     if not (text.isascii() and text.isdigit() and len(text) <= 30):
         value.wrong("int64Value", "a whole number in quotes that is not negative")
@@ -235,7 +235,7 @@ def _model_day(row: dict[str, Any]) -> tuple[date, str | None, str]:
 
 
 def _vertex_variant(metric: Fields) -> str:
-    """Provisioned throughput is paid by the month: such tokens have no price of their own."""
+    """Return the price variant. Provisioned throughput is paid by the month: its tokens have no price of their own."""
     if metric.text("request_type") == "dedicated":
         return "dedicated"
     return BATCH if (metric.text("source") or "").startswith("batch_") else STANDARD
@@ -252,7 +252,7 @@ PROVIDER = GenaiProvider(
         "usage": usage,
         "cost": "Google has no cost API for Gemini: its cost is in the Cloud Billing export, which the pipeline "
         "cloud/gcp/cost/billing reads.",
-        "balance": "Google has no balance API for Gemini: prepaid credits are on aistudio.google.com alone.",
+        "balance": "Google has no balance API for Gemini: only aistudio.google.com shows prepaid credits.",
     },
     endpoints=(DEVELOPER, VERTEX),
     try_credential=try_credential,

@@ -1,4 +1,4 @@
-"""What every event function does before anything else: see whether the caller may call it."""
+"""Authorization of event functions: only known service accounts may call them."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -17,16 +17,16 @@ TOKEN_QUERY = "token"
 EventFunction = Callable[[CloudEvent], None]
 
 
-def locked(function: EventFunction) -> EventFunction:
-    """Let only those call the function whom the engine's ``invokers`` know; answer 401, 403 or 503 to others.
+def authorized(function: EventFunction) -> EventFunction:
+    """Call the function only for the engine's ``invokers``; respond 401, 403 or 503 to everybody else.
 
-    Pub/Sub delivers what was refused again, and keeps it among the dead letters at last: nothing is lost by a mistake
-    in the settings.
+    Pub/Sub redelivers refused messages and finally keeps them as dead letters, so a wrong setting loses none.
     """
 
     @wraps(function)
     def checked(event: CloudEvent) -> None:
         entered()
+        # The Pub/Sub emulator signs no tokens and sends no headers of ours: its push endpoints have it in the query.
         local = request.headers.get(TOKEN_HEADER) or request.args.get(TOKEN_QUERY)
         try:
             engine().invokers.check(request.headers.get("Authorization"), local)

@@ -19,7 +19,7 @@ from common.platform.settings import Settings
 from common.ports.bus import Message
 from common.ports.secrets import TokenCheck
 from common.runs.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, completed, read_order
-from functions.locks import TOKEN_HEADER
+from functions.authorization import TOKEN_HEADER
 from infra.local.host import SUBSCRIPTIONS, cloud_event
 from tests.google_tokens import AUDIENCE, KEY_ID, checking, signer, token, unsigned
 from tests.harness import INVOKER_TOKEN, PS_TYPE, Harness
