@@ -4,6 +4,7 @@ Only the wheel's binary and protobuf classes are used. Its own client compiles t
 bytes one by one in Python; its model classes take a second to import.
 """
 
+import atexit
 import ctypes
 import re
 import threading
@@ -147,6 +148,7 @@ class Service:
 @lru_cache(maxsize=1)
 def service() -> Service:
     """Return this process's instance. It takes 0.2 s to start, and half a minute if nothing is compiled yet."""
+    atexit.register(service.cache_clear)  # after the interpreter's end wasmtime's own destructors fail
     return Service()
 
 
