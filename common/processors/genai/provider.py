@@ -47,18 +47,23 @@ class FocusNames:
 class GenaiProvider:
     """What can be read of one provider. ``price_key`` is what the price library calls it.
 
-    ``reports`` holds a report, or the sentence that says why the provider has none. ``endpoints`` names everything
-    that usage is read from, in order. ``page_days`` are the days that one call answers for; ``file_days``, of a
-    provider whose usage comes in files, is a file's days.
+    ``reports`` holds a report, or the sentence that says why the provider has none. ``meters`` names everything that
+    usage is read from, in order, and every meter that each can yield. ``page_days`` are the days that one call answers
+    for; ``file_days``, of a provider whose usage comes in files, is a file's days.
     """
 
     names: FocusNames
     price_key: str
     reports: Mapping[ReportName, Report | str]
     try_credential: TryCredential
-    endpoints: Sequence[str] = field(default=())
+    meters: Mapping[str, Sequence[str]]
     page_days: int | None = None
     file_days: Callable[[Path], tuple[date, date]] | None = None
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """What usage is read from, in order."""
+        return tuple(self.meters)
 
     def report(self, name: ReportName) -> Report:
         """Return a report, or raise ConfigError with the reason why there is none."""

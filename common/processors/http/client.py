@@ -49,7 +49,15 @@ _KEY_LIKE = re.compile(r"\b(?:sk|pk|key)-[\w*.\-]{4,}|\bya29\.[\w.\-]{4,}", re.A
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
-class ProviderNotFoundError(PermanentError):
+class ProviderRefusedError(PermanentError):
+    """The provider refused the request with this ``status``: the same request would be refused again."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ProviderNotFoundError(ProviderRefusedError):
     """The provider responded 404: it has no such address."""
 
 
@@ -287,20 +295,23 @@ class ProviderClient:
             kind = ErrorKind.RATE_LIMIT if is_limit else ErrorKind.UNAVAILABLE
             return _FailedTryError(f"answered {status}{message}", retry_after_s(headers, self._context.now()), kind)
         if status in (401, 403):
-            return PermanentError(
+            return ProviderRefusedError(
                 f"{where}: refused the credential {self._context.credential_id!r} with {status}{message} "
-                f"{self._api.credential_help} Replace it: main.py credentials add."
+                f"{self._api.credential_help} Replace it: main.py credentials add.",
+                status,
             )
         if status == GONE:
             return TransientError(f"{where}: answered 410{message} It is read from the first page again.")
         if status == 404:
-            return ProviderNotFoundError(f"{where}: answered 404{message} Check the provider's base URL.")
+            return ProviderNotFoundError(f"{where}: answered 404{message} Check the provider's base URL.", status)
         if status < 400:
             return PermanentError(
                 f"{where}: answered {status}, which is not followed. Check the provider's base URL in "
                 "configs/system/providers.yml."
             )
-        return PermanentError(f"{where}: answered {status}{message} The same request would be refused again.")
+        return ProviderRefusedError(
+            f"{where}: answered {status}{message} The same request would be refused again.", status
+        )
 
     def _shown(self, message: str) -> str:
         """Return ``: <the provider's message>`` with the secret, and anything that looks like a key, replaced."""

@@ -1,4 +1,4 @@
-"""OpenAI's organisation usage and costs API, as its OpenAPI document 2.3.0 and its SDK 3.52.0 describe it.
+"""OpenAI's organisation usage and costs API, as its OpenAPI document 2.3.0 and its SDK 3.57.0 describe it.
 
 Paths, parameters, group_by values, limits, page and result shapes are the documented ones. What is not documented is
 marked ``made up`` where it is decided.
@@ -48,16 +48,21 @@ _TOKENS = (
     "output_tokens",
     *(f"{kind}_{modality}_tokens" for modality in ("text", "audio", "image") for kind in ("input", "output")),
     *(f"input_cached_{modality}_tokens" for modality in ("text", "audio", "image")),
+    "input_cache_write_30m_tokens",  # the two retentions, and api_source, are in the SDK alone
+    "input_cache_write_12h_tokens",
 )
 _REQUESTS = "num_model_requests"
 
 ENDPOINTS = {
     "completions": Endpoint(
-        "completions", (*_TOKENS, _REQUESTS), (*_BY_MODEL, "batch", "service_tier"), _MODEL | {"batch": "batch"}
+        "completions",
+        (*_TOKENS, _REQUESTS),
+        (*_BY_MODEL, "batch", "service_tier", "api_source"),
+        _MODEL | {"batch": "batch"},
     ),
     "decisions": Endpoint(
         "decisions",
-        (*_TOKENS, "input_cache_write_30m_tokens", "input_cache_write_12h_tokens", _REQUESTS),
+        (*_TOKENS, _REQUESTS),
         (*_BY_MODEL, "batch", "service_tier", "api_source"),
         _MODEL | {"batch": "batch"},
     ),
@@ -87,7 +92,7 @@ Widths = Mapping[str, tuple[int, int, int]]
 
 WIDTHS: Widths = {"1m": (60, 60, 1440), "1h": (3600, 24, 168), "1d": (DAY_S, 7, 31)}
 
-COSTS = Endpoint("costs", ("amount", "quantity"), ("project_id", "line_item"), _PROJECT)
+COSTS = Endpoint("costs", ("amount", "quantity"), ("project_id", "line_item", "api_source"), _PROJECT)
 """Not grouped by ``api_key_id``: it is documented, and refused to every organisation (PostHog pull request 71784)."""
 
 COST_WIDTHS: Widths = {"1d": (DAY_S, 7, 180)}

@@ -51,7 +51,8 @@ _TOKENS = {
 _METERS = {name: meter for meter, name in _TOKENS.items()} | {
     f"cache_creation.{name}": meter for meter, name in _CACHE_WRITES.items()
 }
-_COST_METERS = {"web_search": "web_searches"}
+SEARCHES = "web_searches"
+_COST_METERS = {"web_search": SEARCHES}
 _COST_ATTRIBUTES = ("cost_type", "token_type", "context_window", "inference_geo")
 
 
@@ -143,7 +144,7 @@ def _usage_rows(result: Fields) -> Iterator[dict[str, Any]]:
     }
     for meter, quantity in _quantities(result):
         if quantity:
-            unit = "Calls" if meter == "web_searches" else "Tokens"
+            unit = "Calls" if meter == SEARCHES else "Tokens"
             yield row | {"meter": meter, "quantity": Decimal(quantity), "unit": unit}
 
 
@@ -159,7 +160,7 @@ def _quantities(result: Fields) -> Iterator[tuple[str, int]]:
     for meter, name in _CACHE_WRITES.items():
         yield meter, writes.whole(name)
     tools = result.optional_object("server_tool_use")
-    yield "web_searches", 0 if tools is None else tools.optional_whole("web_search_requests") or 0
+    yield SEARCHES, 0 if tools is None else tools.optional_whole("web_search_requests") or 0
 
 
 def _cost_rows(result: Fields) -> Iterator[dict[str, Any]]:
@@ -186,7 +187,7 @@ PROVIDER = GenaiProvider(
         "cost": costs,
         "balance": "Anthropic has no API for balances; what is left of prepaid credits is in the Claude Console alone.",
     },
-    endpoints=("messages",),
+    meters={"messages": (*_TOKENS, *_CACHE_WRITES, SEARCHES)},
     page_days=PAGE_DAYS,
     try_credential=try_credential,
 )
