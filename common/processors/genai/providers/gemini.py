@@ -33,6 +33,8 @@ SCOPE = "https://www.googleapis.com/auth/monitoring.read"
 KEPT_DAYS = 41
 """Cloud Monitoring keeps metrics for six weeks; what is gone must not come out as a day without usage."""
 PAGE_SIZE = 1_000
+PARTIAL = ("executionErrors", "unreachable")
+"""Fields of ListTimeSeriesResponse that are filled if series are missing (discovery document of monitoring v3)."""
 
 DEVELOPER, VERTEX = "generative_language", "vertex_ai"
 TIERS = ("free_tier", "paid_tier", "paid_tier_2", "paid_tier_3")
@@ -195,6 +197,7 @@ class _Reader:
         ]
         try:
             for body in self._pages(query):
+                body.refuse_partial(*PARTIAL)
                 self.has_metrics = True
                 for series in body.objects("timeSeries") if "timeSeries" in body.values else []:
                     yield from self._series(series)
