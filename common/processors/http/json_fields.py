@@ -137,8 +137,8 @@ class Fields:
             if value := self.values.get(name):
                 raise TransientError(
                     f"{self.source}: the answer is partial: {self._at(name)} is filled "
-                    f"({len(value) if isinstance(value, list) else 1} entries). Nothing of it is used; it is read again "
-                    "in the next attempt."
+                    f"({len(value) if isinstance(value, list) else 1} entries). Nothing of it is used; the next attempt "
+                    "reads it again."
                 )
 
     def wrong(self, name: str, expected: str) -> NoReturn:
