@@ -38,9 +38,9 @@ def sandbox(
             return None
         name = dict(request.query)["filter"].split('"')[1]
         found = answers.get(name)
-        return (
-            Answer(404, {}) if found is None else Answer(200, {"timeSeries": found} if type(found) is list else found)
-        )
+        if found is None:
+            return Answer(404, {})
+        return Answer(200, found if isinstance(found, dict) and "timeSeries" in found else {"timeSeries": found})
 
     with SandboxServer(1, fail_with=fake, rate_limit_every=0, settled=settled) as server:
         google = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])

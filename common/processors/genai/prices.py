@@ -22,7 +22,7 @@ LIBRARY = "genai-prices"
 CURRENCY = "USD"
 """The library knows no other."""
 
-STANDARD, BATCH, FREE = "standard", "batch", "free"
+STANDARD, BATCH, FREE, FAST = "standard", "batch", "free", "fast"
 LONG_CONTEXT, US = "long_context", "us"
 _STANDARD_TIERS = frozenset({None, "", "default", "auto", "standard"})
 
@@ -175,9 +175,10 @@ def _look_up(source: str, item: Item) -> Price:
     at = datetime.combine(item.day, time(12), UTC)
     base, *conditions = item.variant.split("+")
     long = {"input_tokens": LONG_REQUEST} if LONG_CONTEXT in conditions else {}
+    how = _context(item.provider, base)
     region = "".join(condition for condition in conditions if condition != LONG_CONTEXT)
     try:
-        around = _calculate(item, long, base, at)
+        around = _calculate(item, long, how, at)
     except LookupError:
         return Price(None, reason=f"{source} does not know the model")
     model = around.model.id
@@ -188,21 +189,21 @@ def _look_up(source: str, item: Item) -> Price:
         return Price(None, model, f"{source} has no price for {item.meter} of this model")
     if _by_the_hour(around):
         return Price(None, model, f"{source} has prices by the hour for this model, and the usage is that of a day")
-    if unit.is_token and base != STANDARD and not _has_variant(around, unit, base, at):
+    if unit.is_token and base != STANDARD and not _has_variant(around, unit, how, at):
         return Price(None, model, f"{source} has no {base} price of this model for {item.day}")
     factor = REGION_FACTORS.get((item.provider, region)) if region and unit.is_token else Decimal(1)
     if factor is None:
         return Price(None, model, f"nothing is known of prices in the region {region}")
     try:
-        one = _calculate(item, {**long, **{name: long.get(name, 0) + 1 for name in unit.usage}}, base, at)
+        one = _calculate(item, {**long, **{name: long.get(name, 0) + 1 for name in unit.usage}}, how, at)
     except ValueError:
         return Price(None, model, f"{source} can't price {item.meter} of this model alone")
     # Minus the price of what is around it: a fee per request is not part of the price of a token.
     unit_price = (one.total_price - around.total_price) * factor
-    return Price(unit_price, model, source=source, since=_since(around, base if unit.is_token else STANDARD, at))
+    return Price(unit_price, model, source=source, since=_since(around, how if unit.is_token else {}, at))
 
 
-def _calculate(item: Item, counters: Mapping[str, int], base: str, at: datetime) -> "PriceCalculation":
+def _calculate(item: Item, counters: Mapping[str, int], how: Mapping[str, str], at: datetime) -> "PriceCalculation":
     from genai_prices import Usage, calc_price
 
     return calc_price(
@@ -210,27 +211,29 @@ def _calculate(item: Item, counters: Mapping[str, int], base: str, at: datetime)
         str(item.model),
         provider_id=item.provider,
         genai_request_timestamp=at,
-        price_context=_context(base),
+        price_context=dict(how) or None,
     )
 
 
-def _context(base: str) -> dict[str, str] | None:
+def _context(provider: str, base: str) -> dict[str, str]:
+    """Return how it was processed in the library's words; empty for the standard."""
     if base in (STANDARD, FREE):
-        return None
+        return {}
+    if (provider, base) == ("anthropic", FAST):  # what others sell as a service tier
+        return {"speed": FAST}
     return {"processing": BATCH} if base == BATCH else {"service_tier": base}
 
 
-def _variants(calculation: "PriceCalculation", base: str, at: datetime) -> "Iterator[PriceVariant]":
-    wanted = _context(base) or {}
+def _variants(calculation: "PriceCalculation", how: Mapping[str, str], at: datetime) -> "Iterator[PriceVariant]":
     for item in calculation.model.price_variants or ():
         active = item.constraint is None or item.constraint.active(at)
-        if active and all(wanted.get(key) == value for key, value in item.when.items()):
+        if active and all(how.get(key) == value for key, value in item.when.items()):
             yield item
 
 
-def _has_variant(calculation: "PriceCalculation", unit: _Unit, base: str, at: datetime) -> bool:
+def _has_variant(calculation: "PriceCalculation", unit: _Unit, how: Mapping[str, str], at: datetime) -> bool:
     """Whether the model has this price of that variant then: the library gives the standard one without a word."""
-    return any(_has_price(item.prices, unit) for item in _variants(calculation, base, at))
+    return any(_has_price(item.prices, unit) for item in _variants(calculation, how, at))
 
 
 def _dated(calculation: "PriceCalculation", at: datetime) -> "Any":
@@ -247,9 +250,9 @@ def _by_the_hour(calculation: "PriceCalculation") -> bool:
     return isinstance(prices, list) and any(hasattr(p.constraint, "start_time") for p in prices)
 
 
-def _since(calculation: "PriceCalculation", base: str, at: datetime) -> date | None:
+def _since(calculation: "PriceCalculation", how: Mapping[str, str], at: datetime) -> date | None:
     """Return the day from which the price holds: that of the variant, else of the standard price."""
-    for constraint in (*(item.constraint for item in _variants(calculation, base, at)), _dated(calculation, at)):
+    for constraint in (*(item.constraint for item in _variants(calculation, how, at)), _dated(calculation, at)):
         if (since := getattr(constraint, "start_date", None)) is not None:
             return cast(date, since)
     return None

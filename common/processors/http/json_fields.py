@@ -135,10 +135,10 @@ class Fields:
         """
         for name in names:
             if value := self.values.get(name):
+                entries = len(value) if isinstance(value, list) else 1
                 raise TransientError(
-                    f"{self.source}: the answer is partial: {self._at(name)} is filled "
-                    f"({len(value) if isinstance(value, list) else 1} entries). Nothing of it is used; the next attempt "
-                    "reads it again."
+                    f"{self.source}: the answer is partial: {self._at(name)} is filled ({entries} entries). Nothing of "
+                    "it is used; the next attempt reads it again."
                 )
 
     def wrong(self, name: str, expected: str) -> NoReturn:

@@ -174,38 +174,48 @@ def parse(name: str, query: Sequence[tuple[str, str]]) -> Query:
             raise BadRequest(f"{key}: Extra inputs are not permitted")
         if key in _SINGLE and len(values) > 1:
             raise BadRequest(f"{key}: given more than once")
+    start, end = _range(given)
+    if (width := given.get("time_bucket_width", ["1d"])[0]) not in WIDTHS:
+        raise BadRequest(f"time_bucket_width: Input should be {' or '.join(map(repr, WIDTHS))}")
+    if (given.get("order"), given.get("order_by")) != (["asc"], ["time"]):
+        raise BadRequest("order: the sandbox knows ascending time alone")
+    limit = given.get("limit", ["20"])[0]
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= 1_000):
+        raise BadRequest("limit: Input should be between 1 and 1000")
+    group_by = _group_by(name, given)
+    bound = sorted((key, values) for key, values in given.items() if key != "page")
+    fingerprint = hashlib.sha256(json.dumps([name, bound]).encode()).hexdigest()[:16]
+    first = _position(given["page"][0], fingerprint) if "page" in given else 0
+    filters = {dimension: tuple(given[key]) for key, dimension in _FILTERS.items() if key in given}
+    return Query(start, end, WIDTHS[width], int(limit), group_by, filters, first, fingerprint)
+
+
+def _range(given: Mapping[str, list[str]]) -> tuple[datetime, datetime]:
     start, end = _time(given, "starting_at"), _time(given, "ending_at")
     if start < FIRST_DAY:
         raise BadRequest("starting_at: must be no earlier than 2026-01-01T00:00:00Z")
     if not start < end <= start + LONGEST:
         raise BadRequest("ending_at: the range may span at most 31 days")
-    if (width := given.get("time_bucket_width", ["1d"])[0]) not in WIDTHS:
-        raise BadRequest(f"time_bucket_width: Input should be {' or '.join(map(repr, WIDTHS))}")
-    if (order := given.get("order", ["desc"])[0]) != "asc" or given.get("order_by", ["amount"])[0] != "time":
-        raise BadRequest(f"order: the sandbox knows ascending time alone, not {order}")
+    return start, end
+
+
+def _group_by(name: str, given: Mapping[str, list[str]]) -> tuple[str, ...]:
     group_by = tuple(dict.fromkeys(given.get("group_by[]", [])))
     allowed = (*DIMENSIONS, *(_FREE if name == "analytics/cost" else ()))
     for value in group_by:
         if value not in allowed:
             raise BadRequest(f"group_by[]: Input should be one of {', '.join(allowed)}")
+        if value not in (*_KNOWN, *_FREE):
+            raise BadRequest(f"group_by[]: the sandbox has no values of {value}")
     if len([value for value in group_by if value not in _FREE]) > MAX_GROUPS:
         raise BadRequest(f"group_by[]: at most {MAX_GROUPS} dimensions")
-    if unknown := [value for value in group_by if value not in (*_KNOWN, *_FREE)]:
-        raise BadRequest(f"group_by[]: the sandbox has no values of {unknown[0]}")
-    text = given.get("limit", ["20"])[0]
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1_000):
-        raise BadRequest("limit: Input should be between 1 and 1000")
-    bound = sorted((key, values) for key, values in given.items() if key != "page")
-    fingerprint = hashlib.sha256(json.dumps([name, bound]).encode()).hexdigest()[:16]
-    first = _position(given["page"][0], fingerprint) if "page" in given else 0
-    filters = {dimension: tuple(given[key]) for key, dimension in _FILTERS.items() if key in given}
-    return Query(start, end, WIDTHS[width], int(text), group_by, filters, first, fingerprint)
+    return group_by
 
 
 def _time(given: Mapping[str, list[str]], name: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(given[name][0])
-    except (KeyError, ValueError):
+        moment = datetime.fromisoformat(given.get(name, [""])[0])
+    except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise BadRequest(f"{name}: Input should be a valid RFC 3339 datetime")
