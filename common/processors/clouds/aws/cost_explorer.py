@@ -121,8 +121,8 @@ class AwsCostExplorer:
         context.info(f"{reader.requests} requests, for which AWS charges about US$ {reader.requests / 100:.2f}.")
         if reader.unknown:
             context.warn(
-                X
-                "counted as Adjustment, which may be the wrong category; the sums are right."
+                f"AWS reports record types that are not known here: {', '.join(sorted(reader.unknown))}. Their costs "
+                "are counted as Adjustment, which may be the wrong category; the sums are right."
             )
         if reader.estimated:
             context.info(f"AWS's figures since {min(reader.estimated)} are estimates: the month is not closed.")
