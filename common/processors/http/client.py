@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from common.domain.model import ErrorKind
 from common.platform.errors import PermanentError, TransientError
@@ -71,10 +71,11 @@ class JsonAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """The provider's own error code and message; empty strings if the body has none."""
+    """The provider's own error code and message; empty strings if the body has none. ``region``: where S3 sends us."""
 
     code: str = ""
     message: str = ""
+    region: str = ""
 
 
 def json_error(body: bytes) -> ErrorBody:
@@ -92,6 +93,7 @@ class Api:
     """An API, and what to do when it refuses the credential.
 
     ``error`` parses the body of an error. ``later`` are the error codes that mean "not now", whatever the status.
+    ``hint`` says what to do about an error that has a cause of its own; empty for others.
     """
 
     key: str
@@ -99,6 +101,7 @@ class Api:
     credential_help: str
     error: Callable[[bytes], ErrorBody] = json_error
     later: frozenset[str] = frozenset()
+    hint: Callable[[ErrorBody, Mapping[str, str]], str] = lambda _error, _headers: ""
 
 
 Sign = Callable[[str, str, bytes], Mapping[str, str]]
@@ -140,6 +143,7 @@ class ProviderClient:
             )
         self._context, self._api, self._secret, self._sign = context, api, secret, sign
         self._base = (context.provider_url(api.key) if base is None else base).rstrip("/")
+        self._origin = self._base.removesuffix(urlsplit(self._base).path)
         self._http = httpx2.Client(
             # Bodies are read undecoded, so that the size counted is the size held: gzip could unpack to 1,000 times.
             headers={"accept": "application/json", "accept-encoding": "identity", **headers},
@@ -240,12 +244,18 @@ class ProviderClient:
     def _try[T](self, method: str, path: str, content: Mapping[str, Any], take: Callable[[Any], T]) -> T:
         import httpx2
 
+        query = urlencode(content.get("params", ()), quote_via=quote)
+        content = {name: value for name, value in content.items() if name != "params"}
         left = self._context.remaining_s()
         timeout = httpx2.Timeout(min(READ_TIMEOUT_S, left), connect=min(CONNECT_TIMEOUT_S, left))
         try:
-            request = self._http.build_request(method, self._base + path, timeout=timeout, **content)
+            # httpx2 would send a space as "+", and "a/./b" as "a/b": AWS reads both as other requests than the signed.
+            url = self._base + path + (f"?{query}" if query else "")
+            target = url.removeprefix(self._origin).encode("ascii")
+            extensions = {"target": target}
+            request = self._http.build_request(method, url, timeout=timeout, extensions=extensions, **content)
             if self._sign is not None:
-                request.headers.update(self._sign(method, str(request.url), request.content))
+                request.headers.update(self._sign(method, url, request.content))
             with closing(self._http.send(request, stream=True)) as response:
                 if response.status_code in (200, 204):
                     return take(response)
@@ -294,6 +304,8 @@ class ProviderClient:
         if is_limit or status in _RETRIED or status >= 500:
             kind = ErrorKind.RATE_LIMIT if is_limit else ErrorKind.UNAVAILABLE
             return _FailedTryError(f"answered {status}{message}", retry_after_s(headers, self._context.now()), kind)
+        if hint := self._api.hint(error, headers):
+            return ProviderRefusedError(f"{where}: answered {status}{message} {hint}", status)
         if status in (401, 403):
             return ProviderRefusedError(
                 f"{where}: refused the credential {self._context.credential_id!r} with {status}{message} "

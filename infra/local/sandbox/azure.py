@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 from common.domain.dates import next_month
 from common.processors.bills.cells import timestamp
 from infra.local.sandbox import bills
-from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.exchange import Answer, Request, content_answer
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 CLIENT = "66666666-7777-8888-9999-000000000000"
@@ -114,18 +114,37 @@ class BlobSandbox:
         content = self.blobs().get(unquote(name))
         if content is None:
             return _storage(404, "BlobNotFound", "The specified blob does not exist.")
-        return Answer(200, content, {"content-type": "application/octet-stream"})
+        headers = {
+            "content-type": "application/octet-stream",
+            "etag": f'"{_etag(content)}"',
+            "last-modified": self.modified(unquote(name)),
+            "x-ms-blob-type": "BlockBlob",
+            "x-ms-version": request.headers["x-ms-version"],
+        }
+        found = content_answer(
+            request, content, headers, header="x-ms-range" if "x-ms-range" in request.headers else "range"
+        )
+        return found if found.status != 416 else _storage(416, "InvalidRange", "The range specified is invalid.")
 
     def _list(self, given: Mapping[str, str]) -> Answer:
-        unknown = sorted(set(given) - {"restype", "comp", "prefix", "maxresults", "marker"})
+        unknown = sorted(set(given) - {"restype", "comp", "prefix", "maxresults", "marker", "include", "delimiter"})
         if unknown or (given.get("restype"), given.get("comp")) != ("container", "list"):
             return _storage(400, "InvalidQueryParameterValue", f"Unknown: {', '.join(unknown) or 'comp'}")
         names = sorted(name for name in self.blobs() if name.startswith(given.get("prefix", "")))
-        left = [name for name in names if name > given.get("marker", "")]
-        entries = "".join(map(self._entry, left[:PAGE]))
+        # With a delimiter, names with the same beginning up to it are one entry: a BlobPrefix.
+        prefix, delimiter = given.get("prefix", ""), given.get("delimiter", "")
+        found: dict[str, str] = {}
+        for name in names:
+            head, cut, _ = name.removeprefix(prefix).partition(delimiter) if delimiter else ("", "", "")
+            folder = f"<BlobPrefix><Name>{escape(prefix + head + cut)}</Name></BlobPrefix>"
+            found[prefix + head + cut if cut else name] = folder if cut else self._entry(name)
+        left = [name for name in found if name > given.get("marker", "")]
+        entries = "".join(found[name] for name in left[:PAGE])
         marker = escape(left[PAGE - 1]) if len(left) > PAGE else ""
         body = (
-            '\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults>'
+            '\ufeff<?xml version="1.0" encoding="utf-8"?>'
+            f'<EnumerationResults ServiceEndpoint="https://{ACCOUNT}.blob.core.windows.net/" '
+            f'ContainerName="{CONTAINER}">'
             f"<Blobs>{entries}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
         )
         return Answer(200, body.encode(), {"content-type": "application/xml"})
@@ -133,9 +152,11 @@ class BlobSandbox:
     def _entry(self, name: str) -> str:
         content = self.blobs()[name]
         return (
-            f"<Blob><Name>{escape(name)}</Name><Properties><Last-Modified>{self.modified(name)}</Last-Modified>"
-            f"<Etag>0x{hashlib.sha256(content).hexdigest()[:15]}</Etag>"
-            f"<Content-Length>{len(content)}</Content-Length></Properties></Blob>"
+            f"<Blob><Name>{escape(name)}</Name><Properties><Creation-Time>{self.modified(name)}</Creation-Time>"
+            f"<Last-Modified>{self.modified(name)}</Last-Modified><Etag>{_etag(content)}</Etag>"
+            f"<Content-Length>{len(content)}</Content-Length><Content-Type>application/octet-stream</Content-Type>"
+            "<BlobType>BlockBlob</BlobType><AccessTier>Hot</AccessTier><LeaseStatus>unlocked</LeaseStatus>"
+            "<LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties></Blob>"
         )
 
     def modified(self, name: str) -> str:
@@ -244,6 +265,10 @@ class QuerySandbox:
 
 DIMENSIONS = {"ServiceName": "ServiceName", "ChargeType": "ChargeCategory", "ResourceLocation": "RegionName"}
 """Dimensions that it knows, and the columns of the bill behind them."""
+
+
+def _etag(content: bytes) -> str:
+    return f"0x{hashlib.sha256(content).hexdigest()[:15].upper()}"
 
 
 def _oauth(status: int, error: str, said: str) -> Answer:

@@ -1,6 +1,7 @@
 """What the sandbox's server and its provider modules say to each other."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,6 +35,23 @@ class Answer:
 
     def content(self) -> bytes:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+
+
+def content_answer(request: Request, content: bytes, headers: Mapping[str, str], *, header: str = "range") -> Answer:
+    """Return an object's content, or the part that ``header`` asks for. 416 where the content has no such part."""
+    asked = request.headers.get(header)
+    if asked is None:
+        return Answer(200, content, {"accept-ranges": "bytes", **headers})
+    match = _RANGE.fullmatch(asked)
+    first = int(match[1]) if match else 0
+    last = min(int(match[2]), len(content) - 1) if match and match[2] else len(content) - 1
+    if match is None or not first <= last:
+        return Answer(416, b"", {"content-range": f"bytes */{len(content)}"})
+    where = {"content-range": f"bytes {first}-{last}/{len(content)}", "accept-ranges": "bytes"}
+    return Answer(206, content[first : last + 1], {**where, **headers})
 
 
 class ProviderSandbox(Protocol):

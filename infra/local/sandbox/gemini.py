@@ -14,7 +14,7 @@ from typing import Any
 
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.gemini_data import METRICS, Series, series_of
-from infra.local.sandbox.service_accounts import MONITORING, is_token
+from infra.local.sandbox.service_accounts import MONITORING, STANDARD_PARAMETERS, is_token
 
 PROJECT = MONITORING.project_id
 RETRY_AFTER_S = 1
@@ -82,6 +82,8 @@ class GeminiSandbox:
     def _time_series(self, query: Sequence[tuple[str, str]]) -> Answer:
         given: dict[str, str] = {}
         for name, value in query:
+            if name in STANDARD_PARAMETERS:
+                continue
             if name not in _PARAMETERS or name in given:
                 raise BadRequest(f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.')
             given[name] = value

@@ -13,19 +13,22 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import date, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import unquote
 
 from common.processors.bills.cells import timestamp
 from infra.local.sandbox import bills
-from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.exchange import Answer, Request, content_answer
 
 TENANCY = "ocid1.tenancy.oc1..aaaaaaaasandbox"
 USER = "ocid1.user.oc1..aaaaaaaasandbox"
 FINGERPRINT = "20:3b:97:13:55:1c:5b:0d:d3:37:d8:50:4e:c5:3a:34"
 REGION = "eu-frankfurt-1"
 PAGE = 2
+LONGEST = timedelta(days=93)
+"""Oracle's own tool asks for no longer range."""
 USAGE_PAGE = 25
 
 _SIGNATURE = re.compile(
@@ -97,7 +100,10 @@ class ReportsSandbox(_Signed):
         content = self.objects().get(name)
         if content is None:
             return _error(404, "ObjectNotFound", "The object was not found.")
-        return Answer(200, content, {"content-type": "application/octet-stream"})
+        item = self._item(name)
+        modified = format_datetime(timestamp(item["timeCreated"]), usegmt=True)
+        headers = {"content-type": "application/octet-stream", "etag": item["etag"], "last-modified": modified}
+        return content_answer(request, content, headers)
 
     def _list(self, given: Mapping[str, str]) -> Answer:
         unknown = sorted(set(given) - {"prefix", "fields", "limit", "start", "delimiter"})
@@ -176,11 +182,13 @@ class UsageSandbox(_Signed):
 
     def _items(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         known = {"tenantId", "timeUsageStarted", "timeUsageEnded", "granularity", "queryType", "groupBy"}
-        if set(query) - known or query["tenantId"] != TENANCY or query["granularity"] != "DAILY":
+        neutral = {"isAggregateByTime": (None, False), "compartmentDepth": (None, 6)}  # what Oracle's tools send, too
+        unknown = [n for n, value in query.items() if n not in known and value not in neutral.get(n, ())]
+        if unknown or query["tenantId"] != TENANCY or query["granularity"] != "DAILY":
             raise ValueError("an unknown field, tenancy or granularity")
         first, end = (timestamp(query[name]) for name in ("timeUsageStarted", "timeUsageEnded"))
-        if first.hour or end.hour or end <= first:
-            raise ValueError("times must be midnights, the end after the start")
+        if first.hour or end.hour or not first < end <= first + LONGEST:
+            raise ValueError("times must be midnights, the end after the start by 93 days at most")
         sums: dict[tuple[str, ...], list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0)])
         for n in range((end - first).days):
             day = first.date() + timedelta(days=n)

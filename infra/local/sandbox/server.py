@@ -177,6 +177,9 @@ def _handler(sandbox: SandboxServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer()
 
+        def do_HEAD(self) -> None:
+            self._answer()
+
         def do_POST(self) -> None:
             length = min(int(self.headers.get("content-length") or 0), MAX_FORM_BYTES)
             self._answer(self.rfile.read(length))
@@ -193,7 +196,8 @@ def _handler(sandbox: SandboxServer) -> type[BaseHTTPRequestHandler]:
             for name, value in {**fixed, **answer.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
             """Say nothing: whoever started the server reports."""

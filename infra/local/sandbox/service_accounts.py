@@ -92,12 +92,13 @@ def _signature(claims: str) -> str:
     return hmac.new(_SIGNING_KEY, claims.encode(), hashlib.sha256).hexdigest()
 
 
-class TokenSandbox:
-    """The token endpoint."""
+STANDARD_PARAMETERS = frozenset({"alt", "prettyPrint", "$.xgafv", "quotaUser"})
+"""Of every Google API (discovery documents): the generated clients send ``alt=json`` with each request."""
 
-    key = "gcp_token"
-    base = "/gcp-token"
-    prefixes: tuple[str, ...] = ("/gcp-token",)
+
+class BillsSandbox:
+    """An API that is asked with the key of ``BILLS``, and has nothing that a seed could change."""
+
     settled = True
 
     def __init__(self, _seed: int) -> None:
@@ -107,10 +108,19 @@ class TokenSandbox:
     def secret(self) -> str:
         return BILLS.key_file()
 
+
+class TokenSandbox(BillsSandbox):
+    """The token endpoint."""
+
+    key = "gcp_token"
+    base = "/gcp-token"
+    prefixes: tuple[str, ...] = ("/gcp-token",)
+
     def refuse(self, request: Request) -> Answer | None:
         if request.method != "POST" or request.form.get("grant_type") != GRANT:
             return _refusal("unsupported_grant_type", f"Invalid grant_type: {request.form.get('grant_type')}")
-        error, description = _wrong_with(request.form.get("assertion", ""))
+        own = f"http://{request.headers.get('host')}{request.path}"
+        error, description = _wrong_with(request.form.get("assertion", ""), {AUDIENCE, own})
         return _refusal(error, description) if error else None
 
     def rate_limited(self) -> Answer:
@@ -127,8 +137,11 @@ def _parts(assertion: str) -> tuple[Any, Any]:
     return json.loads(_decoded(header)), json.loads(_decoded(claims))
 
 
-def _wrong_with(assertion: str) -> tuple[str, str]:
-    """Return Google's error and its description; empty for a good assertion."""
+def _wrong_with(assertion: str, audiences: Collection[str]) -> tuple[str, str]:
+    """Return Google's error and its description; empty for a good assertion.
+
+    ``audiences``: google-auth signs for Google's own address wherever it asks, other clients for the one they ask.
+    """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -144,7 +157,7 @@ def _wrong_with(assertion: str) -> tuple[str, str]:
     except (ValueError, AttributeError, InvalidSignature):
         return "invalid_grant", "Invalid JWT Signature."
     now, issued, expires = datetime.now(UTC).timestamp(), claims.get("iat", 0), claims.get("exp", 0)
-    if header.get("alg") != "RS256" or claims.get("aud") != AUDIENCE:
+    if header.get("alg") != "RS256" or claims.get("aud") not in audiences:
         return "invalid_grant", "Invalid JWT: Failed audience check."
     if not issued < expires <= issued + LIFETIME_S or not issued - 300 <= now <= expires:
         return (

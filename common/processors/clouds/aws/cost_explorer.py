@@ -17,6 +17,7 @@ from common.ports.http import Calls
 from common.processors.base import Caller, Params, StepContext
 from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS, Kind
 from common.processors.clouds.aws.export import aws_keys
+from common.processors.clouds.aws.partitions import address, cost_explorer_region, partition
 from common.processors.clouds.aws.sigv4 import CredentialScope, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
 from common.processors.http.client import Api, ErrorBody, ProviderClient
@@ -27,10 +28,9 @@ from common.writes.batch import Batch, batches
 
 HELP = (
     'Paste {"access_key_id": …, "secret_access_key": …, "account": …}: the keys of an IAM user that may call '
-    "ce:GetCostAndUsage, and the payer's account number."
+    'ce:GetCostAndUsage, and the payer\'s account number; in China and other parts of AWS a "region" of theirs, too.'
 )
 CLOUD = Cloud("aws", "AWS", "Amazon Web Services, Inc.", "Payer Account", "Linked Account")
-SCOPE = CredentialScope("us-east-1", "ce")  # its only endpoint, whatever regions the account uses
 SOURCE = "AWS GetCostAndUsage"
 HEADERS = {
     "content-type": "application/x-amz-json-1.1",
@@ -138,8 +138,10 @@ class AwsCostExplorer:
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
     keys = aws_keys(stored)
-    sign = signer(keys, SCOPE, calls.now, HEADERS)
-    base = calls.provider_url("aws.ce")
+    # The public cloud's, unless the credential names a region of another part of AWS.
+    part = partition(stored.optional("region", r"[a-z0-9-]{1,40}"))
+    sign = signer(keys, CredentialScope(cost_explorer_region(part), "ce"), calls.now, HEADERS)
+    base = calls.provider_url(address("ce", part))
     return ProviderClient(calls, API, secret=keys.secret_access_key, headers={}, base=base, sign=sign)
 
 
