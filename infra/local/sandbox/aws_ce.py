@@ -29,7 +29,7 @@ class CostExplorerSandbox:
 
     key = "aws_ce"
     base = "/aws-ce"
-    prefixes: tuple[str, ...] = ("/aws-ce/",)
+    prefixes: tuple[str, ...] = ("/aws-ce",)
     secret = json.dumps({"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "account": ACCOUNT})
     settled = True
 

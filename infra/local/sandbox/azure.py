@@ -241,7 +241,10 @@ class QuerySandbox:
         columns = [{"name": n, "type": "Number" if n in ("Cost", "UsageDate") else "String"} for n in names]
         page = {"nextLink": link, "columns": columns, "rows": rows[at : at + QUERY_PAGE]}
         # JSON's numbers have as many digits as they like; Python's floats have not.
-        text = json.dumps({"properties": page}, default=lambda amount: f"@{amount:f}@")
+        name = hashlib.sha256(request.body).hexdigest()[:12]
+        kind, where = "Microsoft.CostManagement/query", request.path.removeprefix(f"{self.base}/")
+        body = {"id": f"{where}/{name}", "name": name, "type": kind, "properties": page}
+        text = json.dumps(body, default=lambda amount: f"@{amount:f}@")
         return Answer(200, re.sub(r'"@(-?[0-9.]+)@"', r"\1", text).encode())
 
     def _rows(self, query: Mapping[str, Any]) -> list[list[Any]]:
@@ -281,4 +284,5 @@ def _management(status: int, code: str, message: str) -> Answer:
 
 def _storage(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:
     body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
-    return Answer(status, body.encode(), {"content-type": "application/xml", **(headers or {})})
+    named = {"content-type": "application/xml", "x-ms-error-code": code}
+    return Answer(status, body.encode(), {**named, **(headers or {})})
