@@ -108,8 +108,8 @@ class AnthropicSandbox:
         if key.startswith(WORKSPACE_KEY_PREFIX):
             return _error(403, "permission_error", "This endpoint requires an Admin API key.")
         if key != ADMIN_KEY:
-            said = "invalid x-api-key" if key else "x-api-key header is required"
-            return _error(401, "authentication_error", said)
+            message = "invalid x-api-key" if key else "x-api-key header is required"
+            return _error(401, "authentication_error", message)
         return None
 
     def rate_limited(self) -> Answer:
@@ -213,7 +213,7 @@ def parse(name: str, query: Sequence[tuple[str, str]]) -> Query:
     end = _time(given, "ending_at") if "ending_at" in given else datetime.now(UTC)
     if end <= start:
         raise BadRequest("ending_at: must be after starting_at")
-    # A cursor is good for its own query alone.
+    # A cursor is valid for its own query only.
     bound = sorted((key, values) for key, values in given.items() if key != "page")
     fingerprint = hashlib.sha256(json.dumps([name, bound]).encode()).hexdigest()[:16]
     first = _position(given["page"][0], fingerprint) if "page" in given else start

@@ -44,7 +44,7 @@ DIMENSIONS = (
     "slack_channel_id",
     "user_profile_id",
 )
-"""Of a group; the sandbox has values of the known ones alone."""
+"""Fields of a group. The sandbox has values for the known ones only."""
 _FILTERS = {
     "api_key_ids[]": "api_key_id",
     "context_windows[]": "context_window",
@@ -77,7 +77,7 @@ class Query:
 def page(
     name: str, query: Sequence[tuple[str, str]], seed: int, *, settled: bool, fast: frozenset[str]
 ) -> dict[str, Any]:
-    """Return one page of a report, or raise BadRequest. ``fast`` are the models that are used in fast mode."""
+    """Return one page of a report, or raise BadRequest. ``fast``: models whose standard requests use fast mode."""
     asked = parse(name, query)
     refreshed = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     used: dict[tuple[datetime, tuple[str | None, ...]], list[UsageRecord]] = defaultdict(list)
@@ -178,7 +178,7 @@ def parse(name: str, query: Sequence[tuple[str, str]]) -> Query:
     if (width := given.get("time_bucket_width", ["1d"])[0]) not in WIDTHS:
         raise BadRequest(f"time_bucket_width: Input should be {' or '.join(map(repr, WIDTHS))}")
     if (given.get("order"), given.get("order_by")) != (["asc"], ["time"]):
-        raise BadRequest("order: the sandbox knows ascending time alone")
+        raise BadRequest("order: the sandbox supports order=asc with order_by=time only")
     limit = given.get("limit", ["20"])[0]
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= 1_000):
         raise BadRequest("limit: Input should be between 1 and 1000")

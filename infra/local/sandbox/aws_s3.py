@@ -2,7 +2,7 @@
 
 The bucket holds a FOCUS export, two gzip CSV files a month and a manifest, for every month that has bills.
 Signatures are checked, unknown parameters refused, and listings come in pages of two keys (made up: S3's hold 1,000).
-What boto3 and obstore ask for is known: encoded keys, delimiters, HEAD and ranges.
+It supports what boto3 and obstore use: encoded keys, delimiters, HEAD and ranges.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class S3Sandbox:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self.extra: dict[str, bytes] = {}
-        """Objects that a test has put into the bucket, by key."""
+        """Objects added by a test, by key."""
 
     def refuse(self, request: Request) -> Answer | None:
         wrong = problem(request, region=REGION, service="s3")
@@ -71,9 +71,9 @@ class S3Sandbox:
             return _error(403, *wrong)
         if f"/{OTHER_REGION}/" in request.headers["authorization"]:
             return _error(400, *wrong, more=f"<Region>{REGION}</Region>")
-        said = "The bucket you are attempting to access must be addressed using the specified endpoint."
+        message = "The bucket you are attempting to access must be addressed using the specified endpoint."
         more = f"<Endpoint>{BUCKET}.s3.{REGION}.amazonaws.com</Endpoint><Bucket>{BUCKET}</Bucket>"
-        return _error(301, "PermanentRedirect", said, {"x-amz-bucket-region": REGION}, more=more)
+        return _error(301, "PermanentRedirect", message, {"x-amz-bucket-region": REGION}, more=more)
 
     def rate_limited(self) -> Answer:
         return _error(503, "SlowDown", "Please reduce your request rate.", {"retry-after": "1"})
@@ -171,7 +171,7 @@ def _export(seed: int, today: date, settled: bool) -> dict[str, bytes]:
 
 
 def manifest_of(files: list[str], execution: str) -> bytes:
-    """Return a manifest with the keys that public readers of such know."""
+    """Return a manifest with the keys that public readers of manifests use."""
     body: dict[str, Any] = {
         "executionId": execution,
         "dataFiles": files,

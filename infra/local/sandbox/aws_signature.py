@@ -1,4 +1,4 @@
-"""Checks AWS Signature Version 4 as the other side does: from the request as it came, with the secret it knows."""
+"""Checks AWS Signature Version 4 as AWS does: from the request as received, with the stored secret."""
 
 import hashlib
 import hmac
@@ -17,7 +17,7 @@ _AUTHORIZATION = re.compile(
     r"SignedHeaders=([\w;-]+), Signature=([0-9a-f]{64})"
 )
 Problem = tuple[str, str]
-"""AWS's code of an error, and its words."""
+"""AWS's error code and message."""
 
 
 def problem(request: Request, *, region: str, service: str) -> Problem | None:

@@ -57,7 +57,7 @@ class LoginSandbox:
     settled = True
 
     def __init__(self, _seed: int) -> None:
-        """It has nothing that a seed could change."""
+        """No seed changes its data."""
 
     def refuse(self, request: Request) -> Answer | None:
         if request.method != "POST" or request.path != f"{self.base}/{TENANT}/oauth2/v2.0/token":
@@ -91,7 +91,7 @@ class BlobSandbox:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self.extra: dict[str, bytes] = {}
-        """Blobs that a test has put into the container, by name."""
+        """Blobs added by a test, by name."""
 
     def refuse(self, request: Request) -> Answer | None:
         if request.headers.get("authorization") != f"Bearer {TOKENS['https://storage.azure.com/.default']}":
@@ -214,7 +214,7 @@ class QuerySandbox:
         return None
 
     def rate_limited(self) -> Answer:
-        """Azure names a wait for each of its limits: the longest is to be kept."""
+        """Azure names a wait for each of its limits; clients must observe the longest."""
         waits = {
             "x-ms-ratelimit-microsoft.costmanagement-qpu-retry-after": "2",
             "x-ms-ratelimit-microsoft.costmanagement-clienttype-retry-after": "4",
@@ -240,7 +240,7 @@ class QuerySandbox:
         names = ["Cost", "UsageDate", *(group["name"] for group in query["dataset"]["grouping"]), "Currency"]
         columns = [{"name": n, "type": "Number" if n in ("Cost", "UsageDate") else "String"} for n in names]
         page = {"nextLink": link, "columns": columns, "rows": rows[at : at + QUERY_PAGE]}
-        # JSON's numbers have as many digits as they like; Python's floats have not.
+        # A JSON number can have any number of digits; a Python float cannot.
         name = hashlib.sha256(request.body).hexdigest()[:12]
         kind, where = "Microsoft.CostManagement/query", request.path.removeprefix(f"{self.base}/")
         body = {"id": f"{where}/{name}", "name": name, "type": kind, "properties": page}
@@ -267,15 +267,15 @@ class QuerySandbox:
 
 
 DIMENSIONS = {"ServiceName": "ServiceName", "ChargeType": "ChargeCategory", "ResourceLocation": "RegionName"}
-"""Dimensions that it knows, and the columns of the bill behind them."""
+"""Dimensions it supports, and the bill's columns behind them."""
 
 
 def _etag(content: bytes) -> str:
     return f"0x{hashlib.sha256(content).hexdigest()[:15].upper()}"
 
 
-def _oauth(status: int, error: str, said: str) -> Answer:
-    return Answer(status, {"error": error, "error_description": said})
+def _oauth(status: int, error: str, description: str) -> Answer:
+    return Answer(status, {"error": error, "error_description": description})
 
 
 def _management(status: int, code: str, message: str) -> Answer:

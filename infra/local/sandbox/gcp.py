@@ -54,8 +54,8 @@ class BillingSandbox(BillsSandbox):
             return _error(404, "Requested entity was not found.", "NOT_FOUND")
         given = dict(request.query)
         if unknown := sorted(set(given) - {"pageSize", "pageToken"} - STANDARD_PARAMETERS):
-            said = f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot bind query parameter.'
-            return _error(400, said, "INVALID_ARGUMENT")
+            message = f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot bind query parameter.'
+            return _error(400, message, "INVALID_ARGUMENT")
         at = int(given.get("pageToken") or 0)
         size = min(int(given.get("pageSize") or PAGE), PAGE)
         page = [
@@ -74,7 +74,7 @@ class BillingSandbox(BillsSandbox):
 class TableSandbox(BillsSandbox):
     """``GET /bigquery/v2/projects/…/datasets/…/tables/…``: the descriptions of ``TABLES``.
 
-    Clients of an emulator send no token, so none is asked for; one that is sent has to be good.
+    Clients of an emulator send no token, so none is required; one that is sent must be valid.
     """
 
     key = "gcp_bigquery"

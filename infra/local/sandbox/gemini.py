@@ -19,7 +19,7 @@ from infra.local.sandbox.service_accounts import MONITORING, STANDARD_PARAMETERS
 PROJECT = MONITORING.project_id
 RETRY_AFTER_S = 1
 PAGE = 4
-"""Series a page, whatever is asked for (made up; Google may return fewer than pageSize): so that pages are followed."""
+"""Series per page, whatever pageSize says, so that clients have to follow pages (Google may return fewer, too)."""
 
 ALIGNERS = ("ALIGN_NONE", "ALIGN_DELTA", "ALIGN_RATE", "ALIGN_SUM", "ALIGN_COUNT", "ALIGN_MEAN")
 _PARAMETERS = {
@@ -54,13 +54,13 @@ class GeminiSandbox:
         return MONITORING.key_file()
 
     def refuse(self, request: Request) -> Answer | None:
-        """401 without a token that was given out."""
+        """401 without a valid token."""
         if is_token(request.headers.get("authorization", ""), ("monitoring.read",)):
             return None
-        said = (
+        message = (
             "Request had invalid authentication credentials. Expected OAuth 2 access token or other valid credential."
         )
-        return _error(401, "UNAUTHENTICATED", said)
+        return _error(401, "UNAUTHENTICATED", message)
 
     def rate_limited(self) -> Answer:
         answer = _error(429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Time series queries'.")

@@ -55,7 +55,7 @@ def _key() -> Any:
 
 @cache
 def secret() -> str:
-    """Return the credential of the tenancy's user; its key is made anew in each process."""
+    """Return the credential of the tenancy's user; each process generates its own key."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     pem = _key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -64,7 +64,7 @@ def secret() -> str:
 
 
 class _Signed:
-    """What both of its APIs have in common."""
+    """What both APIs have in common."""
 
     settled = True
 
@@ -88,7 +88,7 @@ class ReportsSandbox(_Signed):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self.extra: dict[str, bytes] = {}
-        """Objects that a test has put into the bucket, by name."""
+        """Objects added by a test, by name."""
 
     def answer(self, request: Request) -> Answer:
         bucket = f"{self.base}/n/bling/b/{TENANCY}/o"
@@ -182,7 +182,7 @@ class UsageSandbox(_Signed):
 
     def _items(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         known = {"tenantId", "timeUsageStarted", "timeUsageEnded", "granularity", "queryType", "groupBy"}
-        neutral = {"isAggregateByTime": (None, False), "compartmentDepth": (None, 6)}  # what Oracle's tools send, too
+        neutral = {"isAggregateByTime": (None, False), "compartmentDepth": (None, 6)}  # values that Oracle's tools send
         unknown = [n for n, value in query.items() if n not in known and value not in neutral.get(n, ())]
         if unknown or query["tenantId"] != TENANCY or query["granularity"] != "DAILY":
             raise ValueError("an unknown field, tenancy or granularity")
@@ -206,7 +206,7 @@ GROUPS = {
     "unit": "ConsumedUnit",
     "region": "RegionId",
 }
-"""What it can be asked to group by, and the columns of the bill behind it."""
+"""Dimensions it can group by, and the bill's columns behind them."""
 
 
 def _item(key: tuple[str, ...], amounts: list[Decimal], names: list[str]) -> dict[str, Any]:

@@ -136,14 +136,14 @@ class OpenAISandbox:
         if scheme.lower() == "bearer" and key == ADMIN_KEY:
             return None
         if scheme.lower() == "bearer" and key.startswith(PROJECT_KEY_PREFIX):
-            said = "You have insufficient permissions for this operation. Missing scopes: api.usage.read."
-            return _error(403, said, "server_error")
-        said = "Incorrect API key provided. You can find your API key in your organization's settings."
-        return _error(401, said, "invalid_request_error", code="invalid_api_key")
+            message = "You have insufficient permissions for this operation. Missing scopes: api.usage.read."
+            return _error(403, message, "server_error")
+        message = "Incorrect API key provided. You can find your API key in your organization's settings."
+        return _error(401, message, "invalid_request_error", code="invalid_api_key")
 
     def rate_limited(self) -> Answer:
-        said = f"Rate limit reached for the usage API. Please try again in {RETRY_AFTER_S}s."
-        answer = _error(429, said, "requests", code="rate_limit_exceeded")
+        message = f"Rate limit reached for the usage API. Please try again in {RETRY_AFTER_S}s."
+        answer = _error(429, message, "requests", code="rate_limit_exceeded")
         return Answer(429, answer.body, {**answer.headers, "retry-after": str(RETRY_AFTER_S)})
 
     def answer(self, request: Request) -> Answer:
@@ -216,7 +216,7 @@ def parse(name: str, endpoint: Endpoint, widths: Widths, query: Sequence[tuple[s
     width, default_limit, most = widths[width_name]
     start, end = _times(given, now)
     group_by = _group_by(endpoint, given)
-    # A page token is good for its own query alone, whatever the order of its parameters.
+    # A page token is valid for its own query only, in whatever order the parameters come.
     bound = sorted((key, sorted(values)) for key, values in given.items() if key != "page")
     fingerprint = hashlib.sha256(json.dumps([name, bound]).encode()).hexdigest()[:16]
     first = _position(given["page"][0], fingerprint, start, end) if "page" in given else start

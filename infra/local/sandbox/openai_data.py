@@ -11,7 +11,7 @@ from functools import lru_cache
 
 DAY_S = 86_400
 LATE = 0.1
-"""Share of the usage that is reported late (made up: providers tell no figure)."""
+"""Share of the usage that is reported late (made up: providers publish no figure)."""
 
 QUIET_DAYS = 0.06
 """Share of an endpoint's days on which nothing was used: the API then gives a bucket without results."""
@@ -134,7 +134,7 @@ def _decisions(rng: random.Random) -> Usage:
     profile = PROFILES[0]
     dims: Dimensions = {"model": profile.model, "batch": False, "service_tier": "default"}
     tokens = _tokens(rng, profile)
-    # The longer retention, which nobody has published a price of, is used here alone.
+    # Only here: no price is published for the longer retention.
     half_hour = tokens["input_cache_write_tokens"] // 3
     tokens["input_cache_write_30m_tokens"] = half_hour
     tokens["input_cache_write_12h_tokens"] = tokens["input_cache_write_tokens"] - half_hour

@@ -18,7 +18,7 @@ from typing import Any
 from infra.local.sandbox.exchange import Answer, Request
 
 AUDIENCE = "https://oauth2.googleapis.com/token"
-"""What google-auth signs for whatever address it asks; so does the field in key files that Google gives out."""
+"""The audience that google-auth signs for, whichever address it asks."""
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LIFETIME_S = 3_600
 SCOPE = "https://www.googleapis.com/auth/"
@@ -27,7 +27,7 @@ _SIGNING_KEY = secrets.token_bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """One account and what it may ask a token for (as Google names scopes, without the common beginning)."""
+    """One account, and the scopes that it may request (without their common prefix)."""
 
     email: str
     project_id: str
@@ -35,7 +35,7 @@ class ServiceAccount:
     scopes: frozenset[str]
 
     def key_file(self) -> str:
-        """Return its key. It names an address for tokens that nobody may ask: whoever uploads a key chooses no host."""
+        """Return its key file. Its token_uri leads nowhere: an uploaded key must not choose where we send requests."""
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
         pem = _private_key(self.email).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -75,7 +75,7 @@ def _private_key(_email: str) -> Any:
 
 
 def is_token(authorization: str, scopes: Collection[str]) -> bool:
-    """Whether a header carries a token that was given out for one of these scopes."""
+    """Whether a header has a token that was issued for one of these scopes."""
     kind, _, token = authorization.partition(" ")
     claims, _, signature = token.removeprefix("ya29.").partition(".")
     if kind != "Bearer" or not hmac.compare_digest(signature, _signature(claims)):
@@ -97,7 +97,7 @@ STANDARD_PARAMETERS = frozenset({"alt", "prettyPrint", "$.xgafv", "quotaUser"})
 
 
 class BillsSandbox:
-    """An API that is asked with the key of ``BILLS``, and has nothing that a seed could change."""
+    """An API that takes the key of ``BILLS`` and whose data no seed changes."""
 
     settled = True
 

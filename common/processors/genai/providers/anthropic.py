@@ -2,8 +2,8 @@
 
 Read are the analytics reports (``/v1/organizations/analytics``, in beta; facts: Anthropic's SDK 2.14.0), and the Admin
 API's usage and cost reports, which are "legacy" since 2026-10-29 (platform.claude.com/docs/en/api/admin), only where
-the analytics reports are not to be had: the organisation gets a 403 or 404 for them, or they do not go back so far. A
-run reads each report from one of the two, so a day never mixes them, and every row names it (``report`` of its
+the analytics reports are unavailable: the organisation gets a 403 or 404 for them, or they do not go back far enough.
+A run reads each report from one of the two, so a day never mixes them, and every row names it (``report`` in its
 attributes). What differs from OpenAI: token counts are apart from one another and not parts of a total, and money is
 in cents, as text.
 """
@@ -186,7 +186,7 @@ class _AnalyticsReader:
 
     def _rows(self, begins: datetime, result: Fields) -> list[Row]:
         when = {"bucket_start": begins, "bucket_end": begins + DAY, "x_pipeline_run_date": begins.date()}
-        return [when | _told(row, self._report.path) for row in self._report.rows(result)]
+        return [when | _from_report(row, self._report.path) for row in self._report.rows(result)]
 
     def _results(self, *filters: tuple[str, str]) -> Iterator[list[tuple[_Key, Fields]]]:
         query = [
@@ -252,8 +252,8 @@ def _less(whole: Fields, part: Fields, name: str) -> int:
     return left if left >= 0 else whole.wrong(name, "at least as much as in fast mode alone")
 
 
-def _told(row: Row, path: str) -> Row:
-    """Return a row that says which report it is from."""
+def _from_report(row: Row, path: str) -> Row:
+    """Return a row that names the report it comes from."""
     attributes = {"report": path.removeprefix("/v1/organizations/"), **row["attributes"]}
     return row | {"attributes": json.dumps(attributes, sort_keys=True)}
 
@@ -281,7 +281,9 @@ def _legacy(context: StepContext, report: _Report) -> Iterator[list[Row]]:
                 when = {"bucket_start": begins, "bucket_end": ends, "x_pipeline_run_date": begins.date()}
                 whose = {"provider": API.key, "account_id": account}
                 rows += [
-                    when | whose | _told(row, report.legacy_path) for result in results for row in report.rows(result)
+                    when | whose | _from_report(row, report.legacy_path)
+                    for result in results
+                    for row in report.rows(result)
                 ]
             yield rows
     _complete(days, report.title, context.now())
@@ -304,7 +306,7 @@ def _stamp(moment: datetime) -> str:
 def _usage_rows(result: Fields) -> Iterator[Row]:
     tier, window, geo = result.text("service_tier"), result.text("context_window"), result.text("inference_geo")
     speed = result.text("speed")
-    told = {"context_window": window, "inference_geo": geo, "speed": speed}
+    dimensions = {"context_window": window, "inference_geo": geo, "speed": speed}
     how = FAST if speed == FAST and tier in (None, STANDARD) else tier
     row = {
         "endpoint": "messages",
@@ -313,7 +315,7 @@ def _usage_rows(result: Fields) -> Iterator[Row]:
         "batch": None if tier is None else tier == "batch",
         "service_tier": tier,
         "region": geo if geo == US else None,
-        "attributes": {name: value for name, value in told.items() if value},
+        "attributes": {name: value for name, value in dimensions.items() if value},
         "price_variant": variant(None, how, long_context=window == LONG_WINDOW, region=_priced_region(geo)),
         "requests": result.optional_whole("requests"),
     }
