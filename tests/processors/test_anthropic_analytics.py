@@ -133,8 +133,9 @@ def test_a_row_of_cost_is_dollars_and_not_cents_and_keeps_its_list_price() -> No
 
 @pytest.mark.parametrize("kind", ["web_search", "code_execution", "session_usage"])
 def test_a_cost_that_is_not_of_tokens_is_kept(kind: str) -> None:
-    with sandbox([page(cost_item(group={"cost_type": kind, "token_type": None, "model": None})), ME]) as (_, context):
+    with sandbox([page(cost_item(group={"cost_type": kind, "token_type": None})), ME]) as (_, context):
         (row,) = read(context, "cost")
+    assert (row["model"], json.loads(row["attributes"])["model"]) == (None, "claude-opus-5")
     assert row["meter"] == {"web_search": "web_searches"}.get(kind, kind) and kind in row["line_item"]
 
 

@@ -348,6 +348,9 @@ def _cost_rows(result: Fields) -> Iterator[Row]:
     token_type, model = result.text("token_type"), result.text("model")
     meter = _METERS.get(token_type or "") or _COST_METERS.get(cost_type or "", cost_type)
     parts = (model, token_type or cost_type, tier, window, result.text("inference_geo"))
+    if cost_type not in (None, "tokens") and model is not None:
+        # A search costs the same with every model: like our own figure, it is compared without one.
+        attributes["model"], model = model, None
     yield {
         "project_id": result.text("workspace_id") or DEFAULT_WORKSPACE,
         # The analytics reports have no description: the line is named by what makes it one.
