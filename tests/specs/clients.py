@@ -38,7 +38,10 @@ def anthropic(given):
             assert error.status_code in (401, 403) and error.body["error"]["message"]
         else:
             raise AssertionError("a wrong key was let in")
-    return {"packages": [f"anthropic {version('anthropic')}"], "licence": "Apache-2.0"}
+    from anthropic.pagination import SyncReportPageCursor
+
+    lists = {"analytics reports": list(SyncReportPageCursor.model_fields)}
+    return {"packages": [f"anthropic {version('anthropic')}"], "licence": "Apache-2.0", "lists": lists}
 
 
 def _extra(model):
@@ -130,7 +133,19 @@ def azure(given):
     except ClientAuthenticationError as caught:
         assert caught.error.code == "AuthenticationFailed"
     packages = ("azure-storage-blob", "azure-mgmt-costmanagement")
-    return {"packages": [f"{name} {version(name)}" for name in packages], "licence": "MIT"}
+    from azure.storage.blob._generated.models import ListBlobsFlatSegmentResponse
+
+    lists = {
+        "List Blobs": [field["key"] for field in ListBlobsFlatSegmentResponse._attribute_map.values()],
+        "query": list(models.QueryProperties.__annotations__ if hasattr(models, "QueryProperties") else _properties()),
+    }
+    return {"packages": [f"{name} {version(name)}" for name in packages], "licence": "MIT", "lists": lists}
+
+
+def _properties():
+    from azure.mgmt.costmanagement.models._models import QueryProperties
+
+    return QueryProperties.__annotations__
 
 
 def oci(given):
@@ -183,6 +198,10 @@ def oci(given):
     return {
         "packages": [f"oci {version('oci')}"],
         "licence": "UPL-1.0 OR Apache-2.0",
+        "lists": {
+            "usage": list(sdk.usage_api.models.UsageAggregation().attribute_map.values()),
+            "objects": list(sdk.object_storage.models.ListObjects().attribute_map.values()),
+        },
         "signatures": _signatures(sdk, given["awkward"]),
         "realms": _realms(),
     }

@@ -76,6 +76,36 @@ def test_every_recording_says_what_it_is_from() -> None:
     assert all("Bearer" not in json.dumps(recorded["exchanges"]) for recorded in RECORDED.values())
 
 
+LISTS = {
+    "anthropic": {
+        "analytics reports": {
+            "data": "read",
+            "next_page": "followed",
+            "has_more": "followed",
+            "data_refreshed_at": "refused if it is before the end of a day that is over: partial",
+        }
+    },
+    "azure": {
+        "List Blobs": {
+            **dict.fromkeys(("ServiceEndpoint", "ContainerName", "Prefix", "Marker", "MaxResults"), "the question"),
+            "Segment": "read",
+            "NextMarker": "followed",
+        },
+        "query": {"columns": "read", "rows": "read", "next_link": "followed"},
+    },
+    "oci": {
+        "usage": {"groupBy": "the question", "items": "read; opc-next-page is a header"},
+        "objects": {"objects": "read", "prefixes": "no delimiter is sent", "nextStartWith": "followed"},
+    },
+}
+
+
+def test_every_field_of_a_list_answer_is_read_refused_or_has_a_reason() -> None:
+    """A partial-result field that an API adds shows here when the recordings are renewed."""
+    fields = {name: {api: set(its) for api, its in of["lists"].items()} for name, of in RECORDED.items()}
+    assert fields == {name: {api: set(its) for api, its in of.items()} for name, of in LISTS.items()}
+
+
 @pytest.mark.parametrize("signed", OCI["signatures"]["requests"], ids=lambda signed: signed["url"][-30:])
 def test_ocis_signature_is_of_the_text_that_ours_is_of(signed: dict[str, str]) -> None:
     """The key that made it is gone; its public half tells that the text is the same to the last byte."""
