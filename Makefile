@@ -5,12 +5,13 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 FOCUS := .venv-focus
+SPECS := .venv-specs
 
 # The first interpreter that is 3.13 or newer; .python-version makes pyenv's python3 one.
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help docs demo serve bench bench-api bench-load test test-fast test-slow check sim mutants hooks format clean
+.PHONY: help docs demo serve bench bench-api bench-load test test-fast test-slow check sim mutants specs hooks format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -61,6 +62,9 @@ sim: $(VENV)/.dev  ## play simulated worlds: make sim SEEDS=0..100000
 mutants: $(VENV)/.dev  ## delete guards one by one; each time a test has to fail: make mutants GROUP=quota SOME=10
 	@$(BIN)/python -m tests.mutants $(if $(GROUP),--group $(GROUP)) $(if $(SOME),--some $(SOME))
 
+specs: $(VENV)/.dev $(SPECS)/.installed  ## record again what the providers' SDKs accept of the sandboxes (tests/specs)
+	@$(BIN)/python -m tests.specs.renew $(SPECS)/bin/python $(OPENAI_SPEC)
+
 hooks: $(VENV)/.dev  ## run linter, types and validate before each commit
 	@$(BIN)/pre-commit install
 
@@ -71,7 +75,7 @@ docs: $(VENV)/.local  ## draw the state diagrams of docs/states.md anew
 	@$(BIN)/python -m infra.state_diagrams
 
 clean:  ## delete .venv and the embedded stack's state
-	rm -rf $(VENV) $(FOCUS) .pipeline-ops
+	rm -rf $(VENV) $(FOCUS) $(SPECS) .azurite .pipeline-ops
 
 $(VENV)/bin/python:
 	@if [ -n "$(PYTHON)" ]; then \
@@ -95,4 +99,10 @@ $(FOCUS)/.installed: $(VENV)/bin/python tests/focus/requirements.txt
 	@echo "Installing the focus-validator into $(FOCUS) (about a minute, 600 MB; once) ..."
 	@$(BIN)/python -m venv --clear $(FOCUS)
 	@$(FOCUS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/focus/requirements.txt
+	@touch $@
+
+$(SPECS)/.installed: $(VENV)/bin/python tests/specs/requirements.txt
+	@echo "Installing the SDKs of Anthropic, Azure, OCI and Google into $(SPECS) (a few minutes, 730 MB; once) ..."
+	@$(BIN)/python -m venv --clear $(SPECS)
+	@$(SPECS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/specs/requirements.txt
 	@touch $@

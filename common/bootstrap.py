@@ -202,7 +202,7 @@ def _google_cloud(settings: Settings) -> GoogleCloud:
 
 
 def _provider_url(settings: Settings, name: str) -> str:
-    override = settings.provider_urls.get(name.replace(".", "_"))
+    override = settings.provider_urls.get(name.partition("/")[0].replace(".", "_"))
     return override or provider_url(load_providers(settings.configs), name)
 
 

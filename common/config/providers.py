@@ -62,6 +62,9 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+Urls = Mapping[Annotated[str, StringConstraints(pattern=IDENTIFIER)], Annotated[str, AfterValidator(_checked_template)]]
+
+
 class Provider(StrictModel):
     """One provider."""
 
@@ -69,11 +72,13 @@ class Provider(StrictModel):
     base_url: Annotated[str, AfterValidator(_checked_url)] | None = Field(
         default=None, description="Address of the API, without a trailing slash; none for providers that send files."
     )
-    urls: Mapping[
-        Annotated[str, StringConstraints(pattern=IDENTIFIER)], Annotated[str, AfterValidator(_checked_template)]
-    ] = Field(
+    urls: Urls = Field(
         default_factory=dict,
         description="Addresses of further APIs, by name; {region} and {account} come from the credential.",
+    )
+    partitions: Mapping[Annotated[str, StringConstraints(pattern=IDENTIFIER)], Urls] = Field(
+        default_factory=dict,
+        description="The same addresses in its parts that are apart from the public cloud, such as China, by part.",
     )
     auth: Literal["none", "bearer", "api_key", "aws_signature", "google", "oauth_client", "oci_signature"] = Field(
         default="none",
@@ -126,15 +131,26 @@ def find_provider(providers: Mapping[str, Provider], key: str) -> Provider:
 
 
 def provider_url(providers: Mapping[str, Provider], name: str) -> str:
-    """Return an address: ``openai`` is a provider's base URL, ``aws.s3`` one of its urls. Raises ConfigError."""
+    """Return an address: ``openai`` is a provider's base URL, ``aws.s3`` one of its urls, ``aws.s3/cn`` that of a part.
+
+    The part comes from a credential, the address from the file alone: an unknown part has none. Raises ConfigError.
+    """
+    name, _, part = name.partition("/")
     key, _, api = name.partition(".")
     known = find_provider(providers, key)
-    if api and api not in known.urls:
+    if part and part not in known.partitions:
         raise ConfigError(
-            f"system/providers.yml: provider {key!r} has no url {api[:80]!r}.{nearest(api, known.urls)} "
-            f"Known: {', '.join(known.urls) or 'none'}."
+            f"system/providers.yml: provider {key!r} has no partition {part[:80]!r}, which the credential is for. "
+            f"Known: {', '.join(known.partitions) or 'none'}."
         )
-    url = known.urls[api] if api else known.base_url
+    urls = known.partitions[part] if part else known.urls
+    if api and api not in urls:
+        where = f"provider {key!r}" + (f", partition {part!r}," if part else "")
+        raise ConfigError(
+            f"system/providers.yml: {where} has no url {api[:80]!r}.{nearest(api, urls)} "
+            f"Known: {', '.join(urls) or 'none'}."
+        )
+    url = urls[api] if api else known.base_url
     if not url:
         raise ConfigError(f"system/providers.yml: no base_url for provider {key!r}.")
     return str(url)

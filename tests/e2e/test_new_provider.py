@@ -48,6 +48,8 @@ REPOSITORY_WIDE = (
     "tests/functions/test_template_bounds.py::test_no_text_of_a_step_can_be_sql_a_path_or_an_address",
     "tests/functions/test_template_bounds.py::test_every_field_of_free_text_is_there_and_has_its_reason",
     "tests/functions/test_template_bounds.py::test_no_step_can_name_the_address_it_reads_from",
+    "tests/processors/test_meters.py::test_every_meter_has_a_price_or_a_reason_for_having_none",
+    "tests/processors/test_meters.py::test_every_provider_names_its_meters",
     "tests/processors/test_openai_costs.py::test_every_report_that_a_provider_lacks_is_refused_with_the_reason",
     "tests/processors/test_openai_costs.py::test_a_good_credential_is_proved_by_one_small_call_and_a_bad_one_refused",
     "tests/contract/test_conformance.py::test_every_pipeline_that_writes_focus_rows_says_what_its_source_bills",

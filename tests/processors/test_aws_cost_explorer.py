@@ -81,6 +81,50 @@ def test_the_unused_part_of_a_fee_is_a_row_of_its_own_so_that_both_sums_hold() -
     assert any("are estimates" in text for text in context.infos)
 
 
+@pytest.mark.parametrize("fee", ["RIFee", "Recurring", "Recurring reservation fee", "Upfront", "SavingsPlanUpfrontFee"])
+def test_a_reservations_fee_is_a_purchase_by_each_of_its_names(fee: str) -> None:
+    """Billed 10; borne 6 by the usage that it covers, 4 by its unused part."""
+    with sandbox(answering(group(fee, "10", "4"), group("DiscountedUsage", "0", "6"))) as (_, context):
+        rows = extract(context)
+    assert [(row["ChargeCategory"], row["BilledCost"], row["EffectiveCost"]) for row in rows] == [
+        ("Purchase", 10, 0),
+        ("Usage", 0, 4),
+        ("Usage", 0, 6),
+    ]
+    assert context.warnings == []
+
+
+@pytest.mark.parametrize("fee", ["Support", "Support fee", "Fee", "Other out-of-cycle charges"])
+def test_a_fee_that_covers_no_usage_carries_its_own_cost(fee: str) -> None:
+    with sandbox(answering(group(fee, "29", "29"))) as (_, context):
+        (row,) = extract(context)
+    assert (row["ChargeCategory"], row["BilledCost"], row["EffectiveCost"]) == ("Purchase", 29, 29)
+
+
+@pytest.mark.parametrize(
+    "discount",
+    ["Enterprise Discount Program Discount", "Private Rate Card Discount", "Bundled Discount", "EdpDiscount"],
+)
+def test_a_discount_is_an_adjustment_and_no_surprise(discount: str) -> None:
+    with sandbox(answering(group(discount, "-3", "-3"))) as (_, context):
+        (row,) = extract(context)
+    assert (row["ChargeCategory"], row["BilledCost"], context.warnings) == ("Adjustment", -3, [])
+
+
+def test_a_record_type_that_is_not_known_is_counted_and_reported() -> None:
+    with sandbox(answering(group("QuantumFee", "1", "1"), group("Usage", "2", "2"))) as (_, context):
+        rows = extract(context)
+    assert (total(rows), total(rows, "EffectiveCost")) == (3, 3)
+    (warning,) = context.warnings
+    assert "QuantumFee" in warning and "Adjustment" in warning
+
+
+def test_the_sandbox_sends_the_record_types_of_real_accounts() -> None:
+    with sandbox() as (_, context):
+        sent = {row["extra"]["RECORD_TYPE"] for row in extract(context)}
+    assert sent & {"Recurring", "Upfront"} and not sent & {"RIFee", "Fee", "Purchase"} and context.warnings == []
+
+
 @pytest.mark.parametrize("limited", [1, 9])
 def test_a_limit_is_waited_for_though_it_comes_as_a_400(limited: int) -> None:
     body = {"__type": "com.amazonaws.ce#LimitExceededException", "message": "You made too many calls."}

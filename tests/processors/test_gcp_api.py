@@ -15,7 +15,7 @@ from common.adapters.google.cloud import GoogleCloudAdapter
 from common.config.loader import ConfigTree
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import CONFIGS
-from common.processors.clouds.gcp.api import GcpApiExtractor, GcpApiParams
+from common.processors.clouds.gcp.api import PARTIAL, GcpApiExtractor, GcpApiParams
 from common.processors.registry import REGISTRY
 from infra.local.sandbox.exchange import Answer
 from infra.local.sandbox.gcp import SERVICES
@@ -59,6 +59,13 @@ def test_all_pages_are_read_with_a_token_for_the_key() -> None:
     assert [(row["service_id"], row["display_name"]) for row in rows] == SERVICES
     assert {row["x_pipeline_run_date"] for row in rows} == {context.end_date}
     assert asked == ["/gcp-token", *["/gcp-cloudbilling/v1/services"] * 3], "one token does for all pages"
+
+
+@pytest.mark.parametrize("field", PARTIAL)
+def test_a_partial_list_is_not_taken_as_whole(field: str) -> None:
+    body = {"services": [{"serviceId": "1", "displayName": "A"}], field: ["us-west1"]}
+    with sandbox(answering(body)) as (_, context), pytest.raises(TransientError, match=f"partial: {field} is filled"):
+        extract(context, params())
 
 
 def test_the_address_for_tokens_that_a_key_names_is_not_asked() -> None:

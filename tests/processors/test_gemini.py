@@ -14,6 +14,7 @@ from common.adapters.google.cloud import GoogleCloudAdapter
 from common.platform.errors import PermanentError, TransientError
 from common.platform.paths import CONFIGS
 from common.processors.genai.payg_usage import GenaiPaygUsage, GenaiPaygUsageParams
+from common.processors.genai.providers.gemini import DEVELOPER, PARTIAL
 from common.tables.contract import load_table
 from infra.local.sandbox import gemini_data
 from infra.local.sandbox.exchange import Answer, Request
@@ -28,15 +29,18 @@ PAID = gemini_data.PAID_INPUT
 
 @contextmanager
 def sandbox(
-    answers: dict[str, list[dict[str, Any]]] | None = None, settled: bool = True, **more: Any
+    answers: dict[str, Any] | None = None, settled: bool = True, **more: Any
 ) -> Iterator[tuple[SandboxServer, RecordingContext]]:
-    """A sandbox; with ``answers``, one that has these series by metric and nothing else."""
+    """A sandbox; with ``answers``, one that has these series (or bodies) by metric and nothing else."""
 
     def fake(request: Request) -> Answer | None:
         if answers is None or not request.path.endswith("timeSeries"):
             return None
         name = dict(request.query)["filter"].split('"')[1]
-        return Answer(200, {"timeSeries": answers[name]}) if name in answers else Answer(404, {})
+        found = answers.get(name)
+        if found is None:
+            return Answer(404, {})
+        return Answer(200, found if isinstance(found, dict) and "timeSeries" in found else {"timeSeries": found})
 
     with SandboxServer(1, fail_with=fake, rate_limit_every=0, settled=settled) as server:
         google = GoogleCloudAdapter("test-project", lambda: server.urls["gcp_token"])
@@ -149,6 +153,23 @@ def test_all_tokens_of_the_sandbox_arrive_and_pages_are_followed() -> None:
         "pageSize": "1000",
     }
     assert any("no metric" in text and "paid_tier_3" in text for text in context.infos)
+
+
+@pytest.mark.parametrize("field", PARTIAL)
+def test_a_partial_answer_is_no_day_with_fewer_tokens(field: str) -> None:
+    left_out = [{"code": 14, "message": "backend"}] if field == "executionErrors" else ["us-west1"]
+    whole = {"timeSeries": [series("5", model="gemini-2.5-pro")], field: left_out}
+    with (
+        sandbox({PAID: whole}) as (_, context),
+        pytest.raises(TransientError, match=f"the answer is partial: {field} is filled"),
+    ):
+        read(context, DEVELOPER)
+
+
+def test_an_answer_that_says_that_nothing_is_missing_is_whole() -> None:
+    whole = {"timeSeries": [series("5", model="gemini-2.5-pro")], **{field: [] for field in PARTIAL}}
+    with sandbox({PAID: whole}) as (_, context):
+        assert read(context, DEVELOPER)
 
 
 def test_late_tokens_are_there_when_the_days_are_read_again() -> None:

@@ -59,6 +59,40 @@ def test_each_file_counts_once_on_the_day_that_it_was_written() -> None:
     assert len(late) == bills.LATE, "what comes a day late belongs to the day that it comes on"
 
 
+def test_usage_is_asked_for_93_days_at_a_time() -> None:
+    """Oracle's own tool refuses a longer range; so does the sandbox."""
+    first, last = date(2026, 2, 1), date(2026, 9, 14)
+    with sandbox(start_date=first, end_date=last) as (server, context):
+        rows = usage(context)
+        bodies = [json.loads(request.body) for request in server.requests if request.body]
+    spans = dict.fromkeys((body["timeUsageStarted"][:10], body["timeUsageEnded"][:10]) for body in bodies)
+    assert list(spans) == [("2026-02-01", "2026-05-05"), ("2026-05-05", "2026-08-06"), ("2026-08-06", "2026-09-15")]
+    assert total(rows) == bills.billed("oci", SEED, first, last)
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 200),
+        ({"isAggregateByTime": False, "compartmentDepth": 6}, 200),
+        ({"isAggregateByTime": True}, 400),
+        ({"timeUsageEnded": "2026-12-13T00:00:00Z"}, 400),
+        ({"unknown": 1}, 400),
+    ],
+)
+def test_the_usage_sandbox_takes_what_oracles_tools_send(change: dict[str, Any], status: int) -> None:
+    query = {
+        "tenantId": TENANCY,
+        "timeUsageStarted": "2026-09-10T00:00:00Z",
+        "timeUsageEnded": "2026-09-12T00:00:00Z",
+        "granularity": "DAILY",
+        "queryType": "COST",
+        "groupBy": ["service"],
+    }
+    request = Request("/oci-usage/20200107/usage", method="POST", body=json.dumps(query | change).encode())
+    assert oci.UsageSandbox(SEED).answer(request).status == status
+
+
 def test_however_the_days_are_divided_into_runs_nothing_is_lost_and_nothing_counts_twice() -> None:
     parts = [(FIRST, FIRST), (date(2026, 9, 11), date(2026, 9, 12)), (date(2026, 9, 13), LAST)]
     rows: list[dict[str, Any]] = []

@@ -149,7 +149,11 @@ def test_costs_are_asked_for_by_project_and_line_and_by_key_never() -> None:
         read(context)
         asked = list(server.requests)
     assert [request.path for request in asked] == ["/v1/organization/costs"] * 2  # 61 days, 31 a page
-    assert [value for key, value in asked[0].query if key == "group_by[]"] == ["project_id", "line_item"]
+    assert [value for key, value in asked[0].query if key == "group_by[]"] == [
+        "project_id",
+        "line_item",
+        "api_source",
+    ]
 
 
 def test_all_money_of_the_sandbox_arrives() -> None:

@@ -242,9 +242,10 @@ def test_parts_larger_than_their_total_end_the_step_by_name(change: dict[str, in
         read_result(EXAMPLE | {"model": "gpt-4o"} | change)
 
 
-def test_cache_writes_are_told_apart_by_retention_where_decisions_tells() -> None:
+@pytest.mark.parametrize("endpoint", ["completions", "decisions"])
+def test_cache_writes_are_told_apart_by_retention(endpoint: str) -> None:
     more = {"input_cache_write_30m_tokens": 60, "input_cache_write_12h_tokens": 40}
-    rows, _ = read_result(EXAMPLE | more | {"object": "organization.usage.decisions.result"}, "decisions")
+    rows, _ = read_result(EXAMPLE | more | {"object": f"organization.usage.{endpoint}.result"}, endpoint)
     found = quantities(rows)
     assert (found["input_cache_write_30m"], found["input_cache_write_12h"]) == (60, 40)
     assert "input_cache_write" not in found
@@ -290,6 +291,41 @@ def test_every_documented_endpoint_is_read_with_every_documented_grouping_but_us
         list(GenaiPaygUsage().run(context, params))
         asked = {r.path.rpartition("/")[2]: {v for k, v in r.query if k == "group_by[]"} for r in server.requests}
     assert asked == {name: set(e.group_by) - {"user_id"} for name, e in documented.ENDPOINTS.items()}
+
+
+def _refusing(message: str, *, page_token: str | None = None) -> Any:
+    """Refuse what names ``api_source``: every request, or only that of a page."""
+
+    def refuse(request: Request) -> Answer | None:
+        given = dict(request.query)
+        named = ("group_by[]", "api_source") in request.query and given.get("page") == page_token
+        return Answer(400, {"error": {"message": message, "code": None}}) if named else None
+
+    return refuse
+
+
+def test_an_organisation_without_api_source_is_read_without_it() -> None:
+    with sandbox(_refusing("Invalid value: 'api_source'.")) as (server, context):
+        assert read(context)
+        asked = [[v for k, v in request.query if k == "group_by[]"] for request in server.requests]
+    assert [("api_source" in groups, len(groups)) for groups in asked] == [(True, 6), (False, 5)]
+    assert any("without it" in text for text in context.infos)
+
+
+def test_another_refusal_is_no_reason_to_read_fewer_dimensions() -> None:
+    with sandbox(_refusing("Invalid value: 'model'.")) as (_, context), pytest.raises(PermanentError, match="'model'"):
+        read(context)
+
+
+def test_a_later_page_that_refuses_a_dimension_does_not_start_the_report_again() -> None:
+    """Its first page is counted already, by other dimensions."""
+    first = page(bucket(EXAMPLE), next_page="page_2")
+
+    def answers(request: Request) -> Answer | None:
+        return _refusing("Invalid value: 'api_source'.", page_token="page_2")(request) or first
+
+    with sandbox(answers) as (_, context), pytest.raises(PermanentError, match="api_source"):
+        read(context)
 
 
 def test_quiet_days_give_no_rows() -> None:

@@ -22,7 +22,7 @@ LIBRARY = "genai-prices"
 CURRENCY = "USD"
 """The library has prices in no other currency."""
 
-STANDARD, BATCH, FREE = "standard", "batch", "free"
+STANDARD, BATCH, FREE, FAST = "standard", "batch", "free", "fast"
 LONG_CONTEXT, US = "long_context", "us"
 _STANDARD_TIERS = frozenset({None, "", "default", "auto", "standard"})
 """Providers' names for requests at the standard price."""
@@ -81,6 +81,7 @@ class _Unit:
 _CACHED = ("input_tokens", "cache_read_tokens")
 _AUDIO = ("input_tokens", "input_audio_tokens")
 _IMAGE = ("input_tokens", "input_image_tokens")
+_VIDEO = ("input_tokens", "input_video_tokens")
 _WRITTEN = ("input_tokens", "cache_write_tokens")
 
 # For a model without an image price, images count as tokens at its input price: the library does so, and so do
@@ -89,6 +90,7 @@ _TOKENS: Mapping[str, _Unit] = {
     "input_text": _Unit(("input_tokens",), ("input_mtok",)),
     "input_audio": _Unit(_AUDIO, ("input_audio_mtok",)),
     "input_image": _Unit(_IMAGE, ("input_image_mtok", "input_mtok")),
+    "input_video": _Unit(_VIDEO, ("input_video_mtok", "input_mtok")),
     "input_cached_text": _Unit(_CACHED, ("cache_read_mtok",)),
     "input_cached_audio": _Unit((*_CACHED, *_AUDIO, "cache_audio_read_tokens"), ("cache_audio_read_mtok",)),
     "input_cached_image": _Unit(
@@ -96,6 +98,9 @@ _TOKENS: Mapping[str, _Unit] = {
         ("cache_image_read_mtok", "cache_read_mtok"),
     ),
     "input_cache_write": _Unit(_WRITTEN, ("cache_write_mtok",)),
+    # OpenAI's default retention. From GPT-5.6 on a write costs 1.25 times the input, and the library's one write price
+    # of these models is that; older models have none, because their writes are free.
+    "input_cache_write_30m": _Unit(_WRITTEN, ("cache_write_mtok",)),
     "input_cache_write_5m": _Unit((*_WRITTEN, "cache_write_5m_tokens"), ("cache_write_5m_mtok", "cache_write_mtok")),
     "input_cache_write_1h": _Unit((*_WRITTEN, "cache_write_1h_tokens"), ("cache_write_1h_mtok",)),
     "output_text": _Unit(("output_tokens",), ("output_mtok",)),
@@ -114,6 +119,25 @@ _OTHERS: Mapping[tuple[str, str], _Unit] = {
         ("audio_seconds", "input_audio_seconds"), ("input_audio_hours", "audio_hours")
     ),
 }
+
+NO_PRICE: Mapping[str, str] = {
+    "input_cache_write_12h": "OpenAI has published no price of cache writes that are kept for 12 hours",
+    "images": f"{LIBRARY} has prices of image tokens, none of an image: it depends on size and quality",
+    "stored_bytes": f"{LIBRARY} has no price of storage",
+    "sessions": f"{LIBRARY} has no price of a code interpreter's session",
+    "file_searches": "OpenAI reports searches without the model that their price depends on",
+    "input_other": "the provider counts it in a modality that this version does not know",
+    "output_other": "the provider counts it in a modality that this version does not know",
+    "output_video": f"{LIBRARY} has no price of video that a model of these providers puts out",
+}
+"""Meters without a published price of one unit, and why. Their cost is NULL, and the run warns with the reason.
+
+A meter that neither this nor the tables above name is a mistake of ours: tests/processors/test_meters.py finds it."""
+
+
+def is_known_meter(endpoint: str, meter: str) -> bool:
+    """Whether a meter has a price, or a reason why it has none."""
+    return meter in _TOKENS or (endpoint, meter) in _OTHERS or meter in NO_PRICE
 
 
 def variant(batch: bool | None, service_tier: str | None, *, long_context: bool = False, region: str = "") -> str:
@@ -145,15 +169,18 @@ class PriceList:
 
 
 def _look_up(source: str, item: Item) -> Price:
+    if item.variant != FREE and (reason := NO_PRICE.get(item.meter)) is not None:
+        return Price(None, reason=reason)
     if item.model is None:
         return Price(None, reason="the provider names no model for it")
     # Noon: dated prices change at 00:00 UTC, and an error of a few hours must not select the next day's price.
     at = datetime.combine(item.day, time(12), UTC)
     base, *conditions = item.variant.split("+")
     long = {"input_tokens": LONG_REQUEST} if LONG_CONTEXT in conditions else {}
+    how = _context(item.provider, base)
     region = "".join(condition for condition in conditions if condition != LONG_CONTEXT)
     try:
-        baseline = _calculate(item, long, base, at)
+        baseline = _calculate(item, long, how, at)
     except LookupError:
         return Price(None, reason=f"{source} does not know the model")
     model = baseline.model.id
@@ -164,21 +191,21 @@ def _look_up(source: str, item: Item) -> Price:
         return Price(None, model, f"{source} has no price for {item.meter} of this model")
     if _is_hourly(baseline):
         return Price(None, model, f"{source} has hourly prices for this model, and usage is reported by day")
-    if unit.is_token and base != STANDARD and not _has_variant(baseline, unit, base, at):
+    if unit.is_token and base != STANDARD and not _has_variant(baseline, unit, how, at):
         return Price(None, model, f"{source} has no {base} price of this model for {item.day}")
     factor = REGION_FACTORS.get((item.provider, region)) if region and unit.is_token else Decimal(1)
     if factor is None:
         return Price(None, model, f"prices in the region {region} are unknown")
     try:
-        with_unit = _calculate(item, {**long, **{name: long.get(name, 0) + 1 for name in unit.usage}}, base, at)
+        with_unit = _calculate(item, {**long, **{name: long.get(name, 0) + 1 for name in unit.usage}}, how, at)
     except ValueError:
         return Price(None, model, f"{source} can't price {item.meter} of this model alone")
     # Minus the request without the unit: a fee per request is not part of the price of a token.
     unit_price = (with_unit.total_price - baseline.total_price) * factor
-    return Price(unit_price, model, source=source, since=_since(baseline, base if unit.is_token else STANDARD, at))
+    return Price(unit_price, model, source=source, since=_since(baseline, how if unit.is_token else {}, at))
 
 
-def _calculate(item: Item, counters: Mapping[str, int], base: str, at: datetime) -> "PriceCalculation":
+def _calculate(item: Item, counters: Mapping[str, int], how: Mapping[str, str], at: datetime) -> "PriceCalculation":
     from genai_prices import Usage, calc_price
 
     return calc_price(
@@ -186,27 +213,29 @@ def _calculate(item: Item, counters: Mapping[str, int], base: str, at: datetime)
         str(item.model),
         provider_id=item.provider,
         genai_request_timestamp=at,
-        price_context=_context(base),
+        price_context=dict(how) or None,
     )
 
 
-def _context(base: str) -> dict[str, str] | None:
+def _context(provider: str, base: str) -> dict[str, str]:
+    """Return how it was processed in the library's words; empty for the standard."""
     if base in (STANDARD, FREE):
-        return None
+        return {}
+    if (provider, base) == ("anthropic", FAST):  # what others sell as a service tier
+        return {"speed": FAST}
     return {"processing": BATCH} if base == BATCH else {"service_tier": base}
 
 
-def _variants(calculation: "PriceCalculation", base: str, at: datetime) -> "Iterator[PriceVariant]":
-    wanted = _context(base) or {}
+def _variants(calculation: "PriceCalculation", how: Mapping[str, str], at: datetime) -> "Iterator[PriceVariant]":
     for item in calculation.model.price_variants or ():
         active = item.constraint is None or item.constraint.active(at)
-        if active and all(wanted.get(key) == value for key, value in item.when.items()):
+        if active and all(how.get(key) == value for key, value in item.when.items()):
             yield item
 
 
-def _has_variant(calculation: "PriceCalculation", unit: _Unit, base: str, at: datetime) -> bool:
+def _has_variant(calculation: "PriceCalculation", unit: _Unit, how: Mapping[str, str], at: datetime) -> bool:
     """Whether the variant has a price of its own then: without one, the library silently uses the standard price."""
-    return any(_has_price(item.prices, unit) for item in _variants(calculation, base, at))
+    return any(_has_price(item.prices, unit) for item in _variants(calculation, how, at))
 
 
 def _active_constraint(calculation: "PriceCalculation", at: datetime) -> "Any":
@@ -223,9 +252,9 @@ def _is_hourly(calculation: "PriceCalculation") -> bool:
     return isinstance(prices, list) and any(hasattr(p.constraint, "start_time") for p in prices)
 
 
-def _since(calculation: "PriceCalculation", base: str, at: datetime) -> date | None:
+def _since(calculation: "PriceCalculation", how: Mapping[str, str], at: datetime) -> date | None:
     """Return the first day of the price: the variant's, else the standard price's."""
-    variants = (item.constraint for item in _variants(calculation, base, at))
+    variants = (item.constraint for item in _variants(calculation, how, at))
     for constraint in (*variants, _active_constraint(calculation, at)):
         if (since := getattr(constraint, "start_date", None)) is not None:
             return cast(date, since)

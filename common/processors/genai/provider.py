@@ -47,18 +47,23 @@ class FocusNames:
 class GenaiProvider:
     """A provider's reports and names. ``price_key`` is its id in the price library.
 
-    ``reports`` maps to a report, or to the sentence that says why the provider has none. ``endpoints`` are the usage
-    endpoints, in reading order. ``page_days`` is the number of days per call. For a provider whose usage comes in
-    files, ``file_days`` returns a file's first and last day.
+    ``reports`` maps to a report, or to the sentence that says why the provider has none. ``meters`` maps each usage
+    endpoint, in reading order, to every meter that it can yield. ``page_days`` is the number of days per call. For a
+    provider whose usage comes in files, ``file_days`` returns a file's first and last day.
     """
 
     names: FocusNames
     price_key: str
     reports: Mapping[ReportName, Report | str]
     try_credential: TryCredential
-    endpoints: Sequence[str] = field(default=())
+    meters: Mapping[str, Sequence[str]]
     page_days: int | None = None
     file_days: Callable[[Path], tuple[date, date]] | None = None
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """What usage is read from, in order."""
+        return tuple(self.meters)
 
     def report(self, name: ReportName) -> Report:
         """Return a report. Raises ConfigError with the reason if there is none."""

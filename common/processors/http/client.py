@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from common.domain.model import ErrorKind
 from common.platform.errors import PermanentError, TransientError
@@ -49,7 +49,15 @@ _KEY_LIKE = re.compile(r"\b(?:sk|pk|key)-[\w*.\-]{4,}|\bya29\.[\w.\-]{4,}", re.A
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
-class ProviderNotFoundError(PermanentError):
+class ProviderRefusedError(PermanentError):
+    """The provider refused the request with this ``status``: the same request would be refused again."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ProviderNotFoundError(ProviderRefusedError):
     """The provider responded 404: it has no such address."""
 
 
@@ -63,10 +71,11 @@ class JsonAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """The provider's own error code and message; empty strings if the body has none."""
+    """The provider's own error code and message; empty strings if the body has none. ``region``: where S3 sends us."""
 
     code: str = ""
     message: str = ""
+    region: str = ""
 
 
 def json_error(body: bytes) -> ErrorBody:
@@ -84,6 +93,7 @@ class Api:
     """An API, and what to do when it refuses the credential.
 
     ``error`` parses the body of an error. ``later`` are the error codes that mean "not now", whatever the status.
+    ``hint`` says what to do about an error that has a cause of its own; empty for others.
     """
 
     key: str
@@ -91,6 +101,7 @@ class Api:
     credential_help: str
     error: Callable[[bytes], ErrorBody] = json_error
     later: frozenset[str] = frozenset()
+    hint: Callable[[ErrorBody, Mapping[str, str]], str] = lambda _error, _headers: ""
 
 
 Sign = Callable[[str, str, bytes], Mapping[str, str]]
@@ -132,6 +143,7 @@ class ProviderClient:
             )
         self._context, self._api, self._secret, self._sign = context, api, secret, sign
         self._base = (context.provider_url(api.key) if base is None else base).rstrip("/")
+        self._origin = self._base.removesuffix(urlsplit(self._base).path)
         self._http = httpx2.Client(
             # Bodies are read undecoded, so that the size counted is the size held: gzip could unpack to 1,000 times.
             headers={"accept": "application/json", "accept-encoding": "identity", **headers},
@@ -232,12 +244,18 @@ class ProviderClient:
     def _try[T](self, method: str, path: str, content: Mapping[str, Any], take: Callable[[Any], T]) -> T:
         import httpx2
 
+        query = urlencode(content.get("params", ()), quote_via=quote)
+        content = {name: value for name, value in content.items() if name != "params"}
         left = self._context.remaining_s()
         timeout = httpx2.Timeout(min(READ_TIMEOUT_S, left), connect=min(CONNECT_TIMEOUT_S, left))
         try:
-            request = self._http.build_request(method, self._base + path, timeout=timeout, **content)
+            # httpx2 would send a space as "+", and "a/./b" as "a/b": AWS reads both as other requests than the signed.
+            url = self._base + path + (f"?{query}" if query else "")
+            target = url.removeprefix(self._origin).encode("ascii")
+            extensions = {"target": target}
+            request = self._http.build_request(method, url, timeout=timeout, extensions=extensions, **content)
             if self._sign is not None:
-                request.headers.update(self._sign(method, str(request.url), request.content))
+                request.headers.update(self._sign(method, url, request.content))
             with closing(self._http.send(request, stream=True)) as response:
                 if response.status_code in (200, 204):
                     return take(response)
@@ -286,21 +304,26 @@ class ProviderClient:
         if is_limit or status in _RETRIED or status >= 500:
             kind = ErrorKind.RATE_LIMIT if is_limit else ErrorKind.UNAVAILABLE
             return _FailedTryError(f"answered {status}{message}", retry_after_s(headers, self._context.now()), kind)
+        if hint := self._api.hint(error, headers):
+            return ProviderRefusedError(f"{where}: answered {status}{message} {hint}", status)
         if status in (401, 403):
-            return PermanentError(
+            return ProviderRefusedError(
                 f"{where}: refused the credential {self._context.credential_id!r} with {status}{message} "
-                f"{self._api.credential_help} Replace it: main.py credentials add."
+                f"{self._api.credential_help} Replace it: main.py credentials add.",
+                status,
             )
         if status == GONE:
             return TransientError(f"{where}: answered 410{message} It is read from the first page again.")
         if status == 404:
-            return ProviderNotFoundError(f"{where}: answered 404{message} Check the provider's base URL.")
+            return ProviderNotFoundError(f"{where}: answered 404{message} Check the provider's base URL.", status)
         if status < 400:
             return PermanentError(
                 f"{where}: answered {status}, which is not followed. Check the provider's base URL in "
                 "configs/system/providers.yml."
             )
-        return PermanentError(f"{where}: answered {status}{message} The same request would be refused again.")
+        return ProviderRefusedError(
+            f"{where}: answered {status}{message} The same request would be refused again.", status
+        )
 
     def _shown(self, message: str) -> str:
         """Return ``: <the provider's message>`` with the secret, and anything that looks like a key, replaced."""

@@ -128,6 +128,19 @@ class Fields:
             self.wrong(name, "true or false")
         return value
 
+    def refuse_partial(self, *names: str) -> None:
+        """Raise TransientError if one of these fields, by which a list API reports what it left out, is filled.
+
+        Taken as whole, such an answer is a cost that is too low, and deletes rows that were right.
+        """
+        for name in names:
+            if value := self.values.get(name):
+                entries = len(value) if isinstance(value, list) else 1
+                raise TransientError(
+                    f"{self.source}: the answer is partial: {self._at(name)} is filled ({entries} entries). Nothing of "
+                    "it is used; the next attempt reads it again."
+                )
+
     def wrong(self, name: str, expected: str) -> NoReturn:
         """Raise the TransientError for a field that is not as expected."""
         _wrong(self.source, self._at(name), expected, self.values.get(name))

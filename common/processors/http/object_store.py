@@ -95,4 +95,4 @@ def xml_error(body: bytes) -> ErrorBody:
         root = ElementTree.fromstring(body.removeprefix(b"\xef\xbb\xbf"))
     except ElementTree.ParseError:
         return ErrorBody()
-    return ErrorBody(root.findtext("Code") or "", root.findtext("Message") or "")
+    return ErrorBody(*(root.findtext(name) or "" for name in ("Code", "Message", "Region")))

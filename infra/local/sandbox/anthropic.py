@@ -1,4 +1,4 @@
-"""Anthropic's Admin API, as its reference describes it: the organisation, its messages usage and its costs.
+"""Anthropic's Admin API, as its reference describes it: the organisation, and its reports of usage and cost.
 
 Paths, headers, parameters, group_by values, limits, bucket and result shapes are the documented ones
 (platform.claude.com/docs/en/api/admin); the limit of five groups is that of PostHog issue 72556. What is not documented
@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from infra.local.sandbox import anthropic_analytics as analytics
 from infra.local.sandbox.anthropic_data import UsageRecord, cost_lines, records
 from infra.local.sandbox.exchange import Answer, Request
 
 ADMIN_KEY = "sk-ant-admin01-sandbox"
+VERSIONS = ("2023-06-01", "2026-10-21")
+"""The guide's version of the API, and that of Anthropic's SDK 2.14.0."""
 WORKSPACE_KEY_PREFIX = "sk-ant-api03-"
 ORGANISATION = "12345678-1234-5678-1234-567812345678"
 RETRY_AFTER_S = 1
@@ -47,7 +50,7 @@ REPORTS = {
             "service_account_id",
             "service_tier",
             "workspace_id",
-        ),  # and speed, behind a beta header that the product does not send
+        ),  # and speed, behind a beta header
         {
             "account_ids[]": "account_id",
             "api_key_ids[]": "api_key_id",
@@ -90,15 +93,23 @@ class AnthropicSandbox:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self.settled = True
+        self.has_analytics = True
+        """Whether the organisation may read the analytics reports: without it they answer 403."""
+        self.fast: frozenset[str] = frozenset()
+        """Models whose standard requests are in fast mode, for tests: the analytics reports alone tell it."""
 
     def refuse(self, request: Request) -> Answer | None:
-        """401 without a known key; 403 for a workspace's key (made up: documented is that it does not work)."""
-        key = request.headers.get("x-api-key", "")
+        """401 without a known key; 403 for a workspace's key (made up: documented is that it does not work).
+
+        The guide sends the key as ``x-api-key``, Anthropic's SDK as ``Authorization: Bearer``.
+        """
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        key = request.headers.get("x-api-key") or (bearer if scheme == "Bearer" else "")
         if key.startswith(WORKSPACE_KEY_PREFIX):
             return _error(403, "permission_error", "This endpoint requires an Admin API key.")
         if key != ADMIN_KEY:
-            said = "invalid x-api-key" if key else "x-api-key header is required"
-            return _error(401, "authentication_error", said)
+            message = "invalid x-api-key" if key else "x-api-key header is required"
+            return _error(401, "authentication_error", message)
         return None
 
     def rate_limited(self) -> Answer:
@@ -107,17 +118,25 @@ class AnthropicSandbox:
 
     def answer(self, request: Request) -> Answer:
         name = request.path.removeprefix("/v1/organizations/")
-        if request.method != "GET" or name not in (*REPORTS, "me"):
+        if request.method != "GET" or name not in (*REPORTS, *analytics.REPORTS, "me"):
             return _error(404, "not_found_error", "Not found")
-        if request.headers.get("anthropic-version") != "2023-06-01":
+        if request.headers.get("anthropic-version") not in VERSIONS:
             return _error(400, "invalid_request_error", "anthropic-version: header is required")
         if name == "me":
             return Answer(200, {"id": ORGANISATION, "name": "Sandbox", "type": "organization"})
         try:
-            query = parse(name, request.query)
-        except BadRequest as error:
+            if name in analytics.REPORTS:
+                return self._analytics(name, request)
+            return Answer(200, self._page(name, parse(name, request.query)))
+        except (BadRequest, analytics.BadRequest) as error:
             return _error(400, "invalid_request_error", str(error))
-        return Answer(200, self._page(name, query))
+
+    def _analytics(self, name: str, request: Request) -> Answer:
+        if not self.has_analytics:
+            return _error(403, "permission_error", "This organization does not have access to this endpoint.")
+        if analytics.BETA not in request.headers.get("anthropic-beta", "").replace(" ", "").split(","):
+            return _error(400, "invalid_request_error", f"anthropic-beta: {analytics.BETA} is required")
+        return Answer(200, analytics.page(name, request.query, self._seed, settled=self.settled, fast=self.fast))
 
     def _page(self, name: str, query: Query) -> dict[str, Any]:
         results = _cost_results if name == "cost_report" else _usage_results
@@ -194,7 +213,7 @@ def parse(name: str, query: Sequence[tuple[str, str]]) -> Query:
     end = _time(given, "ending_at") if "ending_at" in given else datetime.now(UTC)
     if end <= start:
         raise BadRequest("ending_at: must be after starting_at")
-    # A cursor is good for its own query alone.
+    # A cursor is valid for its own query only.
     bound = sorted((key, values) for key, values in given.items() if key != "page")
     fingerprint = hashlib.sha256(json.dumps([name, bound]).encode()).hexdigest()[:16]
     first = _position(given["page"][0], fingerprint) if "page" in given else start

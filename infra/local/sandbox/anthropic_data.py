@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 LATE = 0.1
-"""Share of the usage that is reported late (made up: Anthropic tells no figure)."""
+"""Share of the usage that is reported late (made up: Anthropic publishes no figure)."""
 
 QUIET_DAYS = 0.06
 
@@ -29,7 +29,7 @@ LONG_CONTEXT = {"claude-sonnet-4-5-20250929": ("6", "7.50", "12", "0.60", "22.50
 BATCH, US = Decimal("0.5"), Decimal("1.1")
 WEB_SEARCH = Decimal("0.01")
 CODE_EXECUTION = Decimal("0.05")
-"""US dollars for an hour of a container: in the cost report alone, no usage tells of it."""
+"""US dollars for an hour of a container, which only the cost report shows."""
 
 TOKEN_TYPES = {
     "uncached_input_tokens": "Input Tokens",

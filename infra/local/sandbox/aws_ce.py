@@ -17,7 +17,8 @@ from infra.local.sandbox.exchange import Answer, Request
 PAGE = 4
 ACCOUNT = "100000000001"
 TARGET = "AWSInsightsIndexService.GetCostAndUsage"
-RECORD_TYPES = {"Usage": "Usage", "Purchase": "SavingsPlanRecurringFee", "Credit": "Credit", "Tax": "Tax"}
+FEES = {"Recurring": "Recurring", "One-Time": "Upfront"}
+"""Record types of purchases by their ChargeFrequency, as Cost Explorer names them."""
 DIMENSIONS = {"SERVICE": "ServiceName", "RECORD_TYPE": "ChargeCategory", "REGION": "RegionId"}
 METRICS = {"UnblendedCost": "BilledCost", "AmortizedCost": "EffectiveCost", "UsageQuantity": "ConsumedQuantity"}
 FIELDS = frozenset({"TimePeriod", "Granularity", "Metrics", "GroupBy", "NextPageToken"})
@@ -28,7 +29,7 @@ class CostExplorerSandbox:
 
     key = "aws_ce"
     base = "/aws-ce"
-    prefixes: tuple[str, ...] = ("/aws-ce/",)
+    prefixes: tuple[str, ...] = ("/aws-ce",)
     secret = json.dumps({"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY, "account": ACCOUNT})
     settled = True
 
@@ -73,7 +74,7 @@ class CostExplorerSandbox:
         sums: dict[tuple[str, ...], dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
         units: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for row in bills.rows_of("aws", self._seed, day, settled=self.settled):
-            key = tuple(RECORD_TYPES[row[n]] if n == "ChargeCategory" else row[n] for n in names)
+            key = tuple(_record_type(row) if n == "ChargeCategory" else row[n] for n in names)
             for metric in metrics:
                 sums[key][metric] += Decimal(row[METRICS[metric]] or 0)
             units[key].add(row["ConsumedUnit"])
@@ -86,6 +87,10 @@ class CostExplorerSandbox:
             ],
             "Estimated": day.month == bills.today().month,
         }
+
+
+def _record_type(row: Mapping[str, str]) -> str:
+    return FEES[row["ChargeFrequency"]] if row["ChargeCategory"] == "Purchase" else row["ChargeCategory"]
 
 
 def _metric(name: str, amount: Decimal, units: set[str]) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""Checks AWS Signature Version 4 as the other side does: from the request as it came, with the secret it knows."""
+"""Checks AWS Signature Version 4 as AWS does: from the request as received, with the stored secret."""
 
 import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from urllib.parse import quote, unquote_plus, urlsplit
+from urllib.parse import quote, unquote
 
 from infra.local.sandbox.exchange import Request
 
@@ -17,7 +17,7 @@ _AUTHORIZATION = re.compile(
     r"SignedHeaders=([\w;-]+), Signature=([0-9a-f]{64})"
 )
 Problem = tuple[str, str]
-"""AWS's code of an error, and its words."""
+"""AWS's error code and message."""
 
 
 def problem(request: Request, *, region: str, service: str) -> Problem | None:
@@ -29,7 +29,8 @@ def problem(request: Request, *, region: str, service: str) -> Problem | None:
     if key != ACCESS_KEY:
         return "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
     if (in_region, for_service) != (region, service):
-        return "AuthorizationHeaderMalformed", f"The authorization header is malformed; expecting {region!r}."
+        wanted = f"the region '{in_region}' is wrong; expecting '{region}'"
+        return "AuthorizationHeaderMalformed", f"The authorization header is malformed; {wanted}"
     if not {"host", "x-amz-date"} <= set(names.split(";")):
         return "SignatureDoesNotMatch", "host and x-amz-date must be signed."
     payload = hashlib.sha256(request.body).hexdigest()
@@ -49,12 +50,13 @@ def problem(request: Request, *, region: str, service: str) -> Problem | None:
 
 
 def _canonical(request: Request, names: str, payload: str) -> str:
-    url = urlsplit(request.target)
-    pairs = [pair.partition("=") for pair in url.query.split("&") if pair]
-    query = sorted(f"{_quoted(name)}={_quoted(value)}" for name, _, value in pairs)
+    path, _, text = request.target.partition("?")
+    pairs = [pair.partition("=") for pair in text.split("&") if pair]
+    # A "+" is a plus, and parameters are in the order of their names, then of their values.
+    query = [f"{n}={v}" for n, v in sorted((_quoted(name), _quoted(value)) for name, _, value in pairs)]
     headers = "".join(f"{name}:{request.headers.get(name, '').strip()}\n" for name in names.split(";"))
-    return f"{request.method}\n{url.path}\n{'&'.join(query)}\n{headers}\n{names}\n{payload}"
+    return f"{request.method}\n{quote(unquote(path), safe='/-_.~')}\n{'&'.join(query)}\n{headers}\n{names}\n{payload}"
 
 
 def _quoted(text: str) -> str:
-    return quote(unquote_plus(text), safe="-_.~")
+    return quote(unquote(text), safe="-_.~")

@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 from common.domain.dates import next_month
 from common.processors.bills.cells import timestamp
 from infra.local.sandbox import bills
-from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.exchange import Answer, Request, content_answer
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 CLIENT = "66666666-7777-8888-9999-000000000000"
@@ -57,7 +57,7 @@ class LoginSandbox:
     settled = True
 
     def __init__(self, _seed: int) -> None:
-        """It has nothing that a seed could change."""
+        """No seed changes its data."""
 
     def refuse(self, request: Request) -> Answer | None:
         if request.method != "POST" or request.path != f"{self.base}/{TENANT}/oauth2/v2.0/token":
@@ -91,7 +91,7 @@ class BlobSandbox:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self.extra: dict[str, bytes] = {}
-        """Blobs that a test has put into the container, by name."""
+        """Blobs added by a test, by name."""
 
     def refuse(self, request: Request) -> Answer | None:
         if request.headers.get("authorization") != f"Bearer {TOKENS['https://storage.azure.com/.default']}":
@@ -114,18 +114,37 @@ class BlobSandbox:
         content = self.blobs().get(unquote(name))
         if content is None:
             return _storage(404, "BlobNotFound", "The specified blob does not exist.")
-        return Answer(200, content, {"content-type": "application/octet-stream"})
+        headers = {
+            "content-type": "application/octet-stream",
+            "etag": f'"{_etag(content)}"',
+            "last-modified": self.modified(unquote(name)),
+            "x-ms-blob-type": "BlockBlob",
+            "x-ms-version": request.headers["x-ms-version"],
+        }
+        found = content_answer(
+            request, content, headers, header="x-ms-range" if "x-ms-range" in request.headers else "range"
+        )
+        return found if found.status != 416 else _storage(416, "InvalidRange", "The range specified is invalid.")
 
     def _list(self, given: Mapping[str, str]) -> Answer:
-        unknown = sorted(set(given) - {"restype", "comp", "prefix", "maxresults", "marker"})
+        unknown = sorted(set(given) - {"restype", "comp", "prefix", "maxresults", "marker", "include", "delimiter"})
         if unknown or (given.get("restype"), given.get("comp")) != ("container", "list"):
             return _storage(400, "InvalidQueryParameterValue", f"Unknown: {', '.join(unknown) or 'comp'}")
         names = sorted(name for name in self.blobs() if name.startswith(given.get("prefix", "")))
-        left = [name for name in names if name > given.get("marker", "")]
-        entries = "".join(map(self._entry, left[:PAGE]))
+        # With a delimiter, names with the same beginning up to it are one entry: a BlobPrefix.
+        prefix, delimiter = given.get("prefix", ""), given.get("delimiter", "")
+        found: dict[str, str] = {}
+        for name in names:
+            head, cut, _ = name.removeprefix(prefix).partition(delimiter) if delimiter else ("", "", "")
+            folder = f"<BlobPrefix><Name>{escape(prefix + head + cut)}</Name></BlobPrefix>"
+            found[prefix + head + cut if cut else name] = folder if cut else self._entry(name)
+        left = [name for name in found if name > given.get("marker", "")]
+        entries = "".join(found[name] for name in left[:PAGE])
         marker = escape(left[PAGE - 1]) if len(left) > PAGE else ""
         body = (
-            '\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults>'
+            '\ufeff<?xml version="1.0" encoding="utf-8"?>'
+            f'<EnumerationResults ServiceEndpoint="https://{ACCOUNT}.blob.core.windows.net/" '
+            f'ContainerName="{CONTAINER}">'
             f"<Blobs>{entries}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
         )
         return Answer(200, body.encode(), {"content-type": "application/xml"})
@@ -133,9 +152,11 @@ class BlobSandbox:
     def _entry(self, name: str) -> str:
         content = self.blobs()[name]
         return (
-            f"<Blob><Name>{escape(name)}</Name><Properties><Last-Modified>{self.modified(name)}</Last-Modified>"
-            f"<Etag>0x{hashlib.sha256(content).hexdigest()[:15]}</Etag>"
-            f"<Content-Length>{len(content)}</Content-Length></Properties></Blob>"
+            f"<Blob><Name>{escape(name)}</Name><Properties><Creation-Time>{self.modified(name)}</Creation-Time>"
+            f"<Last-Modified>{self.modified(name)}</Last-Modified><Etag>{_etag(content)}</Etag>"
+            f"<Content-Length>{len(content)}</Content-Length><Content-Type>application/octet-stream</Content-Type>"
+            "<BlobType>BlockBlob</BlobType><AccessTier>Hot</AccessTier><LeaseStatus>unlocked</LeaseStatus>"
+            "<LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties></Blob>"
         )
 
     def modified(self, name: str) -> str:
@@ -193,7 +214,7 @@ class QuerySandbox:
         return None
 
     def rate_limited(self) -> Answer:
-        """Azure names a wait for each of its limits: the longest is to be kept."""
+        """Azure names a wait for each of its limits; clients must observe the longest."""
         waits = {
             "x-ms-ratelimit-microsoft.costmanagement-qpu-retry-after": "2",
             "x-ms-ratelimit-microsoft.costmanagement-clienttype-retry-after": "4",
@@ -219,8 +240,11 @@ class QuerySandbox:
         names = ["Cost", "UsageDate", *(group["name"] for group in query["dataset"]["grouping"]), "Currency"]
         columns = [{"name": n, "type": "Number" if n in ("Cost", "UsageDate") else "String"} for n in names]
         page = {"nextLink": link, "columns": columns, "rows": rows[at : at + QUERY_PAGE]}
-        # JSON's numbers have as many digits as they like; Python's floats have not.
-        text = json.dumps({"properties": page}, default=lambda amount: f"@{amount:f}@")
+        # A JSON number can have any number of digits; a Python float cannot.
+        name = hashlib.sha256(request.body).hexdigest()[:12]
+        kind, where = "Microsoft.CostManagement/query", request.path.removeprefix(f"{self.base}/")
+        body = {"id": f"{where}/{name}", "name": name, "type": kind, "properties": page}
+        text = json.dumps(body, default=lambda amount: f"@{amount:f}@")
         return Answer(200, re.sub(r'"@(-?[0-9.]+)@"', r"\1", text).encode())
 
     def _rows(self, query: Mapping[str, Any]) -> list[list[Any]]:
@@ -243,11 +267,15 @@ class QuerySandbox:
 
 
 DIMENSIONS = {"ServiceName": "ServiceName", "ChargeType": "ChargeCategory", "ResourceLocation": "RegionName"}
-"""Dimensions that it knows, and the columns of the bill behind them."""
+"""Dimensions it supports, and the bill's columns behind them."""
 
 
-def _oauth(status: int, error: str, said: str) -> Answer:
-    return Answer(status, {"error": error, "error_description": said})
+def _etag(content: bytes) -> str:
+    return f"0x{hashlib.sha256(content).hexdigest()[:15].upper()}"
+
+
+def _oauth(status: int, error: str, description: str) -> Answer:
+    return Answer(status, {"error": error, "error_description": description})
 
 
 def _management(status: int, code: str, message: str) -> Answer:
@@ -256,4 +284,5 @@ def _management(status: int, code: str, message: str) -> Answer:
 
 def _storage(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:
     body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
-    return Answer(status, body.encode(), {"content-type": "application/xml", **(headers or {})})
+    named = {"content-type": "application/xml", "x-ms-error-code": code}
+    return Answer(status, body.encode(), {**named, **(headers or {})})

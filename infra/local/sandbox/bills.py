@@ -90,5 +90,5 @@ def days_of(month: date, today: date) -> list[date]:
 
 
 def today() -> date:
-    """Return the day that it is, in UTC."""
+    """Return today's date in UTC."""
     return datetime.fromtimestamp(time.time(), UTC).date()

@@ -1,6 +1,7 @@
-"""What the sandbox's server and its provider modules say to each other."""
+"""Requests and answers, as the sandbox's server exchanges them with its provider modules."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,8 +11,8 @@ from typing import Any, Protocol
 class Request:
     """One request. ``query`` keeps repeated parameters in their order; header names are in lower case.
 
-    ``form`` is what a POST sends, ``body`` its bytes; ``target`` is path and query as they were sent, which signatures
-    are made of.
+    ``form`` holds the fields of a POST, ``body`` its bytes. ``target`` is path and query exactly as they were sent:
+    signatures cover it.
     """
 
     path: str
@@ -25,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One response. A ``body`` of bytes goes out as it is (malformed JSON, too); ``delay_s`` makes it slow."""
+    """One response. A ``body`` of bytes is sent unchanged, so it can be malformed; ``delay_s`` delays it."""
 
     status: int = 200
     body: Any = b""
@@ -36,11 +37,28 @@ class Answer:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+
+
+def content_answer(request: Request, content: bytes, headers: Mapping[str, str], *, header: str = "range") -> Answer:
+    """Return an object's content, or the part that ``header`` asks for. 416 where the content has no such part."""
+    asked = request.headers.get(header)
+    if asked is None:
+        return Answer(200, content, {"accept-ranges": "bytes", **headers})
+    match = _RANGE.fullmatch(asked)
+    first = int(match[1]) if match else 0
+    last = min(int(match[2]), len(content) - 1) if match and match[2] else len(content) - 1
+    if match is None or not first <= last:
+        return Answer(416, b"", {"content-range": f"bytes */{len(content)}"})
+    where = {"content-range": f"bytes {first}-{last}/{len(content)}", "accept-ranges": "bytes"}
+    return Answer(206, content[first : last + 1], {**where, **headers})
+
+
 class ProviderSandbox(Protocol):
     """One provider's API: a module of its own beside this one, and a line in ``server.PROVIDERS``."""
 
     settled: bool
-    """Whether usage that is reported late is there: a report of some day is corrected when this becomes true."""
+    """Whether usage that is reported late has arrived; when this becomes true, reports of earlier days change."""
 
     @property
     def key(self) -> str:
@@ -48,7 +66,7 @@ class ProviderSandbox(Protocol):
 
     @property
     def base(self) -> str:
-        """What of the provider's base URL is a path, e.g. ``/v1``."""
+        """The path of the provider's base URL, e.g. ``/v1``."""
 
     @property
     def secret(self) -> str:
@@ -56,7 +74,7 @@ class ProviderSandbox(Protocol):
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """Paths that start with one of these are the provider's."""
+        """Paths that belong to the provider start with one of these."""
 
     def refuse(self, request: Request) -> Answer | None:
         """Return the refusal of a request that is not authorised, or None."""

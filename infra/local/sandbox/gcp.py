@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.local.gcp_export import SCHEMA
 from infra.local.sandbox.exchange import Answer, Request
-from infra.local.sandbox.service_accounts import BILLS, is_token
+from infra.local.sandbox.service_accounts import BILLS, STANDARD_PARAMETERS, BillsSandbox, is_token
 
 PAGE = 3
 BILLING_SCOPES = ("cloud-billing.readonly", "cloud-platform.read-only")
@@ -34,20 +34,12 @@ TABLES: Mapping[tuple[str, str], Mapping[str, Any]] = {
 _TABLE = re.compile(r"/bigquery/v2/projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)")
 
 
-class BillingSandbox:
+class BillingSandbox(BillsSandbox):
     """``GET /v1/services`` of cloudbilling.googleapis.com."""
 
     key = "gcp_cloudbilling"
     base = "/gcp-cloudbilling"
     prefixes: tuple[str, ...] = ("/gcp-cloudbilling/",)
-    settled = True
-
-    def __init__(self, _seed: int) -> None:
-        pass
-
-    @property
-    def secret(self) -> str:
-        return BILLS.key_file()
 
     def refuse(self, request: Request) -> Answer | None:
         if is_token(request.headers.get("authorization", ""), BILLING_SCOPES):
@@ -61,9 +53,9 @@ class BillingSandbox:
         if request.path != f"{self.base}/v1/services" or request.method != "GET":
             return _error(404, "Requested entity was not found.", "NOT_FOUND")
         given = dict(request.query)
-        if unknown := sorted(set(given) - {"pageSize", "pageToken"}):
-            said = f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot bind query parameter.'
-            return _error(400, said, "INVALID_ARGUMENT")
+        if unknown := sorted(set(given) - {"pageSize", "pageToken"} - STANDARD_PARAMETERS):
+            message = f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot bind query parameter.'
+            return _error(400, message, "INVALID_ARGUMENT")
         at = int(given.get("pageToken") or 0)
         size = min(int(given.get("pageSize") or PAGE), PAGE)
         page = [
@@ -79,23 +71,15 @@ class BillingSandbox:
         return Answer(200, {"services": page, **more})
 
 
-class TableSandbox:
+class TableSandbox(BillsSandbox):
     """``GET /bigquery/v2/projects/…/datasets/…/tables/…``: the descriptions of ``TABLES``.
 
-    Clients of an emulator send no token, so none is asked for; one that is sent has to be good.
+    Clients of an emulator send no token, so none is required; one that is sent must be valid.
     """
 
     key = "gcp_bigquery"
     base = ""
     prefixes: tuple[str, ...] = ("/bigquery/v2/",)
-    settled = True
-
-    def __init__(self, _seed: int) -> None:
-        pass
-
-    @property
-    def secret(self) -> str:
-        return BILLS.key_file()
 
     def refuse(self, request: Request) -> Answer | None:
         given = request.headers.get("authorization")

@@ -14,12 +14,12 @@ from typing import Any
 
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.gemini_data import METRICS, Series, series_of
-from infra.local.sandbox.service_accounts import MONITORING, is_token
+from infra.local.sandbox.service_accounts import MONITORING, STANDARD_PARAMETERS, is_token
 
 PROJECT = MONITORING.project_id
 RETRY_AFTER_S = 1
 PAGE = 4
-"""Series a page, whatever is asked for (made up; Google may return fewer than pageSize): so that pages are followed."""
+"""Series per page, whatever pageSize says, so that clients have to follow pages (Google may return fewer, too)."""
 
 ALIGNERS = ("ALIGN_NONE", "ALIGN_DELTA", "ALIGN_RATE", "ALIGN_SUM", "ALIGN_COUNT", "ALIGN_MEAN")
 _PARAMETERS = {
@@ -54,13 +54,13 @@ class GeminiSandbox:
         return MONITORING.key_file()
 
     def refuse(self, request: Request) -> Answer | None:
-        """401 without a token that was given out."""
+        """401 without a valid token."""
         if is_token(request.headers.get("authorization", ""), ("monitoring.read",)):
             return None
-        said = (
+        message = (
             "Request had invalid authentication credentials. Expected OAuth 2 access token or other valid credential."
         )
-        return _error(401, "UNAUTHENTICATED", said)
+        return _error(401, "UNAUTHENTICATED", message)
 
     def rate_limited(self) -> Answer:
         answer = _error(429, "RESOURCE_EXHAUSTED", "Quota exceeded for quota metric 'Time series queries'.")
@@ -82,6 +82,8 @@ class GeminiSandbox:
     def _time_series(self, query: Sequence[tuple[str, str]]) -> Answer:
         given: dict[str, str] = {}
         for name, value in query:
+            if name in STANDARD_PARAMETERS:
+                continue
             if name not in _PARAMETERS or name in given:
                 raise BadRequest(f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query parameter.')
             given[name] = value

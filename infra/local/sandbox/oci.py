@@ -13,19 +13,22 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import date, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import unquote
 
 from common.processors.bills.cells import timestamp
 from infra.local.sandbox import bills
-from infra.local.sandbox.exchange import Answer, Request
+from infra.local.sandbox.exchange import Answer, Request, content_answer
 
 TENANCY = "ocid1.tenancy.oc1..aaaaaaaasandbox"
 USER = "ocid1.user.oc1..aaaaaaaasandbox"
 FINGERPRINT = "20:3b:97:13:55:1c:5b:0d:d3:37:d8:50:4e:c5:3a:34"
 REGION = "eu-frankfurt-1"
 PAGE = 2
+LONGEST = timedelta(days=93)
+"""Oracle's own tool asks for no longer range."""
 USAGE_PAGE = 25
 
 _SIGNATURE = re.compile(
@@ -52,7 +55,7 @@ def _key() -> Any:
 
 @cache
 def secret() -> str:
-    """Return the credential of the tenancy's user; its key is made anew in each process."""
+    """Return the credential of the tenancy's user; each process generates its own key."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     pem = _key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -61,7 +64,7 @@ def secret() -> str:
 
 
 class _Signed:
-    """What both of its APIs have in common."""
+    """What both APIs have in common."""
 
     settled = True
 
@@ -85,7 +88,7 @@ class ReportsSandbox(_Signed):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self.extra: dict[str, bytes] = {}
-        """Objects that a test has put into the bucket, by name."""
+        """Objects added by a test, by name."""
 
     def answer(self, request: Request) -> Answer:
         bucket = f"{self.base}/n/bling/b/{TENANCY}/o"
@@ -97,7 +100,10 @@ class ReportsSandbox(_Signed):
         content = self.objects().get(name)
         if content is None:
             return _error(404, "ObjectNotFound", "The object was not found.")
-        return Answer(200, content, {"content-type": "application/octet-stream"})
+        item = self._item(name)
+        modified = format_datetime(timestamp(item["timeCreated"]), usegmt=True)
+        headers = {"content-type": "application/octet-stream", "etag": item["etag"], "last-modified": modified}
+        return content_answer(request, content, headers)
 
     def _list(self, given: Mapping[str, str]) -> Answer:
         unknown = sorted(set(given) - {"prefix", "fields", "limit", "start", "delimiter"})
@@ -176,11 +182,13 @@ class UsageSandbox(_Signed):
 
     def _items(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         known = {"tenantId", "timeUsageStarted", "timeUsageEnded", "granularity", "queryType", "groupBy"}
-        if set(query) - known or query["tenantId"] != TENANCY or query["granularity"] != "DAILY":
+        neutral = {"isAggregateByTime": (None, False), "compartmentDepth": (None, 6)}  # values that Oracle's tools send
+        unknown = [n for n, value in query.items() if n not in known and value not in neutral.get(n, ())]
+        if unknown or query["tenantId"] != TENANCY or query["granularity"] != "DAILY":
             raise ValueError("an unknown field, tenancy or granularity")
         first, end = (timestamp(query[name]) for name in ("timeUsageStarted", "timeUsageEnded"))
-        if first.hour or end.hour or end <= first:
-            raise ValueError("times must be midnights, the end after the start")
+        if first.hour or end.hour or not first < end <= first + LONGEST:
+            raise ValueError("times must be midnights, the end after the start by 93 days at most")
         sums: dict[tuple[str, ...], list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0)])
         for n in range((end - first).days):
             day = first.date() + timedelta(days=n)
@@ -198,7 +206,7 @@ GROUPS = {
     "unit": "ConsumedUnit",
     "region": "RegionId",
 }
-"""What it can be asked to group by, and the columns of the bill behind it."""
+"""Dimensions it can group by, and the bill's columns behind them."""
 
 
 def _item(key: tuple[str, ...], amounts: list[Decimal], names: list[str]) -> dict[str, Any]:

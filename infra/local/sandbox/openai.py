@@ -1,4 +1,4 @@
-"""OpenAI's organisation usage and costs API, as its OpenAPI document 2.3.0 and its SDK 3.52.0 describe it.
+"""OpenAI's organisation usage and costs API, as its OpenAPI document 2.3.0 and its SDK 3.57.0 describe it.
 
 Paths, parameters, group_by values, limits, page and result shapes are the documented ones. What is not documented is
 marked ``made up`` where it is decided.
@@ -48,16 +48,21 @@ _TOKENS = (
     "output_tokens",
     *(f"{kind}_{modality}_tokens" for modality in ("text", "audio", "image") for kind in ("input", "output")),
     *(f"input_cached_{modality}_tokens" for modality in ("text", "audio", "image")),
+    "input_cache_write_30m_tokens",  # the two retentions, and api_source, are in the SDK alone
+    "input_cache_write_12h_tokens",
 )
 _REQUESTS = "num_model_requests"
 
 ENDPOINTS = {
     "completions": Endpoint(
-        "completions", (*_TOKENS, _REQUESTS), (*_BY_MODEL, "batch", "service_tier"), _MODEL | {"batch": "batch"}
+        "completions",
+        (*_TOKENS, _REQUESTS),
+        (*_BY_MODEL, "batch", "service_tier", "api_source"),
+        _MODEL | {"batch": "batch"},
     ),
     "decisions": Endpoint(
         "decisions",
-        (*_TOKENS, "input_cache_write_30m_tokens", "input_cache_write_12h_tokens", _REQUESTS),
+        (*_TOKENS, _REQUESTS),
         (*_BY_MODEL, "batch", "service_tier", "api_source"),
         _MODEL | {"batch": "batch"},
     ),
@@ -87,7 +92,7 @@ Widths = Mapping[str, tuple[int, int, int]]
 
 WIDTHS: Widths = {"1m": (60, 60, 1440), "1h": (3600, 24, 168), "1d": (DAY_S, 7, 31)}
 
-COSTS = Endpoint("costs", ("amount", "quantity"), ("project_id", "line_item"), _PROJECT)
+COSTS = Endpoint("costs", ("amount", "quantity"), ("project_id", "line_item", "api_source"), _PROJECT)
 """Not grouped by ``api_key_id``: it is documented, and refused to every organisation (PostHog pull request 71784)."""
 
 COST_WIDTHS: Widths = {"1d": (DAY_S, 7, 180)}
@@ -131,14 +136,14 @@ class OpenAISandbox:
         if scheme.lower() == "bearer" and key == ADMIN_KEY:
             return None
         if scheme.lower() == "bearer" and key.startswith(PROJECT_KEY_PREFIX):
-            said = "You have insufficient permissions for this operation. Missing scopes: api.usage.read."
-            return _error(403, said, "server_error")
-        said = "Incorrect API key provided. You can find your API key in your organization's settings."
-        return _error(401, said, "invalid_request_error", code="invalid_api_key")
+            message = "You have insufficient permissions for this operation. Missing scopes: api.usage.read."
+            return _error(403, message, "server_error")
+        message = "Incorrect API key provided. You can find your API key in your organization's settings."
+        return _error(401, message, "invalid_request_error", code="invalid_api_key")
 
     def rate_limited(self) -> Answer:
-        said = f"Rate limit reached for the usage API. Please try again in {RETRY_AFTER_S}s."
-        answer = _error(429, said, "requests", code="rate_limit_exceeded")
+        message = f"Rate limit reached for the usage API. Please try again in {RETRY_AFTER_S}s."
+        answer = _error(429, message, "requests", code="rate_limit_exceeded")
         return Answer(429, answer.body, {**answer.headers, "retry-after": str(RETRY_AFTER_S)})
 
     def answer(self, request: Request) -> Answer:
@@ -211,7 +216,7 @@ def parse(name: str, endpoint: Endpoint, widths: Widths, query: Sequence[tuple[s
     width, default_limit, most = widths[width_name]
     start, end = _times(given, now)
     group_by = _group_by(endpoint, given)
-    # A page token is good for its own query alone, whatever the order of its parameters.
+    # A page token is valid for its own query only, in whatever order the parameters come.
     bound = sorted((key, sorted(values)) for key, values in given.items() if key != "page")
     fingerprint = hashlib.sha256(json.dumps([name, bound]).encode()).hexdigest()[:16]
     first = _position(given["page"][0], fingerprint, start, end) if "page" in given else start

@@ -44,14 +44,15 @@ def cost_results(
     used: Iterable[tuple[str, UsageRecord]], group_by: Sequence[str], filters: Mapping[str, tuple[str, ...]]
 ) -> list[dict[str, Any]]:
     """Return the results of one bucket, summed by project and line as far as they are asked for."""
-    sums: dict[tuple[str | None, str | None], list[Any]] = defaultdict(lambda: [Decimal(0), 0, None])
+    sums: dict[tuple[str | None, str | None, str | None], list[Any]] = defaultdict(lambda: [Decimal(0), 0, None])
     for endpoint, record in used:
         project = record.dimensions.get("project_id")
         if project not in filters.get("project_id", (project,)):
             continue
         for name, unit, quantity, cost in _lines(endpoint, record):
             by_project = str(project) if "project_id" in group_by else None
-            entry = sums[by_project, name if "line_item" in group_by else None]
+            source = str(record.dimensions.get("api_source") or "unlabeled") if "api_source" in group_by else None
+            entry = sums[by_project, name if "line_item" in group_by else None, source]
             entry[0], entry[1], entry[2] = entry[0] + cost, entry[1] + quantity, unit
     return [
         {
@@ -60,11 +61,16 @@ def cost_results(
             "line_item": line,
             "project_id": project,
             "api_key_id": None,
+            "api_source": source,
             "quantity": None if line is None else quantity,
             "quantity_unit": None if line is None else unit,
         }
-        for (project, line), (cost, quantity, unit) in sorted(sums.items(), key=lambda item: tuple(map(str, item[0])))
+        for (project, line, source), (cost, quantity, unit) in sorted(sums.items(), key=_text)
     ]
+
+
+def _text(item: tuple[tuple[str | None, ...], Any]) -> tuple[str, ...]:
+    return tuple(map(str, item[0]))
 
 
 def _lines(endpoint: str, record: UsageRecord) -> Iterator[Line]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 DAY_S = 86_400
 LATE = 0.1
-"""Share of the usage that is reported late (made up: providers tell no figure)."""
+"""Share of the usage that is reported late (made up: providers publish no figure)."""
 
 QUIET_DAYS = 0.06
 """Share of an endpoint's days on which nothing was used: the API then gives a bucket without results."""
@@ -98,8 +98,8 @@ def _completions(rng: random.Random) -> Usage:
     for profile in PROFILES:
         for batch, tier in profile.tiers:
             for _ in range(rng.randint(1, 2)):
-                dims = _who(rng) | {"model": profile.model, "batch": batch, "service_tier": tier}
-                yield dims, _tokens(rng, profile, batch=batch)
+                of: Dimensions = {"model": profile.model, "batch": batch, "service_tier": tier}
+                yield _who(rng) | of | {"api_source": "unlabeled"}, _tokens(rng, profile, batch=batch)
 
 
 def _tokens(rng: random.Random, profile: Profile, *, batch: bool = False) -> dict[str, int]:
@@ -114,6 +114,8 @@ def _tokens(rng: random.Random, profile: Profile, *, batch: bool = False) -> dic
         "input_uncached_tokens": uncached,
         "input_cached_tokens": cached,
         "input_cache_write_tokens": write,
+        "input_cache_write_30m_tokens": write,
+        "input_cache_write_12h_tokens": 0,
         "output_tokens": output,
         "num_model_requests": max(total // rng.randint(800, 6_000), 1),
     }
@@ -132,6 +134,7 @@ def _decisions(rng: random.Random) -> Usage:
     profile = PROFILES[0]
     dims: Dimensions = {"model": profile.model, "batch": False, "service_tier": "default"}
     tokens = _tokens(rng, profile)
+    # Only here: no price is published for the longer retention.
     half_hour = tokens["input_cache_write_tokens"] // 3
     tokens["input_cache_write_30m_tokens"] = half_hour
     tokens["input_cache_write_12h_tokens"] = tokens["input_cache_write_tokens"] - half_hour

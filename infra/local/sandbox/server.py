@@ -1,6 +1,6 @@
 """A small HTTP server that speaks the documented usage APIs of GenAI providers, with made-up usage from a seed.
 
-It stands in for the providers in the demo, in tests and while developing. It binds to loopback alone.
+It replaces the providers in the demo, in tests and during development. It binds to loopback only.
 """
 
 import socketserver
@@ -48,7 +48,7 @@ SANDBOXED = frozenset(make(0).key.partition("_")[0] for make in PROVIDERS)
 """The providers that have a sandbox, by their key in the registry. Only these can be run by the demo and by tests."""
 
 RATE_LIMIT_EVERY = 7
-"""One run reads some 12 pages: it meets a 429 once or twice, and its retry is never the next one refused."""
+"""A run reads about 12 pages, so it gets one or two 429s, and never for the retry of one."""
 
 MAX_FORM_BYTES = 65_536
 
@@ -61,9 +61,8 @@ class SandboxServer:
     ``url`` is OpenAI's base URL; ``requests`` are those that came, in order. Unless ``settled``, some of the usage is
     not reported yet; ``settle()`` reports it.
 
-    ``rate_limit_every`` refuses every nth authorised request with a 429 (0: never). ``fail_with`` puts other
-    answers in the place of the right ones, for tests: a function of the request, or answers used up one a request;
-    None lets a request through.
+    ``rate_limit_every`` refuses every nth authorised request with a 429 (0: never). ``fail_with`` replaces answers,
+    for tests: a function of the request, or a sequence with one answer per request; None lets a request through.
     """
 
     def __init__(
@@ -123,11 +122,11 @@ class SandboxServer:
         return {provider.key: provider.secret for provider in self._providers}
 
     def provider(self, key: str) -> ProviderSandbox:
-        """Return one provider's module, for a test that changes what it has."""
+        """Return one provider's module, for tests that change its data."""
         return next(its for its in self._providers if its.key == key)
 
     def settle(self) -> None:
-        """Report the usage that was not reported yet: what was read of its days is corrected by it."""
+        """Report the late usage: the figures of its days change."""
         for provider in self._providers:
             provider.settled = True
 
@@ -177,6 +176,9 @@ def _handler(sandbox: SandboxServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer()
 
+        def do_HEAD(self) -> None:
+            self._answer()
+
         def do_POST(self) -> None:
             length = min(int(self.headers.get("content-length") or 0), MAX_FORM_BYTES)
             self._answer(self.rfile.read(length))
@@ -193,9 +195,10 @@ def _handler(sandbox: SandboxServer) -> type[BaseHTTPRequestHandler]:
             for name, value in {**fixed, **answer.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing: whoever started the server reports."""
+            """Log nothing: the caller reports."""
 
     return Handler

@@ -18,7 +18,7 @@ from typing import Any
 from infra.local.sandbox.exchange import Answer, Request
 
 AUDIENCE = "https://oauth2.googleapis.com/token"
-"""What google-auth signs for whatever address it asks; so does the field in key files that Google gives out."""
+"""The audience that google-auth signs for, whichever address it asks."""
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LIFETIME_S = 3_600
 SCOPE = "https://www.googleapis.com/auth/"
@@ -27,7 +27,7 @@ _SIGNING_KEY = secrets.token_bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """One account and what it may ask a token for (as Google names scopes, without the common beginning)."""
+    """One account, and the scopes that it may request (without their common prefix)."""
 
     email: str
     project_id: str
@@ -35,7 +35,7 @@ class ServiceAccount:
     scopes: frozenset[str]
 
     def key_file(self) -> str:
-        """Return its key. It names an address for tokens that nobody may ask: whoever uploads a key chooses no host."""
+        """Return its key file. Its token_uri leads nowhere: an uploaded key must not choose where we send requests."""
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
         pem = _private_key(self.email).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -75,7 +75,7 @@ def _private_key(_email: str) -> Any:
 
 
 def is_token(authorization: str, scopes: Collection[str]) -> bool:
-    """Whether a header carries a token that was given out for one of these scopes."""
+    """Whether a header has a token that was issued for one of these scopes."""
     kind, _, token = authorization.partition(" ")
     claims, _, signature = token.removeprefix("ya29.").partition(".")
     if kind != "Bearer" or not hmac.compare_digest(signature, _signature(claims)):
@@ -92,12 +92,13 @@ def _signature(claims: str) -> str:
     return hmac.new(_SIGNING_KEY, claims.encode(), hashlib.sha256).hexdigest()
 
 
-class TokenSandbox:
-    """The token endpoint."""
+STANDARD_PARAMETERS = frozenset({"alt", "prettyPrint", "$.xgafv", "quotaUser"})
+"""Of every Google API (discovery documents): the generated clients send ``alt=json`` with each request."""
 
-    key = "gcp_token"
-    base = "/gcp-token"
-    prefixes: tuple[str, ...] = ("/gcp-token",)
+
+class BillsSandbox:
+    """An API that takes the key of ``BILLS`` and whose data no seed changes."""
+
     settled = True
 
     def __init__(self, _seed: int) -> None:
@@ -107,10 +108,19 @@ class TokenSandbox:
     def secret(self) -> str:
         return BILLS.key_file()
 
+
+class TokenSandbox(BillsSandbox):
+    """The token endpoint."""
+
+    key = "gcp_token"
+    base = "/gcp-token"
+    prefixes: tuple[str, ...] = ("/gcp-token",)
+
     def refuse(self, request: Request) -> Answer | None:
         if request.method != "POST" or request.form.get("grant_type") != GRANT:
             return _refusal("unsupported_grant_type", f"Invalid grant_type: {request.form.get('grant_type')}")
-        error, description = _wrong_with(request.form.get("assertion", ""))
+        own = f"http://{request.headers.get('host')}{request.path}"
+        error, description = _wrong_with(request.form.get("assertion", ""), {AUDIENCE, own})
         return _refusal(error, description) if error else None
 
     def rate_limited(self) -> Answer:
@@ -127,8 +137,11 @@ def _parts(assertion: str) -> tuple[Any, Any]:
     return json.loads(_decoded(header)), json.loads(_decoded(claims))
 
 
-def _wrong_with(assertion: str) -> tuple[str, str]:
-    """Return Google's error and its description; empty for a good assertion."""
+def _wrong_with(assertion: str, audiences: Collection[str]) -> tuple[str, str]:
+    """Return Google's error and its description; empty for a good assertion.
+
+    ``audiences``: google-auth signs for Google's own address wherever it asks, other clients for the one they ask.
+    """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -144,7 +157,7 @@ def _wrong_with(assertion: str) -> tuple[str, str]:
     except (ValueError, AttributeError, InvalidSignature):
         return "invalid_grant", "Invalid JWT Signature."
     now, issued, expires = datetime.now(UTC).timestamp(), claims.get("iat", 0), claims.get("exp", 0)
-    if header.get("alg") != "RS256" or claims.get("aud") != AUDIENCE:
+    if header.get("alg") != "RS256" or claims.get("aud") not in audiences:
         return "invalid_grant", "Invalid JWT: Failed audience check."
     if not issued < expires <= issued + LIFETIME_S or not issued - 300 <= now <= expires:
         return (

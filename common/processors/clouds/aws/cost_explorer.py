@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 
 from common.ports.http import Calls
 from common.processors.base import Caller, Params, StepContext
-from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS
+from common.processors.clouds.aws.cur_layout import DISCOUNT, KINDS, Kind
 from common.processors.clouds.aws.export import aws_keys
+from common.processors.clouds.aws.partitions import address, cost_explorer_region, partition
 from common.processors.clouds.aws.sigv4 import CredentialScope, signer
 from common.processors.clouds.summary_rows import Cloud, Summary, SummaryParams, focus_row
 from common.processors.http.client import Api, ErrorBody, ProviderClient
@@ -27,10 +28,9 @@ from common.writes.batch import Batch, batches
 
 HELP = (
     'Paste {"access_key_id": …, "secret_access_key": …, "account": …}: the keys of an IAM user that may call '
-    "ce:GetCostAndUsage, and the payer's account number."
+    'ce:GetCostAndUsage, and the payer\'s account number; in China and other parts of AWS a "region" of theirs, too.'
 )
 CLOUD = Cloud("aws", "AWS", "Amazon Web Services, Inc.", "Payer Account", "Linked Account")
-SCOPE = CredentialScope("us-east-1", "ce")  # its only endpoint, whatever regions the account uses
 SOURCE = "AWS GetCostAndUsage"
 HEADERS = {
     "content-type": "application/x-amz-json-1.1",
@@ -39,8 +39,33 @@ HEADERS = {
 METRICS = ("UnblendedCost", "AmortizedCost", "UsageQuantity")
 # US$ 10 for one step: tokens without an end would cost money, not only time.
 MAX_PAGES = 1_000
-FEES = ("RIFee", "SavingsPlanRecurringFee")
-"""Record types whose amortised cost is the unused part of a commitment."""
+_RECURRING = Kind("Purchase", "Recurring", "0", "Bought")
+_UPFRONT = Kind("Purchase", "One-Time", "0", "Bought")
+RECORDS = KINDS | {
+    "Recurring": _RECURRING,
+    "Recurring reservation fee": _RECURRING,
+    "Upfront": _UPFRONT,
+    "Upfront reservation fee": _UPFRONT,
+    "Support": Kind("Purchase", "Recurring"),
+    "Support fee": Kind("Purchase", "Recurring"),
+    "Other out-of-cycle charges": Kind("Purchase", "One-Time"),
+    "FlatRateSubscription": Kind("Purchase", "Recurring"),
+    "Bundled Discount": DISCOUNT,
+    "BundledDiscount": DISCOUNT,
+    "Discount": DISCOUNT,
+    "Distributor Discount": DISCOUNT,
+    "EdpDiscount": DISCOUNT,
+    "Enterprise Discount Program Discount": DISCOUNT,
+    "Private Rate Card Discount": DISCOUNT,
+    "PrivateRateDiscount": DISCOUNT,
+    "Solution Provider Program Discount": DISCOUNT,
+}
+"""Values of RECORD_TYPE, which differ from the line item types of the Cost and Usage Report and are in no model.
+
+Sources: turbot/steampipe-plugin-aws pull request 950 (rows of a real account), and filters of public scripts; some
+accounts see the names of AWS's console (``Recurring reservation fee``). The amortised cost of a commitment's fee
+("Bought") is that of its unused part.
+"""
 
 
 def _json_error(body: bytes) -> ErrorBody:
@@ -94,6 +119,11 @@ class AwsCostExplorer:
                 focus_row(context.configs, CLOUD, SOURCE, number, summary) for number, summary in summaries
             )
         context.info(f"{reader.requests} requests, for which AWS charges about US$ {reader.requests / 100:.2f}.")
+        if reader.unknown:
+            context.warn(
+                f"AWS reports record types that are not known here: {', '.join(sorted(reader.unknown))}. Their costs "
+                "are counted as Adjustment, which may be the wrong category; the sums are right."
+            )
         if reader.estimated:
             context.info(f"AWS's figures since {min(reader.estimated)} are estimates: the month is not closed.")
 
@@ -108,8 +138,10 @@ class AwsCostExplorer:
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
     keys = aws_keys(stored)
-    sign = signer(keys, SCOPE, calls.now, HEADERS)
-    base = calls.provider_url("aws.ce")
+    # The public cloud's, unless the credential names a region of another part of AWS.
+    part = partition(stored.optional("region", r"[a-z0-9-]{1,40}"))
+    sign = signer(keys, CredentialScope(cost_explorer_region(part), "ce"), calls.now, HEADERS)
+    base = calls.provider_url(address("ce", part))
     return ProviderClient(calls, API, secret=keys.secret_access_key, headers={}, base=base, sign=sign)
 
 
@@ -123,6 +155,7 @@ class _Reader:
         self._first, self._last = first, last
         self.requests = 0
         self.estimated: set[date] = set()
+        self.unknown: set[str] = set()
 
     def summaries(self) -> Iterator[Summary]:
         """Yield the sums of all days."""
@@ -172,14 +205,16 @@ class _Reader:
         billed, amortised = metrics.object("UnblendedCost"), metrics.object("AmortizedCost").amount("Amount")
         usage = metrics.object("UsageQuantity")
         record = named.get("RECORD_TYPE", "Usage")
-        kind = KINDS.get(record, DISCOUNT)
+        kind = RECORDS.get(record, DISCOUNT)
+        if record not in RECORDS:
+            self.unknown.add(record)
         unit = usage.text("Unit")
         summary = Summary(
             day=day,
             currency=billed.required("Unit"),
             billed=billed.amount("Amount"),
-            # The usage that a purchase covers carries its cost; on both it would be in EffectiveCost twice.
-            effective=Decimal(0) if kind.category == "Purchase" else amortised,
+            # The usage that a commitment covers carries its cost; on both it would be in EffectiveCost twice.
+            effective=Decimal(0) if kind.commitment == "Bought" else amortised,
             account=self._account,
             service=named.get("SERVICE") or "AWS",
             category=kind.category,
@@ -192,7 +227,7 @@ class _Reader:
             dimensions=named,
         )
         yield summary
-        if record in FEES and amortised:
+        if kind.commitment == "Bought" and amortised:
             yield _unused(summary, amortised)
 
 

@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNRESERVED = "-_.~"
@@ -75,9 +75,11 @@ def sign(
 
 def canonical_query(query: str) -> str:
     """Return the parameters, quoted and in the order that the signature requires."""
-    # Quoted again, because clients leave characters such as "(" or "*" as they are, and AWS signs them quoted.
-    pairs = parse_qsl(query, keep_blank_values=True)
-    return "&".join(sorted(f"{quote(name, UNRESERVED)}={quote(value, UNRESERVED)}" for name, value in pairs))
+    # Quoted again, because clients leave characters such as "(" or "*" as they are, and AWS signs them quoted. unquote
+    # and not parse_qsl: AWS reads a "+" as a plus. Sorted by name and then by value, which "name=value" would not be.
+    pairs = [pair.partition("=") for pair in query.split("&") if pair]
+    quoted = sorted((quote(unquote(name), UNRESERVED), quote(unquote(value), UNRESERVED)) for name, _, value in pairs)
+    return "&".join(f"{name}={value}" for name, value in quoted)
 
 
 def _key(secret: str, day: str, scope: CredentialScope) -> bytes:

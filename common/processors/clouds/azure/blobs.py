@@ -5,7 +5,6 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from common.config.providers import filled
 from common.ports.http import Calls
 from common.processors.http.client import Api, ProviderClient
 from common.processors.http.object_store import ObjectStore, Stored, xml_error
@@ -24,17 +23,17 @@ API = Api(
 
 
 class Container(ObjectStore):
-    """A container, read with a token."""
+    """A container, read with a token; ``base`` is the storage account's address."""
 
     provider = API.name
 
-    def __init__(self, calls: Calls, bearer: str, *, account: str, container: str) -> None:
+    def __init__(self, calls: Calls, bearer: str, base: str, *, account: str, container: str) -> None:
         client = ProviderClient(
             calls,
             API,
             secret=bearer,
             headers={"accept": "*/*", "authorization": f"Bearer {bearer}", "x-ms-version": VERSION},
-            base=filled(calls.provider_url("azure.blob"), account=account),
+            base=base,
         )
         missing = (
             f"There is no container {container!r} in the storage account {account!r}: check both in the credential."

@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import partial
 from typing import ClassVar
 
+from common.config.providers import filled
 from common.platform.errors import PermanentError
 from common.ports.http import Calls
 from common.processors.base import Caller, Params, StepContext
@@ -80,8 +81,9 @@ def _opened(calls: Calls, secret: str) -> tuple[Container, str]:
     account = stored.text("account", r"[a-z0-9]{3,24}")
     name = stored.text("container", r"[a-z0-9](-?[a-z0-9]){2,62}")
     folder = stored.text("folder", r"[ -~]{1,900}").strip("/")
-    bearer = token(calls, azure_client(stored), STORAGE)
-    return Container(calls, bearer, account=account, container=name), folder
+    client = azure_client(stored)
+    base = filled(calls.provider_url(client.address("blob")), account=account)
+    return Container(calls, token(calls, client, STORAGE), base, account=account, container=name), folder
 
 
 def _listed(container: Container, folder: str) -> Iterator[tuple[Month, Stored]]:

@@ -12,11 +12,17 @@ UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 HELP = (
     'Paste {"tenant_id": …, "client_id": …, "client_secret": …} of an app registration, with "account", "container" '
-    'and "folder" of an export\'s storage, or "scope" (/subscriptions/… or /providers/Microsoft.Billing/…) for queries.'
+    'and "folder" of an export\'s storage, or "scope" (/subscriptions/… or /providers/Microsoft.Billing/…) for '
+    'queries; in a sovereign cloud with "cloud": "china" or "usgov".'
 )
 
-MANAGEMENT, STORAGE = "https://management.azure.com/.default", "https://storage.azure.com/.default"
-"""Scopes of a token: one token is for one resource."""
+STORAGE = "https://storage.azure.com/.default"
+MANAGEMENT = {
+    "": "https://management.azure.com/.default",
+    "china": "https://management.chinacloudapi.cn/.default",
+    "usgov": "https://management.core.usgovcloudapi.net/.default",
+}
+"""Scopes of a token, which is for one resource; that of management by sovereign cloud (azure-mgmt-core 1.6.0)."""
 
 
 def _oauth_error(body: bytes) -> ErrorBody:
@@ -38,12 +44,20 @@ class Client:
     tenant_id: str
     client_id: str
     client_secret: str = field(repr=False)
+    cloud: str = ""
+
+    def address(self, api: str) -> str:
+        """Return the registry's name of an API's address in this registration's cloud."""
+        return f"azure.{api}" + (f"/{self.cloud}" if self.cloud else "")
 
 
 def azure_client(stored: StoredSettings) -> Client:
     """Return the app registration of a credential."""
     return Client(
-        stored.text("tenant_id", UUID), stored.text("client_id", UUID), stored.text("client_secret", r"[!-~]{1,200}")
+        stored.text("tenant_id", UUID),
+        stored.text("client_id", UUID),
+        stored.text("client_secret", r"[!-~]{1,200}"),
+        stored.optional("cloud", "china|usgov") or "",
     )
 
 
@@ -55,7 +69,7 @@ def token(calls: Calls, client: Client, purpose: str) -> str:
         "client_secret": client.client_secret,
         "scope": purpose,
     }
-    base = calls.provider_url("azure.login")
+    base = calls.provider_url(client.address("login"))
     with ProviderClient(calls, LOGIN, secret=client.client_secret, headers={}, base=base) as login:
         answer = login.post_form(f"/{client.tenant_id}/oauth2/v2.0/token", form)
     access_token = answer.body.get("access_token") if isinstance(answer.body, dict) else None

@@ -110,8 +110,9 @@ class AzureCostQuery:
 
 
 def _client(calls: Calls, stored: StoredSettings) -> ProviderClient:
-    bearer = token(calls, azure_client(stored), MANAGEMENT)
-    base = calls.provider_url("azure.management")
+    client = azure_client(stored)
+    bearer = token(calls, client, MANAGEMENT[client.cloud])
+    base = calls.provider_url(client.address("management"))
     return ProviderClient(calls, API, secret=bearer, headers={"authorization": f"Bearer {bearer}"}, base=base)
 
 

@@ -20,6 +20,7 @@ from common.processors.base import Params, StepContext, TableParams
 from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, timestamp
 from common.processors.clouds.gcp.credential import access_token, google_credential
 from common.processors.http.client import Api, ErrorBody, ProviderClient, json_error
+from common.processors.http.json_fields import Fields
 from common.processors.http.pager import follow
 from common.tables.contract import DATA_DATE, Column, Table, load_table
 from common.writes.bad_rows import BadRow, row_text, shown
@@ -27,6 +28,18 @@ from common.writes.batch import Batch, Row
 
 READ_ONLY = "https://www.googleapis.com/auth/cloud-platform.read-only"
 NANOS = Decimal(10) ** 9
+PARTIAL = (
+    "unreachable",  # AIP-217; the others are of older APIs
+    "unreachables",
+    "unreachableLocations",
+    "unreachableInstancePartitions",
+    "failedLocation",
+    "failedLocations",
+    "executionErrors",
+    "partialErrors",
+    "incompleteSearch",
+)
+"""The fields by which Google's list APIs report what an answer lacks, in all discovery documents of November 2026."""
 
 Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_@][A-Za-z0-9_@-]*(\.[A-Za-z_@][A-Za-z0-9_@-]*){0,14}$")]
 Scope = Annotated[str, StringConstraints(pattern=r"^https://www\.googleapis\.com/auth/[a-z0-9._-]+$")]
@@ -122,6 +135,7 @@ def _pages(client: ProviderClient, params: GcpApiParams) -> Iterator[list[Any]]:
         return token or None
 
     for body in follow(ask, following, api=api, field=params.next_page):
+        Fields.of(body, api).refuse_partial(*PARTIAL)
         items = _at(body, params.items)
         if items is not None and not isinstance(items, list):
             raise TransientError(f"{api}: {params.items} is no list. It is read anew.")

@@ -47,7 +47,7 @@ class OciBucket(ObjectStore):
             API,
             secret=key.fingerprint,
             headers={"accept": "*/*"},
-            base=filled(calls.provider_url("oci.objectstorage"), region=region),
+            base=filled(calls.provider_url(key.address("objectstorage")), region=region),
             sign=signer(key, calls.now),
         )
         # OCI responds 404 both for a bucket that does not exist and for one that the user may not see.

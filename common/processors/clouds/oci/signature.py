@@ -18,6 +18,9 @@ from common.processors.http.stored_settings import StoredSettings
 
 OCID = r"ocid1\.[a-z0-9]{1,40}\.[A-Za-z0-9-]{0,20}\.[A-Za-z0-9-]{0,40}\.[A-Za-z0-9.]{1,120}"
 
+PUBLIC_REALM = "oc1"
+"""Oracle's commercial cloud. Other realms (governments, the EU's, those of partners) have other host names."""
+
 HELP = (
     'Paste {"tenancy": …, "user": …, "fingerprint": …, "private_key": …, "region": …} of a user\'s API key (Identity, '
     "Users, API keys), with the tenancy's home region."
@@ -32,6 +35,11 @@ class OciKey:
     user: str
     fingerprint: str
     pem: str = field(repr=False)
+
+    def address(self, api: str) -> str:
+        """Return the registry's name of an API's address in the tenancy's realm, which its OCID names."""
+        realm = self.tenancy.split(".")[2]
+        return f"oci.{api}" + ("" if realm == PUBLIC_REALM else f"/{realm}")
 
 
 def oci_key(stored: StoredSettings) -> OciKey:

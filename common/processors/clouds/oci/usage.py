@@ -31,6 +31,8 @@ CLOUD = Cloud("oci", "Oracle", "Oracle", "Tenancy", "Compartment")
 GROUP_BY = ("service", "skuPartNumber", "skuName", "unit", "region")
 SOURCE = "OCI RequestSummarizedUsages"
 PAGE = 500
+MAX_DAYS = 93
+"""Oracle's own cost tool asks for no more at once (oracle-samples, showusage.py)."""
 MAX_PAGES = 10_000
 
 
@@ -52,12 +54,19 @@ class OciUsageApi:
 def _opened(calls: Calls, secret: str) -> tuple[ProviderClient, OciKey]:
     stored = StoredSettings(calls.credential_id, secret, HELP)
     key, region = oci_key(stored), stored.text("region", r"[a-z0-9-]{1,40}")
-    base = filled(calls.provider_url("oci.usage"), region=region)
+    base = filled(calls.provider_url(key.address("usage")), region=region)
     sign = signer(key, calls.now)
     return ProviderClient(calls, API, secret=key.fingerprint, headers={}, base=base, sign=sign), key
 
 
 def _items(client: ProviderClient, key: OciKey, first: date, last: date) -> Iterator[Summary]:
+    while first <= last:
+        until = min(last, first + timedelta(days=MAX_DAYS - 1))
+        yield from _span(client, key, first, until)
+        first = until + timedelta(days=1)
+
+
+def _span(client: ProviderClient, key: OciKey, first: date, last: date) -> Iterator[Summary]:
     body = {
         "tenantId": key.tenancy,
         "timeUsageStarted": _midnight(first),

@@ -359,7 +359,7 @@ PROVIDER = GenaiProvider(
     names=FocusNames(provider="DeepSeek", service="DeepSeek API", account="Account", project="API Key"),
     price_key="deepseek",
     reports={"usage": usage, "cost": costs, "balance": balance},
-    endpoints=("export",),
+    meters={"export": tuple(dict.fromkeys(METERS.values()))},
     try_credential=try_credential,
     file_days=file_days,
 )

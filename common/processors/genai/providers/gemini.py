@@ -34,6 +34,8 @@ KEPT_DAYS = 41
 """Cloud Monitoring keeps metrics for six weeks; an expired day must not be written as a day without usage."""
 PAGE_SIZE = 1_000
 """Points per page: bounds the size of one response of a busy project."""
+PARTIAL = ("executionErrors", "unreachable")
+"""Fields of ListTimeSeriesResponse that are filled if series are missing (discovery document of monitoring v3)."""
 
 DEVELOPER, VERTEX = "generative_language", "vertex_ai"
 TIERS = ("free_tier", "paid_tier", "paid_tier_2", "paid_tier_3")
@@ -41,8 +43,11 @@ _INPUT = "generativelanguage.googleapis.com/quota/generate_content_{}_input_toke
 _OUTPUT = "generativelanguage.googleapis.com/generate_content_usage_output_token_count"
 _TOKENS = "aiplatform.googleapis.com/publisher/online_serving/token_count"
 _PROJECT = re.compile(r"[a-z][a-z0-9.:-]{1,62}", re.ASCII)
-_MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image"}
+# Google bills pages of documents as images.
+_MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
+_OTHER = "other"
 _DIRECTIONS = ("input", "output")
+_VERTEX_METERS = tuple(f"{way}_{of}" for way in _DIRECTIONS for of in dict.fromkeys((*_MODALITIES.values(), _OTHER)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +150,14 @@ class _Reader:
             direction, modality = point.metric.text("type"), point.metric.text("modality")
             if direction not in _DIRECTIONS:
                 point.metric.wrong("type", " or ".join(_DIRECTIONS))
-            row = self._row(
-                VERTEX, point, point.resource.text("model_user_id"), "request_type", "explicit_caching", "source"
-            )
+            of = _MODALITIES.get((modality or "TEXT").upper(), _OTHER)
+            labels = ("request_type", "explicit_caching", "source", *(("modality",) if of == _OTHER else ()))
+            row = self._row(VERTEX, point, point.resource.text("model_user_id"), *labels)
             publisher, location = point.resource.text("publisher"), point.resource.text("location")
             rows.append(
                 row
                 | {
-                    "meter": f"{direction}_{_MODALITIES.get((modality or 'TEXT').upper(), (modality or '').lower())}",
+                    "meter": f"{direction}_{of}",
                     "region": None if location in (None, "global") else location,
                     "publisher": None if publisher in (None, "google") else publisher,
                     "price_variant": _vertex_variant(point.metric),
@@ -192,6 +197,7 @@ class _Reader:
         ]
         try:
             for body in self._pages(query):
+                body.refuse_partial(*PARTIAL)
                 self.has_metrics = True
                 for series in body.objects("timeSeries") if "timeSeries" in body.values else []:
                     yield from self._series(series)
@@ -254,6 +260,6 @@ PROVIDER = GenaiProvider(
         "cloud/gcp/cost/billing reads.",
         "balance": "Google has no balance API for Gemini: only aistudio.google.com shows prepaid credits.",
     },
-    endpoints=(DEVELOPER, VERTEX),
+    meters={DEVELOPER: ("input_text", "output_text"), VERTEX: _VERTEX_METERS},
     try_credential=try_credential,
 )

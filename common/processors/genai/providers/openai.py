@@ -1,7 +1,7 @@
 """OpenAI: the organisation's usage and costs, with an admin key.
 
 Paths, fields, ``group_by`` values and arithmetic are those of OpenAI's OpenAPI document 2.3.0; what only its Python SDK
-3.52.0 describes is marked. The usage API gives quantities (``genai_payg_usage``), the costs endpoint money
+3.57.0 describes is marked. The usage API gives quantities (``genai_payg_usage``), the costs endpoint money
 (``genai_reported_cost``). The two are compared and never added up: OpenAI bills image generation for which the usage
 API shows no rows.
 """
@@ -19,7 +19,7 @@ from common.ports.http import Calls
 from common.processors.base import Caller, StepContext
 from common.processors.genai.prices import variant
 from common.processors.genai.provider import FocusNames, GenaiProvider
-from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError
+from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError, ProviderRefusedError
 from common.processors.http.json_fields import Fields
 from common.processors.http.report_pages import Days, pages
 
@@ -62,6 +62,36 @@ def _days_query(days: Days) -> list[tuple[str, str]]:
     ]
 
 
+API_SOURCE = "api_source"
+"""Which of OpenAI's products made the calls: in its SDK 3.57.0, and not in the OpenAPI document 2.3.0."""
+
+
+def _grouped(
+    context: StepContext,
+    client: ProviderClient,
+    path: str,
+    query: Sequence[tuple[str, str]],
+    group_by: Sequence[str],
+    title: str,
+) -> Iterator[tuple[Fields, Mapping[str, str]]]:
+    """Yield the pages of a report by dimensions; without ``api_source`` where OpenAI does not take it.
+
+    Only the first page decides: a report that changed its dimensions on the way would count usage twice.
+    """
+    begun = False
+    try:
+        for page in pages(client, path, [*query, *(("group_by[]", value) for value in group_by)], title):
+            begun = True
+            yield page
+        return
+    except ProviderRefusedError as error:
+        if begun or error.status != 400 or API_SOURCE not in group_by or API_SOURCE not in str(error):
+            raise
+    context.info(f"{title}: OpenAI does not report the {API_SOURCE} to this organisation: read without it.")
+    fewer = [("group_by[]", value) for value in group_by if value != API_SOURCE]
+    yield from pages(client, path, [*query, *fewer], title)
+
+
 def _account(context: StepContext, headers: Mapping[str, str]) -> str:
     """Return the organisation's id, which is in a header of the answer alone; the credential's id without one."""
     return headers.get("openai-organization") or context.credential_id
@@ -73,7 +103,7 @@ def _account(context: StepContext, headers: Mapping[str, str]) -> str:
 #   uncached      = input_text_tokens + input_audio_tokens + input_image_tokens
 #   cached        = input_cached_text_tokens + input_cached_audio_tokens + input_cached_image_tokens
 #   output_tokens = output_text_tokens + output_audio_tokens + output_image_tokens
-#   cache-write   = input_cache_write_30m_tokens + input_cache_write_12h_tokens (SDK 3.52.0)
+#   cache-write   = input_cache_write_30m_tokens + input_cache_write_12h_tokens (SDK 3.57.0)
 #
 # Only input_tokens and output_tokens are required, so they are what the meters always add up to. Priced whole,
 # input_tokens would count cached tokens twice.
@@ -95,7 +125,14 @@ class PartsExceedTotalError(Exception):
     """The parts of a total add up to more than it: nobody can tell which of the figures is right."""
 
 
+_MODALITIES = ("text", "audio", "image")
 _RETENTIONS = ("input_cache_write_30m_tokens", "input_cache_write_12h_tokens")
+TOKEN_METERS = (
+    *(f"{prefix}_{modality}" for prefix in ("input", "input_cached", "output") for modality in _MODALITIES),
+    "input_cache_write",
+    *(name.removesuffix("_tokens") for name in _RETENTIONS),
+)
+"""What ``token_meters`` can yield."""
 
 
 def token_meters(result: Fields, unexplained: Unexplained) -> Iterator[Meter]:
@@ -118,7 +155,7 @@ def token_meters(result: Fields, unexplained: Unexplained) -> Iterator[Meter]:
 
 
 def _modalities(prefix: str) -> tuple[str, ...]:
-    return tuple(f"{prefix}_{modality}_tokens" for modality in ("text", "audio", "image"))
+    return tuple(f"{prefix}_{modality}_tokens" for modality in _MODALITIES)
 
 
 def _given_or_sum(result: Fields, name: str, parts: tuple[str, ...]) -> int:
@@ -167,7 +204,7 @@ MetersOf = Callable[[Fields, Unexplained], Iterator[Meter]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How one endpoint is asked, and what its results count.
+    """How one endpoint is asked, and what its results count: ``meters`` yields them, ``names`` are all it can yield.
 
     ``group_by`` holds every documented value except ``user_id``, which OpenAI refuses together with ``project_id``
     depending on organisation and time range (SDK 3.52.0), and which names people. An ``optional`` endpoint is left
@@ -177,48 +214,50 @@ class Endpoint:
     result: str
     group_by: tuple[str, ...]
     meters: MetersOf
+    names: tuple[str, ...]
     optional: bool = False
 
 
-def _counted(field: str, meter: str, unit: str) -> MetersOf:
-    """Return the meters of a result that counts one thing."""
+def _counting(field: str, meter: str, unit: str, group_by: tuple[str, ...], *, result: str) -> Endpoint:
+    """Return an endpoint whose results count one thing."""
 
     def meters(result: Fields, _unexplained: Unexplained) -> Iterator[Meter]:
         yield Meter(meter, result.number(field), unit)
 
-    return meters
+    return Endpoint(result, group_by, meters, (meter,))
 
 
 _BY_MODEL = ("project_id", "api_key_id", "model")
-_BY_TIER = (*_BY_MODEL, "batch", "service_tier")
-_INPUT = _counted("input_tokens", "input_text", "Tokens")
+_BY_TIER = (*_BY_MODEL, "batch", "service_tier", API_SOURCE)
 
 ENDPOINTS: Mapping[str, Endpoint] = {
-    "completions": Endpoint("completions", _BY_TIER, token_meters),
-    "embeddings": Endpoint("embeddings", _BY_MODEL, _INPUT),
-    "moderations": Endpoint("moderations", _BY_MODEL, _INPUT),
-    "images": Endpoint("images", (*_BY_MODEL, "size", "source"), _counted("images", "images", "Images")),
-    "audio_speeches": Endpoint("audio_speeches", _BY_MODEL, _counted("characters", "characters", "Characters")),
-    "audio_transcriptions": Endpoint("audio_transcriptions", _BY_MODEL, _counted("seconds", "seconds", "Seconds")),
-    "vector_stores": Endpoint("vector_stores", ("project_id",), _counted("usage_bytes", "stored_bytes", "Bytes")),
-    "code_interpreter_sessions": Endpoint(
-        "code_interpreter_sessions", ("project_id",), _counted("num_sessions", "sessions", "Sessions")
+    "completions": Endpoint("completions", _BY_TIER, token_meters, TOKEN_METERS),
+    "embeddings": _counting("input_tokens", "input_text", "Tokens", _BY_MODEL, result="embeddings"),
+    "moderations": _counting("input_tokens", "input_text", "Tokens", _BY_MODEL, result="moderations"),
+    "images": _counting("images", "images", "Images", (*_BY_MODEL, "size", "source"), result="images"),
+    "audio_speeches": _counting("characters", "characters", "Characters", _BY_MODEL, result="audio_speeches"),
+    "audio_transcriptions": _counting("seconds", "seconds", "Seconds", _BY_MODEL, result="audio_transcriptions"),
+    "vector_stores": _counting("usage_bytes", "stored_bytes", "Bytes", ("project_id",), result="vector_stores"),
+    "code_interpreter_sessions": _counting(
+        "num_sessions", "sessions", "Sessions", ("project_id",), result="code_interpreter_sessions"
     ),
     # The result objects of the two searches are not called as their endpoints are (OpenAPI document 2.3.0).
-    "file_search_calls": Endpoint(
+    "file_search_calls": _counting(
+        "num_requests",
         "file_searches",
+        "Calls",
         ("project_id", "api_key_id", "vector_store_id"),
-        _counted("num_requests", "file_searches", "Calls"),
+        result="file_searches",
     ),
-    "web_search_calls": Endpoint(
-        "web_searches", (*_BY_MODEL, "context_level"), _counted("num_requests", "web_searches", "Calls")
+    "web_search_calls": _counting(
+        "num_requests", "web_searches", "Calls", (*_BY_MODEL, "context_level"), result="web_searches"
     ),
     # In the SDK alone, and in no public document: an organisation that does not have it gets a 404.
-    "decisions": Endpoint("decisions", (*_BY_TIER, "api_source"), token_meters, optional=True),
+    "decisions": Endpoint("decisions", _BY_TIER, token_meters, TOKEN_METERS, optional=True),
 }
 
 _COLUMNS = ("project_id", "user_id", "api_key_id", "model", "service_tier")
-_ATTRIBUTES = ("size", "source", "vector_store_id", "context_level", "api_source")
+_ATTRIBUTES = ("size", "source", "vector_store_id", "context_level", API_SOURCE)
 
 
 def usage(context: StepContext, endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
@@ -268,9 +307,9 @@ class _EndpointReader:
         self._days = Days(context.start_date, context.end_date)
 
     def pages(self) -> Iterator[list[dict[str, Any]]]:
-        groups = [("group_by[]", value) for value in self._endpoint.group_by]  # the brackets are those of the SDK
-        query = [*_days_query(self._days), ("limit", str(USAGE_PAGE_DAYS)), *groups]
-        for body, headers in pages(self._client, f"/organization/usage/{self._name}", query, self._title):
+        query = [*_days_query(self._days), ("limit", str(USAGE_PAGE_DAYS))]
+        path, group_by = f"/organization/usage/{self._name}", self._endpoint.group_by
+        for body, headers in _grouped(self._context, self._client, path, query, group_by, self._title):
             account = _account(self._context, headers)
             yield [row for bucket in body.objects("data") for row in self._rows(bucket, account)]
 
@@ -320,7 +359,7 @@ class _EndpointReader:
 # "gpt-5.5-2026-04-23, cached input", "gpt-audio-mini-2025-12-15 audio, input", "priority | gpt-5.6-sol, output, long
 # context", "web search tool calls". They are text for people, so one that can't be parsed stays whole in line_item.
 
-_COST_GROUPS = ("project_id", "line_item")
+_COST_GROUPS = ("project_id", "line_item", API_SOURCE)
 """Not ``api_key_id``: organisations have been refused it with a 400 (PostHog pull request 71784)."""
 
 _LINE_ITEM = re.compile(
@@ -351,10 +390,10 @@ _UNITS = {
 def costs(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each page. Raises TransientError for an answer of unexpected shape, and as ProviderClient."""
     days = Days(context.start_date, context.end_date)
-    query = [*_days_query(days), ("limit", str(COSTS_PAGE_DAYS)), *(("group_by[]", value) for value in _COST_GROUPS)]
+    query = [*_days_query(days), ("limit", str(COSTS_PAGE_DAYS))]
     empty = 0
     with client(context, context.secret()) as opened:
-        for body, headers in pages(opened, COSTS_PATH, query, COSTS_TITLE):
+        for body, headers in _grouped(context, opened, COSTS_PATH, query, _COST_GROUPS, COSTS_TITLE):
             account = _account(context, headers)
             rows: list[dict[str, Any]] = []
             for bucket in body.objects("data"):
@@ -379,7 +418,7 @@ def _cost_row(result: Fields) -> dict[str, Any] | None:
     if amount is None:
         return None
     unit = result.text("quantity_unit")
-    line_item = result.text("line_item")
+    line_item, source = result.text("line_item"), result.text(API_SOURCE)
     return {
         "provider": API.key,
         "project_id": result.text("project_id"),
@@ -390,7 +429,7 @@ def _cost_row(result: Fields) -> dict[str, Any] | None:
         "unit": _UNITS.get(unit or "", unit),
         "amount": amount.amount("value"),  # dollars; Anthropic's are cents
         "currency": amount.required("currency").upper(),
-        "attributes": None,
+        "attributes": None if source is None else json.dumps({API_SOURCE: source}),
     }
 
 
@@ -415,7 +454,7 @@ PROVIDER = GenaiProvider(
         "cost": costs,
         "balance": "OpenAI has no API for balances; what is left of prepaid credits is on platform.openai.com alone.",
     },
-    endpoints=tuple(ENDPOINTS),
+    meters={name: endpoint.names for name, endpoint in ENDPOINTS.items()},
     page_days=USAGE_PAGE_DAYS,
     try_credential=try_credential,
 )
