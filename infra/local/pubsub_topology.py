@@ -2,7 +2,7 @@
 
 What a function finds different here:
 
-- the push body is not a CloudEvent: functions-framework makes one of it, without subscription and delivery attempt;
+- the push body is not a CloudEvent, and has no ordering key: ``functions/pushes.py`` makes an event of it;
 - a function must answer 200, 201 or 204: the emulator delivers again after a 202;
 - no more than two messages of a subscription are in flight.
 """
