@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from common.adapters.bigquery.commit_sql import make_ledger
+from common.adapters.bigquery.commit_sql import fill_ledger, make_ledger
 from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, patience
 from common.adapters.bigquery.names import checked, ledger_of, safe_job_id
@@ -86,11 +86,19 @@ class Tables:
             return True
 
     def _make_ledger(self, target: str, jobs: Jobs) -> None:
-        def once() -> None:
-            with translated(f"make the ledger of {target}"):
-                list(jobs.rows(jobs.query(make_ledger(target))))
-
         # The usual transient error is another process that is creating it: the next try finds it (IF NOT EXISTS).
+        self._run(f"make the ledger of {target}", make_ledger(target), jobs)
+
+    def fill_ledger(self, target: str, jobs: Jobs) -> None:
+        """Fill a ledger that has no gate row from the existing rows."""
+        self._run(f"fill the ledger of {target}", fill_ledger(target), jobs)
+
+    @staticmethod
+    def _run(what: str, sql: str, jobs: Jobs) -> None:
+        def once() -> None:
+            with translated(what):
+                list(jobs.rows(jobs.query(sql)))
+
         retried(once, on=TransientError, backoff=LEDGER_BACKOFF, tries=LEDGER_TRIES)
 
     def forget_ledger(self, target: str) -> None:
@@ -98,7 +106,7 @@ class Tables:
         with self._making:
             self._ensured.discard((ledger_of(target),))
 
-    def create_staging(self, target: str, table: Table, name: str, *, keep: bool) -> str:
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool, spooled: bool) -> str:
         """Create an empty table that expires; with ``keep``, an existing one stays as it is."""
         from google.cloud import bigquery
 
@@ -106,7 +114,7 @@ class Tables:
         staging = checked(f"{target}__stage_{safe_job_id(name).replace('-', '_')}")
         # For a procedure that reads rows of several organisations: the commit refuses rows of any other than the run's.
         org = bigquery.SchemaField("x_org_slug", "STRING", description="What SQL may fill: whose row it was.")
-        made = bigquery.Table(staging, schema=[*staged_fields(table), org])
+        made = bigquery.Table(staging, schema=[*(spooled_fields if spooled else staged_fields)(table), org])
         made.expires = datetime.now(UTC) + STAGING_LIFETIME
         with translated(f"make staging table {staging}"):
             if not keep:
@@ -140,7 +148,13 @@ def fields_of(columns: Sequence[Column]) -> list["bigquery.SchemaField"]:
 
 
 def staged_fields(table: Table) -> list["bigquery.SchemaField"]:
-    """Return the columns of a spooled file."""
+    """Return the columns of a staging table that SQL fills."""
     from google.cloud import bigquery
 
     return [*fields_of(table.columns), bigquery.SchemaField(DATA_DATE, "DATE", mode="REQUIRED")]
+
+
+def spooled_fields(table: Table) -> list["bigquery.SchemaField"]:
+    """Return the columns of a spooled file. JSON is text: BigQuery loads no JSON from Parquet."""
+    columns = [c.model_copy(update={"type": "STRING"}) if c.type == "JSON" else c for c in table.columns]
+    return staged_fields(table.model_copy(update={"columns": columns}))
