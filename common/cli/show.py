@@ -12,6 +12,7 @@ from rich.table import Table
 
 STYLES = {
     "completed": "green",
+    "held": "green",
     "succeeded": "green",
     "failed": "red",
     "ERROR": "red",

@@ -11,6 +11,7 @@ from common.platform.paths import CONFIGS
 
 PROVIDER_URL = re.compile(r"^PIPELINE_OPS_PROVIDER_URL_([A-Z0-9_]+)$")
 PROJECT = re.compile(r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
+DATASET = re.compile(r"^[A-Za-z0-9_]{1,1024}$", re.ASCII)
 STORES = ("sqlite", "google", "postgres")
 KMS_KEY = re.compile(r"projects/[^/\s]+/locations/[^/\s]+/keyRings/[^/\s]+/cryptoKeys/[^/\s]+")
 MIN_TOKEN_CHARS = 32
