@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from common.adapters.bigquery.doctor import Doctor, Finding
 
 INTERRUPTED = 130
+FINE = ("held", "unchecked")
 
 
 def project_id(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -82,7 +84,7 @@ def doctor(
     except KeyboardInterrupt:
         interrupted = True
         found += [check.removed] if check.removed else []
-    ok = not interrupted and all(one.status == "held" for one in found)
+    ok = not interrupted and all(one.status in FINE for one in found)
     if as_json:
         show.as_json(_plain(check, chosen, found, ok=ok, interrupted=interrupted))
     else:
@@ -160,19 +162,28 @@ def _plain(
 
 def _show(found: Sequence["Finding"], *, interrupted: bool) -> None:
     rows = [
-        (one.name, one.what, one.status, f"{one.seconds:.1f}", one.jobs or "", _megabytes(one), _dollars(one.cost_usd))
+        (
+            one.name,
+            one.what,
+            one.status,
+            f"{one.seconds:.1f}",
+            one.jobs or "",
+            _megabytes(one),
+            _dollars(one.cost_usd) if one.jobs else "",
+        )
         for one in found
     ]
     numbers = ("seconds", "jobs", "MB billed", "USD")
     show.table("", ("probe", "what", "status", *numbers), rows, numbers)
     for one in found:
-        if one.status != "held":
+        if one.status not in FINE:
             click.echo(f"{one.name} {one.status}: {one.seen} {one.next}".rstrip())
-    held = sum(one.status == "held" for one in found)
+    counts = Counter(one.status for one in found)
+    counted = ", ".join(f"{count} {status}" for status, count in counts.items())
     seconds = sum(one.seconds for one in found)
     _, cost = _total(found)
     priced = "at a price that is not known" if cost is None else f"for ${_dollars(cost)} at list prices"
-    click.echo(f"{held} of {len(found)} held in {seconds:.0f} s, {priced}{', interrupted' if interrupted else ''}.")
+    click.echo(f"{counted} in {seconds:.0f} s, {priced}{', interrupted' if interrupted else ''}.")
 
 
 def _megabytes(one: "Finding") -> str:

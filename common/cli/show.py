@@ -19,6 +19,7 @@ STYLES = {
     "cancelled": "yellow",
     "skipped": "yellow",
     "omitted": "yellow",
+    "unchecked": "yellow",
     "suspended": "cyan",
     "retrying": "yellow",
     "WARNING": "yellow",

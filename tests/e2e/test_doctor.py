@@ -42,7 +42,11 @@ def test_everything_that_the_product_does_holds_on_the_emulator_and_nothing_is_l
     before = datasets()
     done = run(bigquery_emulator, tmp_path, "--yes", "--json")
     found = json.loads(done.stdout)
-    assert [(one["name"], one["seen"]) for one in found["probes"] if one["status"] != "held"] == []
+    others = {one["name"]: (one["status"], one["seen"]) for one in found["probes"] if one["status"] != "held"}
+    assert others == {
+        "location": ("unchecked", "the emulator has no locations"),
+        "permissions": ("unchecked", "the emulator has no permissions"),
+    }
     assert done.returncode == 0 and found["ok"] and not found["interrupted"]
     assert [one["name"] for one in found["probes"]] == [*(probe.name for probe in PROBES), "clean_up"]
     assert found["emulator"] == bigquery_emulator.url and found["bytes_billed"] == 0

@@ -44,6 +44,10 @@ class WrongResultError(PipelineOpsError):
     """BigQuery took what it was given and then returned something else than the product relies on."""
 
 
+class NotCheckedError(Exception):
+    """The emulator has nothing of the kind."""
+
+
 class Bench:
     """One run of the doctor. ``dataset`` is ``project.dataset``.
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-from common.adapters.bigquery.doctor.bench import Bench, WrongResultError
+from common.adapters.bigquery.doctor.bench import Bench, NotCheckedError, WrongResultError
 from common.adapters.bigquery.doctor.probes import PROBES, Probe
 from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, patience
@@ -22,7 +22,8 @@ MOST_BYTES = 10 * 2**30
 """What all probes together may be billed at most, for the question before they begin: some 300 statements that read or
 write some 3 tables, at 10 MB each."""
 
-Status = Literal["held", "failed", "skipped"]
+Status = Literal["held", "failed", "skipped", "unchecked"]
+"""``skipped``: a probe that it needs has failed. ``unchecked``: on the emulator there is nothing to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Doctor:
         bench.begin(probe.name)
         try:
             seen = probe.does(bench)
+        except NotCheckedError as error:
+            status, seen = "unchecked", str(error)
         except WrongResultError as error:
             status, seen, advice = "failed", str(error), f"Report it with this line: {probe.what} went wrong."
         except PipelineOpsError as error:
