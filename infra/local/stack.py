@@ -1,4 +1,4 @@
-"""The local stacks: a store and a bus, the BigQuery emulator, every function in this process.
+"""The local stacks: a store and a bus, the BigQuery emulator (or BigQuery itself), every function in this process.
 
 One stack a state directory at a time (a file lock holds it, which the system frees however the process ends). A
 start goes on where the last one stopped: leases of the dead process are given up, its messages delivered again.
@@ -89,7 +89,7 @@ class LocalStack(ABC):
 
     def _start_parts(self) -> None:
         settings = self._settings
-        if settings.bigquery_url is None:
+        if settings.bigquery_url is None and not settings.own_bigquery:
             self._emulator = BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id)
             self._emulator.start()
             settings = replace(settings, bigquery_url=self._emulator.url)
@@ -204,7 +204,7 @@ def reading(settings: Settings) -> Iterator[Settings]:
     No work is taken up. What is in the cloud needs no stack.
     """
     there = attached(settings)
-    if there.bigquery_url is not None or there.is_cloud:
+    if there.bigquery_url is not None or there.needs_no_emulator:
         yield there
         return
     handle = _take_lock(settings.state_dir)
