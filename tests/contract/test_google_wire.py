@@ -20,6 +20,7 @@ from common.adapters.google.cloud import GoogleCloudAdapter
 from common.adapters.google.oidc import Certificates, GoogleTokens
 from common.platform.errors import PermanentError, TransientError, UnauthorizedError
 from common.ports.google import SourceField
+from infra.local.emulator import BigQueryEmulator
 from infra.local.sandbox.server import SandboxServer
 from infra.local.sandbox.service_accounts import BILLS
 from tests.google_tokens import ACCOUNT, AUDIENCE, KEY_ID, signer, token
@@ -179,6 +180,19 @@ def test_what_bigquery_answers_about_a_customer_s_table_is_told_by_what_to_do(
         GoogleCloudAdapter("ours-project", lambda: sandbox.urls["gcp_token"]).find_table(
             BILLS.key_file(), "sandbox-project.billing.export"
         )
+
+
+def test_a_customer_s_rows_are_read_with_a_token_of_the_customer_s_key(
+    bigquery_emulator: BigQueryEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", bigquery_emulator.url)
+    with SandboxServer(0, rate_limit_every=0) as sandbox:
+        cloud = GoogleCloudAdapter("ours-project", lambda: sandbox.urls["gcp_token"])
+        sql = "SELECT @first + n AS n FROM UNNEST([1, 2]) AS n ORDER BY n"
+        batches = list(cloud.read(BILLS.key_file(), sql, {"first": 10}, max_bytes=10**9))
+        asked = [request.path for request in sandbox.requests]
+    assert [row for batch in batches for row in batch.to_pylist()] == [{"n": 11}, {"n": 12}]
+    assert asked == ["/gcp-token"]
 
 
 # --- Google's certificates
