@@ -14,7 +14,7 @@ if sys.version_info < (3, 13):  # noqa: UP036 - an old interpreter gets a senten
 from functions.advance import advance
 from functions.api import api
 from functions.dead_letter import dead_letter
-from functions.framework import use_problem_documents
+from functions.framework import take_pushes, use_problem_documents
 from functions.run_finished import run_finished
 from functions.run_step import STEP_FUNCTIONS
 from functions.start_run import start_run
@@ -22,6 +22,7 @@ from functions.sweep import sweep
 
 globals().update(STEP_FUNCTIONS)
 use_problem_documents()
+take_pushes()
 
 __all__ = ["advance", "api", "dead_letter", "run_finished", "start_run", "sweep", *STEP_FUNCTIONS]
 

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
+from typing import TYPE_CHECKING
 
 from common.access.api_keys import Keys
 from common.access.audit import Audit
@@ -12,6 +13,7 @@ from common.access.cached_plans import CachedPlans
 from common.access.credentials import SealedCredentials
 from common.access.invokers import Invokers
 from common.access.sealing import NoKey, Sealer
+from common.config.bigquery_prices import load_prices
 from common.config.check import SqlCheck
 from common.config.hosts import load_hosts
 from common.config.loader import ConfigTree
@@ -33,6 +35,9 @@ from common.processors.registry import REGISTRY
 from common.runs.attempt import AttemptRunner
 from common.runs.engine import NO_ARCHIVE, Engine
 from common.runs.estimate import Estimator
+
+if TYPE_CHECKING:
+    from common.adapters.bigquery.doctor import Doctor
 
 STORE_FILE = "pipeline-ops.db"
 KEY_FILE = "credentials.key"
@@ -191,6 +196,18 @@ def warehouse(settings: Settings) -> Warehouse:
     from common.adapters.bigquery import BigQueryWarehouse
 
     return BigQueryWarehouse(settings.project_id, location=settings.location, emulator_url=settings.bigquery_url)
+
+
+def doctor(settings: Settings, dataset: str | None) -> "Doctor":
+    """Return the check of a project, in a dataset of its own; see ``common/adapters/bigquery/doctor``."""
+    from common.adapters.bigquery import BigQueryWarehouse
+    from common.adapters.bigquery.doctor import Doctor
+
+    def made() -> BigQueryWarehouse:
+        return BigQueryWarehouse(settings.project_id, location=settings.location, emulator_url=settings.bigquery_url)
+
+    prices = load_prices(settings.configs)
+    return Doctor(made, settings.project_id, dataset, prices.usd_per_tib.get(settings.location) if prices else None)
 
 
 def _google_cloud(settings: Settings) -> GoogleCloud:

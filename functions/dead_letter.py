@@ -17,7 +17,7 @@ def dead_letter(event: CloudEvent) -> None:
     """Fail the message's run or step. A message that names no run is only logged."""
     topic = message_source(event)
     try:
-        run_id, step_id, attempt = read_dead(topic, message_data(event))
+        run_id, step_id, attempt = read_dead(message_data(event))
         engine().message_died(
             run_id,
             step_id,

@@ -15,11 +15,15 @@ MAX_DATA_BYTES = 1_000_000
 
 
 def message_source(event: CloudEvent) -> str:
-    """Return the topic that a dead letter was published to; empty for any other message."""
+    """Return the subscription that gave up a dead letter; empty for any other message. Ours are named like topics.
+
+    Google documents the short name; clients of other Pub/Sub servers see the full one, so the last part is taken.
+    """
     body = event.data if isinstance(event.data, dict) else {}
     message = body.get("message")
     attributes = message.get("attributes") if isinstance(message, dict) else None
-    return str(attributes.get(DEAD_LETTER_SOURCE, "")) if isinstance(attributes, dict) else ""
+    source = attributes.get(DEAD_LETTER_SOURCE, "") if isinstance(attributes, dict) else ""
+    return str(source).rpartition("/")[2]
 
 
 def message_data(event: CloudEvent) -> dict[str, Any]:

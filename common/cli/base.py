@@ -12,6 +12,7 @@ import click
 
 from common.cli import show
 from common.cli.client import ApiError
+from common.cli.own_bigquery import followed
 from common.platform import logs
 from common.platform.errors import PipelineOpsError
 from common.platform.problems import in_words, problem_here
@@ -73,7 +74,11 @@ def cli(context: click.Context, state_dir: Path | None) -> None:
         settings = Settings.from_env()
     except PipelineOpsError as error:
         raise click.ClickException(str(error)) from error
-    context.obj = settings if state_dir is None else replace(settings, state_dir=state_dir.absolute())
+    settings = settings if state_dir is None else replace(settings, state_dir=state_dir.absolute())
+    try:
+        context.obj = followed(settings)
+    except PipelineOpsError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def quiet(settings: Settings) -> None:

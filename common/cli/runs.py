@@ -9,8 +9,10 @@ import click
 
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
+from common.cli.bigquery_project import bigquery_options, chosen
 from common.cli.stack import OwnStack, reader, stack_to_serve, wait_for_end
 from common.platform import logs
+from common.platform.errors import ConfigError
 from common.platform.settings import Settings
 from common.ports.logs import SEVERITIES
 
@@ -34,26 +36,40 @@ SIGNAL_POLL_S = 0.5
     show_default=True,
     help="embedded: runs and messages in one SQLite file. emulators: Google's own Firestore and Pub/Sub emulators.",
 )
+@bigquery_options
 @click.pass_obj
 @friendly
-def serve(settings: Settings, port: int, host: str, kind: str) -> None:
+def serve(
+    settings: Settings,
+    port: int,
+    host: str,
+    kind: str,
+    bigquery_project: str | None,
+    bigquery_location: str | None,
+    yes: bool,
+) -> None:
     """Serve the API and every function until interrupted.
 
     \b
     Examples:
       main.py serve
+      main.py --state-dir .real serve --bigquery-project my-test-project
       main.py serve --stack emulators --port 8081   (uses FIRESTORE_EMULATOR_HOST and PUBSUB_EMULATOR_HOST if set)
     """
     import signal
     import threading
 
+    settings = chosen(settings, bigquery_project, bigquery_location, yes=yes)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     logs.configure(settings.project_id, sys.stderr)
     with stack_to_serve(kind, settings, host=host, port=port) as stack:
         click.echo(f"Serving on {stack.url} (state in {settings.state_dir}). Ctrl-C ends it.")
-        click.echo(f"BigQuery emulator: BIGQUERY_EMULATOR_HOST={stack.engine.settings.bigquery_url}")
+        if settings.own_bigquery:
+            click.echo(f"BigQuery: project {settings.project_id}, datasets like {settings.dataset('acme_corp')}")
+        else:
+            click.echo(f"BigQuery emulator: BIGQUERY_EMULATOR_HOST={stack.engine.settings.bigquery_url}")
         if stack.engine.settings.firestore_host:
             click.echo(f"Firestore emulator: FIRESTORE_EMULATOR_HOST={stack.engine.settings.firestore_host}")
             click.echo(f"Pub/Sub emulator: PUBSUB_EMULATOR_HOST={stack.engine.settings.pubsub_host}")
@@ -83,10 +99,22 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
 )
 @click.option("--queue", is_flag=True, help="Wait for a slot if none is free.")
 @click.option("--backfill", is_flag=True, help="Let live runs go first in the queue.")
+@bigquery_options
 @json_option
 @click.pass_obj
 @friendly
-def run(settings: Settings, /, org: str, route: str, source: Path | None, as_json: bool, **fields: Any) -> None:
+def run(
+    settings: Settings,
+    /,
+    org: str,
+    route: str,
+    source: Path | None,
+    as_json: bool,
+    bigquery_project: str | None,
+    bigquery_location: str | None,
+    yes: bool,
+    **fields: Any,
+) -> None:
     """Run a pipeline and wait for its end. Exit code 0 if it completed.
 
     Without dates it covers yesterday and the days before it that the provider may still restate (restatement_days in
@@ -96,9 +124,11 @@ def run(settings: Settings, /, org: str, route: str, source: Path | None, as_jso
     Examples:
       main.py run acme_corp genai/payg/openai
       main.py run acme_corp aws/cost/billing --source bills/focus-2026-10.csv.gz
+      main.py --state-dir .real run acme_corp genai/payg/openai --bigquery-project my-test-project
     """
     from common.runs.landing import land
 
+    settings = chosen(settings, bigquery_project, bigquery_location, yes=yes)
     body = {name: value for name, value in fields.items() if value not in (None, False)}
     if source is not None:
         body |= land(settings, org, route, source, dated="start_date" in body or "end_date" in body)
@@ -231,5 +261,10 @@ def demo(settings: Settings) -> None:
     """Run every provider's pipeline against sandboxes and made-up bills, prove the sums, and check the rows."""
     from common.cli.demo import run_demo
 
+    if settings.own_bigquery:
+        raise ConfigError(
+            f"The demo makes bills up, and {settings.state_dir} belongs to BigQuery's project {settings.project_id}: "
+            "run it with another --state-dir."
+        )
     quiet(settings)
     sys.exit(run_demo(settings))

@@ -12,12 +12,14 @@ from rich.table import Table
 
 STYLES = {
     "completed": "green",
+    "held": "green",
     "succeeded": "green",
     "failed": "red",
     "ERROR": "red",
     "cancelled": "yellow",
     "skipped": "yellow",
     "omitted": "yellow",
+    "unchecked": "yellow",
     "suspended": "cyan",
     "retrying": "yellow",
     "WARNING": "yellow",

@@ -86,6 +86,10 @@ RESEND_AFTER = timedelta(seconds=120)
 """A message that led to nothing for this long is sent again: it may be lost, and a repeat is harmless. If it
 were much shorter, every cold start would get a second message."""
 
+LOOKS_LATER = 20
+"""A suspended step is looked at no earlier than after another 1/20 of the time that it has waited: some 120 looks in a
+day. Each look adds two changes to the step's record, and every 30 seconds they would fill it (1 MiB in Firestore)."""
+
 RETRY_GRACE = timedelta(seconds=5)
 """How long after its due time a delayed message is left to the bus before the sweep sends it. A bus that can't delay
 (Pub/Sub) leaves all of them to the sweep."""
@@ -578,8 +582,9 @@ def _on_suspended(draft: Draft, event: AttemptSuspended) -> None:
         error = f"job {event.job} was not done within max_wait_seconds ({step.spec.max_wait_seconds} s)"
         _fail_attempt(draft, step, AttemptFailed(step.step_id, step.attempt, error, ErrorKind.TIMEOUT))
         return
+    waited = now - (give_up_at - timedelta(seconds=step.spec.max_wait_seconds))
     # Not after give_up_at: a job that hangs would keep the step longer than max_wait_seconds.
-    look_at = max(now, min(event.look_at, give_up_at))
+    look_at = max(now, min(max(event.look_at, now + waited / LOOKS_LATER), give_up_at))
     _let_live_until(draft, give_up_at)
     waiting = replace(step, owner="", not_before=look_at, waits_on=event.job, give_up_at=give_up_at)
     moved = draft.move(waiting, StepStatus.SUSPENDED, f"waits for job {event.job}", resend_at=look_at + RETRY_GRACE)

@@ -11,6 +11,7 @@ from common.platform.paths import CONFIGS
 
 PROVIDER_URL = re.compile(r"^PIPELINE_OPS_PROVIDER_URL_([A-Z0-9_]+)$")
 PROJECT = re.compile(r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
+DATASET = re.compile(r"^[A-Za-z0-9_]{1,1024}$", re.ASCII)
 STORES = ("sqlite", "google", "postgres")
 KMS_KEY = re.compile(r"projects/[^/\s]+/locations/[^/\s]+/keyRings/[^/\s]+/cryptoKeys/[^/\s]+")
 MIN_TOKEN_CHARS = 32
@@ -37,6 +38,8 @@ class Settings:
     Google's OIDC tokens for ``audiences`` by the service accounts ``invokers``; with ``iam_checked``, also those whose
     signature Cloud Run's IAM check has removed. ``kms_key`` is the Cloud KMS key that seals secrets; without it, the
     key is a file in ``state_dir``.
+
+    With ``own_bigquery`` a local stack writes to BigQuery itself, in ``project_id``, and starts no emulator.
     """
 
     state_dir: Path = Path(".pipeline-ops")
@@ -45,6 +48,7 @@ class Settings:
     environment: str = "local"
     location: str = "US"
     bigquery_url: str | None = None
+    own_bigquery: bool = False
     store: str = "sqlite"
     firestore_host: str | None = None
     pubsub_host: str | None = None
@@ -117,7 +121,12 @@ class Settings:
     @property
     def keeps_runs(self) -> bool:
         """Whether ended runs are kept in BigQuery: there is one, and ``archive`` is on."""
-        return self.archive and (self.bigquery_url is not None or self.is_cloud)
+        return self.archive and (self.bigquery_url is not None or self.needs_no_emulator)
+
+    @property
+    def needs_no_emulator(self) -> bool:
+        """Whether the warehouse is BigQuery itself."""
+        return self.own_bigquery or self.is_cloud
 
     @property
     def landing(self) -> Path:

@@ -41,6 +41,11 @@ PREVIEW_LIFETIME = timedelta(days=7)
 
 MAX_ERROR_CHARS = 2_000
 MAX_OUTPUT_CHARS = 100_000
+MAX_WARNINGS = 50
+MAX_WARNING_CHARS = 1_000
+MAX_LINE_CHARS = 20_000
+"""With these bounds a step's record and a line of its log stay far below a document's 1 MiB in Firestore."""
+
 """Both are kept in the step's record, and a Firestore document holds at most 1 MiB."""
 
 Result = AttemptSucceeded | AttemptFailed | AttemptSuspended
@@ -89,6 +94,7 @@ class _Attempt:
     def __init__(self, runner: AttemptRunner, run: Run, step: Step, still_ours: Callable[[], bool]) -> None:
         self._runner, self._run, self._step, self._still_ours = runner, run, step, still_ours
         self._warnings: list[str] = []
+        self._warned = 0
         self._outputs: dict[str, Any] = {}
         self._jobs: dict[str, None] = {}
         org = run.request.org_slug
@@ -138,6 +144,8 @@ class _Attempt:
         jobs = list(self._jobs)
         if len(jobs) > MAX_JOB_IDS:
             self._warn(f"{len(jobs) - MAX_JOB_IDS} more jobs than the {MAX_JOB_IDS} of the receipt were run.")
+        if self._warned > MAX_WARNINGS:
+            self._warnings.append(f"{self._warned - MAX_WARNINGS} more warnings are in the log of the run.")
         return replace(
             receipt, job_ids=tuple(jobs[:MAX_JOB_IDS]), warnings=tuple(self._warnings), outputs=self._outputs
         )
@@ -225,19 +233,24 @@ class _Attempt:
         self._outputs = scrubbed_data(json.loads(text))
 
     def _warn(self, text: str) -> None:
-        self._warnings.append(scrubbed(text))
+        self._warned += 1
+        if self._warned <= MAX_WARNINGS:
+            self._warnings.append(_cut(scrubbed(text), MAX_WARNING_CHARS))
         self._log("WARNING", text)
 
     def _log(self, severity: str, text: str) -> None:
-        text = scrubbed(text)
+        text = _cut(scrubbed(text), MAX_LINE_CHARS)
         logger.log({"INFO": 20, "WARNING": 30}[severity], text)
         line = LogLine(self._runner.now(), severity, text, self._step.spec.step_id, self._step.attempt)
         self._runner.logs.append(self._run.run_id, line)
 
 
 def _text(error: PipelineOpsError) -> str:
-    text = scrubbed(str(error))
-    return text if len(text) <= MAX_ERROR_CHARS else text[:MAX_ERROR_CHARS] + " …"
+    return _cut(scrubbed(str(error)), MAX_ERROR_CHARS)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + " …"
 
 
 def _unexpected(error: Exception) -> str:

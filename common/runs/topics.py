@@ -154,15 +154,18 @@ def read_completed(data: Mapping[str, Any]) -> tuple[str, Step, AttemptSucceeded
     return body.run_id, step, AttemptSucceeded(step.step_id, step.attempt, body.receipt)
 
 
-def read_dead(topic: str, data: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Return (run id, step id, attempt) that a message of ``topic`` was about; no step for a run's own messages."""
-    if topic in (RUNS, RUN_FINISHED):
-        return read_run_id(data), "", 0
-    if topic == STEP_COMPLETED:
+def read_dead(data: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return (run id, step id, attempt) that a message was about; no step for a run's own messages.
+
+    The data alone says so. The subscription that gave the message up does not: Eventarc names its own.
+    """
+    if "outcome" in data:
         run_id, step, _ = read_completed(data)
         return run_id, step.step_id, step.attempt
-    run, step = read_order(data)
-    return run.run_id, step.step_id, step.attempt
+    if "step" in data:
+        run, step = read_order(data)
+        return run.run_id, step.step_id, step.attempt
+    return read_run_id(data), "", 0
 
 
 def _checked[T](adapter: TypeAdapter[T], data: Mapping[str, Any]) -> T:

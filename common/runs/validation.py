@@ -1,6 +1,7 @@
 """A run's config and credential, resolved and checked before its first step."""
 
 from contextlib import suppress
+from copy import replace
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -12,6 +13,10 @@ from common.platform.errors import ConfigError, NotFoundError, nearest
 from common.platform.settings import Settings
 from common.ports.secrets import Credentials
 from common.processors.registry import processor
+from common.runs.codec import encode_run
+
+MAX_RUN_BYTES = 800_000
+"""A run is one document with its pinned pipeline, and Firestore's hold 1 MiB, the run's history included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,12 @@ class Validation:
                 "run_id": run.run_id,
             },
         )
+        size = len(encode_run(replace(run, specs=pipeline.steps)))
+        if size > MAX_RUN_BYTES:
+            raise ConfigError(
+                f"{request.route}: the pipeline has {size:,} bytes once its templates are filled in, and a run holds "
+                f"{MAX_RUN_BYTES:,}. Split it into several pipelines."
+            )
         return RunValidated(pipeline, credential_id)
 
     def _credential(self, request: RunRequest, provider: str) -> str:

@@ -23,6 +23,7 @@ from common.platform.paths import PROJECT_ROOT
 from common.processors.registry import PROCESSORS
 from common.runs.topics import DEAD_LETTER_SOURCE, DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, step_topic
 from functions.authorization import TOKEN_HEADER
+from functions.pushes import EVENT_TYPE, SERVICE
 from functions.run_step import function_name
 
 SUBSCRIPTIONS: dict[str, str] = {
@@ -58,22 +59,25 @@ def cloud_event(delivery: Delivery, project_id: str, token: str | None) -> tuple
     """Return headers and body of a message as Eventarc delivers it to a function, with the stack's token."""
     message = delivery.message
     published = delivery.published_at.isoformat().replace("+00:00", "Z")
-    number = str(delivery.message_id or uuid.uuid4())
+    number = str(delivery.message_id or uuid.uuid4().int % 10**16)  # Pub/Sub's ids are decimal digits
     headers = {
         "ce-id": number,
         "ce-specversion": "1.0",
-        "ce-type": "google.cloud.pubsub.topic.v1.messagePublished",
-        "ce-source": f"//pubsub.googleapis.com/projects/{project_id}/topics/{message.topic}",
+        "ce-type": EVENT_TYPE,
+        "ce-source": f"{SERVICE}projects/{project_id}/topics/{message.topic}",
         "ce-time": published,
         "Content-Type": "application/json",
         **({TOKEN_HEADER: token} if token else {}),
     }
+    dead = {DEAD_LETTER_SOURCE: message.source, f"{DEAD_LETTER_SOURCE}Project": project_id} if message.source else {}
     body = {
         "message": {
             "data": base64.b64encode(json.dumps(message.data).encode()).decode(),
             "messageId": number,
+            "message_id": number,
             "publishTime": published,
-            "attributes": {"key": message.key, **({DEAD_LETTER_SOURCE: message.source} if message.source else {})},
+            "publish_time": published,
+            "attributes": {"key": message.key, **dead},
         },
         "subscription": f"projects/{project_id}/subscriptions/{message.topic}",
         "deliveryAttempt": delivery.deliveries,

@@ -2,7 +2,7 @@
 
 Differences from the cloud:
 
-- the push body is not a CloudEvent: functions-framework converts it, without subscription and delivery attempt;
+- the push body is not a CloudEvent, and has no ordering key: ``functions/pushes.py`` turns it into an event;
 - a function must respond 200, 201 or 204: the emulator redelivers after a 202;
 - at most two messages per subscription are in flight.
 """

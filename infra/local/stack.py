@@ -1,4 +1,4 @@
-"""The local stacks: a store and a bus, the BigQuery emulator, and every function in this process.
+"""The local stacks: a store and a bus, the BigQuery emulator or BigQuery itself, and every function in this process.
 
 One stack per state directory at a time, by a file lock, which the system releases however the process ends. A start
 resumes the work of the previous process: its leases are released and its messages redelivered.
@@ -89,7 +89,7 @@ class LocalStack(ABC):
 
     def _start_parts(self) -> None:
         settings = self._settings
-        if settings.bigquery_url is None:
+        if settings.bigquery_url is None and not settings.own_bigquery:
             self._emulator = BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id)
             self._emulator.start()
             settings = replace(settings, bigquery_url=self._emulator.url)
@@ -207,7 +207,7 @@ def reading(settings: Settings) -> Iterator[Settings]:
     Resumes no runs. In the cloud, no emulator is needed.
     """
     found = attached(settings)
-    if found.bigquery_url is not None or found.is_cloud:
+    if found.bigquery_url is not None or found.needs_no_emulator:
         yield found
         return
     # The lock keeps a stack from starting a second emulator on the same data meanwhile.

@@ -283,18 +283,20 @@ def test_the_cloud_policy_is_taken_as_it_is(host: str, google_project: str) -> N
 FUNCTION = """
 import functions_framework
 from functions.events import message_data
+from functions.framework import take_pushes
 from tests.google_fixtures import received
 
 @functions_framework.cloud_event
 def cook(event):
-    received.put(message_data(event))
+    received.put((event["id"], event.data, message_data(event)))
+
+take_pushes()
 """
 
 
-def test_a_function_of_the_framework_reads_what_the_emulator_pushes(
-    bus: PubSubBus, host: str, google_project: str, tmp_path: Path
-) -> None:
-    source = tmp_path / "main.py"
+@contextmanager
+def cooking(source: Path) -> Iterator[str]:
+    """Serve the function above as main.py serves ours; yield where."""
     source.write_text(FUNCTION)
     create_app: Any = functions_framework.create_app  # untyped
     root = logging.getLogger()
@@ -303,6 +305,36 @@ def test_a_function_of_the_framework_reads_what_the_emulator_pushes(
     root.handlers[:], root.level = handlers, level  # the framework adds its own
     server = make_server("127.0.0.1", 0, app, threaded=True)
     with serving(server):
-        set_up(google_project, f"http://127.0.0.1:{server.server_port}", {TOPIC: "cook"}, emulator_host=host)
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+def test_a_function_of_the_framework_reads_what_the_emulator_pushes(
+    bus: PubSubBus, host: str, google_project: str, tmp_path: Path
+) -> None:
+    with cooking(tmp_path / "main.py") as url:
+        set_up(google_project, url, {TOPIC: "cook"}, emulator_host=host)
         bus.publish([order(1)])
-        assert received.get(timeout=WITHIN_S) == {"n": 1, "text": "Käse ☃"}
+        number, event, order_read = received.get(timeout=WITHIN_S)
+    assert order_read == {"n": 1, "text": "Käse ☃"}
+    assert event["message"]["messageId"] == event["message"]["message_id"] == number
+    assert event["message"]["attributes"] == {"key": "run-1"}
+    assert event["subscription"] == subscription_path(google_project, TOPIC)
+
+
+def test_a_function_reads_an_unwrapped_push_with_its_attributes(
+    bus: PubSubBus, host: str, google_project: str, tmp_path: Path
+) -> None:
+    publisher = PublisherClient(transport=PublisherGrpcTransport(channel=grpc.insecure_channel(host)))
+    subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=grpc.insecure_channel(host)))
+    publisher.create_topic(name=topic_path(google_project, TOPIC))
+    with cooking(tmp_path / "main.py") as url:
+        path = subscription_path(google_project, TOPIC)
+        push = {"push_endpoint": f"{url}/functions/cook/", "no_wrapper": {"write_metadata": True}}
+        subscriber.create_subscription(
+            request={"name": path, "topic": topic_path(google_project, TOPIC), "push_config": push}
+        )
+        bus.publish([order(1)])
+        number, event, order_read = received.get(timeout=WITHIN_S)
+    assert order_read == {"n": 1, "text": "Käse ☃"}
+    assert event["message"]["messageId"] == number and event["message"]["attributes"] == {"key": "run-1"}
+    assert event["subscription"] == path

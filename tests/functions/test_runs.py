@@ -50,6 +50,13 @@ def test_templates_are_resolved_with_the_runs_values(harness: Harness) -> None:
     ]
 
 
+def test_a_pipeline_that_templates_make_too_large_for_a_run_is_refused_and_says_so(harness: Harness) -> None:
+    harness.pipeline(step("only", note="{run_id}" * 25_000))
+    run = harness.finish(harness.start())
+    assert run.status is RunStatus.FAILED
+    assert "bytes once its templates are filled in, and a run holds 800,000. Split it" in run.error
+
+
 def test_a_transient_error_is_retried_not_before_its_backoff(harness: Harness) -> None:
     script = flaky(1, TransientError("busy"))
     harness.script("flaky", script)

@@ -25,7 +25,11 @@ API = (
         ("of two values of a parameter one counts", "guard", never("if repeated")),
         ("errors of our own are told", "problem", never("kind in (INTERNAL, MISCONFIGURED)")),
         ("a wrong secret is repeated", "problems_of", never("field.annotation is SecretStr")),
-        ("a request that is no event is repeated", "framework._respond", never("isinstance(error, BadRequest)")),
+        (
+            "a request that is no event is repeated",
+            "framework._respond",
+            never("isinstance(error, BadRequest | UnsupportedMediaType)"),
+        ),
     ),
     *noticed_by(
         "test_api_access -k audit",

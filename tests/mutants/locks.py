@@ -125,7 +125,7 @@ LOCKS = (
             "JsonFormatter.format",
             swap("scrubbed(self.formatException(record.exc_info))", "self.formatException(record.exc_info)"),
         ),
-        ("a log line of a step tells the secret", "_Attempt._log", cut("text = scrubbed(text)")),
+        ("a log line of a step tells the secret", "_Attempt._log", swap("scrubbed(text)", "text")),
         (
             "an output tells the secret",
             "_Attempt._put_out",

@@ -98,7 +98,7 @@ class Rules:
     def died(self, message: Message, poison: str) -> None:
         """A message became a dead letter: only one that no handler could take may (rule 6)."""
         self._check(poison, 6, "a message died that only had to wait", message.topic, message.key)
-        run_id, step_id, attempt = read_dead(message.topic, message.data)
+        run_id, step_id, attempt = read_dead(message.data)
         self.dead.add((run_id, step_id, attempt))
 
     def acknowledged(self, run_id: str, step: Step, *, last: bool) -> None:

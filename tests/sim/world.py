@@ -313,7 +313,7 @@ class World(Kernel):
     @staticmethod
     def _dead_letter(engine: Engine, message: Message) -> None:
         try:
-            engine.message_died(*read_dead(message.source, message.data), "its message was given up")
+            engine.message_died(*read_dead(message.data), "its message was given up")
         except (PermanentError, NotFoundError) as error:
             raise Broken(f"a dead letter can't be read: {error}") from error
 

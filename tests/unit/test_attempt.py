@@ -29,7 +29,7 @@ from common.platform.settings import Settings
 from common.ports.logs import LogLine
 from common.ports.warehouse import Commit
 from common.processors.base import Params, StepContext, TableParams
-from common.runs.attempt import AttemptRunner, Result
+from common.runs.attempt import MAX_LINE_CHARS, MAX_WARNING_CHARS, MAX_WARNINGS, AttemptRunner, Result
 from common.writes.batch import Batch, Waiting
 from tests.fakes import FakeClock
 
@@ -355,6 +355,20 @@ def test_rounding_and_warnings_are_in_the_receipt_and_in_the_log(world: World) -
         "1 values of cost were rounded half-even to 18 decimals.",
     )
     assert [line.message for line in world.logs.lines] == list(result.receipt.warnings)
+
+
+def test_a_step_that_warns_without_end_keeps_the_first_warnings_and_says_where_the_others_are(world: World) -> None:
+    def warns(context: StepContext) -> Iterator[Batch]:
+        for _ in range(MAX_WARNINGS + 7):
+            context.warn("x" * 2 * MAX_LINE_CHARS)
+        yield from ()
+
+    result = world.attempt(warns)
+    assert isinstance(result, AttemptSucceeded)
+    cut, last = result.receipt.warnings[0], result.receipt.warnings[-1]
+    assert cut == "x" * MAX_WARNING_CHARS + " …" and len(result.receipt.warnings) == MAX_WARNINGS + 1
+    assert last == "7 more warnings are in the log of the run."
+    assert {len(line.message) for line in world.logs.lines} == {MAX_LINE_CHARS + 2}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from common.domain.messages import (
     AttemptClaimed,
     AttemptFailed,
     AttemptSucceeded,
+    AttemptSuspended,
     DispatchStep,
     Event,
     MessageDied,
@@ -35,7 +36,7 @@ from common.domain.model import (
     StepSpec,
     StepStatus,
 )
-from common.domain.state import LEASE_MARGIN, RESEND_AFTER, RETRY_GRACE, Transition
+from common.domain.state import LEASE_MARGIN, LOOKS_LATER, RESEND_AFTER, RETRY_GRACE, Transition
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 DAY = date(2026, 11, 20)
@@ -401,3 +402,25 @@ def test_a_fence_grows_with_every_claim_of_a_step_even_if_the_clock_stands_still
         world.fail("a", attempt)
     assert fences[0] < fences[1] < fences[2]
     assert fences[1] - fences[0] == 5_000_000 and fences[2] == fences[1] + 1
+
+
+@pytest.mark.parametrize(("waited", "next_look"), [(0, 30), (600, 30), (3_600, 180), (20_000, 1_000)])
+def test_a_job_that_takes_long_is_looked_at_less_often_so_that_its_history_stays_short(
+    waited: float, next_look: float
+) -> None:
+    world = World(step("a"))
+    world.claim("a")
+    world.tell(AttemptSuspended("a", 1, "job", world.now))
+    world.claim("a", after=waited)
+    world.tell(AttemptSuspended("a", 1, "job", world.now + timedelta(seconds=30)))
+    assert world.records["a"].not_before == world.now + timedelta(seconds=next_look)
+
+
+def test_a_job_is_looked_at_when_its_time_is_over_however_long_it_has_taken() -> None:
+    world = World(step("a"))
+    world.claim("a")
+    world.tell(AttemptSuspended("a", 1, "job", world.now))
+    most = world.records["a"].spec.max_wait_seconds
+    world.claim("a", after=most - most / LOOKS_LATER / 2)
+    world.tell(AttemptSuspended("a", 1, "job", world.now))
+    assert world.records["a"].not_before == at(most)

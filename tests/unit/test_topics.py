@@ -80,7 +80,7 @@ def test_a_dead_letter_is_traced_to_the_run_it_was_about(topic: str) -> None:
     result = AttemptFailed("s", 2, "x")
     sent = [*messages(RUN, [StartRun("r"), DispatchStep(RETRYING), AnnounceRunFinished("r")])]
     sent.append(completed("r", RETRYING, result))
-    about = read_dead(topic, next(m.data for m in sent if m.topic == topic))
+    about = read_dead(next(m.data for m in sent if m.topic == topic))
     assert about == (("r", "s", 2) if topic.startswith("step") else ("r", "", 0))
 
 

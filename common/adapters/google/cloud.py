@@ -52,6 +52,9 @@ class GoogleCloudAdapter:
         except TransportError as error:
             raise TransientError(f"Google gave no token: it does not answer ({type(error).__name__}).") from None
         except GoogleAuthError as error:
+            # google-auth wraps an outage of the metadata server as a refusal. Its text repeats the server's answer.
+            if isinstance(error.__cause__, TransportError):
+                raise TransientError("Google gave no token: the metadata server does not answer.") from None
             reason = str(error.args[0])[:200] if error.args else type(error).__name__
             if error.retryable:  # 408, 429, 5xx and such, after three tries by google-auth itself
                 raise TransientError(f"Google gave no token: {reason}.") from None

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from common.adapters.google.firestore_limits import check
 from common.adapters.google_errors import Service, passing, short
-from common.platform.errors import NotFoundError
+from common.platform.errors import NotFoundError, PermanentError, PipelineOpsError
 from common.platform.retry import Backoff, countdown, retried
 
 PATIENCE_S = 10.0
@@ -26,11 +27,21 @@ USUAL_ID = re.compile(r"(?!__)[\w\[\]-]{1,500}", re.ASCII)
 """Ids come from requests: a slash in one would address another document, and Firestore refuses ``__x__``."""
 
 
+def _own(failed: str, error: Exception) -> PipelineOpsError | None:
+    """Translate the refusal of an update that makes a stored document too large: see ``firestore_limits``."""
+    from google.api_core import exceptions
+
+    if isinstance(error, exceptions.InvalidArgument) and "exceeds the maximum" in str(error):
+        return PermanentError(f"{failed} {short(error)} Hand less on in outputs, or split the pipeline.")
+    return None
+
+
 FIRESTORE = Service(
     "Firestore",
     not_found="Run the set-up, which creates the database.",
     forbidden="Give the service account roles/datastore.user.",
     precondition="Run the set-up, which creates the indexes.",
+    own=_own,
 )
 
 
@@ -112,7 +123,7 @@ class Firestore:
 
         A try without a response may have been applied all the same, and then makes the next one fail its preconditions.
         In that case ``applied`` returns the version that this very write made (None if it made none), and ``told`` is
-        not called with the results. Raises NotAppliedError.
+        not called with the results. Raises NotAppliedError, TooLargeError.
         """
         from google.api_core import exceptions
 
@@ -123,6 +134,7 @@ class Firestore:
             nonlocal unsure
             batch = client.batch()
             fill(batch)
+            check(batch._write_pbs)  # private: the client shows its writes in no other way
             size = len(batch)
             try:
                 results = batch.commit(retry=None, timeout=left)

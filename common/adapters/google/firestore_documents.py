@@ -4,9 +4,8 @@
 for queries. ``commit`` is new with each write: Firestore keeps the update time when a write changes nothing, and the
 update time is the version.
 
-Queries need these indexes beyond the automatic ones: composite on ``runs`` (``org_slug``, ``requested_at`` descending),
-the same with ``route`` and with ``status`` between the two; of the collection group ``steps`` the single fields
-``run_id`` and ``deadline``. ``body``, ``changes`` and ``commit`` need none, and are cheaper without.
+``infra/firestore.indexes.json`` has the indexes that queries need beyond the automatic ones, and exempts from those the
+fields that no query names: large ones, and maps, of which Firestore would index each entry.
 """
 
 import time

@@ -1,7 +1,8 @@
 """The records port on Firestore: ``orgs/{org_slug}/{kind}/{name}``.
 
-``name`` is also a field, because its automatic index sorts in both directions. ``body`` needs no index. ``commit`` is
-new with each write: Firestore keeps the update time when a write changes nothing, and the update time is the version.
+``name`` is also a field, because its automatic index sorts in both directions. ``body`` and ``commit`` have none
+(``infra/firestore.indexes.json``). ``commit`` is new with each write: Firestore keeps the update time when a write
+changes nothing, and the update time is the version.
 """
 
 import json

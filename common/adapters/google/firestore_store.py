@@ -31,6 +31,7 @@ from common.adapters.google.firestore_documents import (
     run_fields,
     step_fields,
 )
+from common.adapters.google.firestore_limits import MAX_IN
 from common.adapters.google.firestore_quota import Fill, FirestoreQuota
 from common.domain.graph import whole
 from common.domain.model import ErrorKind, Run, Step
@@ -50,9 +51,6 @@ from common.platform.retry import Backoff, countdown, retried
 from common.ports.bus import EventBus
 from common.ports.store import HistoryQuery, RunPage
 from common.runs.topics import messages
-
-MAX_IN = 30
-"""Most values that Firestore's ``in`` accepts."""
 
 # All admissions of an organisation compare-and-set one document, so many at once each lose many times; short pauses,
 # because every round has a winner. ``PATIENCE_S`` bounds the whole.
