@@ -349,12 +349,14 @@ def test_rounding_and_warnings_are_in_the_receipt_and_in_the_log(world: World) -
 @pytest.mark.parametrize(
     ("error", "kind", "rest"),
     [
-        (TransientError("busy", retry_after_s=7, kind=ErrorKind.RATE_LIMIT), "rate_limit", 7),
-        (PermanentError("bad"), "", 0),
+        (TransientError("busy", retry_after_s=7, kind=ErrorKind.RATE_LIMIT), ErrorKind.RATE_LIMIT, 7),
+        (PermanentError("bad"), None, 0),
         (KeyError("x"), "unexpected", 0),
     ],
 )
-def test_errors_are_told_apart_by_what_to_do_next(world: World, error: Exception, kind: str, rest: float) -> None:
+def test_errors_are_told_apart_by_what_to_do_next(
+    world: World, error: Exception, kind: ErrorKind | None, rest: float
+) -> None:
     def fails(_context: StepContext) -> Iterator[Batch]:
         raise error
         yield
