@@ -47,6 +47,7 @@ def serve(settings: Settings, port: int, host: str, kind: str) -> None:
     import signal
     import threading
 
+    # Handlers only set an event: stopping takes locks, which the interrupted thread may hold.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -99,6 +100,7 @@ def run(settings: Settings, /, org: str, route: str, source: Path | None, as_jso
     """
     from common.runs.landing import land
 
+    # Only what was given: the API has the defaults.
     body = {name: value for name, value in fields.items() if value not in (None, False)}
     if source is not None:
         body |= land(settings, org, route, source, dated="start_date" in body or "end_date" in body)

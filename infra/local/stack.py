@@ -206,15 +206,15 @@ def reading(settings: Settings) -> Iterator[Settings]:
 
     Resumes no runs. In the cloud, no emulator is needed.
     """
-    found = attached(settings)
-    if found.bigquery_url is not None or found.is_cloud:
-        yield found
+    reachable = attached(settings)
+    if reachable.bigquery_url is not None or reachable.is_cloud:
+        yield reachable
         return
     # The lock keeps a stack from starting a second emulator on the same data meanwhile.
     handle = _take_lock(settings.state_dir)
     try:
         with BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id) as emulator:
-            yield replace(found, bigquery_url=emulator.url)
+            yield replace(reachable, bigquery_url=emulator.url)
     finally:
         os.close(handle)
 
