@@ -76,7 +76,7 @@ def _online(settings: Settings, org: str | None) -> list[Verdict]:
     """Try the credentials of one organisation, or of all that have a plan."""
     engine = bootstrap.build(attached(settings))
     if org:
-        engine.plans.limits(org)
+        engine.plans.limits(org)  # raises for a misspelt name, which would have no credentials to try
     orgs = [org] if org else sorted(load_plans(settings.configs).organisations)
     attempts = engine.attempts
     checks = OnlineChecks(engine.settings, engine.configs, engine.credentials, attempts.provider_url, attempts.google)
@@ -181,7 +181,7 @@ def _read_secret(hint: str, from_env: str | None) -> str:
         secret = click.prompt(hint or "Secret", hide_input=True)
     else:
         secret = sys.stdin.read()
-    secret = secret.strip()
+    secret = secret.strip()  # pipes and pasted text end with a newline, which no provider accepts in a header
     if not secret:
         where = f"environment variable {from_env}" if from_env else "standard input"
         raise PipelineOpsError(f"No secret: {where} is empty.")

@@ -86,4 +86,4 @@ def quiet(settings: Settings) -> None:
     # Only for the owner: logs and the store name organisations and files.
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs.configure(settings.project_id, (settings.state_dir / "pipeline-ops.log").open("a"))
-    logging.captureWarnings(True)
+    logging.captureWarnings(True)  # those of libraries would appear between the tables

@@ -96,7 +96,7 @@ class ApiClient:
                 for event in _events(response.iter_lines()):
                     if event["event"] == "end":
                         return
-                    headers = {"Last-Event-ID": event["id"]}
+                    headers = {"Last-Event-ID": event["id"]}  # the next connection resumes after this line
                     yield json.loads(event["data"])
 
     def usage(self, org: str) -> dict[str, Any]:

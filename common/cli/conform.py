@@ -93,6 +93,7 @@ def _check(settings: Settings, scope: CheckedRows, name: str) -> dict[str, Repor
     table_id = f"{settings.project_id}.{settings.dataset(scope.org)}.{name}"
     quiet(settings)
     with warehouse_of(settings) as warehouse:
+        # Before the checks, whose statements would all fail with BigQuery's own error.
         if warehouse.tables.find(table_id) is None:
             raise PipelineOpsError(f"There is no table {table_id}. Run a pipeline, or: main.py bootstrap-sync --apply")
         return reports(warehouse, settings, scope, name)

@@ -36,6 +36,7 @@ from infra.local.stack import EmbeddedStack
 ORG = "acme_corp"
 DAYS = 3
 SEED = 20261121
+"""Fixed, so that a repeated demo of the same days gets the same data and replaces its rows by equal ones."""
 PROOF = DemoPipeline("genai/unified/consolidate", days=MONTH)
 
 CHARGE = ("BilledCost", "BillingCurrency", "ServiceProviderName", "ServiceName", "ChargeDescription")

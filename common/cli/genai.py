@@ -116,6 +116,7 @@ def missing_command(settings: Settings, org: str, first: datetime | None, last: 
 
 
 def _span(first: datetime | None, last: datetime | None) -> tuple[date, date]:
+    # Yesterday: providers report whole UTC days, so today would always differ.
     end = last.date() if last else datetime.now(UTC).date() - timedelta(days=1)
     begin = first.date() if first else end - timedelta(days=DAYS - 1)
     if begin > end:

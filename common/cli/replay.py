@@ -15,6 +15,7 @@ from common.platform.settings import Settings
 
 SHOWN = 10
 IDENTITY_CHARS = 160
+"""Longest identity of a sample: without keys it consists of all columns that are not numbers."""
 
 Action = Literal["preview", "show", "promote", "discard"]
 

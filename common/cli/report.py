@@ -46,7 +46,7 @@ def report(settings: Settings, org: str, month: datetime | None, page: Path | No
     with _views(settings, org) as query:
         costs = collect(query, org, month.date() if month else None)
     if page is not None:
-        from common.focus.report.page import html
+        from common.focus.report.page import html  # late: --json needs no Jinja
 
         page.write_text(html(costs, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"), "utf-8")
     if as_json:

@@ -60,6 +60,7 @@ def serve(
     import threading
 
     settings = chosen(settings, bigquery_project, bigquery_location, yes=yes)
+    # Handlers only set an event: stopping takes locks, which the interrupted thread may hold.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -129,6 +130,7 @@ def run(
     from common.runs.landing import land
 
     settings = chosen(settings, bigquery_project, bigquery_location, yes=yes)
+    # Only what was given: the API has the defaults.
     body = {name: value for name, value in fields.items() if value not in (None, False)}
     if source is not None:
         body |= land(settings, org, route, source, dated="start_date" in body or "end_date" in body)

@@ -52,6 +52,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
     shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     right = set(numbers)
     for name in columns:
+        # Folded, never cut: run ids and errors must be complete to be copied.
         shown.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         cells = ["" if cell is None else str(cell) for cell in row]
@@ -107,6 +108,7 @@ class RunProgress:
         """Print the steps that changed since the last call."""
         for step in run["steps"]:
             state = step["status"], step["attempt"]
+            # Not while it waits: a wide pipeline would print all its steps at once, before anything has happened.
             if self._seen.get(step["step_id"]) != state and step["status"] != "waiting":
                 self._seen[step["step_id"]] = state
                 style = STYLES.get(step["status"], "white")

@@ -73,6 +73,7 @@ class OwnStack:
     def __enter__(self) -> ApiClient:
         from infra.local.stack import EmbeddedStack, running
 
+        # A second stack on the same state directory is impossible: the first one holds its lock.
         url = running(self._settings.state_dir)
         if url is not None:
             return ApiClient(url, attached(self._settings).operator_token)
@@ -92,7 +93,7 @@ def reader(settings: Settings) -> ApiClient:
     from infra.local.stack import new_token
 
     quiet(settings)
-    token = new_token()
+    token = new_token()  # the API in this process authenticates too; nobody else learns this token
     bootstrap.use(bootstrap.build(replace(attached(settings), operator_token=token)))
     return ApiClient(None, token, application=application())
 

@@ -66,6 +66,7 @@ def verify(settings: Settings, run_id: str | None, every: bool, org: str | None,
 def _all(verifier: Verifier, orgs: list[str]) -> Report:
     """Check the organisations in turn, with progress on a terminal."""
     checked, findings = 0, list[Finding]()
+    # On standard error, so that --json can be piped.
     with Status("", console=Console(stderr=True)) as status:
         for org in orgs:
             report = verifier.organisation(org, partial(_progress, status, org))

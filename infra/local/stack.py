@@ -214,7 +214,7 @@ def reading(settings: Settings) -> Iterator[Settings]:
     handle = _take_lock(settings.state_dir)
     try:
         with BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id) as emulator:
-            yield replace(found, bigquery_url=emulator.url)
+            yield replace(reachable, bigquery_url=emulator.url)
     finally:
         os.close(handle)
 

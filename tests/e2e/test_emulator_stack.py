@@ -153,7 +153,7 @@ def test_a_message_that_no_function_can_take_ends_its_run_by_way_of_the_dead_let
 
     monkeypatch.setattr(type(found.stack.engine), "run_step", broken)
     run = found.ended(found.post(f"/pipelines/run/{ORG}/{route}", {})["run_id"])
-    assert run["status"] == "failed" and f"topic step-{PS_TYPE} was given up" in run["error"]
+    assert run["status"] == "failed" and f"topic step-{PS_TYPE} became a dead letter" in run["error"]
     assert found.stack.engine.store.usage(ORG, datetime.now(UTC)).concurrent == 0
 
 

@@ -374,12 +374,14 @@ def test_a_step_that_warns_without_end_keeps_the_first_warnings_and_says_where_t
 @pytest.mark.parametrize(
     ("error", "kind", "rest"),
     [
-        (TransientError("busy", retry_after_s=7, kind=ErrorKind.RATE_LIMIT), "rate_limit", 7),
-        (PermanentError("bad"), "", 0),
+        (TransientError("busy", retry_after_s=7, kind=ErrorKind.RATE_LIMIT), ErrorKind.RATE_LIMIT, 7),
+        (PermanentError("bad"), None, 0),
         (KeyError("x"), "unexpected", 0),
     ],
 )
-def test_errors_are_told_apart_by_what_to_do_next(world: World, error: Exception, kind: str, rest: float) -> None:
+def test_errors_are_told_apart_by_what_to_do_next(
+    world: World, error: Exception, kind: ErrorKind | None, rest: float
+) -> None:
     def fails(_context: StepContext) -> Iterator[Batch]:
         raise error
         yield
