@@ -206,9 +206,9 @@ def reading(settings: Settings) -> Iterator[Settings]:
 
     Resumes no runs. In the cloud, no emulator is needed.
     """
-    found = attached(settings)
-    if found.bigquery_url is not None or found.needs_no_emulator:
-        yield found
+    reachable = attached(settings)
+    if reachable.bigquery_url is not None or reachable.needs_no_emulator:
+        yield reachable
         return
     # The lock keeps a stack from starting a second emulator on the same data meanwhile.
     handle = _take_lock(settings.state_dir)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common.adapters.googlesql import EXEMPT, PARTITION_COLUMNS, Catalog, Columns, analyze
+from common.adapters.googlesql.module_cache import cache_folder, verdicts_tag
 from common.adapters.googlesql.service import service
 
 IDS = re.compile(r"(?<=[_`.'/])[0-9a-f]{8,}|\d+")
@@ -29,13 +30,13 @@ MISSING = re.compile(r"(Table|Procedure) not found")
 class Gate:
     """Analyses SQL that the emulator is about to run.
 
-    What has passed is kept by its text without numbers and ids, and by the columns of its tables: in a file beside that
-    of refusals, because a stack that is killed and started again sends the same SQL to a new emulator.
+    What has passed is kept by its text without numbers and ids, and by the columns of its tables: in a file beside the
+    compiled module, because every start of a stack and every run of the tests sends the same SQL to a new emulator.
     """
 
     def __init__(self, refusals: Path) -> None:
         self._refusals, self._lock = refusals, threading.Lock()
-        self._kept = refusals.with_suffix(".passed")
+        self._kept = cache_folder() / f"sent-{verdicts_tag()}"
         self._passed = set(self._kept.read_text().split()) if self._kept.exists() else set()
 
     def check(self, sql: str, project: str, dataset: str | None, parameters: Mapping[str, str] | Sequence[str]) -> None:

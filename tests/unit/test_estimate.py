@@ -59,6 +59,8 @@ def settings(tmp_path: Path) -> Settings:
     (tmp_path / "system").mkdir()
     (tmp_path / "system" / "bigquery_prices.yml").write_text(PRICES)
     (tmp_path / "system" / "providers.yml").write_text(PROVIDERS)
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "sp_do.sql").touch()
     return Settings(project_id="proj-ect", location="US", configs=tmp_path)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ class Passed:
     def on(self, catalog: Catalog) -> None:
         """Say which tables there are."""
         tables = sorted((name, catalog.find(f"{PROJECT}.{DATASET}.{name}")) for name in catalog.listed or ())
-        self._tables = repr((version("zetasql"), tables))
+        self._tables = repr((module_cache.verdicts_tag(), tables))
 
     def knows(self, sql: str) -> bool:
         """Return whether the analyzer has taken this text before."""

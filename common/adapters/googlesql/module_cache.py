@@ -10,6 +10,8 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,13 @@ def cache_folder() -> Path:
     if os.access(sys.prefix, os.W_OK) and sys.prefix != sys.base_prefix:
         return beside
     return Path.home() / ".cache" / "pipeline-ops" / "googlesql"
+
+
+@cache
+def verdicts_tag() -> str:
+    """Return what a kept verdict depends on beside its text and tables: the analyzer, and how it is driven here."""
+    own = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return sha256(version("zetasql").encode() + own).hexdigest()[:16]
 
 
 def load(engine: Any, wasm: Path, folder: Path | None = None, *, compiled: Callable[[], Any] | None = None) -> Any:
