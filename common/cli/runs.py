@@ -53,7 +53,7 @@ def serve(
     \b
     Examples:
       main.py serve
-      main.py --state-dir .real serve --bigquery-project my-test-project
+      main.py --state-dir .pipeline-ops-real serve --bigquery-project my-test-project
       main.py serve --stack emulators --port 8081   (uses FIRESTORE_EMULATOR_HOST and PUBSUB_EMULATOR_HOST if set)
     """
     import signal
@@ -125,7 +125,7 @@ def run(
     Examples:
       main.py run acme_corp genai/payg/openai
       main.py run acme_corp aws/cost/billing --source bills/focus-2026-10.csv.gz
-      main.py --state-dir .real run acme_corp genai/payg/openai --bigquery-project my-test-project
+      main.py --state-dir .pipeline-ops-real run acme_corp genai/payg/openai --bigquery-project my-test-project
     """
     from common.runs.landing import land
 

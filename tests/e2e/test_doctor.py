@@ -77,9 +77,9 @@ def test_an_interrupt_removes_what_was_made(bigquery_emulator: BigQueryEmulator,
                 assert len(datasets()) == len(before) + 1
                 started.send_signal(signal.SIGINT)
                 break
-        assert started.wait(timeout=120) == 130
-        assert "interrupted" in started.stdout.read()
-    assert datasets() == before
+        told, more = started.communicate(timeout=120)
+    assert started.returncode == 130 and "interrupted" in told
+    assert "clean_up" in told and datasets() == before, told + more
 
 
 def test_a_dataset_with_tables_is_refused_and_left_alone_and_an_empty_one_stays(

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from google.api_core import exceptions
 
 from common import bootstrap
-from common.adapters.bigquery.doctor import Doctor, Finding
+from common.adapters.bigquery.doctor import Doctor, Finding, check
 from common.adapters.bigquery.doctor.bench import Bench, WrongResultError, expect
 from common.adapters.bigquery.doctor.probes import PROBES, Probe, dataset, location
 from common.cli.main import cli
 from common.platform.errors import PermanentError, TransientError
+from common.platform.retry import Backoff
 from common.ports.meta import JobStats
 
 STATS = JobStats("j", "query", ended_at=datetime(2026, 1, 1, tzinfo=UTC), bytes_billed=10 * 2**20)
@@ -30,11 +31,14 @@ class Client:
         self.there: dict[str, list[str]] = {}
         self.error: Exception | None = None
         self.location = "EU"
+        self.comes_back = 0
+        """So many times the dataset is there again after it was removed."""
 
     def delete_dataset(self, name: str, **_: Any) -> None:
         if self.error is not None:
             raise self.error
         self.deleted.append(name)
+        self.comes_back -= 1
 
     def get_dataset(self, name: str, **_: Any) -> Any:
         return SimpleNamespace(location=self.location, labels={}, default_table_expiration_ms=None)
@@ -60,7 +64,9 @@ class Warehouse:
         self.connection = SimpleNamespace(client=client, has_locations=True, location="US")
         self.meta = SimpleNamespace(job_stats=lambda job_id: stats)
         self.made: list[str] = []
-        self.tables = SimpleNamespace(has_dataset=lambda name: has_dataset, make_dataset=self.made.append)
+        self.tables = SimpleNamespace(
+            has_dataset=lambda name: has_dataset or client.comes_back > 0, make_dataset=self.made.append
+        )
         self.seen: Callable[[str], None] = lambda job_id: None
 
     def labelled(self, labels: Mapping[str, str], seen: Callable[[str], None]) -> "Warehouse":
@@ -148,11 +154,11 @@ def test_what_has_no_price_or_no_statistics_is_unknown_and_not_nothing(unknown: 
 
 def test_ctrl_c_in_a_probe_removes_what_was_made() -> None:
     client = Client()
-    check = doctor(make(raising(KeyboardInterrupt())), client=client)
+    interrupted = doctor(make(raising(KeyboardInterrupt())), client=client)
     with pytest.raises(KeyboardInterrupt):
-        list(check.findings())
+        list(interrupted.findings())
     assert client.deleted == ["my-project.given"]
-    assert check.removed is not None and check.removed.status == "held"
+    assert interrupted.removed is not None and interrupted.removed.status == "held"
 
 
 def test_a_caller_that_stops_early_leaves_nothing_behind() -> None:
@@ -168,6 +174,19 @@ def test_what_can_not_be_removed_is_a_failure_that_says_how_to_remove_it_by_hand
     client.error = exceptions.Forbidden("no")
     *_, last = doctor(make(held), client=client).findings()
     assert last.status == "failed" and last.next == "Remove it by hand: bq rm -r -f my-project:given"
+
+
+def test_what_is_still_at_work_when_it_is_interrupted_is_removed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "DROP_BACKOFF", Backoff(0.001, 0.001))
+    client = Client()
+
+    def late(_bench: Bench) -> str:
+        client.comes_back = 3
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(doctor(make(late), client=client).findings())
+    assert client.deleted == ["my-project.given"] * 3
 
 
 def test_a_dataset_that_was_there_with_tables_is_never_touched() -> None:
@@ -192,9 +211,9 @@ def test_of_a_dataset_that_was_there_only_what_the_probes_made_is_removed() -> N
 
 def test_a_dataset_that_may_not_be_made_is_not_removed_either() -> None:
     client = Client()
-    check = doctor(client=client)
-    check._warehouse().tables.make_dataset = raising(PermanentError("403"))  # type: ignore[assignment]
-    found = list(check.findings())
+    refused = doctor(client=client)
+    refused._warehouse().tables.make_dataset = raising(PermanentError("403"))  # type: ignore[assignment]
+    found = list(refused.findings())
     assert [one.status for one in found] == ["failed", "held"] and client.deleted == []
 
 

@@ -15,9 +15,11 @@ from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, patience
 from common.adapters.bigquery.warehouse import BigQueryWarehouse
 from common.meta.costs import cost_usd
-from common.platform.errors import PipelineOpsError
+from common.platform.errors import PipelineOpsError, TransientError
+from common.platform.retry import Backoff, retried
 
 COST_DECIMALS = 6
+DROP_TRIES, DROP_BACKOFF = 6, Backoff(0.5, 4.0)
 MOST_BYTES = 10 * 2**30
 """What all probes together may be billed at most, for the question before they begin: some 300 statements that read or
 write some 3 tables, at 10 MB each."""
@@ -120,28 +122,38 @@ class Doctor:
         began, name, what = time.monotonic(), "clean_up", "remove all of it"
         by_hand = f"Remove it by hand: bq rm -r -f {self.dataset.replace('.', ':', 1)}"
         try:
-            with translated(f"remove {self.dataset}"):
-                if bench.owns == "dataset":
-                    bench.client.delete_dataset(
-                        self.dataset, delete_contents=True, not_found_ok=True, retry=patience(), timeout=CALL_TIMEOUT_S
-                    )
+            match bench.owns:
+                case "dataset":
+                    # What an interrupted probe had just asked for may still be at work, and be in the way.
+                    retried(lambda: _dropped(bench), on=TransientError, backoff=DROP_BACKOFF, tries=DROP_TRIES)
                     seen = f"{self.dataset} is gone"
-                elif bench.owns == "tables":
+                case "tables":
                     seen = f"{_emptied(bench)} tables and procedures removed, {self.dataset} stays"
-                else:
+                case "nothing":
                     seen = "nothing was made"
         except PipelineOpsError as error:
             return Finding(name, what, "failed", str(error), time.monotonic() - began, next=by_hand)
         return Finding(name, what, "held", seen, round(time.monotonic() - began, 3))
 
 
+def _dropped(bench: Bench) -> None:
+    """Remove the dataset with all that is in it. Raises TransientError if it is there nevertheless."""
+    with translated(f"remove {bench.dataset}"):
+        bench.client.delete_dataset(
+            bench.dataset, delete_contents=True, not_found_ok=True, retry=patience(), timeout=CALL_TIMEOUT_S
+        )
+    if bench.warehouse.tables.has_dataset(bench.dataset):
+        raise TransientError(f"Dataset {bench.dataset} was removed and is there again.")
+
+
 def _emptied(bench: Bench) -> int:
     """Remove our tables and procedures of a dataset that was there before; return how many."""
     client, times = bench.client, {"retry": patience(), "timeout": CALL_TIMEOUT_S}
-    tables = [one for one in client.list_tables(bench.dataset, **times) if bench.is_own(one.table_id)]
-    routines = [one for one in client.list_routines(bench.dataset, **times) if bench.is_own(one.routine_id)]
-    for one in tables:
-        client.delete_table(one.reference, not_found_ok=True, **times)
-    for one in routines:
-        client.delete_routine(one.reference, not_found_ok=True, **times)
+    with translated(f"remove what is in {bench.dataset}"):
+        tables = [one for one in client.list_tables(bench.dataset, **times) if bench.is_own(one.table_id)]
+        routines = [one for one in client.list_routines(bench.dataset, **times) if bench.is_own(one.routine_id)]
+        for one in tables:
+            client.delete_table(one.reference, not_found_ok=True, **times)
+        for one in routines:
+            client.delete_routine(one.reference, not_found_ok=True, **times)
     return len(tables) + len(routines)
