@@ -6,8 +6,8 @@ cost = price x quantity must hold to the last digit.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any, Literal, Protocol
 
 from common.platform.errors import PermanentError
 from common.processors.bills.cells import Cells, within
+from common.processors.bills.expressions import Expression, Shape
 from common.processors.bills.files import BillRecord
+from common.processors.bills.row_values import RowValues
 from common.tables.contract import DATA_DATE
 
 DESTINATION = "cloud_focus_export"
@@ -32,11 +34,10 @@ LAYOUTS: dict[str, str] = {
 }
 
 Row = dict[str, Any]
-Period = tuple[datetime | None, datetime | None]
 
 
 class Layout(Protocol):
-    """One kind of bill."""
+    """One kind of bill: a declaration, evaluated by ``row_values.py`` and ``arrow_values.py``."""
 
     provider: str
     """The provider's key."""
@@ -47,14 +48,14 @@ class Layout(Protocol):
     plain_name: Callable[[str], str]
     """Maps a file's column name to its plain name, which is the same for every spelling."""
 
-    def day(self, cells: Cells) -> date:
-        """Return the day of the record's charge."""
+    day: Expression
+    """The day of the record's charge."""
 
-    def period(self, cells: Cells) -> Period:
-        """Return start and end (exclusive) of the billing period; None for what the record does not state."""
+    period: tuple[Expression, Expression]
+    """Start and end (exclusive) of the billing period; NULL for what the record does not state."""
 
-    def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the record's rows, without day, lineage and ``extra``: LayoutRows adds them."""
+    shapes: Sequence[Shape]
+    """The rows of a record, without day, lineage and ``extra``; the first one is always there."""
 
 
 @cache
@@ -80,28 +81,33 @@ class LayoutRows:
 
     def day(self, record: BillRecord) -> date:
         """Return the day that a record belongs to."""
-        return self._day(self._cells(record))
+        return self._day(RowValues(self._cells(record)))
 
-    def _day(self, cells: Cells) -> date:
-        day = self._layout.day(cells)
-        return within(day, *self._layout.period(cells)) if self._by_period else day
+    def _day(self, values: RowValues) -> date:
+        day: date = values.value(self._layout.day)
+        return within(day, *map(values.value, self._layout.period)) if self._by_period else day
 
     def __call__(self, record: BillRecord) -> list[Row]:
         """Return the record's rows; the first keeps the columns that the layout does not map."""
         cells = self._cells(record)
-        day = self._day(cells)
-        rows = list(self._layout.rows(cells))
-        self.floats |= cells.floats
+        values = RowValues(cells)
         origin = {
             "source_file": self._file,
             "source_row": record.number,
             "provider": self._layout.provider,
-            DATA_DATE: day,
+            DATA_DATE: self._day(values),
         }
-        unused = cells.unused()
-        extra = {"extra": json.dumps(unused, ensure_ascii=False)} if unused else {}
+        rows = []
+        for shape in self._layout.shapes:
+            if shape.when is None or values.true(shape.when):
+                for read in shape.reads:
+                    values.value(read)
+                rows.append(origin | {name: values.value(of) for name, of in shape.columns.items()})
+        self.floats |= cells.floats
         # Only on the first: these values belong to the record, and must not count once for each row.
-        return [origin | (extra if number == 0 else {}) | row for number, row in enumerate(rows)]
+        if unused := cells.unused():
+            rows[0]["extra"] = json.dumps(unused, ensure_ascii=False)
+        return rows
 
     def _cells(self, record: BillRecord) -> Cells:
         if not self._names:
