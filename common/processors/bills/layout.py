@@ -11,14 +11,19 @@ from datetime import date
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from common.platform.errors import PermanentError
 from common.processors.bills.cells import Cells, within
 from common.processors.bills.expressions import Expression, Shape
-from common.processors.bills.files import BillRecord
+from common.processors.bills.files import BillRecord, Block
 from common.processors.bills.row_values import RowValues
-from common.tables.contract import DATA_DATE
+from common.tables.contract import DATA_DATE, Table
+
+if TYPE_CHECKING:  # imported with the first block: a function that reads no bill imports no data library
+    import pyarrow as pa
+
+    from common.processors.bills.arrow_values import ArrowValues
 
 DESTINATION = "cloud_focus_export"
 
@@ -67,14 +72,16 @@ def layout(name: str, configs: Path) -> Layout:
 
 
 class LayoutRows:
-    """Turns the records of one file into rows.
+    """Turns the records of one file into rows, with either evaluator.
 
     Raises UnreadableError for a value that can't be read, PermanentError for a file of another kind. With ``by_period``
     a charge outside its billing period is moved to the period's nearest day.
     """
 
-    def __init__(self, file: str, its: Layout, null_values: Sequence[str], *, by_period: bool = False) -> None:
-        self._file, self._layout, self._nulls = file, its, null_values
+    def __init__(
+        self, file: str, its: Layout, table: Table, null_values: Sequence[str], *, by_period: bool = False
+    ) -> None:
+        self._file, self._layout, self._table, self._nulls = file, its, table, null_values
         self._by_period = by_period
         self._names: Mapping[str, str] = {}
         self.floats: set[str] = set()
@@ -109,24 +116,53 @@ class LayoutRows:
             rows[0]["extra"] = json.dumps(unused, ensure_ascii=False)
         return rows
 
+    def values(self, block: Block) -> "ArrowValues":
+        """Return the vectorised evaluator of a block."""
+        from common.processors.bills.arrow_values import ArrowValues
+
+        if not self._names:
+            self._names = self._header(block.columns, block.header)
+        assert block.batch is not None
+        return ArrowValues(block.batch, self._names, self._nulls)
+
+    def days(self, values: "ArrowValues") -> "pa.Array":
+        """Return the day of each record."""
+        from common.processors.bills.arrow_values import days_within
+
+        days = values.read(self._layout.day)
+        return days_within(days, *map(values.read, self._layout.period)) if self._by_period else days
+
+    def rows(self, values: "ArrowValues", days: "pa.Array", numbers: "pa.Array") -> "pa.Table":
+        """Return the rows of the records with these numbers."""
+        from common.processors.bills.arrow_values import RowTable
+
+        rows = RowTable(values, self._table, days, numbers)
+        rows.constants({"source_file": self._file, "provider": self._layout.provider})
+        for shape in self._layout.shapes:
+            kept = None if shape.when is None else values.true(shape.when)
+            for read in shape.reads:
+                values.read(read, kept)
+            rows.add({name: values.read(of, kept) for name, of in shape.columns.items()}, kept)
+        self.floats |= values.floats
+        return rows.table("extra", values.unused())
+
     def _cells(self, record: BillRecord) -> Cells:
         if not self._names:
-            self._names = self._header(record)
+            self._names = self._header(list(record.values), record.header)
         return Cells(self._file, record, self._names, self._nulls)
 
-    def _header(self, record: BillRecord) -> Mapping[str, str]:
+    def _header(self, columns: Sequence[str], header: str) -> Mapping[str, str]:
         names: dict[str, str] = {}
-        for own in record.values:
+        for own in columns:
             plain = self._layout.plain_name(own)
             if plain in names:
                 raise PermanentError(
-                    f"{self._file}: {record.header}: the columns {names[plain]!r} and {own!r} are the same one."
+                    f"{self._file}: {header}: the columns {names[plain]!r} and {own!r} are the same one."
                 )
             names[plain] = own
         missing = [" or ".join(any_of) for any_of in self._layout.needed if not any(name in names for name in any_of)]
         if missing:
             raise PermanentError(
-                f"{self._file}: {record.header}: no column {', '.join(missing)}: is it the bill that the step's layout "
-                "is for?"
+                f"{self._file}: {header}: no column {', '.join(missing)}: is it the bill that the step's layout is for?"
             )
         return names

@@ -48,13 +48,13 @@ class RowValues:
 
     def __init__(self, cells: Cells) -> None:
         self._cells = cells
-        self._known: dict[int, Any] = {}
+        self._known: dict[Expression, Any] = {}
 
     def value(self, of: Expression) -> Any:
         """Return the value of an expression. An expression that several columns share is evaluated once."""
-        if id(of) not in self._known:
-            self._known[id(of)] = self._value(of)
-        return self._known[id(of)]
+        if of not in self._known:
+            self._known[of] = self._value(of)
+        return self._known[of]
 
     def _value(self, of: Expression) -> Any:
         match of:
