@@ -1,5 +1,8 @@
 """Fixtures that several folders of tests share, and the one line about what did not run."""
 
+import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,10 +10,11 @@ from typing import Any
 import hypothesis
 import pytest
 
+from common.adapters import googlesql
 from common.adapters.bigquery import BigQueryWarehouse
 from common.platform.paths import PROJECT_ROOT
 from common.processors import registry
-from infra.local.emulator import BigQueryEmulator
+from infra.local.emulator import REFUSALS, BigQueryEmulator
 from infra.local.watched import Watched
 from tests import seed
 from tests.google_fixtures import google_emulators, google_project  # noqa: F401 - fixtures
@@ -62,6 +66,30 @@ def servers_start_where_they_are_expected(request: pytest.FixtureRequest, monkey
 
 
 @pytest.fixture(autouse=True)
+def google_takes_the_sql(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that sent the emulator SQL which Google's analyzer refuses, whatever it did with the error.
+
+    That holds for the processes that it started, too. A test that does so on purpose has the marker ``wrong_sql``.
+    """
+    if request.node.get_closest_marker("server") is None or not (name := os.environ.get(REFUSALS)):
+        yield
+        return
+    path, allowed = Path(name), request.node.get_closest_marker("wrong_sql") is not None
+    if allowed:
+        path.with_suffix(".allowed").touch()
+    yield
+    path.with_suffix(".allowed").unlink(missing_ok=True)
+    refused = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    path.unlink(missing_ok=True)
+    if allowed:
+        assert refused, "the test has the marker wrong_sql, and all of its SQL is valid"
+        return
+    texts = [f"{'; '.join(one['problems'])}\nin: {' '.join(one['sql'].split())[:1000]}" for one in refused]
+    if refused:
+        pytest.fail("Google's analyzer refuses SQL of this test:\n" + "\n\n".join(texts), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
 def own_processors() -> Iterator[None]:
     """A processor that a test has put in the place of another is forgotten with the test."""
     yield
@@ -103,6 +131,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     seed.choose()
+    if googlesql.is_installed():  # each process of tests has a file of its own, and so have the emulators it starts
+        os.environ[REFUSALS] = str(Path(tempfile.mkdtemp(prefix="googlesql-")) / "refused.jsonl")
     # A time limit per example fails on a busy machine; a test that hangs has pytest's own (pyproject.toml).
     hypothesis.settings.register_profile("patient", deadline=None)
     hypothesis.settings.load_profile("patient")

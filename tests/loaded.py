@@ -19,7 +19,7 @@ from common.adapters.bigquery import BigQueryWarehouse
 from common.adapters.bigquery.tables import fields_of
 from common.domain.model import DEFAULT_WRITE
 from common.ports.warehouse import Lineage
-from common.tables.contract import Table
+from common.tables.contract import Column, Table
 from common.writes.batch import Batch
 from common.writes.spool import Spool
 
@@ -58,13 +58,22 @@ def load_rows(
     if not spool.close().rows:
         return
     pq.write_table(stamped(pq.read_table(path), lineage), path)
-    config = bigquery.LoadJobConfig(
-        source_format=bigquery.SourceFormat.PARQUET,
-        schema=fields_of(contract.all_columns),
-        write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
-    )
+    load_file(warehouse, table_id, contract.all_columns, path)
+
+
+def load_file(warehouse: BigQueryWarehouse, table_id: str, columns: Sequence[Column], path: Path) -> None:
+    """Append a spooled file to a table; JSON goes by way of text, as BigQuery loads none from Parquet."""
+    as_text = [c.model_copy(update={"type": "STRING"}) if c.type == "JSON" else c for c in columns]
+    texts = [f"PARSE_JSON(`{c.name}`, wide_number_mode => 'round') AS `{c.name}`" for c in columns if c.type == "JSON"]
+    into = f"{table_id}_loaded{next(numbers)}" if texts else table_id
+    config = bigquery.LoadJobConfig(source_format=bigquery.SourceFormat.PARQUET, schema=fields_of(as_text))
     with path.open("rb") as file:
-        warehouse.connection.client.load_table_from_file(file, table_id, job_config=config).result()
+        warehouse.connection.client.load_table_from_file(file, into, job_config=config).result()
+    if texts:
+        names = ", ".join(f"`{c.name}`" for c in columns)
+        rows = f"SELECT {names} FROM (SELECT * REPLACE ({', '.join(texts)}) FROM `{into}`)"
+        list(warehouse.query(f"INSERT INTO `{table_id}` ({names}) {rows}"))
+        warehouse.drop(into)
 
 
 def stamped(table: pa.Table, lineage: Lineage) -> pa.Table:

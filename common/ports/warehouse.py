@@ -29,7 +29,8 @@ class Commit:
 
     ``fence`` orders attempts, ``not_after`` ends them: see docs/decisions/0009. ``rows`` is how many were spooled, None
     if SQL filled the staging table. ``wait_s`` is how many seconds to wait for other writers. With
-    ``of_days`` the staging table has lineage of its own, and only its rows of the key and days are taken.
+    ``of_days`` the staging table has lineage of its own, and only its rows of the key and days are taken. ``spooled``
+    is how the staging table was made (``create_staging``).
     """
 
     target: str
@@ -48,6 +49,7 @@ class Commit:
     content_hash: str = ""
     wait_s: float = 60.0
     of_days: bool = False
+    spooled: bool = False
 
 
 class Tables(Protocol):
@@ -116,15 +118,17 @@ class Warehouse(Protocol):
         Raises PermanentError if the contract asks for what a table can't become.
         """
 
-    def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False, spooled: bool = False) -> str:
         """Make an empty, expiring table beside the target with the contract's columns; return its id.
 
         It also has ``x_org_slug``, which SQL that fills it may set: a row of another organisation is refused. With
-        ``keep``, an existing one stays as it is: a job of a suspended attempt fills it.
+        ``keep``, an existing one stays as it is: a job of a suspended attempt fills it. With ``spooled`` it takes a
+        Parquet file (``load``): JSON columns are text, which the commit parses, because BigQuery loads no JSON from
+        Parquet.
         """
 
     def load(self, staging: str, table: Table, spool: Path, *, job_id: str) -> None:
-        """Load a Parquet file into the staging table. A repeat of the same job changes nothing."""
+        """Load a Parquet file into a ``spooled`` staging table. A repeat of the same job changes nothing."""
 
     def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
         """Load a Parquet file of rows that were left out into ``<target>__quarantine``, which is created if needed.

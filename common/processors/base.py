@@ -69,7 +69,7 @@ class StepContext:
     dataset: str
     configs: Path
     table: Callable[[str], str]
-    staging_table: str
+    staging: Callable[[], str]
     landing: Path
     deadline: datetime
     warehouse: Warehouse
@@ -83,6 +83,11 @@ class StepContext:
     waiting_on: str = ""
     preview: bool = False
     google: Callable[[], GoogleCloud] = no_google
+
+    @property
+    def staging_table(self) -> str:
+        """The id of the staging table, for SQL to fill; empty if the step writes no table. Made on first use."""
+        return self.staging()
 
     def remaining_s(self) -> float:
         """Return the seconds left of ``timeout_seconds``, or raise StepTimeoutError. Call it between units of work."""

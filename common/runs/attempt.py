@@ -112,7 +112,7 @@ class _Attempt:
         params = read_params(work.params_type, self._step.spec.config, self._runner.settings.configs)
         name: str | None = getattr(params, "destination_table", None)
         if name is None:
-            for batch in self._batches(work, self._context(""), params):
+            for batch in self._batches(work, self._context(), params):
                 if batch.count:
                     raise PermanentError("The processor yielded rows, but the step has no destination_table.")
             return self._completed(Receipt())
@@ -170,13 +170,13 @@ class _Attempt:
         return writer.write(lambda staging: self._batches(work, self._context(staging), params), self._seconds_left)
 
     def _seconds_left(self) -> float:
-        left = self._context("").remaining_s()
+        left = self._context().remaining_s()
         # Checked before each write: rows take long to fetch, and a later attempt may have claimed the step since.
         if not self._still_ours():
             raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
         return left
 
-    def _context(self, staging: str) -> StepContext:
+    def _context(self, staging: Callable[[], str] = str) -> StepContext:
         runner, run, request = self._runner, self._run, self._run.request
         return StepContext(
             org_slug=request.org_slug,
@@ -193,7 +193,7 @@ class _Attempt:
             configs=runner.settings.configs,
             table=self._table,
             preview=request.preview,
-            staging_table=staging,
+            staging=staging,
             landing=runner.settings.landing / request.org_slug,
             deadline=self._deadline,
             warehouse=self._warehouse,

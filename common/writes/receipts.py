@@ -88,6 +88,8 @@ class Rows:
     day: date
     ingested_at: datetime
     count: int
+    hash_total: int = 0
+    """The sum of the hashes of these rows, as BigQuery computed it."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.domain.model import Receipt, Run, Step
-from common.platform.errors import DriftError, PipelineOpsError, TransientError
+from common.platform.errors import DriftError, PermanentError, PipelineOpsError, TransientError
 from common.platform.logs import logger
 from common.ports.warehouse import Commit, Lineage, Warehouse
 from common.tables.contract import Table
@@ -35,6 +35,22 @@ class Suspended(Exception):
     def __init__(self, waiting: Waiting) -> None:
         super().__init__()
         self.waiting = waiting
+
+
+@dataclass
+class _StagingForSql:
+    """The staging table that a processor's SQL fills. Made on first use: one that takes a file is made otherwise."""
+
+    writer: "Writer"
+    made: str = ""
+
+    def staging(self) -> str:
+        if not self.made:
+            keep = bool(self.writer.step.waits_on)
+            self.made = self.writer.warehouse.create_staging(
+                self.writer.target, self.writer.table, self.writer.name, keep=keep
+            )
+        return self.made
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +75,31 @@ class Writer:
         """The prefix of the attempt's job ids and its staging table: the same in a repeat, which then attaches."""
         return f"{self.run.run_id}_{self.step.step_id}_{self.step.attempt}"
 
-    def write(self, batches: Callable[[str], Iterator[Batch]], seconds_left: Callable[[], float]) -> Receipt:
+    def write(
+        self, batches: Callable[[Callable[[], str]], Iterator[Batch]], seconds_left: Callable[[], float]
+    ) -> Receipt:
         """Write the batches, or what SQL has put into the staging table; return the receipt.
 
+        ``batches`` is called with a function that makes the staging table for SQL and returns its id.
         ``seconds_left`` is called right before the commit; it raises if the attempt must not commit any more.
         """
         self.warehouse.ensure_table(self.target, self.table)
-        staging = self.warehouse.create_staging(self.target, self.table, self.name, keep=bool(self.step.waits_on))
-        keep = False
+        for_sql = _StagingForSql(self)
+        staging, keep = "", False
         try:
             with tempfile.TemporaryDirectory(prefix="pipeline-ops-") as folder:
                 path = Path(folder) / "rows.parquet"
-                spooled = self._spool(batches(staging), path)
+                spooled = self._spool(batches(for_sql.staging), path)
                 lineage = self._lineage()
-                table = self._load(staging, spooled, path)
+                if spooled.rows and for_sql.made:
+                    raise PermanentError("The processor gave rows and used the staging table: it may do one of them.")
+                table = self._with_added(spooled)
+                if spooled.rows:
+                    staging = self.warehouse.create_staging(self.target, table, self.name, spooled=True)
+                    self.warehouse.load(staging, table, path, job_id=f"{self.name}_load")
                 if spooled.bad_rows:
                     self._quarantine(path.with_suffix(".bad.parquet"), lineage)
-            commit = self._commit(table, staging, spooled, lineage, seconds_left())
+            commit = self._commit(table, staging or for_sql.staging(), spooled, lineage, seconds_left())
             receipt = self.warehouse.commit(commit, self.info)
             for text in receipt.warnings:
                 self.warn(text)
@@ -84,8 +108,8 @@ class Writer:
             keep = True
             raise
         finally:
-            if not keep:
-                self._drop(staging)
+            if not keep and (made := staging or for_sql.made):
+                self._drop(made)
 
     def _spool(self, batches: Iterator[Batch], path: Path) -> SpoolResult:
         request, digits = self.run.request, self.warehouse.decimal_digits
@@ -116,15 +140,12 @@ class Writer:
             self.warn(f"The rows differ from the contract of {self.table.table}: {in_words(result.drift)}.")
         return result
 
-    def _load(self, staging: str, spooled: SpoolResult, path: Path) -> Table:
-        """Load the spooled rows; return the contract with the added columns."""
-        table = self.table
-        if spooled.added:
-            table = table.model_copy(update={"columns": (*table.columns, *spooled.added)})
-            self.warehouse.ensure_table(self.target, table)
-            self.warehouse.create_staging(self.target, table, self.name)
-        if spooled.rows:
-            self.warehouse.load(staging, table, path, job_id=f"{self.name}_load")
+    def _with_added(self, spooled: SpoolResult) -> Table:
+        """Return the contract with the columns that the rows have added, once the target has them, too."""
+        if not spooled.added:
+            return self.table
+        table = self.table.model_copy(update={"columns": (*self.table.columns, *spooled.added)})
+        self.warehouse.ensure_table(self.target, table)
         return table
 
     def _quarantine(self, path: Path, lineage: Lineage) -> None:
@@ -179,6 +200,7 @@ class Writer:
             rows=spooled.rows or None,
             content_hash=spooled.content_hash if spooled.rows else "",
             wait_s=max(0.0, seconds_left - COMMIT_MARGIN_S),
+            spooled=bool(spooled.rows),
         )
 
     def _keep_drift(self, drift: Mapping[str, Any]) -> None:

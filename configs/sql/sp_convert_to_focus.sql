@@ -176,7 +176,7 @@ BEGIN
         GROUP BY
           day, org, account_id, account_type, project_id, project_type, model, subject, currency, provider_name,
           service_name
-        HAVING SUM(amount) != 0
+        HAVING SUM(both_sides.amount) != 0  -- qualified: by itself it would name the sum above, as an alias goes first
         UNION ALL
         SELECT
           day, org, account_id, account_type, project_id, project_type, model, currency, provider_name, service_name,
@@ -187,7 +187,7 @@ BEGIN
         GROUP BY
           day, org, account_id, account_type, project_id, project_type, model, subject, currency, provider_name,
           service_name
-        HAVING SUM(credit) != 0
+        HAVING SUM(reported.credit) != 0
       )
       SELECT
         day AS x_pipeline_run_date,

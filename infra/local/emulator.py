@@ -11,11 +11,25 @@ from types import TracebackType
 from typing import Self
 
 from common.platform.errors import PipelineOpsError
+from common.platform.paths import PROJECT_ROOT
+from common.platform.settings import environment_variable
 from infra.local.watched import Watched
 
 START_WITHIN_S = 60.0
 FREED_WITHIN_S = 10.0
 """How long a start waits for the emulator before it, which may still be ending, to let go of the data."""
+
+STRICT_WITHIN_S = 400.0
+"""With Google's analyzer before it, which is compiled on a machine's first start: a minute or so."""
+
+REFUSALS = "PIPELINE_OPS_SQL_REFUSALS"
+"""Environment variable: a file. With it the emulator refuses SQL that BigQuery refuses, and appends it to that file."""
+
+STRICT = f"""
+import runpy, sys
+sys.path[0] = {str(PROJECT_ROOT)!r}
+runpy.run_module('infra.local.strict_bigquery', run_name='__main__', alter_sys=True)
+"""
 
 EXTENSIONS = ("ducklake", "spatial", "icu")
 
@@ -64,12 +78,14 @@ class BigQueryEmulator:
         program = Path(sys.executable).with_name("local-bigquery")
         if not program.exists():
             raise EmulatorError("local-bigquery is not installed here: pip install -r requirements-local.txt")
-        command = [str(program), "--data-dir", str(self._data_dir / "data"), "--host", "127.0.0.1"]
+        refusals = environment_variable(REFUSALS)
+        command = [sys.executable, "-c", STRICT, refusals] if refusals else [str(program)]
+        command += ["--data-dir", str(self._data_dir / "data"), "--host", "127.0.0.1"]
         command += ["--port", str(port), "--grpc-port", str(grpc_port), "--project", self._project]
         self.process.start(command, self.log_path)
         self.url = f"http://127.0.0.1:{port}"
         try:
-            self._wait_for_port()
+            self._wait_for_port(STRICT_WITHIN_S if refusals else START_WITHIN_S)
             self._wait_for_data()
         except BaseException:
             self.stop()
@@ -79,16 +95,14 @@ class BigQueryEmulator:
         """End it; returns when it is gone."""
         self.process.stop()
 
-    def _wait_for_port(self) -> None:
+    def _wait_for_port(self, within_s: float) -> None:
         """Wait until it says that it listens: before, whoever answers there may be somebody else's emulator."""
-        deadline = time.monotonic() + START_WITHIN_S
+        deadline = time.monotonic() + within_s
         while f"running on {self.url} " not in self.log_path.read_text("utf-8", "replace"):
             if self.process.ended():
                 raise EndedAtOnceError(f"The BigQuery emulator ended while it started. {self._log_end()}")
             if time.monotonic() > deadline:
-                raise EmulatorError(
-                    f"The BigQuery emulator did not answer within {START_WITHIN_S:.0f} s. {self._log_end()}"
-                )
+                raise EmulatorError(f"The BigQuery emulator did not answer within {within_s:.0f} s. {self._log_end()}")
             time.sleep(0.05)
 
     def _wait_for_data(self) -> None:

@@ -13,10 +13,10 @@ from common.domain.model import DEFAULT_WRITE
 from common.platform.paths import CONFIGS
 from common.ports.warehouse import Lineage
 from common.processors.sql.procedure_executor import ProcedureExecutor, ProcedureParams
-from common.tables.contract import Column, Table, load_table
+from common.tables.contract import DATA_DATE, Column, Table, load_table
 from common.writes.batch import Batch
 from common.writes.spool import Spool
-from tests.loaded import load_rows
+from tests.loaded import load_file, load_rows
 from tests.processors.context import make_context
 
 DAY = date(2026, 10, 5)
@@ -53,15 +53,16 @@ class Dataset:
         contract, key = load_table(CONFIGS, table), {"x_org_slug": "acme", "x_pipeline_id": "pipe"}
         key["x_credential_id"] = "cred"
         columns = (*contract.columns, *(Column(name=name, type="STRING") for name in key))
-        keyed, number = contract.model_copy(update={"columns": columns}), next(numbers)
-        path = self.folder / f"{number}.parquet"
+        keyed = contract.model_copy(update={"columns": columns})
+        path = self.folder / f"{next(numbers)}.parquet"
         spool = Spool(path, keyed, *days, self.warehouse.decimal_digits, write=DEFAULT_WRITE, org_slug="acme")
         spool.write(Batch([row | key for row in rows]))
         spool.close()
         self.warehouse.tables.make_dataset(self.name)
         made = bigquery.Table(f"{self.name}.{table}", schema=staged_fields(keyed))
         self.warehouse.connection.client.create_table(made)
-        self.warehouse.load(f"{self.name}.{table}", keyed, path, job_id=f"put{number}")
+        day = Column(name=DATA_DATE, type="DATE")
+        load_file(self.warehouse, f"{self.name}.{table}", (*keyed.columns, day), path)
 
     def call(
         self, procedure: str, source: str, reported: str = "", into: Table = FOCUS, **where: Any
@@ -81,7 +82,7 @@ class Dataset:
             warehouse=self.warehouse,
             dataset=self.name,
             table=lambda name: f"{self.name}.{name}",
-            staging_table=staging,
+            staging=lambda: staging,
             org_slug="acme",
             credential_id="cred",
             run_id=f"run{next(numbers)}",

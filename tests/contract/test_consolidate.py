@@ -45,7 +45,7 @@ class Consolidated(Dataset):
             warehouse=self.warehouse,
             dataset=self.name,
             table=lambda name: f"{self.name}.{name}",
-            staging_table=staging,
+            staging=lambda: staging,
             org_slug="acme",
             pipeline_id="genai_unified_consolidate",
             credential_id="none",

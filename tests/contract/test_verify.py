@@ -19,6 +19,7 @@ from common.ports.store import HistoryQuery, RunPage
 from common.processors.base import Params, StepContext, TableParams
 from common.runs.attempt import AttemptRunner
 from common.writes.batch import Batch
+from common.writes.spool import hashing_v1
 from common.writes.verify import Report, Verifier
 from tests.conftest import PROJECT
 from tests.fakes import FakeClock
@@ -240,3 +241,50 @@ def test_rows_written_before_a_column_was_added_keep_their_hash(world: World) ->
     load_table.cache_clear()
     world.run([{"name": "x", "extra": "y", "x_pipeline_run_date": D2 + timedelta(1)}], days=(D2 + timedelta(1),) * 2)
     assert world.verified(run_id) == [] == world.all_verified()
+
+
+class Counting:
+    """A warehouse that counts the rows that its queries give."""
+
+    def __init__(self, warehouse: BigQueryWarehouse) -> None:
+        self._warehouse, self.rows = warehouse, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._warehouse, name)
+
+    def query(self, sql: str, params: Any = None) -> Iterator[dict[str, Any]]:
+        for row in self._warehouse.query(sql, params):
+            self.rows += 1
+            yield row
+
+
+def test_bigquery_counts_and_hashes_the_rows_and_one_comes_back_for_each_commit_and_day(world: World) -> None:
+    rows = [{"name": f"n{n}", "cost": Decimal(n), "x_pipeline_run_date": D1} for n in range(3_000)]
+    run_id = world.run(rows, days=(D1, D1))
+    counting = Counting(world.warehouse)
+    world.warehouse = counting  # type: ignore[assignment]
+    assert world.verified(run_id) == [] and counting.rows == 1
+    assert world.all_verified() == [] and counting.rows == 2
+
+
+def test_rows_whose_json_the_warehouse_prints_otherwise_are_read_before_they_are_called_changed(world: World) -> None:
+    """The emulator prints 1e+15 as a number of sixteen digits."""
+    run_id = world.run([{"name": "a", "tags": '{"n": 1e15}', "x_pipeline_run_date": D1}])
+    counting = Counting(world.warehouse)
+    world.warehouse = counting  # type: ignore[assignment]
+    assert world.verified(run_id) == [] and counting.rows == 2
+    world.tamper("UPDATE {table} SET name = 'b' WHERE name = 'a'")
+    assert world.verified(run_id) == [("content", "run_1", 1, 1)]
+
+
+def test_a_receipt_of_the_first_definition_of_the_hash_is_verified_by_that(world: World) -> None:
+    run_id = world.run(ROWS)
+    run = world.store.runs[run_id]
+    step = run.steps["load"]
+    named = f"name, cost, at, day, tags, n, flag, x_pipeline_run_date FROM `{world.table}`".replace(" at,", " `at`,")
+    old = hashing_v1.content_hash(world.warehouse.query(f"SELECT {named}"))
+    receipt = replace(step.receipt, content_hash=old)
+    world.store.runs[run_id] = replace(run, steps={"load": replace(step, receipt=receipt)})
+    assert ":" not in old and world.verified(run_id) == []
+    world.tamper("UPDATE {table} SET n = 1 WHERE name = 'c'")
+    assert world.verified(run_id) == [("content", "run_1", 4, 4)]

@@ -94,6 +94,7 @@ def test_a_staged_day_outside_the_range_is_refused_and_leaves_all_as_it_was(targ
     assert [n for n, *_ in target.names()] == ["old"]
 
 
+@pytest.mark.wrong_sql
 def test_a_failure_after_the_delete_rolls_it_back(target: Target) -> None:
     target.write([row("old")])
     wrong = replace(target, table=TABLE.model_copy(update={"columns": TABLE.columns[:1]}))
@@ -115,7 +116,7 @@ def test_a_repeated_commit_of_one_job_changes_nothing_and_gives_the_same_receipt
 
 def test_a_repeated_load_of_one_job_adds_nothing(target: Target) -> None:
     target.warehouse.ensure_table(target.table_id, TABLE)
-    staging = target.warehouse.create_staging(target.table_id, TABLE, "twice")
+    staging = target.warehouse.create_staging(target.table_id, TABLE, "twice", spooled=True)
     spool = Spool(target.folder / "x.parquet", TABLE, D1, D3, target.warehouse.decimal_digits)
     spool.write(Batch([row("a"), row("b")]))
     spool.close()

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,14 @@ class Target:
     folder: Path
     table_id: str
     table: Table = TABLE
+    spooled: set[str] = field(default_factory=set)
+    """Staging tables made for files."""
 
     def stage(self, rows: Iterable[dict[str, Any]], days: tuple[date, date] = DAYS) -> str:
         self.warehouse.ensure_table(self.table_id, self.table)
         number = next(numbers)
-        staging = self.warehouse.create_staging(self.table_id, self.table, f"s{number}")
+        staging = self.warehouse.create_staging(self.table_id, self.table, f"s{number}", spooled=True)
+        self.spooled.add(staging)
         path = self.folder / f"{number}.parquet"
         spool = Spool(path, self.table, *days, self.warehouse.decimal_digits, write=REPLACE, org_slug="acme")
         spool.write(Batch(list(rows)))
@@ -64,7 +67,8 @@ class Target:
 
     def staged_by_sql(self, columns: str, values: str) -> str:
         """A staging table as a procedure fills it, past the checks of the spool."""
-        staging = self.stage([])
+        self.warehouse.ensure_table(self.table_id, self.table)
+        staging = self.warehouse.create_staging(self.table_id, self.table, f"s{next(numbers)}")
         self.sql(f"INSERT INTO `{staging}` ({columns}) VALUES {values}")
         return staging
 
@@ -85,6 +89,7 @@ class Target:
             fence=number,
             not_after=NEVER,
             job_id=f"commit{number}",
+            spooled=staging in self.spooled,
         )
         return replace(order, **more)
 

@@ -68,7 +68,7 @@ def make_context(**overrides: Any) -> RecordingContext:
         "dataset": "test-project.acme_corp_local",
         "configs": CONFIGS,
         "table": lambda name: f"test-project.acme_corp_local.{name}",
-        "staging_table": "test-project.acme_corp_local.staging_1",
+        "staging": lambda: "test-project.acme_corp_local.staging_1",
         "landing": Path("/nonexistent/landing/acme_corp"),
         "deadline": NOW + timedelta(seconds=300),
         "warehouse": cast(Warehouse, FakeWarehouse()),

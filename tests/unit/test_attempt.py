@@ -59,8 +59,8 @@ class RecordingWarehouse:
     def ensure_table(self, target: str, table: Any) -> None:
         self.calls.append("ensure")
 
-    def create_staging(self, target: str, table: Any, name: str, *, keep: bool = False) -> str:
-        self.calls.append("keep" if keep else "stage")
+    def create_staging(self, target: str, table: Any, name: str, *, keep: bool = False, spooled: bool = False) -> str:
+        self.calls.append("keep" if keep else "stage for a file" if spooled else "stage")
         return f"{target}__stage_{name}"
 
     def load(self, staging: str, table: Any, spool: Path, *, job_id: str) -> None:
@@ -151,7 +151,7 @@ def rows(*costs: str) -> Callable[[StepContext], Iterator[Batch]]:
 def test_an_attempt_stages_loads_commits_and_drops_in_this_order(world: World) -> None:
     result = world.attempt(rows("1", "2"))
     assert isinstance(result, AttemptSucceeded)
-    assert world.warehouse.calls == ["ensure", "stage", "load", "commit", "drop"]
+    assert world.warehouse.calls == ["ensure", "stage for a file", "load", "commit", "drop"]
     (commit,) = world.warehouse.commits
     assert (commit.first_day, commit.last_day, commit.job_id) == (DAY, DAY, "run_1_extract_2_commit")
     assert commit.lineage.run_id == "run_1" and commit.lineage.ingested_at == world.clock.now
@@ -195,6 +195,7 @@ def test_no_rows_are_committed_too_so_that_old_ones_go(world: World) -> None:
 
 def test_an_attempt_that_waits_leaves_its_staging_table_to_the_job(world: World) -> None:
     def waits(context: StepContext) -> Iterator[Batch | Waiting]:
+        assert context.staging_table
         if not context.waiting_on:
             yield Waiting("job", world.clock.now)
 
@@ -204,6 +205,16 @@ def test_an_attempt_that_waits_leaves_its_staging_table_to_the_job(world: World)
     world.warehouse.calls.clear()
     assert isinstance(world.attempt(waits, waits_on="job"), AttemptSucceeded)
     assert world.warehouse.calls == ["ensure", "keep", "commit", "drop"]
+
+
+def test_a_processor_that_gives_rows_and_fills_its_staging_table_is_refused(world: World) -> None:
+    def both(context: StepContext) -> Iterator[Batch]:
+        assert context.staging_table
+        yield from rows("1")(context)
+
+    result = world.attempt(both)
+    assert isinstance(result, AttemptFailed) and not result.kind and "it may do one of them" in result.error
+    assert world.warehouse.calls == ["ensure", "stage", "drop"]
 
 
 def test_a_processor_that_waits_after_it_gave_rows_is_refused(world: World) -> None:
@@ -230,7 +241,7 @@ def test_outputs_are_kept_with_the_receipt_and_bounded(world: World) -> None:
 def test_a_bad_row_ends_the_attempt_before_anything_is_loaded(world: World) -> None:
     result = world.attempt(rows("1", "NaN"))
     assert isinstance(result, AttemptFailed) and not result.kind and "Row 2" in result.error
-    assert world.warehouse.calls == ["ensure", "stage", "drop"]
+    assert world.warehouse.calls == ["ensure"]
 
 
 def test_the_receipt_names_so_many_jobs_and_tells_how_many_more_there_were(world: World) -> None:
@@ -297,7 +308,7 @@ def test_values_that_became_null_are_counted_in_a_warning(world: World) -> None:
 def test_a_column_that_came_up_new_is_added_to_the_target_and_to_staging_before_the_load(world: World) -> None:
     contract(world, unknown="evolve")
     world.attempt(given({"cost": Decimal(1), "colour": "red"}))
-    assert world.warehouse.calls[:5] == ["ensure", "stage", "ensure", "stage", "load"]
+    assert world.warehouse.calls[:4] == ["ensure", "ensure", "stage for a file", "load"]
     (commit,) = world.warehouse.commits
     assert commit.table.names == ("cost", "colour")
 

@@ -48,7 +48,7 @@ def test_the_procedure_is_deployed_and_called_with_the_runs_key_and_dates(sql: P
         warehouse=warehouse,
         dataset="project-x.acme_local",
         table=lambda name: f"project-x.acme_local.{name}",
-        staging_table="project-x.acme_local.t__stage_1",
+        staging=lambda: "project-x.acme_local.t__stage_1",
         org_slug="acme",
         pipeline_id="pipe",
         credential_id="cred",

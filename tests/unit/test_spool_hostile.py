@@ -18,9 +18,10 @@ from common.platform.errors import PermanentError
 from common.platform.paths import PROJECT_ROOT
 from common.tables.contract import DATA_DATE, Table
 from common.writes.batch import Batch
-from common.writes.spool import Spool, SpoolResult, content_hash
-from common.writes.spool.hashing import MAX_JSON_DEPTH
-from tests.unit.test_spool_hash import TABLE
+from common.writes.spool import Spool, SpoolResult
+from common.writes.spool.hashing import content_hash
+from common.writes.spool.json_text import MAX_JSON_DEPTH
+from tests.unit.test_spool_hash import KINDS, TABLE
 
 DAY = date(2026, 11, 20)
 EMULATOR, CLOUD = (38, 18), (76, 38)
@@ -59,7 +60,7 @@ def test_control_characters_and_odd_scripts_are_kept_as_they_are(tmp_path: Path,
     ]
     result = spool(tmp_path, both("text", odd, pa.string())[form])
     assert kept(tmp_path, "text") == odd
-    assert result.content_hash == content_hash([{DATA_DATE: DAY, "text": text} for text in odd])
+    assert result.content_hash == content_hash([{DATA_DATE: DAY, "text": text} for text in odd], KINDS)
 
 
 def test_bytes_that_are_not_utf8_are_refused_though_arrow_calls_them_text(tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_json_as_deep_as_bigquery_takes_it_is_kept_and_deeper_is_refused(tmp_pat
     many = json.dumps({"text": "[{" * 2_000, "list": [[]] * 2_000})
     deep = [nested(MAX_JSON_DEPTH), many]
     assert spool(tmp_path, [{DATA_DATE: DAY, "tags": text} for text in deep]).rows == 2
-    assert kept(tmp_path, "tags") == deep
+    assert [json.loads(text) for text in kept(tmp_path, "tags")] == [json.loads(text) for text in deep]
     for levels in (MAX_JSON_DEPTH + 1, 200_000):
         with pytest.raises(PermanentError, match="nested deeper than 500 levels"):
             spool(tmp_path, [{DATA_DATE: DAY, "tags": nested(levels)}])
@@ -219,7 +220,7 @@ def test_json_that_bigquery_would_refuse_or_change_is_refused(tmp_path: Path, te
 def test_objects_and_lists_are_json(tmp_path: Path) -> None:
     result = spool(tmp_path, [{DATA_DATE: DAY, "tags": {"b": [1, "ü"], "a": None}}])
     assert json.loads(kept(tmp_path, "tags")[0]) == {"a": None, "b": [1, "ü"]}
-    assert result.content_hash == content_hash([{DATA_DATE: DAY, "tags": {"a": None, "b": [1, "ü"]}}])
+    assert result.content_hash == content_hash([{DATA_DATE: DAY, "tags": {"a": None, "b": [1, "ü"]}}], KINDS)
     with pytest.raises(PermanentError, match="column tags: not JSON"):
         spool(tmp_path, [{DATA_DATE: DAY, "tags": {"a": float("nan")}}])
 
@@ -244,9 +245,10 @@ from datetime import date
 from pathlib import Path
 import pyarrow as pa, pyarrow.compute, pyarrow.parquet
 from common.processors.base import Batch
-from common.writes.spool import Spool, content_hash
+from common.writes.spool import Spool
+from common.writes.spool.hashing import content_hash
 from tests.bench.load_measure import memory_mib
-from tests.unit.test_spool_hash import TABLE
+from tests.unit.test_spool_hash import KINDS, TABLE
 day = date(2026, 11, 20)
 rows = [{"x_pipeline_run_date": day, "text": c * 100_000_000} for c in "ab"]
 batch = rows if sys.argv[2] == "dicts" else pa.table({name: [row[name] for row in rows] for name in rows[0]})
@@ -255,7 +257,7 @@ spool = Spool(Path(sys.argv[1]) / "rows.parquet", TABLE, day, day, (38, 18))
 spool.write(Batch(batch))
 result = spool.close()
 peak = memory_mib("VmHWM") - before
-assert result.content_hash == content_hash(rows)
+assert result.content_hash == content_hash(rows, KINDS)
 print(peak)
 """
 

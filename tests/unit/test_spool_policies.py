@@ -16,10 +16,12 @@ from common.platform.errors import DriftError, PermanentError
 from common.tables.contract import DATA_DATE, Table
 from common.writes.bad_rows import ROW_CHARS, BadRow, row_text
 from common.writes.batch import Batch
-from common.writes.spool import Spool, SpoolResult, content_hash
+from common.writes.spool import Spool, SpoolResult
 from common.writes.spool import unknown as unknown_columns
+from common.writes.spool.hashing import content_hash
 
 DAY = date(2026, 11, 20)
+KINDS = {"name": "STRING", "n": "INT64", "cost": "BIGNUMERIC", DATA_DATE: "DATE"}
 Make = Callable[[list[dict[str, Any]]], Any]
 
 
@@ -75,7 +77,7 @@ def test_a_bad_row_goes_to_the_file_of_bad_rows_and_the_others_are_written(tmp_p
             "row": '{"name": null, "x_pipeline_run_date": "2026-11-20", "n": "2"}',
         }
     ]
-    assert result.content_hash == content_hash([rows[0], rows[2]])
+    assert result.content_hash == content_hash([rows[0], rows[2]], KINDS)
 
 
 def test_one_bad_row_more_than_allowed_fails_with_the_first_reasons(tmp_path: Path, make: Make) -> None:
@@ -178,7 +180,7 @@ def test_a_new_column_is_kept_with_the_type_of_its_values(
     result = spool(tmp_path, table("evolve"), [row()], make([row(new=None)]), make([row(), row(new=value)]), [row()])
     assert [(c.name, c.type, c.mode) for c in result.added] == [("new", kind, "NULLABLE")]
     assert good(tmp_path, "new") == [None, None, None, stored, None] and result.rows == 5
-    assert result.content_hash == content_hash([*[row()] * 4, row(new=value)])
+    assert result.content_hash == content_hash([*[row()] * 4, row(new=value)], KINDS | {"new": kind})
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -186,7 +188,7 @@ def test_a_new_column_is_kept_with_the_type_of_its_values(
 def test_objects_and_lists_become_a_json_column(tmp_path: Path, value: Any) -> None:
     result = spool(tmp_path, table("evolve"), [row(new=value)])
     assert result.added[0].type == "JSON" and json.loads(good(tmp_path, "new")[0]) == value
-    assert result.content_hash == content_hash([row(new=value)])
+    assert result.content_hash == content_hash([row(new=value)], KINDS | {"new": "JSON"})
 
 
 def test_a_column_without_any_value_is_no_column(tmp_path: Path, make: Make) -> None:
@@ -239,7 +241,7 @@ def test_no_policy_lets_a_row_forge_its_lineage(tmp_path: Path, make: Make, unkn
 @pytest.mark.parametrize("own", ["acme", None])
 def test_a_row_may_say_whose_it_is_and_the_file_does_not_have_it(tmp_path: Path, make: Make, own: Any) -> None:
     result = spool(tmp_path, table(), make([row(x_org_slug=own)]))
-    assert result.rows == 1 and not result.drift.get("added") and result.content_hash == content_hash([row()])
+    assert result.rows == 1 and not result.drift.get("added") and result.content_hash == content_hash([row()], KINDS)
     assert "x_org_slug" not in pq.read_schema(tmp_path / "rows.parquet").names
 
 

@@ -224,7 +224,8 @@ def script(writes: Sequence[Commit]) -> str:
     declared = "".join(_numbered(DECLARE, number) for number in range(len(writes)))
     blocks = "".join(_block(write, number) for number, write in enumerate(writes))
     told = "UNION ALL".join(_with_parameters(_numbered(TELL, n).format(number=n), n) for n in range(len(writes)))
-    return f"{declared}\nBEGIN TRANSACTION;\n{blocks}\nCOMMIT TRANSACTION;\n{told}ORDER BY number;"
+    # The receipts are a subquery, because GoogleSQL refuses ORDER BY in a query without FROM, as that of one write is.
+    return f"{declared}\nBEGIN TRANSACTION;\n{blocks}\nCOMMIT TRANSACTION;\nSELECT * FROM ({told}) ORDER BY number;"
 
 
 def _block(write: Commit, number: int) -> str:
@@ -238,9 +239,7 @@ def _block(write: Commit, number: int) -> str:
     names = [column(name) for name in write.table.names]
     required = [column(c.name) for c in write.table.columns if c.mode == "REQUIRED"]
     key_columns = [column(key) for key in keys]
-    staging = quoted(write.staging)
-    if write.of_days:
-        staging = f"(SELECT * FROM {staging} WHERE {KEY} AND {OF_DAYS})"
+    staging = _staged_rows(write)
     # For an append, a commit of any earlier attempt of the step counts as this one: appending again would double it.
     repeats = "TRUE" if mode == "append_once" else "attempt = @attempt"
     parts = [READ, *((ONCE,) if mode == "append_once" else (FENCED,)), CHECK]
@@ -272,6 +271,19 @@ def _block(write: Commit, number: int) -> str:
         newest=_numbered(newest, number),
     )
     return _with_parameters(block, number)
+
+
+def _staged_rows(write: Commit) -> str:
+    """Return SQL for the staged rows as the target takes them."""
+    staging = quoted(write.staging)
+    if write.of_days:
+        return f"(SELECT * FROM {staging} WHERE {KEY} AND {OF_DAYS})"
+    texts = [column(c.name) for c in write.table.columns if c.type == "JSON"] if write.spooled else []
+    if not texts:
+        return staging
+    # Rounded, because the default mode refuses a number that a double can't hold, such as 0.33333333333333333333.
+    parsed = ", ".join(f"PARSE_JSON({name}, wide_number_mode => 'round') AS {name}" for name in texts)
+    return f"(SELECT * REPLACE ({parsed}) FROM {staging})"
 
 
 def suffix(number: int) -> str:

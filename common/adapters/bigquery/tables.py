@@ -98,7 +98,7 @@ class Tables:
         with self._making:
             self._ensured.discard((ledger_of(target),))
 
-    def create_staging(self, target: str, table: Table, name: str, *, keep: bool) -> str:
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool, spooled: bool) -> str:
         """Create an empty table that expires; with ``keep``, an existing one stays as it is."""
         from google.cloud import bigquery
 
@@ -106,7 +106,7 @@ class Tables:
         staging = checked(f"{target}__stage_{safe_job_id(name).replace('-', '_')}")
         # For a procedure that reads rows of several organisations: the commit refuses rows of any other than the run's.
         org = bigquery.SchemaField("x_org_slug", "STRING", description="What SQL may fill: whose row it was.")
-        made = bigquery.Table(staging, schema=[*staged_fields(table), org])
+        made = bigquery.Table(staging, schema=[*(spooled_fields if spooled else staged_fields)(table), org])
         made.expires = datetime.now(UTC) + STAGING_LIFETIME
         with translated(f"make staging table {staging}"):
             if not keep:
@@ -140,7 +140,13 @@ def fields_of(columns: Sequence[Column]) -> list["bigquery.SchemaField"]:
 
 
 def staged_fields(table: Table) -> list["bigquery.SchemaField"]:
-    """Return the columns of a spooled file."""
+    """Return the columns of a staging table that SQL fills."""
     from google.cloud import bigquery
 
     return [*fields_of(table.columns), bigquery.SchemaField(DATA_DATE, "DATE", mode="REQUIRED")]
+
+
+def spooled_fields(table: Table) -> list["bigquery.SchemaField"]:
+    """Return the columns of a spooled file. JSON is text: BigQuery loads no JSON from Parquet."""
+    columns = [c.model_copy(update={"type": "STRING"}) if c.type == "JSON" else c for c in table.columns]
+    return staged_fields(table.model_copy(update={"columns": columns}))

@@ -12,7 +12,7 @@ from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import JOB_TIMEOUT_S, Connection, Jobs, patience
 from common.adapters.bigquery.meta import BigQueryMeta
 from common.adapters.bigquery.names import checked, quarantine_of, quoted
-from common.adapters.bigquery.tables import Tables, staged_fields
+from common.adapters.bigquery.tables import Tables, spooled_fields
 from common.domain.model import Receipt
 from common.platform.errors import PermanentError
 from common.ports.warehouse import Commit
@@ -42,11 +42,11 @@ class BigQueryWarehouse:
     def ensure_table(self, target: str, table: Table) -> None:
         self._tables.ensure(target, table)
 
-    def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False) -> str:
-        return self._tables.create_staging(target, table, name, keep=keep)
+    def create_staging(self, target: str, table: Table, name: str, *, keep: bool = False, spooled: bool = False) -> str:
+        return self._tables.create_staging(target, table, name, keep=keep, spooled=spooled)
 
     def load(self, staging: str, table: Table, spool: Path, *, job_id: str) -> None:
-        self._jobs.load(staging, staged_fields(table), spool, job_id=job_id)
+        self._jobs.load(staging, spooled_fields(table), spool, job_id=job_id)
 
     def quarantine(self, target: str, bad_rows: Path, *, job_id: str) -> None:
         table_id = quarantine_of(target)

@@ -44,8 +44,7 @@ def convert(converter: Converter, column: Column, array: pa.Array) -> Converted:
     try:
         found = _cast(column.type, array, wanted)
         if found is not None and column.type == "JSON":
-            for text in found.dictionary_encode().dictionary.to_pylist():
-                converter.texts.canonical(text)
+            found = converter.texts.array(found)
         if found is not None and kinds.is_decimal(array.type) and array.type.scale > wanted.scale:
             rounded = pc.sum(pc.not_equal(found.cast(array.type), array)).as_py()
     except (pa.ArrowException, ValueError):

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.tables.contract import Column, ColumnType
-from common.writes.spool.fast_hash import JsonTexts
 from common.writes.spool.hashing import EPOCH, MICROSECOND
+from common.writes.spool.json_text import json_text
 from common.writes.spool.values import RefusedError, checks
 
 USUAL: dict[ColumnType, tuple[set[type], ...]] = {
@@ -32,6 +32,38 @@ MOMENT = pa.timestamp("us", tz="UTC")
 FIRST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 LAST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
+KNOWN_CHARS = 2**20
+"""Bounds the memory of ``JsonTexts``."""
+
+
+class JsonTexts:
+    """Bounded cache of ``json_text``: tags and attributes repeat, so each distinct JSON value is parsed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._chars = 0
+
+    def of(self, text: str) -> str:
+        """Return ``json_text(text)``. Raises ValueError."""
+        try:
+            return self._known[text]
+        except KeyError:
+            pass
+        written = json_text(text)
+        if self._chars > KNOWN_CHARS:
+            self._known.clear()
+            self._chars = 0
+        if len(text) < KNOWN_CHARS:
+            self._known[text] = written
+            self._chars += len(text)
+        return written
+
+    def array(self, texts: pa.Array) -> pa.Array:
+        """Return the array with each text as BigQuery has it. Raises ValueError."""
+        encoded = texts.dictionary_encode()
+        written = pa.array([self.of(text) for text in encoded.dictionary.to_pylist()], pa.string())
+        return written.take(encoded.indices)
+
 
 @dataclass(slots=True)
 class Converted:
@@ -49,9 +81,9 @@ class Converted:
 class Converter:
     """Converts the columns of one spool; ``digits`` are the (precision, scale) of its decimals."""
 
-    def __init__(self, digits: tuple[int, int], texts: JsonTexts) -> None:
+    def __init__(self, digits: tuple[int, int]) -> None:
         self._checks = checks(digits)
-        self.texts = texts
+        self.texts = JsonTexts()
         precision, scale = digits
         # decimal128 holds 38 digits at most; the emulator's 38 fit, BigQuery's BIGNUMERIC of 76 needs decimal256.
         money = pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
@@ -81,11 +113,8 @@ class Converter:
         try:
             if kind == "TIMESTAMP":
                 return _moments(values)
-            if kind == "JSON":
-                for text in set(values):
-                    if text is not None:
-                        self.texts.canonical(text)
-            return pa.array(values, self.types[kind])
+            array = pa.array(values, self.types[kind])
+            return self.texts.array(array) if kind == "JSON" else array
         except (pa.ArrowException, ValueError, OverflowError):
             return None
 

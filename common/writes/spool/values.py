@@ -11,7 +11,7 @@ from typing import Any
 
 from common.tables.contract import ColumnType
 from common.writes.bad_rows import SHOWN_CHARS
-from common.writes.spool.hashing import canonical_json
+from common.writes.spool.json_text import json_text
 
 Check = Callable[[Any], Any]
 
@@ -116,8 +116,6 @@ def _json(value: Any) -> str:
     try:
         if isinstance(value, dict | list):
             value = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        text = _string(value)
-        canonical_json(text)
+        return json_text(_string(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise RefusedError(f"not JSON ({str(error)[:SHOWN_CHARS]})") from error
-    return text

@@ -87,7 +87,7 @@ class Spool:
         import pyarrow as pa
 
         from common.writes.spool.columns import Converter
-        from common.writes.spool.fast_hash import JsonTexts, table_hash
+        from common.writes.spool.fast_hash import table_hash
         from common.writes.spool.files import BadFile, RowFile
         from common.writes.spool.rows import stretches
 
@@ -96,8 +96,7 @@ class Spool:
         self._table, self._write, self._org = table, write, org_slug
         self._first_day, self._last_day = first_day, last_day
         self._arrow, self._stretches, self._hash_of = pa, stretches, table_hash
-        self._texts = JsonTexts()
-        self._converter = Converter(decimal_digits, self._texts)
+        self._converter = Converter(decimal_digits)
         self._schema = pa.schema([self._field(column) for column in columns])
         self.bad_path = path.with_suffix(".bad.parquet")
         self._file, self._bad_file = RowFile(path, self._schema), BadFile(self.bad_path)
@@ -153,7 +152,7 @@ class Spool:
         if len(rows):
             table = self._arrow.Table.from_arrays([c.array for c in columns.values()], schema=self._schema)
             kinds = {name: column.type for name, column in self._columns.items()}
-            self._hash += self._hash_of(table, kinds, self._texts)
+            self._hash += self._hash_of(table, kinds)
             self._file.write(table)
             self._rows += len(rows)
 
