@@ -62,12 +62,16 @@ _FACTOR_DIGITS = 37
 
 
 class ArrowValues:
-    """The values of one batch. ``names`` maps plain names to the file's own.
+    """The values of one batch. ``names`` maps plain names to the file's own. With ``narrow``, nothing is computed with
+    money, which may then have a type of fewer digits.
 
     ``odd`` marks the rows that the row evaluator has to look at; ``floats`` are columns with floating-point money.
     """
 
-    def __init__(self, batch: pa.RecordBatch, names: Mapping[str, str], null_values: Sequence[str]) -> None:
+    def __init__(
+        self, batch: pa.RecordBatch, names: Mapping[str, str], null_values: Sequence[str], *, narrow: bool = False
+    ) -> None:
+        self._narrow = narrow
         self._batch, self.names, self._nulls = batch, names, null_values
         self.rows: int = batch.num_rows
         self._none = pa.repeat(False, batch.num_rows)
@@ -386,7 +390,7 @@ class ArrowValues:
     def _cell(self, own: str, kind: ColumnType, parse: Any) -> ArrowCells:
         key = (own, kind, parse)
         if key not in self._cells:
-            self._cells[key] = converted(self._column(own), kind, parse)
+            self._cells[key] = converted(self._column(own), kind, parse, narrow=self._narrow)
         return self._cells[key]
 
 

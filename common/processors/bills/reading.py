@@ -52,7 +52,12 @@ class Read:
         self.rows += table.num_rows
         if not {"BillingCurrency", "BilledCost"} <= set(table.column_names):
             return
-        sums = table.group_by("BillingCurrency").aggregate([("BilledCost", "sum")])
+        from common.processors.bills.arrow_cells import MONEY, NARROW_MONEY
+
+        if table.schema.field("BilledCost").type not in (MONEY, NARROW_MONEY):
+            return
+        costs = table.select(["BillingCurrency"]).append_column("BilledCost", table["BilledCost"].cast(MONEY))
+        sums = costs.group_by("BillingCurrency").aggregate([("BilledCost", "sum")])
         for row in sums.to_pylist():
             self._bill(str(row["BillingCurrency"]), row["BilledCost_sum"])
 

@@ -58,14 +58,18 @@ def _streamed(parts: list[Part], rows: int) -> int:
 
 def _parts(name: str, kind: ColumnType, values: pa.Array) -> list[Part]:
     """Return the parts whose concatenation is the column's canonical text; nothing for a NULL."""
-    parts: list[Part]
+    if values.null_count == len(values):
+        return []
+    if len(values) > 1 and not values.null_count and pc.all(pc.equal(values, values[0])).as_py():
+        parts = _parts(name, kind, values.slice(0, 1))  # the same in each row: of a bill, a third of all columns
+        return ["".join(part if isinstance(part, str) else part[0].as_py() or "" for part in parts)]
     if kind == "JSON":
         values = pc.if_else(pc.equal(values, "null"), None, values)
     match kind:
         case "STRING" | "JSON":
             parts = [f"{name}:{kind[0].lower()}", pc.binary_length(values).cast(pa.string()), ":", values]
         case "BIGNUMERIC":
-            parts = [f"{name}:n", *_decimals(values), ";"]
+            parts = [f"{name}:n", _decimals(values), ";"]
         case "BOOL":
             parts = [f"{name}:b", values.cast(pa.string()), ";"]
         case _:
@@ -79,16 +83,25 @@ def _parts(name: str, kind: ColumnType, values: pa.Array) -> list[Part]:
     return [pc.binary_join_element_wise(*parts, ""), *texts_apart]
 
 
-def _decimals(values: pa.Array) -> list[Part]:
-    """Format decimals by their unscaled integers, whose text has no exponent, and strip zeros at the end."""
+def _decimals(values: pa.Array) -> pa.Array:
+    """Format decimals without an exponent, and strip zeros at the end."""
+    text = values.cast(pa.string())
+    scientific = pc.match_substring(text, "E")
+    if pc.any(scientific).as_py():  # Arrow writes 0 as 0E-18, and a number below 0.000001 as 1.5E-7
+        is_zero = pc.equal(values, pa.scalar(0, values.type))
+        text = pc.if_else(is_zero, "0.0", text)
+        small = pc.fill_null(pc.and_not(scientific, is_zero), False)
+        if pc.any(small).as_py():
+            text = pc.replace_with_mask(text, small, _small(values.filter(small)))
+    return pc.ascii_rtrim(pc.ascii_rtrim(text, "0"), ".")
+
+
+def _small(values: pa.Array) -> pa.Array:
+    """Format decimals between -1 and 1 by their unscaled integers, whose text has no exponent."""
     kind = values.type
     # The same buffers read with scale 0 are the unscaled integers, without a conversion.
     whole = pa.decimal128(kind.precision, 0) if kind.bit_width == 128 else pa.decimal256(kind.precision, 0)
-    text = pa.Array.from_buffers(whole, len(values), values.buffers(), offset=values.offset).cast(pa.string())
-    sign: list[Part] = []
-    negative = pc.starts_with(text, "-")
-    if pc.any(negative).as_py():
-        sign, text = [pc.if_else(negative, "-", "")], pc.ascii_ltrim(text, characters="-")
-    text = pc.ascii_lpad(text, kind.scale + 1, padding="0")
-    split = [pc.utf8_slice_codeunits(text, 0, -kind.scale), pc.utf8_slice_codeunits(text, -kind.scale)]
-    return [*sign, pc.ascii_rtrim(pc.ascii_rtrim(pc.binary_join_element_wise(*split, "."), "0"), ".")]
+    digits = pa.Array.from_buffers(whole, len(values), values.buffers(), offset=values.offset).cast(pa.string())
+    sign = pc.if_else(pc.starts_with(digits, "-"), "-", "")
+    padded = pc.ascii_lpad(pc.ascii_ltrim(digits, characters="-"), kind.scale, padding="0")
+    return pc.binary_join_element_wise(sign, "0.", padded, "")
