@@ -172,12 +172,9 @@ def _json(array: pa.Array) -> pa.Array | None:
 
 def _json_of_map(array: pa.MapArray) -> pa.Array | None:
     """Return maps of text to text as JSON objects; None if a key is there twice, or it is another kind of map."""
-    keys, items = array.keys, array.items
-    keys, items = plain(keys), plain(items)
-    if not (is_text(keys.type) and is_text(items.type)) or array.offset:
-        return None
-    first = array.offsets[0].as_py() if len(array.offsets) else 0
-    if first or len(keys) != array.offsets[-1].as_py():
+    array = pa.concat_arrays([array])  # keys and items of a slice are those of the whole array
+    keys, items = plain(array.keys), plain(array.items)
+    if not (is_text(keys.type) and is_text(items.type)) or len(keys) != array.offsets[-1].as_py():
         return None
     rows = pc.list_parent_indices(pa.ListArray.from_arrays(array.offsets, keys)) if len(keys) else None
     if rows is not None:

@@ -286,12 +286,13 @@ class _Lines:
     def __init__(self, path: Path, raw: "IO[bytes] | _Rest", begin: int = 1) -> None:
         self._path, self._raw = path, raw
         self.number, self.begin = begin - 1, begin
-        self.record: list[str] = []
+        self.record = io.StringIO()  # not a list: a record of 16 MiB can have 8,000,000 lines
         self._left = RECORD_BYTES
 
     def begin_record(self) -> None:
         self.begin, self._left = self.number + 1, RECORD_BYTES
-        self.record.clear()
+        self.record.seek(0)
+        self.record.truncate()
 
     def __iter__(self) -> "_Lines":
         return self
@@ -307,8 +308,9 @@ class _Lines:
                 f"{self._path.name}: line {self.begin}: a record of more than {RECORD_BYTES} bytes. "
                 "Is it a CSV file, and is every quote closed?"
             )
-        self.record.append((line.removeprefix(codecs.BOM_UTF8) if self.number == 1 else line).decode("utf-8"))
-        return self.record[-1]
+        text = (line.removeprefix(codecs.BOM_UTF8) if self.number == 1 else line).decode("utf-8")
+        self.record.write(text)
+        return text
 
 
 def _next_record(path: Path, lines: _Lines, reader: Any, header: Sequence[str] = ()) -> list[str] | None:
@@ -322,7 +324,7 @@ def _next_record(path: Path, lines: _Lines, reader: Any, header: Sequence[str] =
         ) from error
     except csv.Error as error:
         hint = " The file seems cut off: fetch it again." if _at_end(error) else ""
-        column = _broken_column("".join(lines.record), reader.dialect.delimiter, header)
+        column = _broken_column(lines.record.getvalue(), reader.dialect.delimiter, header)
         raise PermanentError(f"{path.name}: line {lines.begin}{column}: {error}.{hint}") from error
     if values and any("\0" in value for value in values):
         position = next(i for i, value in enumerate(values) if "\0" in value)
