@@ -25,20 +25,22 @@ def table_hash(table: pa.Table, kinds: Mapping[str, ColumnType]) -> int:
     for batch in table.to_batches():
         parts = [part for name in sorted(kinds) for part in _parts(name, kinds[name], batch.column(name))]
         wide = batch.nbytes > WIDE_ROW_BYTES * batch.num_rows
-        total += _streamed(parts, batch.num_rows) if wide else _joined(parts)
+        total += _streamed(parts, batch.num_rows) if wide else _joined(parts, batch.num_rows)
     return total
 
 
-def _joined(parts: list[Part]) -> int:
+def _joined(parts: list[Part], rows: int) -> int:
     merged: list[Part] = []
     for part in parts:  # join adjacent literals: the time of the join grows with the number of parts
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
             merged[-1] += part
         else:
             merged.append(part)
-    rows = pc.binary_join_element_wise(*merged, "", null_handling="replace", null_replacement="")
-    _, offsets, data = rows.buffers()
-    ends = memoryview(offsets).cast("B").cast("i")[rows.offset : rows.offset + len(rows) + 1]
+    if all(isinstance(part, str) for part in merged):  # equal rows
+        return rows * int.from_bytes(sha256("".join(map(str, merged)).encode()).digest())
+    texts = pc.binary_join_element_wise(*merged, "", null_handling="replace", null_replacement="")
+    _, offsets, data = texts.buffers()
+    ends = memoryview(offsets).cast("B").cast("i")[texts.offset : texts.offset + len(texts) + 1]
     text, hashed, number = data.to_pybytes(), sha256, int.from_bytes
     return sum([number(hashed(text[begin:end]).digest()) for begin, end in pairwise(ends)])
 
