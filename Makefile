@@ -30,7 +30,7 @@ test: check $(FOCUS)/.installed  ## lint, types and every test (10 minutes)
 	@$(PYTEST) --run-integration
 
 test-fast: check  ## lint, types and the tests without emulators and servers (2 minutes)
-	@$(PYTEST) -m "not slow and not server"
+	@$(PYTEST) -m "not slow and not server and not thorough"
 
 bench: $(VENV)/.dev  ## runs per second, latency and CPU, beside DBOS on PostgreSQL
 	@$(BIN)/python -m tests.bench

@@ -12,6 +12,7 @@ from common.access.cached_plans import CachedPlans
 from common.access.credentials import SealedCredentials
 from common.access.invokers import Invokers
 from common.access.sealing import NoKey, Sealer
+from common.config.check import SqlCheck
 from common.config.hosts import load_hosts
 from common.config.loader import ConfigTree
 from common.config.plans import YamlPlans
@@ -43,6 +44,17 @@ Adapters = tuple[RunStore, EventBus, RunLogs, Records]
 
 _current: Engine | None = None
 _lock = threading.Lock()  # two first requests must not make two engines, each with its own caches and connections
+
+
+def sql_check() -> SqlCheck | None:
+    """Return the check of SQL files by Google's analyzer, or None where that is not installed."""
+    from common.adapters.googlesql import is_installed
+
+    if not is_installed():
+        return None
+    from common.adapters.googlesql.configs import sql_problems
+
+    return sql_problems
 
 
 def engine() -> Engine:

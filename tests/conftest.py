@@ -167,6 +167,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         reasons["slow: make test-slow"] = len(slow)
     if fast := sum(item.get_closest_marker("server") is not None for item in deselected if item not in slow):
         reasons["with a server: make test"] = fast
+    thorough = sum(
+        item.get_closest_marker("thorough") is not None and item.get_closest_marker("server") is None
+        for item in deselected
+        if item not in slow
+    )
+    if thorough:
+        reasons["thorough: make test"] = thorough
     left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(reasons.items())) or "nothing"
     terminalreporter.write_line(f"not run: {left_out}")
     terminalreporter.write_line(seed.replay())

@@ -31,7 +31,7 @@ CREDENTIAL_ID = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 @click.pass_obj
 @friendly
 def validate(settings: Settings, path: Path | None, online: bool, org: str | None, as_json: bool) -> None:
-    """Check every pipeline, table contract and provider, or just PATH. Exit code 1 if anything is wrong.
+    """Check every pipeline, table contract, provider and SQL file, or just PATH. Exit code 1 if anything is wrong.
 
     \b
     Examples:
@@ -40,7 +40,8 @@ def validate(settings: Settings, path: Path | None, online: bool, org: str | Non
     """
     if org and not online:
         raise click.UsageError("--org goes with --online.")
-    results = validate_tree(settings.configs, REGISTRY, path)
+    sql_check = bootstrap.sql_check()
+    results = validate_tree(settings.configs, REGISTRY, path, sql_check)
     wrong = [r for r in results if not r.ok]
     verdicts = _online(settings, org) if online and not wrong else []
     refused = [verdict for verdict in verdicts if verdict.is_good is False]
@@ -55,6 +56,10 @@ def validate(settings: Settings, path: Path | None, online: bool, org: str | Non
             for problem in result.problems:
                 click.echo(f"  {problem}")
         click.echo(f"{len(results)} files, {len(wrong)} wrong")
+        if sql_check is None:
+            click.echo(
+                "No SQL was checked: Google's analyzer is not installed here. To install it: pip install zetasql==0.1.5"
+            )
         for verdict in verdicts:
             word = {True: "ok   ", False: "WRONG", None: "-    "}[verdict.is_good]
             info = verdict.credential

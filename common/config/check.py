@@ -1,10 +1,11 @@
 """Checks a whole configuration tree, or a part of it, for ``main.py validate [PATH]`` and for CI."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 from common.config.bigquery_prices import PRICES_FILE, load_prices
@@ -35,18 +36,28 @@ class Result:
         return not self.problems
 
 
-def validate_tree(root: Path, registry: Registry, only: Path | None = None) -> list[Result]:
+SqlCheck = Callable[[ConfigTree], Mapping[Path, Sequence[Problem]]]
+"""Returns what is wrong with each file of ``sql/``."""
+
+
+def validate_tree(
+    root: Path, registry: Registry, only: Path | None = None, sql: SqlCheck | None = None
+) -> list[Result]:
     """Check all pipelines, table contracts, the provider registry and the plans below ``root``, in this order.
 
-    ``only`` (a file or a folder) limits what is reported, not what it is compared with. Nothing wrong in a file raises;
-    ConfigError is raised if ``only`` is no part of the tree.
+    With ``sql`` the files of SQL come last. ``only`` (a file or a folder) limits what is reported, not what it is
+    compared with. Nothing wrong in a file raises; ConfigError is raised if ``only`` is no part of the tree.
     """
     tree = ConfigTree(root, registry)
-    chosen = [(route, path, check) for route, path, check in _checks(tree) if only is None or _is_in(path, only)]
+    checks = chain(_checks(tree), _sql_checks(tree, sql) if sql else ())
+    chosen = [(route, path, check) for route, path, check in checks if only is None or _is_in(path, only)]
     if not chosen:
-        raise ConfigError(
-            f"{only}: is no pipeline, contract, provider registry or plans file, nor a folder of such. Check the path."
+        what = (
+            "pipeline, contract, provider registry, plans or SQL file"
+            if sql
+            else ("pipeline, contract, provider registry or plans file")
         )
+        raise ConfigError(f"{only}: is no {what}, nor a folder of such. Check the path.")
     return [Result(route, tree.shown(path), _problems_of(check)) for route, path, check in chosen]
 
 
@@ -82,6 +93,17 @@ def _checks(tree: ConfigTree) -> Iterator[tuple[str, Path, Callable[[], object]]
         yield "", tree.root / CATEGORIES_FILE, partial(load_categories, tree.root)
     for path, check in tree.registry.file_checks(tree.root):
         yield "", path, check
+
+
+def _sql_checks(tree: ConfigTree, sql: SqlCheck) -> Iterator[tuple[str, Path, Callable[[], object]]]:
+    found = cache(partial(sql, tree))  # one walk through all files, and only if one of them is chosen
+
+    def check(path: Path) -> None:
+        if problems := found().get(path):
+            raise InvalidFileError(problems)
+
+    for path in sorted((tree.root / "sql").rglob("*.sql")):
+        yield "", path, partial(check, path)
 
 
 def _readable(tree: ConfigTree, paths: Iterable[Path]) -> Mapping[Path, YamlFile]:

@@ -23,7 +23,7 @@ from common.config.problems import MAX_PROBLEMS, Finding, InvalidFileError, Loca
 from common.config.providers import load_providers, unknown_provider
 from common.config.registry import Registry
 from common.config.templates import ITEM, NAMES, TEMPLATE, strings, substitute, unresolved
-from common.config.writes import write_findings
+from common.config.writes import destination, write_findings
 from common.config.yaml_source import YamlFile
 from common.domain.condition import ConditionError, parse
 from common.platform.errors import ConfigError, nearest
@@ -87,6 +87,7 @@ def _findings(draft: Draft) -> Iterator[Finding]:
     yield from _step_configs(draft)
     yield from _tables(draft)
     yield from _shared_destinations(draft)
+    yield from _read_before_written(draft)
     yield from write_findings(draft.steps, draft.root)
 
 
@@ -270,7 +271,43 @@ def _shared_destinations(draft: Draft) -> Iterator[Finding]:
         writer.setdefault(table, location)
 
 
-def _depends_on(step: dict[str, Any]) -> list[str]:
+def _read_before_written(draft: Draft) -> Iterator[Finding]:
+    # The order of the list means nothing: steps that do not depend on each other start together, so such a step reads
+    # what the run before has written, or nothing.
+    after = {step["step_id"]: _depends_on(step) for _, step in draft.steps if isinstance(step.get("step_id"), str)}
+    writers: dict[str, str] = {}
+    for _, step in draft.steps:
+        table = destination(step)
+        if table is not None and isinstance(step.get("step_id"), str):
+            writers.setdefault(table, step["step_id"])
+    for location, step in draft.steps:
+        before = _all_before(step, after)
+        step_id = step.get("step_id")
+        if before - after.keys() or not isinstance(step_id, str) or step_id in before:  # other rules say what is wrong
+            continue
+        for key, table in _named_tables(step.get("config")):
+            writer = writers.get(table)
+            if key == ("destination_table",) or writer is None or writer in (step_id, *before):
+                continue
+            yield (
+                (*location, "config", *key),
+                f"step {writer[:80]!r} writes {table[:80]!r}, and this step does not wait for it: both may start at "
+                f"once, whatever their order in the file. Add {writer[:80]!r} to depends_on.",
+            )
+
+
+def _all_before(step: Mapping[str, Any], after: Mapping[str, list[str]]) -> set[str]:
+    """Return the steps that a step waits for, directly or by way of others."""
+    found, waiting = set[str](), _depends_on(step)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(after.get(name, ()))
+    return found
+
+
+def _depends_on(step: Mapping[str, Any]) -> list[str]:
     names = step.get("depends_on")
     return [name if isinstance(name, str) else "" for name in names] if isinstance(names, list) else []
 

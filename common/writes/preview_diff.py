@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from common.domain.model import WriteSpec
 from common.tables.contract import DATA_DATE, Column, Table
+from common.writes.spool.hashing import DECIMAL_TEXT
 
 SAMPLES = 20
 NUMBERS = ("BIGNUMERIC", "INT64")
@@ -96,11 +97,11 @@ class _Sql:
     """The queries of one comparison. Names come from contracts and table ids, values are parameters or dates."""
 
     def __init__(self, target: str, shadow: str, table: Table, write: WriteSpec, days: Sequence[date]) -> None:
-        keys = write.keys
+        keys, self._kinds = write.keys, {column.name: column.type for column in table.columns}
         where = WHERE.format(days=", ".join(f"DATE '{day.isoformat()}'" for day in days))
         self._after = self._before = where
         if write.mode == "merge":
-            same = _struct((DATA_DATE, *keys))
+            same = self._struct((DATA_DATE, *keys))
             self._before = f"{where} AND {same} IN (SELECT {same} FROM {_q(shadow)} {where})"  # noqa: S608
         self._target, self._shadow = target, shadow
         columns = {column.name: column for column in table.columns}
@@ -117,7 +118,9 @@ SELECT day, SUM(IF(kind = 'added', n, 0)) AS added, SUM(IF(kind = 'changed', n, 
 FROM judged GROUP BY day ORDER BY day"""  # noqa: S608
 
     def samples(self) -> str:
-        sizes = [f"ABS(IFNULL(a_{c.name}, 0) - IFNULL(b_{c.name}, 0)) DESC" for c in self.amounts]
+        sizes = [
+            f"ABS(IFNULL(a_{c.name}, 0) - IFNULL(b_{c.name}, 0)) DESC" for c in self.amounts if c.name in self._numbers
+        ]
         return f"""{self._groups()}
 SELECT * FROM judged WHERE kind != 'same'
 ORDER BY {", ".join([*sizes, "n DESC", "day", "id"])} LIMIT {SAMPLES}"""  # noqa: S608
@@ -139,7 +142,19 @@ FROM ({both}) GROUP BY currency ORDER BY currency"""  # noqa: S608
                 return None
             return {"rows": row[f"{name}_n"], **{number: row[f"{name}_{number}"] for number in self._numbers}}
 
-        return RowDiff(row["kind"], row["day"], json.loads(row["id"]), side("b"), side("a"))
+        identity = {name: self._value(name, value) for name, value in json.loads(row["id"]).items()}
+        return RowDiff(row["kind"], row["day"], identity, side("b"), side("a"))
+
+    def _value(self, name: str, value: Any) -> Any:
+        kind = self._kinds[name]
+        return value if value is None or kind not in NUMBERS else Decimal(value) if kind == "BIGNUMERIC" else int(value)
+
+    def _struct(self, names: Sequence[str]) -> str:
+        """Return SQL for these columns as JSON. BigQuery quotes decimals and large whole numbers, the emulator neither:
+        decimals become text here, and ``_value`` makes numbers of both."""
+        values = [(DECIMAL_TEXT if self._kinds.get(n) == "BIGNUMERIC" else "{0}").format(_q(n)) for n in names]
+        fields = ", ".join(f"{value} AS {_q(name)}" for name, value in zip(names, values, strict=True))
+        return f"TO_JSON_STRING(STRUCT({fields}))"
 
     def _groups(self) -> str:
         same = ["b.n = a.n", "b.rest = a.rest", *(f"b.{_q(x)} IS NOT DISTINCT FROM a.{_q(x)}" for x in self._numbers)]
@@ -156,9 +171,9 @@ judged AS (
 
     def _grouped(self, table: str, where: str) -> str:
         sums = "".join(f", SUM({_q(name)}) AS {_q(name)}" for name in self._numbers)
-        rest = f"STRING_AGG({_struct(self._rest)} ORDER BY {_struct(self._rest)})" if self._rest else "''"
+        rest = f"STRING_AGG({self._struct(self._rest)} ORDER BY {self._struct(self._rest)})" if self._rest else "''"
         return f"""
-  SELECT {DATA_DATE} AS day, {_struct(self._identity)} AS id, COUNT(*) AS n, {rest} AS rest{sums}
+  SELECT {DATA_DATE} AS day, {self._struct(self._identity)} AS id, COUNT(*) AS n, {rest} AS rest{sums}
   FROM {_q(table)} {where} GROUP BY day, id
 """  # noqa: S608
 
@@ -169,7 +184,3 @@ WHERE = f"""WHERE x_org_slug = @org AND x_pipeline_id = @pipeline AND x_credenti
 
 def _q(name: str) -> str:
     return f"`{name}`"
-
-
-def _struct(names: Sequence[str]) -> str:
-    return f"TO_JSON_STRING(STRUCT({', '.join(f'{_q(n)} AS {_q(n)}' for n in names)}))"

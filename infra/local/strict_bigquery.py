@@ -1,4 +1,4 @@
-"""The BigQuery emulator, which refuses what BigQuery refuses: Google's analyzer sees every statement before DuckDB does.
+"""The BigQuery emulator, which refuses what BigQuery refuses: Google's analyzer sees all SQL before DuckDB does.
 
 The emulator takes much that BigQuery does not (a name that is ambiguous, types that BigQuery does not compare, DDL in a
 transaction). Here each query job is analysed against the tables that are there, and each text of an EXECUTE IMMEDIATE

@@ -117,11 +117,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of a procedure, and the rows that it staged."""
+
+    params: ProcedureParams
+    days: tuple[date, date]
+    rows: Sequence[Row]
+
+
 class GoldenWorld:
     """The shipped pipelines' steps, run on a dataset of the emulator."""
 
     def __init__(self, dataset: Dataset, configs: Path) -> None:
         self._dataset, self._tree = dataset, ConfigTree(configs, REGISTRY)
+        self.filled: dict[str, list[Row]] = {}
+        self.calls: list[Call] = []
 
     def run(self, cases: Sequence[Golden]) -> dict[tuple[str, str], list[Row]]:
         """Return the rows that come of each case, by case and table."""
@@ -130,6 +141,7 @@ class GoldenWorld:
             for table, rows in self._extracted(case).items():
                 filled.setdefault(table, []).extend(rows)
         days = [case.day for case in cases]
+        self.filled = filled
         for table, rows in filled.items():
             self._dataset.put(table, rows, (min(days), max(days)))
         return self._converted(cases)
@@ -142,6 +154,7 @@ class GoldenWorld:
             assert params.destination_table is not None
             into = load_table(CONFIGS, params.destination_table)
             rows = self._dataset.run(params, into, start_date=days[0], end_date=days[-1])
+            self.calls.append(Call(params, (days[0], days[-1]), rows))
             for case in its:
                 made[case.name, into.table] = [_of_row(row, into) for row in rows if row[DATA_DATE] == case.day]
         return made

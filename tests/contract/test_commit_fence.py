@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from common.domain.model import Receipt
-from common.platform.errors import PermanentError, StepTimeoutError, SupersededError
+from common.platform.errors import PermanentError, StepTimeoutError, SupersededError, TransientError
 from common.ports.warehouse import Commit
+from tests.contract import rivals
 from tests.contract.writes import AT, D1, D2, D3, Target, numbers, row
 
 
@@ -144,12 +145,36 @@ def test_a_ledger_that_is_new_beside_rows_knows_them(target: Target) -> None:
     assert told == [(0, "run_1", D2, 1), (1, "run_2", D1, 1)]
 
 
-def test_a_ledger_without_its_gate_writes_nothing(target: Target) -> None:
+def emptied(target: Target) -> None:
+    """What a kill can leave while the emulator makes a table from a query: the table, and no row."""
+    target.sql(f"DELETE FROM `{target.table_id}__commits` WHERE TRUE")
+
+
+def test_a_ledger_that_was_made_and_never_filled_is_filled_from_the_rows_and_the_commit_goes_on(target: Target) -> None:
+    target.write([row("old", D1), row("other day", D2)])
+    emptied(target)
+    assert send(target, attempt(target, "new", fence=10**9, run_id="run_2")).rows == 1
+    assert target.runs() == [("new", "run_2"), ("other day", "run_1")]
+    assert [(c["x_run_id"], c["first_day"]) for c in target.ledger()] == [("run_1", D2), ("run_2", D1)]
+    assert target.sql(f"SELECT COUNT(*) n FROM `{target.table_id}__commits` WHERE x_run_id IS NULL") == [{"n": 1}]
+
+
+def test_no_commit_writes_while_its_ledger_has_no_gate(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     target.write([row("old")])
-    target.sql(f"DELETE FROM `{target.table_id}__commits` WHERE x_run_id IS NULL")
-    with pytest.raises(Exception, match="gate"):
+    emptied(target)
+    monkeypatch.setattr(type(target.warehouse._tables), "fill_ledger", lambda *_: None)
+    with pytest.raises(TransientError, match="no gate row"):
         target.write([row("new")])
     assert [name for name, _ in target.runs()] == ["old"]
+
+
+def test_rivals_that_find_a_ledger_without_a_gate_leave_the_rows_of_one(target: Target) -> None:
+    target.write([row("old")])
+    stagings = [target.stage([row(f"of {n}")]) for n in range(2)]
+    emptied(target)
+    writes = [target.order(staging, run_id=f"run_{n}", wait_s=100.0) for n, staging in enumerate(stagings)]
+    told = rivals.threads(rivals.url_of(target), writes, clients=2)
+    assert target.runs() == [("of 1", "run_1")], told
 
 
 def test_a_refused_commit_leaves_no_trace_in_the_ledger(target: Target) -> None:

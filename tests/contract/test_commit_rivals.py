@@ -66,6 +66,10 @@ def test_rivals_for_one_key_from_clients_of_their_own_leave_the_rows_of_one(targ
     assert told.ends[2] == "1 rows" and {end.partition(":")[0] for end in told.ends} <= {"1 rows", "SupersededError"}
 
 
+def no_fill(_target: str) -> None:
+    raise AssertionError("no ledger is to be filled")
+
+
 class Crowded:
     """In the place of the script's run: others are faster, so many times."""
 
@@ -93,7 +97,9 @@ def test_lost_conflicts_are_retried_under_new_job_ids_and_told_as_waiting(
 ) -> None:
     crowd, write = crowded(target, monkeypatch, 40)
     said = list[str]()
-    (receipt,) = commits.commit(target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=60)], said.append)
+    (receipt,) = commits.commit(
+        target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=60)], said.append, no_fill
+    )
     assert receipt.rows == 1 and len(set(crowd.job_ids)) == 41
     assert said[0] == f"waits for other writers of {target.table_id}"
     assert len(said) == 2 and said[1].endswith("40 lost conflicts")
@@ -105,7 +111,9 @@ def test_who_has_no_time_left_to_wait_fails_with_a_conflict_that_is_tried_again(
     _, write = crowded(target, monkeypatch, 10**9)
     began = time.monotonic()
     with pytest.raises(TransientError, match="busy for all the time that was left") as raised:
-        commits.commit(target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=0.3)], lambda _text: None)
+        commits.commit(
+            target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=0.3)], lambda _text: None, no_fill
+        )
     assert raised.value.kind is ErrorKind.CONFLICT and time.monotonic() - began < 5
 
 

@@ -164,6 +164,7 @@ def test_a_run_whose_rows_are_there_is_not_written_again_even_by_a_job_of_anothe
     assert counts(warehouse, chosen) == [2, 0, 0, 1]
 
 
+@pytest.mark.wrong_sql
 def test_a_write_that_failed_leaves_nothing_and_succeeds_once_its_cause_is_mended(
     warehouse: BigQueryWarehouse,
 ) -> None:

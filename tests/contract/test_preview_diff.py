@@ -114,3 +114,11 @@ def test_a_merge_leaves_rows_that_it_does_not_bring_out_of_the_difference(wareho
     diff = compared(warehouse, BEFORE[:3], [("dearer", D1, None, 5, "2.25")], "model", mode="merge")
     assert diff.days == (DayDiff(D1, 0, 1, 0, 0),)
     assert diff.money == (MoneyDiff("cost", "USD", Decimal(2), Decimal("2.25")),)
+
+
+@pytest.mark.parametrize("key", ["cost", "calls"])
+def test_a_number_that_is_a_key_is_shown_as_a_number_to_its_last_digit(warehouse: BigQueryWarehouse, key: str) -> None:
+    rows: list[Row] = [("a", D1, None, 2**60 + 1, "0.123456789012345678"), ("b", D1, None, 2, "100")]
+    diff = compared(warehouse, [], rows, key)
+    shown = {sample.identity[key] for sample in diff.samples}
+    assert shown == ({Decimal("0.123456789012345678"), Decimal(100)} if key == "cost" else {2**60 + 1, 2})

@@ -304,14 +304,9 @@ class Campaign:
             self.promised.append((asked.org, stack.post(asked)))
 
     def _plan(self) -> Iterator[Kill]:
-        """Yield what each kill ends. From twenty kills on, one in twenty ends the emulator, and one its child.
-
-        Fewer leave the emulator alone: its CREATE TABLE AS SELECT is not atomic under SIGKILL (BigQuery's is), so a
-        kill while the first ledger is made can leave one without its gate row (seed 50113315). With many kills the
-        ledgers are there long before.
-        """
+        """Yield what each kill ends. One in twenty ends the emulator, and one its child; of fewer kills one each."""
         plan = [Kill.STARTING if self.chance.random() < 0.12 else Kill.FUNCTIONS for _ in range(self.kills)]
-        blocks = max(1, self.kills // 40) if self.kills >= 20 else 0
+        blocks = max(1, self.kills // 40)
         for number in range(blocks):
             at = self.chance.randrange(number * self.kills // blocks + 1, (number + 1) * self.kills // blocks)
             plan[at - 1 : at + 1] = Kill.ALL, Kill.PARENT if number % 2 else Kill.OWN

@@ -105,6 +105,7 @@ def run(served: tuple[Harness, str], tmp_path: Path, examples: int, *more: str) 
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_no_request_from_our_own_document_finds_a_5xx_or_an_answer_that_it_does_not_tell(
     served: tuple[Harness, str], tmp_path: Path
 ) -> None:

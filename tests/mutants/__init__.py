@@ -5,5 +5,6 @@ from tests.mutants.locks import LOCKS
 from tests.mutants.postgres import POSTGRES
 from tests.mutants.quota import QUOTA
 from tests.mutants.runs import RUNS
+from tests.mutants.writes import WRITES
 
-GROUPS = {"runs": RUNS, "quota": QUOTA, "locks": LOCKS, "postgres": POSTGRES, "api": API}
+GROUPS = {"runs": RUNS, "quota": QUOTA, "locks": LOCKS, "postgres": POSTGRES, "api": API, "writes": WRITES}

@@ -173,7 +173,7 @@ RUNS = (
     ),
     *noticed_by(
         "test_commit_fence -k of_two_attempts",
-        ("an older attempt replaces newer rows", "FENCED", text("outcome IS NULL AND found.fence > @fence", "FALSE")),
+        ("an older attempt replaces newer rows", "FENCED", text("fence > @fence", "FALSE")),
     ),
     *noticed_by(
         "test_commit_fence -k after_its_lease",
@@ -181,7 +181,7 @@ RUNS = (
     ),
     *noticed_by(
         "test_commit_fence -k reply_was_lost",
-        ("a repeated commit writes again", "READ", text("found.stamp IS NOT NULL", "FALSE")),
+        ("a repeated commit writes again", "commit_sql.READ", text("CASE WHEN stamp IS NOT NULL", "CASE WHEN FALSE")),
     ),
     *noticed_by(
         "test_commit_fence -k overlap_in_part",
@@ -195,23 +195,23 @@ RUNS = (
     ),
     *noticed_by(
         "test_commit_modes -k one_mode",
-        ("a table has any mode", "READ", text("found.mode != @mode", "FALSE")),
+        ("a table has any mode", "commit_sql.READ", text("WHEN mode != @mode", "WHEN FALSE")),
     ),
     *noticed_by(
         "test_commit_modes -k day_once",
-        ("an append is repeated by another run", "ONCE", text("outcome IS NULL AND days_left IS NULL", "FALSE")),
+        ("an append is repeated by another run", "APPENDED", text("days_left IS NULL", "FALSE")),
     ),
     *noticed_by(
         "test_commit_modes -k by_half",
-        ("days that are in by half are appended", "ONCE", text("outcome IS NULL AND found.commits > 0", "FALSE")),
+        ("days that are in by half are appended", "PARTLY", text("days_left IS NOT NULL AND commits > 0", "FALSE")),
     ),
     *noticed_by(
         "test_commit_modes -k another_organisation",
-        ("rows of another organisation are let in", "CHECK", text("staged.foreigners > 0", "FALSE")),
+        ("rows of another organisation are let in", "CHECK", text("foreigners > 0", "FALSE")),
     ),
     *noticed_by(
         "test_commit_modes -k number_of_rows",
-        ("staged rows are not counted", "CHECK", text("@spooled >= 0 AND staged.n != @spooled", "FALSE")),
+        ("staged rows are not counted", "CHECK", text("@spooled >= 0 AND n != @spooled", "FALSE")),
     ),
     *noticed_by(
         "test_commit_modes -k stands_twice",
@@ -219,11 +219,11 @@ RUNS = (
     ),
     *noticed_by(
         "test_commit_modes -k is_null",
-        ("keys may be NULL", "CHECK", text("staged.null_keys != ''", "FALSE")),
+        ("keys may be NULL", "CHECK", text("null_keys != ''", "FALSE")),
     ),
     *noticed_by(
         "test_commit_modes -k no_rows_fail",
-        ("no rows are always right", "CHECK", text("staged.n = 0 AND @on_empty = 'fail'", "FALSE")),
+        ("no rows are always right", "CHECK", text("n = 0 AND @on_empty = 'fail'", "FALSE")),
     ),
     *noticed_by(
         "test_commit_modes -k names_the_partitions",

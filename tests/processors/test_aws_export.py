@@ -100,7 +100,7 @@ def test_a_limit_is_waited_for_as_long_as_s3_says() -> None:
 
 def test_a_connection_that_breaks_in_the_middle_of_a_file_is_tried_again() -> None:
     """The answer says that it is longer than it is, as one that was cut off does."""
-    cut = Answer(200, b"\x1f\x8b", {"content-length": "1000"})
+    cut = Answer(200, b"\x1f\x8b", {"content-length": "1000", "connection": "close"})
     answered: list[str] = []
 
     def once(request: Request) -> Answer | None:

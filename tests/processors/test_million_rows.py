@@ -84,7 +84,11 @@ def read_bill(folder: Path, blocks: int) -> tuple[int, Decimal, dict[str, float]
     return rows, billed, found
 
 
-@pytest.mark.parametrize("blocks", [pytest.param(100, marks=pytest.mark.slow), 1], ids=["1000000", "10000"])
+@pytest.mark.parametrize(
+    "blocks",
+    [pytest.param(100, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.thorough)],
+    ids=["1000000", "10000"],
+)
 def test_a_bill_of_one_day_adds_up_and_takes_as_much_memory_however_many_rows_it_has(
     tmp_path: Path, blocks: int
 ) -> None:

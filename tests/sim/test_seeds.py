@@ -8,6 +8,9 @@ from tests.sim.world import World
 SEEDS, CHUNK = 700, 50
 """How many worlds each change plays, other ones each time; ``make test-slow`` plays the first 2,000."""
 
+FAST_SEEDS = 150
+"""How many of them ``make test-fast`` plays, too."""
+
 SLOW_SEEDS, SLOW_CHUNK = 2000, 100
 
 OPEN: dict[int, str] = {}
@@ -30,7 +33,13 @@ def play_all(seeds: range) -> None:
             play(number)
 
 
-@pytest.mark.parametrize("offset", range(0, SEEDS, CHUNK))
+@pytest.mark.parametrize(
+    "offset",
+    [
+        *range(0, FAST_SEEDS, CHUNK),
+        *(pytest.param(offset, marks=pytest.mark.thorough) for offset in range(FAST_SEEDS, SEEDS, CHUNK)),
+    ],
+)
 def test_no_rule_breaks(offset: int) -> None:
     first = seed() + offset
     play_all(range(first, first + CHUNK))

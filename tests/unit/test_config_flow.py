@@ -228,3 +228,29 @@ def test_a_mapped_config_is_checked_again_with_the_runs_values(world: ConfigWorl
     with pytest.raises(Exception, match=r"steps\[2\].config.day: ") as caught:
         world.tree.resolve(file, VARIABLES | {"start_date": "s3cret"})
     assert "s3cret" not in str(caught.value) and ITEM_STAND_IN not in str(caught.value)
+
+
+READER = """\
+  - step_id: reader
+    ps_type: fake.transform
+    config: {source_table: cost, destination_table: hourly}
+    depends_on: [%s]
+"""
+BETWEEN = "  - step_id: between\n    ps_type: fake.plain\n    depends_on: [calculate]\n"
+
+
+@pytest.mark.parametrize("waits_for", ["extract", ""])
+def test_a_step_that_reads_what_another_writes_has_to_wait_for_it(world: ConfigWorld, waits_for: str) -> None:
+    """Independent steps start together, whatever their order in the file."""
+    world.write(f"{ROUTE}.yml", VALID + READER % waits_for)
+    problem = world.problem()
+    assert problem.startswith(
+        "27: steps[2].config.source_table: step 'calculate' writes 'cost', and this step does not"
+    )
+    assert problem.endswith("Add 'calculate' to depends_on.")
+
+
+@pytest.mark.parametrize("text", [READER % "calculate", BETWEEN + READER % "between"], ids=["directly", "by another"])
+def test_a_step_that_waits_for_the_writer_of_what_it_reads_is_right(world: ConfigWorld, text: str) -> None:
+    world.write(f"{ROUTE}.yml", VALID + text)
+    assert len(world.tree.load(ROUTE).config.steps) == 2 + text.count("step_id")

@@ -65,8 +65,10 @@ def test_every_kind_status_and_name_is_explained(word: str) -> None:
 def test_an_example_is_valid(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.PROCESSORS, "acme.changed_days", "tests.config_world:FakePlain")
     root = tmp_path / "configs"
-    for folder in ("schemas", "system"):
+    for folder in ("schemas", "sql", "system"):
         shutil.copytree(CONFIGS / folder, root / folder)
+    for procedure in re.findall(r"\bsp_\w+", example):
+        (root / "sql" / f"{procedure}.sql").touch()
     (root / "a" / "b").mkdir(parents=True)
     (root / "a" / "b" / "c.yml").write_text(HEAD + example, "utf-8")
     assert ConfigTree(root, REGISTRY).load("a/b/c").config.steps

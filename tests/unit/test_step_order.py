@@ -1,7 +1,7 @@
 """What may start, what waits for what, and what a map takes as its items."""
 
 from copy import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -98,6 +98,34 @@ def test_what_is_about_an_ended_step_or_none_changes_nothing(event: Event) -> No
     run = Run(REQUEST, RunStatus.RUNNING, specs=(STEP, StepSpec("load", "noop")), steps={"list": ended}, started_at=AT)
     transition = apply(run, event, AT)
     assert (transition.commands, transition.touched, transition.header) == ((), (), False)
+
+
+def test_a_step_that_still_waits_for_others_can_not_be_skipped() -> None:
+    specs = (STEP, StepSpec("load", "noop", ("list",)))
+    steps = {"list": Step(STEP, StepStatus.RUNNING, 1, 1), "load": Step(specs[1], StepStatus.WAITING)}
+    run = Run(REQUEST, RunStatus.RUNNING, specs=specs, steps=steps, started_at=AT)
+    transition = apply(run, SkipRequested("load", "ana", "no need"), AT)
+    assert (transition.commands, transition.touched) == ((), ())
+
+
+def test_a_map_whose_items_are_at_work_can_not_be_skipped() -> None:
+    each = StepSpec("each", "noop", map=MapSpec("list.outputs.names"))
+    parent = Step(each, StepStatus.RUNNING, 1, 1, items=("a", "b"))
+    run = Run(REQUEST, RunStatus.RUNNING, specs=(each,), steps={"each": parent}, started_at=AT)
+    transition = apply(run, SkipRequested("each", "ana", "no need"), AT)
+    assert (transition.commands, transition.touched) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("after_s", "status"), [(59, StepStatus.SUSPENDED), (60, StepStatus.FAILED), (61, StepStatus.FAILED)]
+)
+def test_a_step_waits_for_its_job_up_to_max_wait_seconds_and_not_to_their_end(after_s: int, status: StepStatus) -> None:
+    spec = replace(STEP, max_wait_seconds=60)
+    waiting = Step(spec, StepStatus.RUNNING, 1, 1, owner="me", give_up_at=AT + timedelta(seconds=60))
+    run = Run(REQUEST, RunStatus.RUNNING, specs=(spec,), steps={"list": waiting}, started_at=AT)
+    now = AT + timedelta(seconds=after_s)
+    transition = apply(run, AttemptSuspended("list", 1, "job", now), now)
+    assert transition.run.steps["list"].status is status
 
 
 def test_a_run_whose_start_no_function_takes_fails() -> None:

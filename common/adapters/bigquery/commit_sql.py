@@ -35,15 +35,13 @@ WITHIN_DAYS = "first_day >= @first_day AND last_day <= @last_day"
 SAME_PARTITION = "x_ingestion_date = @ingestion_date"
 MODES = ("replace_key", "merge", "append_once", "truncate_partition")
 
-MAKE_LEDGER = """
-CREATE TABLE IF NOT EXISTS {ledger} (
+LEDGER_COLUMNS = """
   x_org_slug STRING, x_pipeline_id STRING, x_credential_id STRING, first_day DATE, last_day DATE, fence INT64,
   x_run_id STRING, step_id STRING, attempt INT64, mode STRING, row_count INT64, content_hash STRING,
   oldest_partition DATE, newest_partition DATE, x_ingested_at TIMESTAMP, x_ingestion_date DATE
-)
-CLUSTER BY x_org_slug, x_pipeline_id, x_credential_id
-OPTIONS (description = 'Commits into the table of the same name: fences and partitions. One row has no run: the gate.')
-AS
+"""
+
+LEDGER_ROWS = """
 SELECT
   x_org_slug, x_pipeline_id, x_credential_id, x_pipeline_run_date AS first_day, x_pipeline_run_date AS last_day,
   0 AS fence, x_run_id, '' AS step_id, 0 AS attempt, '' AS mode, COUNT(*) AS row_count, '' AS content_hash,
@@ -60,24 +58,36 @@ SELECT
   CAST(NULL AS DATE) AS oldest_partition, CAST(NULL AS DATE) AS newest_partition,
   CAST(NULL AS TIMESTAMP) AS x_ingested_at, CAST(NULL AS DATE) AS x_ingestion_date
 """
+"""What a ledger holds of the rows that its table has, and the gate."""
+
+MAKE_LEDGER = f"""
+CREATE TABLE IF NOT EXISTS {{ledger}} ({LEDGER_COLUMNS})
+CLUSTER BY x_org_slug, x_pipeline_id, x_credential_id
+OPTIONS (description = 'Commits into the table of the same name: fences and partitions. One row has no run: the gate.')
+AS
+{LEDGER_ROWS}
+"""
+
+# Two that do this at once may leave two gates, and rows of fence 0 twice: all gates are updated, and the rows say the
+# same.
+FILL_LEDGER = f"""
+INSERT INTO {{ledger}} ({", ".join(re.findall(r"(\w+) [A-Z]", LEDGER_COLUMNS))})
+SELECT * FROM ({LEDGER_ROWS})
+WHERE NOT EXISTS (SELECT 1 FROM {{ledger}} WHERE x_run_id IS NULL)
+"""
 
 DECLARE = """
-DECLARE outcome STRING;
 DECLARE found STRUCT<
-  gates INT64, mode STRING, stamp TIMESTAMP, n INT64, content_hash STRING,
-  commits INT64, fence INT64, last_run STRING, oldest DATE, newest DATE
+  stamp TIMESTAMP, n INT64, content_hash STRING, commits INT64, last_run STRING, oldest DATE, newest DATE,
+  problem STRING, outcome STRING
 >;
-DECLARE staged STRUCT<n INT64, strays STRING, empties STRING, null_keys STRING, foreigners INT64>;
-DECLARE doubled INT64;
-DECLARE days_left STRING;
-DECLARE problem STRING;
+DECLARE staged STRUCT<n INT64, problem STRING, outcome STRING>;
 DECLARE v_oldest, v_newest DATE;
 """
-VARIABLES = re.compile(
-    r"(?<![\w@.'`])(?<!AS )(outcome|found|staged|doubled|days_left|problem|v_oldest|v_newest)(?!['`\w}])"
-)
+VARIABLES = re.compile(r"(?<![\w@.'`])(?<!AS )(found|staged|v_oldest|v_newest)(?!['`\w}])")
 """Not after AS: there it names a column, which is the same in every block."""
 
+# Each statement takes BigQuery a second or so and bills at least 10 MB a table: what can be asked at once is.
 READ = """
 -- The gate: every commit changes this row, so of two transactions that meet at this table BigQuery cancels one,
 -- even if neither finds a row to replace.
@@ -85,125 +95,137 @@ UPDATE {ledger} SET mode = COALESCE(mode, @mode), fence = fence + 1 WHERE x_run_
 
 SET found = (
   SELECT AS STRUCT
-    COUNTIF(x_run_id IS NULL) AS gates,
-    MAX(IF(x_run_id IS NULL, mode, NULL)) AS mode,
-    MAX(IF(mine, x_ingested_at, NULL)) AS stamp,
-    MAX(IF(mine, row_count, NULL)) AS n,
-    MAX(IF(mine, content_hash, NULL)) AS content_hash,
-    COUNTIF(meets) AS commits,
-    MAX(IF(meets, fence, NULL)) AS fence,
-    -- The emulator cuts to one before it leaves out NULLs, so what counts is sorted to the front.
-    ARRAY_AGG(IF(meets, x_run_id, NULL) IGNORE NULLS ORDER BY IF(meets, fence, -1) DESC LIMIT 1)[SAFE_OFFSET(0)]
-      AS last_run,
-    MIN(IF(meets, oldest_partition, NULL)) AS oldest,
-    MAX(IF(meets, newest_partition, NULL)) AS newest
+    stamp, n, content_hash, commits, last_run, oldest, newest,
+    CASE
+      -- More gates than one do no harm: all are changed.
+      WHEN gates = 0 THEN 'gate{{}}'
+      WHEN mode != @mode THEN CONCAT('mode', TO_JSON_STRING(STRUCT(mode AS mode)))
+      WHEN stamp IS NOT NULL THEN NULL
+      {refusals}
+    END AS problem,
+    CASE WHEN stamp IS NOT NULL THEN 'repeated' {outcomes} END AS outcome
   FROM (
-    SELECT *, x_run_id IS NOT NULL AND {meets} AS meets, x_run_id = @run AND step_id = @step AND {repeats} AS mine
-    FROM {ledger}
-    WHERE x_run_id IS NULL OR ({key})
+    SELECT
+      COUNTIF(x_run_id IS NULL) AS gates,
+      MAX(IF(x_run_id IS NULL, mode, NULL)) AS mode,
+      MAX(IF(mine, x_ingested_at, NULL)) AS stamp,
+      MAX(IF(mine, row_count, NULL)) AS n,
+      MAX(IF(mine, content_hash, NULL)) AS content_hash,
+      COUNTIF(meets) AS commits,
+      MAX(IF(meets, fence, NULL)) AS fence,
+      -- The emulator cuts to one before it leaves out NULLs, so what counts is sorted to the front.
+      ARRAY_AGG(IF(meets, x_run_id, NULL) IGNORE NULLS ORDER BY IF(meets, fence, -1) DESC LIMIT 1)[SAFE_OFFSET(0)]
+        AS last_run,
+      MIN(IF(meets, oldest_partition, NULL)) AS oldest,
+      MAX(IF(meets, newest_partition, NULL)) AS newest,
+      {days_left} AS days_left
+    FROM (
+      SELECT *, x_run_id IS NOT NULL AND {meets} AS meets, x_run_id = @run AND step_id = @step AND {repeats} AS mine
+      FROM {ledger}
+      WHERE x_run_id IS NULL OR ({key})
+    )
   )
 );
-
--- More gates than one do no harm: all are changed. The emulator fills a table twice that two processes make at once.
-SET problem = CASE
-  WHEN found.gates = 0 THEN 'gate{{}}'
-  WHEN found.mode != @mode THEN CONCAT('mode', TO_JSON_STRING(STRUCT(found.mode AS mode)))
-END;
-IF problem IS NOT NULL THEN RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}', problem); END IF;
-IF found.stamp IS NOT NULL THEN SET outcome = 'repeated'; END IF;
-"""
-
-FENCED = """
-IF outcome IS NULL AND found.fence > @fence THEN
-  RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}superseded', TO_JSON_STRING(STRUCT(found.last_run AS run)));
+IF found.problem IS NOT NULL THEN
+  RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}', found.problem);
 END IF;
 """
 
-ONCE = """
-SET days_left = (
-  SELECT STRING_AGG(CAST(day AS STRING), ', ' ORDER BY day)
-  FROM UNNEST(GENERATE_DATE_ARRAY(@first_day, @last_day)) AS day
-  WHERE day NOT IN (
-    SELECT held
-    FROM {ledger}, UNNEST(GENERATE_DATE_ARRAY(GREATEST(first_day, @first_day), LEAST(last_day, @last_day))) AS held
-    WHERE {key} AND {meets}
-  )
-);
-IF outcome IS NULL AND days_left IS NULL THEN SET outcome = 'appended before'; END IF;
-IF outcome IS NULL AND found.commits > 0 THEN
-  RAISE USING MESSAGE =
-    CONCAT('pipeline-ops:{number}partly', TO_JSON_STRING(STRUCT(found.last_run AS run, days_left AS days)));
-END IF;
-"""
+FENCED = "WHEN fence > @fence THEN CONCAT('superseded', TO_JSON_STRING(STRUCT(last_run AS run)))"
+
+PARTLY = """
+      WHEN days_left IS NOT NULL AND commits > 0
+        THEN CONCAT('partly', TO_JSON_STRING(STRUCT(last_run AS run, days_left AS days)))"""
+APPENDED = "WHEN days_left IS NULL THEN 'appended before'"
+
+DAYS_LEFT = """(
+        SELECT STRING_AGG(CAST(day AS STRING), ', ' ORDER BY day)
+        FROM UNNEST(GENERATE_DATE_ARRAY(@first_day, @last_day)) AS day
+        WHERE day NOT IN (
+          SELECT held
+          FROM
+            {ledger},
+            UNNEST(GENERATE_DATE_ARRAY(GREATEST(first_day, @first_day), LEAST(last_day, @last_day))) AS held
+          WHERE {key} AND {meets}
+        )
+      )"""
 
 CHECK = """
-IF outcome IS NULL THEN  -- of a repeat, the staging table may be gone
+IF found.outcome IS NULL THEN  -- of a repeat, the staging table may be gone
 SET staged = (
   SELECT AS STRUCT
-    COUNT(*) AS n,
-    MIN(IF({stray}, COALESCE(CAST(x_pipeline_run_date AS STRING), 'NULL'), NULL)) AS strays,
-    {nulls} AS empties,
-    {null_keys} AS null_keys,
-    COUNTIF(x_org_slug != @org) AS foreigners
-  FROM {staging}
+    n,
+    CASE
+      WHEN @spooled >= 0 AND n != @spooled THEN CONCAT('rows', TO_JSON_STRING(STRUCT(n AS n)))
+      WHEN foreigners > 0 THEN CONCAT('organisation', TO_JSON_STRING(STRUCT(foreigners AS n)))
+      WHEN empties != '' THEN CONCAT('nulls', TO_JSON_STRING(STRUCT(empties AS columns)))
+      WHEN strays IS NOT NULL THEN CONCAT('day', TO_JSON_STRING(STRUCT(strays AS day)))
+      WHEN null_keys != '' THEN CONCAT('null_keys', TO_JSON_STRING(STRUCT(null_keys AS columns)))
+      WHEN doubled > 0 THEN CONCAT('doubled', TO_JSON_STRING(STRUCT(doubled AS n)))
+      WHEN n = 0 AND @on_empty = 'fail' THEN 'empty{{}}'
+    END AS problem,
+    IF(n = 0 AND @on_empty = 'keep', 'kept', NULL) AS outcome
+  FROM (
+    SELECT
+      COUNT(*) AS n,
+      MIN(IF({stray}, COALESCE(CAST(x_pipeline_run_date AS STRING), 'NULL'), NULL)) AS strays,
+      {nulls} AS empties,
+      {null_keys} AS null_keys,
+      COUNTIF(x_org_slug != @org) AS foreigners,
+      {doubled} AS doubled
+    FROM {staging}
+  )
 );
-{doubled}
-SET problem = CASE
-  WHEN @spooled >= 0 AND staged.n != @spooled THEN CONCAT('rows', TO_JSON_STRING(STRUCT(staged.n AS n)))
-  WHEN staged.foreigners > 0 THEN CONCAT('organisation', TO_JSON_STRING(STRUCT(staged.foreigners AS n)))
-  WHEN staged.empties != '' THEN CONCAT('nulls', TO_JSON_STRING(STRUCT(staged.empties AS columns)))
-  WHEN staged.strays IS NOT NULL THEN CONCAT('day', TO_JSON_STRING(STRUCT(staged.strays AS day)))
-  WHEN staged.null_keys != '' THEN CONCAT('null_keys', TO_JSON_STRING(STRUCT(staged.null_keys AS columns)))
-  WHEN doubled > 0 THEN CONCAT('doubled', TO_JSON_STRING(STRUCT(doubled AS n)))
-  WHEN staged.n = 0 AND @on_empty = 'fail' THEN 'empty{{}}'
-END;
-IF problem IS NOT NULL THEN RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}', problem); END IF;
-IF staged.n = 0 AND @on_empty = 'keep' THEN SET outcome = 'kept'; END IF;
+IF staged.problem IS NOT NULL THEN
+  RAISE USING MESSAGE = CONCAT('pipeline-ops:{number}', staged.problem);
 END IF;
+IF staged.outcome IS NULL THEN
 """
 
-DOUBLED = """
-SET doubled = (
-  SELECT COUNT(*) FROM (SELECT 1 AS one FROM {staging} GROUP BY x_pipeline_run_date, {keys} HAVING COUNT(*) > 1)
-);
-"""
+DOUBLED = """(
+        SELECT COUNT(*) FROM (SELECT 1 AS one FROM {staging} GROUP BY x_pipeline_run_date, {keys} HAVING COUNT(*) > 1)
+      )"""
 
 DELETE = """
--- Variables of their own, not fields of a struct: what prunes partitions should be as plain as can be. (v_: a column
--- of the same name would win.)
-SET v_oldest = (SELECT found.oldest);  -- the emulator reads no field without the SELECT
-SET v_newest = (SELECT found.newest);
-IF outcome IS NULL AND found.commits > 0 THEN
+IF found.commits > 0 THEN
+  -- Variables of their own, not fields of a struct: what prunes partitions should be as plain as can be. (v_: a column
+  -- of the same name would win. The emulator reads no field without the SELECT.)
+  SET (v_oldest, v_newest) = ((SELECT found.oldest), (SELECT found.newest));
   DELETE FROM {target} AS there WHERE {doomed};
   DELETE FROM {ledger} WHERE {key} AND {replaced};
 END IF;
 """
 
 WRITE = """
-IF outcome IS NULL THEN
-  INSERT INTO {target} ({columns}, x_pipeline_run_date, {lineage})
-  SELECT {columns}, x_pipeline_run_date, {stamps}
-  FROM {staging};
-  INSERT INTO {ledger}
-    (first_day, last_day, fence, step_id, attempt, mode, row_count, content_hash, oldest_partition, newest_partition,
-     {lineage})
-  SELECT
-    @first_day AS first_day, @last_day AS last_day, @fence AS fence, @step AS step_id, @attempt AS attempt,
-    @mode AS mode, staged.n AS row_count, @content_hash AS content_hash, {oldest} AS oldest_partition,
-    {newest} AS newest_partition, {stamps};
-  -- In a transaction BigQuery's clock stands still at its start; the job's time limit does the rest.
-  IF CURRENT_TIMESTAMP() > @not_after THEN RAISE USING MESSAGE = 'pipeline-ops:{number}late{{}}'; END IF;
-  SET outcome = 'committed';
+INSERT INTO {target} ({columns}, x_pipeline_run_date, {lineage})
+SELECT {columns}, x_pipeline_run_date, {stamps}
+FROM {rows};
+INSERT INTO {ledger}
+  (first_day, last_day, fence, step_id, attempt, mode, row_count, content_hash, oldest_partition, newest_partition,
+   {lineage})
+SELECT
+  @first_day AS first_day, @last_day AS last_day, @fence AS fence, @step AS step_id, @attempt AS attempt,
+  @mode AS mode, staged.n AS row_count, @content_hash AS content_hash, {oldest} AS oldest_partition,
+  {newest} AS newest_partition, {stamps};
+-- In a transaction BigQuery's clock stands still at its start; the job's time limit does the rest.
+IF CURRENT_TIMESTAMP() > @not_after THEN RAISE USING MESSAGE = 'pipeline-ops:{number}late{{}}'; END IF;
+END IF;
 END IF;
 """
 
 TELL = """
 SELECT
   {number} AS number,
-  outcome AS outcome,
-  CASE outcome WHEN 'committed' THEN staged.n WHEN 'repeated' THEN found.n ELSE 0 END AS n,
-  CASE outcome WHEN 'committed' THEN @ingested_at WHEN 'repeated' THEN found.stamp END AS ingested_at,
-  CASE outcome WHEN 'committed' THEN @content_hash WHEN 'repeated' THEN found.content_hash ELSE '' END AS content_hash,
+  COALESCE(found.outcome, staged.outcome, 'committed') AS outcome,
+  CASE COALESCE(found.outcome, staged.outcome, 'committed')
+    WHEN 'committed' THEN staged.n WHEN 'repeated' THEN found.n ELSE 0
+  END AS n,
+  CASE COALESCE(found.outcome, staged.outcome, 'committed')
+    WHEN 'committed' THEN @ingested_at WHEN 'repeated' THEN found.stamp
+  END AS ingested_at,
+  CASE COALESCE(found.outcome, staged.outcome, 'committed')
+    WHEN 'committed' THEN @content_hash WHEN 'repeated' THEN found.content_hash ELSE ''
+  END AS content_hash,
   found.last_run AS run
 """
 
@@ -214,6 +236,14 @@ def make_ledger(target: str) -> str:
     One statement does both: a ledger without these rows would hide them from the next DELETE, and double them.
     """
     return MAKE_LEDGER.format(ledger=quoted(ledger_of(target)), target=quoted(target))
+
+
+def fill_ledger(target: str) -> str:
+    """Return the statement that fills a ledger which has no gate, as ``make_ledger`` would have: all of it or nothing.
+
+    Whoever creates a table from a query and dies may leave it empty: the emulator does that in two steps.
+    """
+    return FILL_LEDGER.format(ledger=quoted(ledger_of(target)), target=quoted(target))
 
 
 def script(writes: Sequence[Commit]) -> str:
@@ -239,11 +269,13 @@ def _block(write: Commit, number: int) -> str:
     names = [column(name) for name in write.table.names]
     required = [column(c.name) for c in write.table.columns if c.mode == "REQUIRED"]
     key_columns = [column(key) for key in keys]
-    staging = _staged_rows(write)
+    staging, rows = _staged(write)
     # For an append, a commit of any earlier attempt of the step counts as this one: appending again would double it.
     repeats = "TRUE" if mode == "append_once" else "attempt = @attempt"
-    parts = [READ, *((ONCE,) if mode == "append_once" else (FENCED,)), CHECK]
-    parts += [*(() if mode == "append_once" else (DELETE,)), WRITE]
+    once = mode == "append_once"
+    meets = SAME_PARTITION if mode == "truncate_partition" else SAME_DAYS
+    ledger = quoted(ledger_of(write.target))
+    parts = [READ, CHECK, *(() if once else (DELETE,)), WRITE]
     oldest = newest = "@ingestion_date"
     if mode == "merge":  # rows that it did not touch stay in older partitions, which the next DELETE must not skip
         oldest, newest = (
@@ -252,16 +284,20 @@ def _block(write: Commit, number: int) -> str:
         )
     block = _numbered("".join(parts), number).format(
         number=number,
-        ledger=quoted(ledger_of(write.target)),
+        ledger=ledger,
         target=quoted(write.target),
         staging=staging,
+        rows=rows,
         key=KEY,
-        meets=SAME_PARTITION if mode == "truncate_partition" else SAME_DAYS,
+        meets=meets,
+        refusals=PARTLY if once else FENCED,
+        outcomes=APPENDED if once else "",
+        days_left=DAYS_LEFT.format(ledger=ledger, key=KEY, meets=meets) if once else "CAST(NULL AS STRING)",
         repeats=repeats,
         stray=f"{DATA_DATE} IS NULL OR {DATA_DATE} NOT BETWEEN @first_day AND @last_day",
         nulls=_with_nulls(required),
         null_keys=_with_nulls(key_columns),
-        doubled=_numbered(DOUBLED, number).format(staging=staging, keys=", ".join(key_columns)) if keys else "",
+        doubled=DOUBLED.format(staging=staging, keys=", ".join(key_columns)) if keys else "0",
         doomed=_numbered(doomed(mode, staging, key_columns), number),
         replaced=SAME_PARTITION if mode == "truncate_partition" else WITHIN_DAYS,
         columns=", ".join(names),
@@ -273,17 +309,17 @@ def _block(write: Commit, number: int) -> str:
     return _with_parameters(block, number)
 
 
-def _staged_rows(write: Commit) -> str:
-    """Return SQL for the staged rows as the target takes them."""
+def _staged(write: Commit) -> tuple[str, str]:
+    """Return SQL for the staged rows, and for them as the target takes them: checks read no JSON."""
     staging = quoted(write.staging)
     if write.of_days:
-        return f"(SELECT * FROM {staging} WHERE {KEY} AND {OF_DAYS})"
+        staging = f"(SELECT * FROM {staging} WHERE {KEY} AND {OF_DAYS})"
     texts = [column(c.name) for c in write.table.columns if c.type == "JSON"] if write.spooled else []
     if not texts:
-        return staging
+        return staging, staging
     # Rounded, because the default mode refuses a number that a double can't hold, such as 0.33333333333333333333.
     parsed = ", ".join(f"PARSE_JSON({name}, wide_number_mode => 'round') AS {name}" for name in texts)
-    return f"(SELECT * REPLACE ({parsed}) FROM {staging})"
+    return staging, f"(SELECT * REPLACE ({parsed}) FROM {staging})"
 
 
 def suffix(number: int) -> str:

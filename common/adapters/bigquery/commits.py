@@ -10,7 +10,7 @@ from typing import Any
 from common.adapters.bigquery.commit_sql import script, suffix
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import Jobs
-from common.adapters.bigquery.refusals import refusal, span
+from common.adapters.bigquery.refusals import NoGateError, refusal, span
 from common.domain.model import ErrorKind, Receipt
 from common.platform.errors import PipelineOpsError, TransientError
 from common.platform.retry import Backoff, countdown, retried
@@ -71,8 +71,14 @@ class _Wait:
             self._tell(f"waited {waited:.1f} s for other writers of {self._target}: {self.conflicts} lost conflicts")
 
 
-def commit(jobs: Jobs, queues: Queues, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
-    """Commit the staged rows, as ``Warehouse.commit_all`` promises."""
+def commit(
+    jobs: Jobs,
+    queues: Queues,
+    writes: Sequence[Commit],
+    waiting: Callable[[str], None],
+    fill: Callable[[str], None],
+) -> tuple[Receipt, ...]:
+    """Commit the staged rows, as ``Warehouse.commit_all`` promises. ``fill`` fills a table's ledger without a gate."""
     sql = script(writes)
     params = {
         f"{name}{suffix(n)}": value for n, write in enumerate(writes) for name, value in _parameters(write).items()
@@ -80,13 +86,23 @@ def commit(jobs: Jobs, queues: Queues, writes: Sequence[Commit], waiting: Callab
     targets = list(dict.fromkeys(write.target for write in writes))
     wait = _Wait(", ".join(targets), min(write.wait_s for write in writes), waiting)
 
+    refilled = 0
+
     def once() -> list[dict[str, Any]]:
-        # A job that lost a conflict stays failed, so each try is a new job. Its id is numbered, not random: a repeat of
-        # this attempt finds the job that committed.
-        job_id = f"{writes[0].job_id}_{wait.conflicts}"
+        nonlocal refilled
         try:
             with queues.turn(targets, wait.left_s, wait.waits):
-                return _run(jobs, writes, sql, params, job_id)
+                # A failed job stays failed, so each try is a new job. Its id is numbered, not random: a repeat of this
+                # attempt finds the job that committed.
+                try:
+                    return _run(jobs, writes, sql, params, f"{writes[0].job_id}_{wait.conflicts + refilled}")
+                except NoGateError:
+                    if refilled:
+                        raise
+                    refilled = 1
+                    for target in targets:
+                        fill(target)
+                    return _run(jobs, writes, sql, params, f"{writes[0].job_id}_{wait.conflicts + refilled}")
         except ConflictError:
             wait.conflict()
             raise

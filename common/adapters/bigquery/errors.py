@@ -44,5 +44,6 @@ def _own(failed: str, error: Exception) -> PipelineOpsError | None:
     return None
 
 
-translated = Service("BigQuery", own=_own).translated
+service = Service("BigQuery", own=_own)
+translated = service.translated
 """Raises ConflictError, TransientError or PermanentError instead of the client's exceptions."""

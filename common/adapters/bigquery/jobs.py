@@ -23,6 +23,7 @@ class Connection:
 
     def __init__(self, project: str, location: str, emulator_url: str | None) -> None:
         self.location = location
+        self.has_locations = emulator_url is None  # the emulator says US of every table
         self._project, self._emulator_url = project, emulator_url
         self._lock = threading.Lock()
         self._made: bigquery.Client | None = None

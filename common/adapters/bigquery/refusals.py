@@ -18,6 +18,10 @@ from common.ports.warehouse import Commit
 REFUSED = re.compile(r"pipeline-ops:(\d+)(\w+)(?=\{)")
 
 
+class NoGateError(TransientError):
+    """The ledger has no gate row: it was made, and never filled."""
+
+
 def refusal(text: str, writes: Sequence[Commit]) -> PipelineOpsError | None:
     """Return the error for a refusal that the text of an exception contains, or None. ``writes`` are the script's."""
     match = REFUSED.search(text)
@@ -43,8 +47,8 @@ def _error(word: str, told: dict[str, Any], write: Commit) -> PipelineOpsError:
         case "rows":
             return TransientError(f"{write.rows} rows were spooled but the staging table holds {told['n']}.")
         case "gate":
-            return TransientError(
-                f"The ledger {table}__commits has lost its gate row. Drop that table: it is filled anew from {table}.",
+            return NoGateError(
+                f"The ledger {table}__commits has no gate row. If it can't be filled anew, drop that table.",
                 kind=ErrorKind.UNAVAILABLE,
             )
     return PermanentError(f"{_why(word, told, write)} Nothing was changed.")

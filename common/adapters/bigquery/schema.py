@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from common.adapters.bigquery.errors import ConflictError, translated
+from common.adapters.bigquery.errors import ConflictError, service, translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, patience
 from common.adapters.bigquery.names import beside, quoted
 from common.platform.errors import PermanentError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Errors that mean another process changed the table after its etag was compared: the schema sent is then out of date.
 CAME_BETWEEN = re.compile(r"cannot remove field|column with name \w+ already exists", re.IGNORECASE)
+
+NO_DATASET = "Not found: Dataset"
 
 STATE = "pipeline-ops-state"
 """Label with a view's source state. The view's SQL can't be compared: BigQuery may return it reformatted."""
@@ -55,8 +58,18 @@ class BigQueryTables:
 
         made = bigquery.Dataset(dataset)
         made.location = self._connection.location
-        with suppress(ConflictError), translated(f"make dataset {dataset}"):
-            self._connection.client.create_dataset(made, exists_ok=True, **_times())
+        with suppress(ConflictError), _making_dataset(f"make dataset {dataset}"):
+            found = self._connection.client.create_dataset(made, exists_ok=True, **_times())
+            self._check_location(f"Dataset {dataset}", found.location)
+
+    def _check_location(self, name: str, location: str | None) -> None:
+        """Raise PermanentError for data in another location than the settings': no job could read it."""
+        wanted = self._connection.location
+        if location and self._connection.has_locations and location.lower() != wanted.lower():
+            raise PermanentError(
+                f"{name} is in location {location}, the settings say {wanted}, and a BigQuery job sees one location. "
+                f"Set PIPELINE_OPS_LOCATION={location}, or remove the dataset and have it made in {wanted}."
+            )
 
     def find(self, target: str) -> ExistingTable | None:
         from google.api_core.exceptions import NotFound
@@ -66,6 +79,7 @@ class BigQueryTables:
                 found = self._connection.client.get_table(target, **_times())
             except NotFound:
                 return None
+        self._check_location(f"Table {target}", found.location)
         partitioning = found.time_partitioning
         return ExistingTable(
             columns=tuple(_found(field) for field in found.schema),
@@ -76,6 +90,7 @@ class BigQueryTables:
         )
 
     def create(self, target: str, table: Table) -> None:
+        from google.api_core.exceptions import NotFound
         from google.cloud import bigquery
 
         schema = [_field(ExistingColumn(c.name, c.type, c.mode, c.description)) for c in table.all_columns]
@@ -83,10 +98,17 @@ class BigQueryTables:
         wanted.description = table.description
         wanted.time_partitioning = bigquery.TimePartitioning(field=table.partitioned_by)
         wanted.clustering_fields = list(table.clustered_by)
-        self.make_dataset(target.rpartition(".")[0])
         # In the emulator, all but one of several concurrent creations fail with a conflict; the table exists by then.
         with suppress(ConflictError), translated(f"make table {target}"):
-            self._connection.client.create_table(wanted, exists_ok=True, **_times())
+            try:
+                made = self._connection.client.create_table(wanted, exists_ok=True, **_times())
+            except NotFound as error:
+                # Only now: an account that may not make datasets can use one that is there, and a call is saved.
+                if NO_DATASET not in str(error):
+                    raise
+                self.make_dataset(target.rpartition(".")[0])
+                made = self._connection.client.create_table(wanted, exists_ok=True, **_times())
+            self._check_location(f"Table {target}", made.location)
 
     def change(self, target: str, found: ExistingTable, columns: Sequence[ExistingColumn], description: str) -> bool:
         from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed
@@ -149,6 +171,13 @@ class BigQueryTables:
         for table_id in (target, *beside(target)):
             with suppress(ConflictError), translated(f"drop {table_id}"):
                 self._connection.client.delete_table(table_id, not_found_ok=True, **_times())
+
+
+_making_dataset = replace(
+    service,
+    forbidden="The account may not make datasets (bigquery.datasets.create): create this one for it, or grant it "
+    "roles/bigquery.user.",
+).translated
 
 
 def _literal(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from common.adapters.bigquery.commit_sql import make_ledger
+from common.adapters.bigquery.commit_sql import fill_ledger, make_ledger
 from common.adapters.bigquery.errors import translated
 from common.adapters.bigquery.jobs import CALL_TIMEOUT_S, Connection, Jobs, patience
 from common.adapters.bigquery.names import checked, ledger_of, safe_job_id
@@ -86,11 +86,19 @@ class Tables:
             return True
 
     def _make_ledger(self, target: str, jobs: Jobs) -> None:
-        def once() -> None:
-            with translated(f"make the ledger of {target}"):
-                list(jobs.rows(jobs.query(make_ledger(target))))
-
         # The usual transient error is another process that is creating it: the next try finds it (IF NOT EXISTS).
+        self._run(f"make the ledger of {target}", make_ledger(target), jobs)
+
+    def fill_ledger(self, target: str, jobs: Jobs) -> None:
+        """Fill a ledger that has no gate row from the existing rows."""
+        self._run(f"fill the ledger of {target}", fill_ledger(target), jobs)
+
+    @staticmethod
+    def _run(what: str, sql: str, jobs: Jobs) -> None:
+        def once() -> None:
+            with translated(what):
+                list(jobs.rows(jobs.query(sql)))
+
         retried(once, on=TransientError, backoff=LEDGER_BACKOFF, tries=LEDGER_TRIES)
 
     def forget_ledger(self, target: str) -> None:

@@ -59,7 +59,9 @@ class BigQueryWarehouse:
         for write in writes:
             self._tables.ensure_ledger(write.target, self._jobs)
         try:
-            return commits.commit(self._jobs, self._queues, writes, waiting)
+            return commits.commit(
+                self._jobs, self._queues, writes, waiting, lambda target: self._tables.fill_ledger(target, self._jobs)
+            )
         except PermanentError as error:
             # The ledger was dropped after this process had seen it: the next attempt must create it again.
             if "__commits" in str(error) and "not found" in str(error).lower():

@@ -7,11 +7,10 @@ without it: ``is_installed`` says whether it is here. docs/sql-checks.md says wh
 from common.adapters.googlesql.catalog import PARTITION_COLUMNS, Catalog, Columns
 from common.adapters.googlesql.exempt import EXEMPT, Exemption
 from common.adapters.googlesql.scripts import Problem, Report, analyze
-from common.adapters.googlesql.service import INSTALL, SqlError, is_installed
+from common.adapters.googlesql.service import SqlError, is_installed
 
 __all__ = [
     "EXEMPT",
-    "INSTALL",
     "PARTITION_COLUMNS",
     "Catalog",
     "Columns",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -84,21 +84,21 @@ def _nothing(_: str) -> None:
 class Catalog:
     """Tables and procedures by their full names, ``project.dataset.name``. DDL in a script changes its copy alone.
 
-    ``find`` and ``find_procedure`` look up what was there before; ``dataset`` completes shorter names.
+    ``find`` and ``find_procedure`` look up what was there before; ``dataset`` completes shorter names. ``listed`` are
+    the tables' names for SQL that asks INFORMATION_SCHEMA.TABLES; None if they are known to a run alone.
     """
 
     find: Callable[[str], Columns | None] = _nothing
     find_procedure: Callable[[str], Columns | None] = _nothing
     project: str = "project"
     dataset: str = ""
+    listed: tuple[str, ...] | None = None
     _made: dict[str, Columns | None] = field(default_factory=dict)
     _procedures: dict[str, Procedure] = field(default_factory=dict)
 
     def copy(self) -> "Catalog":
         """Return a catalog whose changes do not come back to this one."""
-        return Catalog(
-            self.find, self.find_procedure, self.project, self.dataset, dict(self._made), dict(self._procedures)
-        )
+        return replace(self, _made=dict(self._made), _procedures=dict(self._procedures))
 
     def full_name(self, path: Sequence[str]) -> str:
         """Return a path of names as ``project.dataset.name``; a temporary table has one name alone."""
@@ -114,6 +114,12 @@ class Catalog:
             return INFORMATION_SCHEMA.get(parts[-1])
         name = self.full_name(path)
         return self._made[name] if name in self._made else self.find(name)
+
+    def rows(self, path: Sequence[str]) -> list[dict[str, Any]] | None:
+        """Return the rows of a table that are known before a run: those of INFORMATION_SCHEMA.TABLES."""
+        if self.listed is None or list(path[-2:]) != ["INFORMATION_SCHEMA", "TABLES"]:
+            return None
+        return [{"table_name": name, "table_type": "BASE TABLE"} for name in self.listed]
 
     def make(self, path: Sequence[str], columns: Columns) -> None:
         """Add a table, or replace it."""

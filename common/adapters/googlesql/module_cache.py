@@ -41,7 +41,7 @@ def load(engine: Any, wasm: Path, folder: Path | None = None, *, compiled: Calla
         if (found := _loaded(engine, path)) is not None:
             return found
         module = Module.from_file(engine, str(wasm)) if compiled is None else compiled()
-        _keep(module.serialize(), path)
+        _keep(bytes(module.serialize()), path)
         return module
 
 

@@ -22,10 +22,14 @@ from common.adapters.googlesql.catalog import (
     sql_type,
     unwrap,
 )
+from common.adapters.googlesql.evaluation import value_of
 from common.adapters.googlesql.service import SqlError, service
 
 TRANSACTION_TAKES = ("Query", "Insert", "Update", "Delete", "Merge", "Truncate", "Assert")
 """What BigQuery runs inside a transaction, beside statements of the script itself: no DDL on permanent tables."""
+
+
+CONTROL = ("IfStatementProto", "BeginEndBlockProto", "ExecuteImmediateStatementProto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,28 @@ class Problem:
         return f"{self.line}:{self.column}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True)
+class Dynamic:
+    """SQL that a script puts together, and its arguments as types and values: by name, or in order."""
+
+    sql: str
+    arguments: Mapping[str, tuple[Any, Any]] | Sequence[tuple[Any, Any]] = ()
+
+
 @dataclass(slots=True)
 class Report:
-    """The verdict on a script. ``open`` lists where dynamic SQL depends on what only a run knows."""
+    """The verdict on a script.
+
+    ``dynamic`` is the SQL that it puts together; ``open`` lists where that depends on what only a run knows.
+    ``columns`` are those of its last query, and ``made`` those of the tables and views that it makes.
+    """
 
     statements: int = 0
-    dynamic: list[str] = field(default_factory=list)
+    dynamic: list[Dynamic] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     open: list[tuple[int, int]] = field(default_factory=list)
+    columns: Columns = ()
+    made: dict[str, Columns] = field(default_factory=dict)
 
 
 def analyze(
@@ -103,6 +121,7 @@ class _Walker:
         self._tables: dict[tuple[str, ...], Columns] = {}
         self._registered: tuple[Any, int] | None = None
         self._block: set[str] = set()  # what the innermost block has declared
+        self._skipped = 0  # how many branches that are known not to be taken the walk is in
         self._closed: set[int] = set()
         self._open: set[int] = set()
         self.report = Report()
@@ -156,12 +175,13 @@ class _Walker:
         default = node.default_value if node.HasField("default_value") else None
         kind = sql_type(self._slice(node.type)) if node.HasField("type") else self._type(default)
         names = [name.id_string for name in node.variable_list.identifier_list]
-        twice = [name for name in names if name.lower() in self._block]
+        lower = [name.lower() for name in names]
+        twice = [name for name in lower if name in self._block or lower.count(name) > 1]
         outer = dict(self._variables)  # the default does not see the variables that it is for
         for name in names:
             self._declare(Variable(name, kind, _null() if default is None else None))
         if twice:
-            raise SqlError(f"variable {', '.join(twice)} is declared twice in one block.")
+            raise SqlError(f"variable {twice[0]} is declared twice in one block.")
         if default is not None:
             declared, self._variables = self._variables, outer
             try:
@@ -248,8 +268,11 @@ class _Walker:
         arguments = tuple((entry.name.id_string, self._slice(entry.type)) for entry in entries)
         path = [name.id_string for name in node.name.names]
         self._catalog.make_procedure(path, Procedure(arguments, node.body))
-        values = [Variable(name, sql_type(kind)) for name, kind in arguments]
-        self._body(values, node.body)
+        evaluates, self._evaluates = self._evaluates, False  # a call knows the arguments, and walks the body again
+        try:
+            self._body([Variable(name, sql_type(kind)) for name, kind in arguments], node.body)
+        finally:
+            self._evaluates = evaluates
 
     def _on_Call(self, node: Any) -> None:
         path = [name.id_string for name in node.procedure_name.names]
@@ -272,58 +295,69 @@ class _Walker:
     def _on_ExecuteImmediate(self, node: Any) -> None:
         at, _ = _range(node)
         value = self._assigned(node.sql, sql_type("STRING"))
-        given: dict[str, Any] | list[Any] = {}
-        if (arguments := node.using_clause.arguments) and not arguments[0].HasField("alias"):
-            given = [self._type(argument.expression) for argument in arguments]
-        elif arguments:
-            given = {a.alias.identifier.id_string: self._type(a.expression) for a in arguments}
+        types = [self._type(argument.expression) for argument in node.using_clause.arguments]
+        values = [self._value(a.expression, t) for a, t in zip(node.using_clause.arguments, types, strict=True)]
+        names = [a.alias.identifier.id_string for a in node.using_clause.arguments if a.HasField("alias")]
+        pairs = list(zip(types, values, strict=True))
+        arguments = dict(zip(names, pairs, strict=True)) if names else pairs
+        given = dict(zip(names, types, strict=True)) if names or not types else types
         into = [self._variable(name.id_string) for name in node.into_clause.identifiers.identifier_list]
         for variable in into:
             variable.value = None
         if value is None or not value.HasField("string_value"):
-            self._open.add(at)
+            (self._closed if self._skipped else self._open).add(at)
             return
         self._closed.add(at)
-        self.report.dynamic.append(value.string_value)
+        self.report.dynamic.append(Dynamic(value.string_value, arguments))
         try:
             # Its own frame: variables of the script are not visible in dynamic SQL, only what USING hands over.
             self._dynamic(value.string_value, given, [variable.type for variable in into])
         except SqlError as error:
-            line, column = self._text.place(at)
-            self.report.problems.append(
-                Problem(
-                    line,
-                    column,
-                    f"in the SQL that is put together here, line {error.line}, column {error.column}: {error.message}",
-                    value.string_value,
-                )
-            )
+            self.report.problems.append(self._in_dynamic(at, value.string_value, error))
+
+    def _in_dynamic(self, at: int, sql: str, error: SqlError) -> Problem:
+        """Return the problem at the line of the file that the dynamic SQL's line comes from, if that is there."""
+        begin, column = self._text.place(at)
+        wrong = [*sql.split("\n"), ""][error.line - 1]
+        lines = self._text.bytes.decode().split("\n")
+        same = [number for number, line in enumerate(lines, 1) if line == wrong and wrong.strip()]
+        if len(same) > 1:
+            same = [number for number in same if number >= begin]
+        if same:
+            return Problem(same[0], error.column, error.message, sql)
+        where = f"in the SQL that is put together here, line {error.line}, column {error.column}"
+        return Problem(begin, column, f"{where}: {error.message}", sql)
 
     # Parts of statements
 
     def _branches(self, branches: Sequence[tuple[Any, Any]], otherwise: Any) -> None:
         """Walk every branch; keep what the one leaves behind that is taken as far as conditions are known."""
-        decided = False
+        decided = doubtful = False
         for condition, body in branches:
             known = None if condition is None else self._assigned(condition, sql_type("BOOL"))
             taken = not decided and known is not None and known.bool_value
-            self._branch(body, keeps=taken, unknown=known is None and not decided)
+            doubtful = doubtful or (known is None and not decided)
+            self._branch(body, taken=taken and not doubtful, doubtful=doubtful and not decided)
             decided = decided or taken
         if otherwise is not None:
-            self._branch(otherwise, keeps=not decided, unknown=not decided and any(c is None for c, _ in branches))
+            self._branch(otherwise, taken=not decided and not doubtful, doubtful=doubtful and not decided)
 
-    def _branch(self, body: Any, *, keeps: bool, unknown: bool) -> None:
-        was_in = self._in_transaction
-        if keeps and not unknown:
+    def _branch(self, body: Any, *, taken: bool, doubtful: bool) -> None:
+        if taken:
             self.statements(body)
             return
+        was_in, evaluates = self._in_transaction, self._evaluates
+        # Of a branch that is known not to be taken no dynamic SQL is put together: its values would be wrong ones.
+        self._evaluates = evaluates and doubtful
+        self._skipped += not doubtful
         with self._untaken() as before:
             self.statements(body)
             changed = [variable for variable, value in before if variable.value is not value]
-        if unknown:
+        self._skipped -= not doubtful
+        self._in_transaction, self._evaluates = was_in, evaluates
+        if doubtful:
             for variable in changed:
                 variable.value = None
-        self._in_transaction = was_in
 
     def _loop(self, body: Any) -> None:
         """Walk a loop's body once; what it sets depends on how often it runs."""
@@ -422,7 +456,7 @@ class _Walker:
         try:
             resolved = self._resolved(f"{lead}{sql}\n)", target=target)
         except SqlError as error:
-            column = error.column - len(lead) if error.line == 1 else error.column
+            column = max(error.column - len(lead), 1) if error.line == 1 else error.column
             raise self._elsewhere(error, start, error.line, column) from error
         return resolved.output_column_list[0].column.type
 
@@ -486,30 +520,38 @@ class _Walker:
         if not self._evaluates:
             return None
         sql = self._slice(expression)
-        if service().table_names(f"SELECT ({sql}\n)"):
-            return None
-        from common.adapters.googlesql.evaluation import value_of
-
-        return value_of(sql, kind, self._variables.values())
+        tables = {}
+        for path in service().table_names(f"SELECT ({sql}\n)"):
+            columns, rows = self._catalog.columns(path), self._catalog.rows(path)
+            if columns is None or rows is None:
+                return None
+            tables[path] = columns, rows
+        return value_of(sql, kind, self._variables.values(), tables)
 
     def _effect(self, resolved: Any) -> None:
         """Change the catalog as the DDL statement does."""
         kind = resolved.DESCRIPTOR.name
+        if kind == "ResolvedQueryStmtProto":
+            self.report.columns = tuple((c.name, dialect_type(c.column.type)) for c in resolved.output_column_list)
         if kind in ("ResolvedCreateTableStmtProto", "ResolvedCreateTableAsSelectStmtProto"):
             base = resolved.parent.parent
             columns = tuple((c.name, dialect_type(c.type)) for c in resolved.parent.column_definition_list)
             if not (_enum(base, "create_mode") == "CREATE_IF_NOT_EXISTS" and self._catalog.columns(base.name_path)):
-                self._catalog.make(base.name_path, columns)
+                self._make(base.name_path, columns)
         elif kind == "ResolvedCreateViewStmtProto":
             view = resolved.parent
             columns = tuple((c.name, dialect_type(c.column.type)) for c in view.output_column_list)
-            self._catalog.make(view.parent.name_path, columns)
+            self._make(view.parent.name_path, columns)
         elif kind == "ResolvedDropStmtProto" and resolved.object_type in ("TABLE", "VIEW"):
             if not resolved.is_if_exists and self._catalog.columns(resolved.name_path) is None:
                 raise SqlError(f"Table not found: {'.'.join(resolved.name_path)}")
             self._catalog.drop(resolved.name_path)
         elif kind == "ResolvedAlterTableStmtProto":
             self._altered(resolved.parent)
+
+    def _make(self, path: Sequence[str], columns: Columns) -> None:
+        self._catalog.make(path, columns)
+        self.report.made[self._catalog.full_name(path)] = columns
 
     def _altered(self, statement: Any) -> None:
         columns = self._catalog.columns(statement.name_path)

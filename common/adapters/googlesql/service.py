@@ -18,7 +18,6 @@ from common.platform.errors import PipelineOpsError
 
 AT = re.compile(r"\s*\[at (?:[^\[\]]*:)?(\d+):(\d+)\]\s*\Z")
 CODE = re.compile(r"\ACode: \d+, Message: ")
-INSTALL = "pip install zetasql==0.1.5"
 
 
 class SqlError(PipelineOpsError):
@@ -58,9 +57,10 @@ class Service:
         self._store.set_wasi(wasi)
         linker = Linker(self._engine)
         linker.define_wasi()
-        self._exports = linker.instantiate(self._store, self._module).exports(self._store)
+        exports: Any = linker.instantiate(self._store, self._module).exports(self._store)
+        self._exports = exports
         if "_initialize" in self._exports:
-            self._exports["_initialize"](self._store)
+            self._exports["_initialize"](self._store)  # constructors of its C++
 
     def call(self, method: str, request: Any, response: Any) -> Any:
         """Call a method of the local service. Raises SqlError with what it says."""

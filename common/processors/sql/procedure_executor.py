@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from common.domain.model import Run
 from common.platform.errors import PermanentError, PipelineOpsError, nearest
@@ -41,6 +41,13 @@ class ProcedureParams(Params):
     arguments: tuple[str | int | bool, ...] = Field(
         (), description="Further arguments, after the fixed seven and the further tables."
     )
+
+    @field_validator("procedure")
+    @classmethod
+    def _has_a_file(cls, name: str, info: ValidationInfo) -> str:
+        if info.context and "configs" in info.context:
+            _text(info.context["configs"], name)
+        return name
 
 
 class ProcedureExecutor:
@@ -119,9 +126,18 @@ def _running_job(context: StepContext, params: ProcedureParams) -> str | None:
 
 
 def _ddl(configs: Path, name: str, dataset: str) -> str:
+    try:
+        return _text(configs, name).read_text("utf-8").replace("{dataset}", dataset)
+    except ValueError as error:
+        raise PermanentError(str(error)) from error
+
+
+def _text(configs: Path, name: str) -> Path:
+    """Return the procedure's file. Raises ValueError."""
     folder = configs / "sql"
     path = folder / f"{name}.sql"
     if not path.is_file():
-        known = [p.stem for p in folder.glob("*.sql")]
-        raise PermanentError(f"There is no configs/sql/{name}.sql.{nearest(name, known)} Known: {', '.join(known)}.")
-    return path.read_text("utf-8").replace("{dataset}", dataset)
+        known = sorted(p.stem for p in folder.glob("*.sql"))
+        listed = ", ".join(known[:20]) or "none"
+        raise ValueError(f"there is no configs/sql/{name}.sql.{nearest(name, known)} Known: {listed}.")
+    return path

@@ -42,11 +42,16 @@ SUMS = ", ".join(
 )
 """The aggregate: sums of eight hexadecimal digits each, which an INT64 holds for two thousand million rows."""
 
+DECIMAL_TEXT = """IF(
+  STRPOS(CAST({0} AS STRING), '.') > 0, RTRIM(RTRIM(CAST({0} AS STRING), '0'), '.'), CAST({0} AS STRING)
+)"""
+"""A decimal's text in GoogleSQL: the emulator writes zeros at the end, BigQuery does not."""
+
 KINDS = {
     "STRING": "s', CAST(BYTE_LENGTH({0}) AS STRING), ':', {0}",
     "JSON": "j', CAST(BYTE_LENGTH({0}) AS STRING), ':', {0}",
     "INT64": "i', CAST({0} AS STRING), ';'",
-    "BIGNUMERIC": "n', IF(STRPOS({0}, '.') > 0, RTRIM(RTRIM({0}, '0'), '.'), {0}), ';'",
+    "BIGNUMERIC": "n', {0}, ';'",
     "BOOL": "b', CAST({0} AS STRING), ';'",
     "DATE": "d', CAST(UNIX_DATE({0}) AS STRING), ';'",
     "TIMESTAMP": "t', CAST(UNIX_MICROS({0}) AS STRING), ';'",
@@ -55,7 +60,7 @@ KINDS = {
 
 VALUES = {
     "JSON": "NULLIF(TO_JSON_STRING({0}), 'null')",
-    "BIGNUMERIC": "CAST({0} AS STRING)",  # the emulator writes zeros at the end, BigQuery does not
+    "BIGNUMERIC": DECIMAL_TEXT,
 }
 
 

@@ -13,7 +13,8 @@ from typing import Any
 MAX_JSON_DEPTH = 500
 """BigQuery's limit on the nesting of JSON."""
 
-FEWEST_DIGITS, MOST_DIGITS = -4, 15
+FEWEST_DIGITS = -4
+MOST_DIGITS = 15
 """Numbers whose decimal point lies within these digits are printed without an exponent."""
 
 
