@@ -439,7 +439,8 @@ def _text_columns(file: Any) -> list[str]:
 
 def _batch_rows(group: Any) -> int:
     """Return how many rows of a row group to decode at a time. Text without a dictionary is as long as in the file."""
-    return max(1, min(BLOCK_ROWS, BLOCK_BYTES * group.num_rows // max(1, group.total_byte_size)))
+    rows: int = BLOCK_BYTES * group.num_rows // max(1, group.total_byte_size)
+    return max(1, min(BLOCK_ROWS, rows))
 
 
 def _bounded(path: Path, batch: "pa.RecordBatch", number: int, unpacking: Unpacking) -> Iterator["pa.RecordBatch"]:
@@ -464,7 +465,7 @@ def expanded_size(array: "pa.Array") -> int:
 
     if kinds.is_dictionary(array.type):
         if kinds.is_primitive(array.type.value_type):
-            return 16 * len(array)
+            return len(array) * 16
         return int(pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0)
     if kinds.is_nested(array.type):
         whole = pa.concat_arrays([array])  # without what a slice leaves out
