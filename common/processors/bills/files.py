@@ -232,7 +232,9 @@ def _is_regular(data: bytes, delimiter: bytes) -> bool:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if b"\0" in data or data.startswith(codecs.BOM_UTF8) or data.count(b"\r") != data.count(b"\r\n"):
+    if b"\0" in data or data.startswith(codecs.BOM_UTF8):
+        return False
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
         return False
     if b'"' not in data:
         return True
