@@ -62,7 +62,7 @@ def _parts(name: str, kind: ColumnType, values: pa.Array) -> list[Part]:
     """Return the parts whose concatenation is the column's canonical text; nothing for a NULL."""
     if values.null_count == len(values):
         return []
-    if len(values) > 1 and not values.null_count and pc.all(pc.equal(values, values[0])).as_py():
+    if _is_constant(values):
         parts = _parts(name, kind, values.slice(0, 1))  # the same in each row: of a bill, a third of all columns
         return ["".join(part if isinstance(part, str) else part[0].as_py() or "" for part in parts)]
     if kind == "JSON":
@@ -83,6 +83,13 @@ def _parts(name: str, kind: ColumnType, values: pa.Array) -> list[Part]:
     # Joined here, a NULL removes the literals around it, too. Not texts: they may be long, and are not copied.
     texts_apart = [parts.pop()] if kind in ("STRING", "JSON") else []
     return [pc.binary_join_element_wise(*parts, ""), *texts_apart]
+
+
+def _is_constant(values: pa.Array) -> bool:
+    """Whether all values are the same. Most columns are told apart by their first and last one."""
+    if len(values) < 2 or values.null_count or not values[0].equals(values[-1]):
+        return False
+    return bool(pc.all(pc.equal(values, values[0])).as_py())
 
 
 def _decimals(values: pa.Array) -> pa.Array:
