@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from common.writes.bad_rows import BadRow
@@ -16,7 +15,9 @@ Row = Mapping[str, Any]
 """A row by column name. Money and quantities are Decimal, times aware datetimes, JSON text, dict or list."""
 
 BATCH_ROWS = 5_000
-"""Rows in memory at a time. The attempt checks its time limit between batches."""
+BATCH_CHARS = 8 * 2**20
+"""Most rows, and most characters of text in them, in memory at a time; a batch has at least one row, however long that
+is. The attempt checks its time limit between batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,21 @@ class Batch:
 
 def batches(rows: Iterable[Row | BadRow]) -> Iterator[Batch]:
     """Yield the rows in batches, in order, bad rows separately. No rows make no batch."""
-    for batch in batched(rows, BATCH_ROWS, strict=False):
-        bad = [row for row in batch if isinstance(row, BadRow)]
-        yield Batch([row for row in batch if not isinstance(row, BadRow)], bad)
+    good: list[Row] = []
+    bad: list[BadRow] = []
+    chars = 0
+    for row in rows:
+        if isinstance(row, BadRow):
+            bad.append(row)
+            chars += len(row.row)
+        else:
+            good.append(row)
+            chars += sum([len(value) for value in row.values() if type(value) is str])
+        if len(good) + len(bad) == BATCH_ROWS or chars >= BATCH_CHARS:
+            yield Batch(good, bad)
+            good, bad, chars = [], [], 0
+    if good or bad:
+        yield Batch(good, bad)
 
 
 @dataclass(frozen=True, slots=True)

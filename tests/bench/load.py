@@ -68,11 +68,12 @@ def measured(part: str, rows: int, dlt_to: str) -> list[dict[str, Any]]:
         BigQueryEmulator(Path(name) / "emulator", PROJECT) as emulator,
     ):
         where = "duckdb" if who == "dlt" and dlt_to == "duckdb" else emulator.url
-        found = _run([*command, str(rows), form, where, f"{name}/work", str(emulator.process.pid)], part, Path(name))
+        found = run([*command, str(rows), form, where, f"{name}/work", str(emulator.process.pid)], part, Path(name))
     return [{"part": part, **one} for one in found]
 
 
-def _run(command: list[str], part: str, folder: Path) -> list[dict[str, Any]]:
+def run(command: list[str], part: str, folder: Path) -> list[dict[str, Any]]:
+    """Run a part and return what it printed."""
     (folder / "work").mkdir()
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=TIME_LIMIT_S, check=False)

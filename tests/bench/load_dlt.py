@@ -39,7 +39,7 @@ def main() -> None:
     import pyarrow.parquet  # noqa: F401 - part of what is idle
 
     jobs = load_measure.Jobs()
-    destination = dlt.destinations.duckdb(f"{folder}/load.duckdb") if where == "duckdb" else _bigquery(where, jobs)
+    destination = dlt.destinations.duckdb(f"{folder}/load.duckdb") if where == "duckdb" else emulated(where, jobs)
     pipeline = dlt.pipeline("load", destination=destination, dataset_name="dlt_load", pipelines_dir=f"{folder}/p")
 
     @dlt.resource(
@@ -64,7 +64,7 @@ def main() -> None:
         raise SystemExit(f"dlt kept {kept} rows instead of {rows}")
 
 
-def _bigquery(url: str, jobs: load_measure.Jobs) -> Any:
+def emulated(url: str, jobs: load_measure.Jobs) -> Any:
     """dlt's BigQuery destination, pointed at the emulator: the client reads its address from the environment."""
     os.environ["BIGQUERY_EMULATOR_HOST"] = url
     import dlt

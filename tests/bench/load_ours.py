@@ -72,13 +72,13 @@ def prepared(url: str, folder: Path, jobs: load_measure.Jobs) -> Callable[[], tu
         settings=Settings(state_dir=folder, configs=folder, project_id=PROJECT),
         warehouse=lambda: warehouse,
         credentials=None,  # type: ignore[arg-type]
-        logs=_NoLogs(),  # type: ignore[arg-type]
+        logs=NoLogs(),  # type: ignore[arg-type]
         now=lambda: datetime.now(UTC),
         provider_url=str,
     )
     attempts.processor = lambda _ps_type: Given()  # type: ignore[assignment, attr-defined]
     spec = StepSpec("load", "bench.given", timeout_seconds=3_500, config={"destination_table": "costs"})
-    sizes = _sizes(warehouse)
+    sizes = sizes_of(warehouse)
 
     def write() -> tuple[int, int]:
         now = datetime.now(UTC)
@@ -104,7 +104,7 @@ def _contract(folder: Path) -> None:
     (folder / "schemas" / "costs.yml").write_text(yaml.safe_dump(contract))
 
 
-def _sizes(warehouse: Any) -> list[int]:
+def sizes_of(warehouse: Any) -> list[int]:
     """Note the size of each file that is loaded."""
     sizes: list[int] = []
     load = type(warehouse).load
@@ -117,7 +117,7 @@ def _sizes(warehouse: Any) -> list[int]:
     return sizes
 
 
-class _NoLogs:
+class NoLogs:
     def append(self, run_id: str, line: Any) -> None:
         """Keep nothing."""
 

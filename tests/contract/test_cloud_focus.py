@@ -26,6 +26,7 @@ from tests.bills import BILLS, FILES, google_rows
 from tests.conftest import PROJECT
 from tests.contract.test_focus_sql import FOCUS, Dataset, numbers
 from tests.loaded import dropped
+from tests.processors.bill_files import rows_of
 from tests.processors.context import make_context
 from tests.processors.layouts import read_bill
 
@@ -260,7 +261,7 @@ def lifted(dataset: Dataset, bill: Path, layout: str) -> tuple[list[dict[str, An
     )
     days = date_span(bill, params, CONFIGS)
     context = make_context(landing=bill.parent, start_date=days[0], end_date=days[1])
-    rows = [dict(row) for batch in ExternalFileExtractor().run(context, params) for row in batch.rows]
+    rows = [row for batch in ExternalFileExtractor().run(context, params) for row in rows_of(batch)]
     dataset.fill("cloud_focus_export", rows, days=days)
     found = dataset.call("sp_lift_focus_export", "cloud_focus_export", start_date=days[0], end_date=days[1])
     return rows, found

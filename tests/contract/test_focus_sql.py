@@ -18,6 +18,7 @@ from infra.local.focus_export import write_focus_export
 from tests.conftest import PROJECT
 from tests.contract.focus import DAY, FOCUS, Dataset, cost, export, numbers, reported
 from tests.loaded import dropped
+from tests.processors.bill_files import rows_of
 from tests.processors.context import make_context
 
 
@@ -210,7 +211,7 @@ def lifted(dataset: Dataset, bill: Path) -> list[dict[str, Any]]:
     )
     days = date_span(bill, params, CONFIGS)
     context = make_context(landing=bill.parent, start_date=days[0], end_date=days[1])
-    rows = [dict(row) for batch in ExternalFileExtractor().run(context, params) for row in batch.rows]
+    rows = [row for batch in ExternalFileExtractor().run(context, params) for row in rows_of(batch)]
     dataset.fill(params.destination_table, rows, days=days)
     found = dataset.call("sp_lift_focus_export", params.destination_table, start_date=days[0], end_date=days[1])
     for row in found:

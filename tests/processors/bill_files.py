@@ -1,5 +1,6 @@
 """Small bills in a folder, and how the extractor of files reads or refuses them."""
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from common.platform.errors import PermanentError
 from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams
+from common.writes.batch import Batch
 from tests.processors.context import RecordingContext, make_context
 
 OCTOBER = (date(2026, 10, 1), date(2026, 10, 31))
@@ -34,7 +36,14 @@ def read(
     batches = list(ExternalFileExtractor().run(used, params(**more)))
     for bad in (bad for batch in batches for bad in batch.bad):
         raise PermanentError(str(bad))
-    return [dict(row) for batch in batches for row in batch.rows]
+    rows = [row for batch in batches for row in rows_of(batch)]
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def rows_of(batch: Batch) -> list[dict[str, Any]]:
+    """Return the batch's rows, whichever evaluator made them."""
+    rows = batch.rows if isinstance(batch.rows, Sequence) else batch.rows.to_pylist()
+    return [dict(row) for row in rows]
 
 
 def refused(folder: Path, *lines: str, **more: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.platform.paths import CONFIGS
 from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams, date_span
+from tests.processors.bill_files import rows_of
 from tests.processors.context import make_context
 
 
@@ -32,7 +33,7 @@ def read_bill(path: Path, **config: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for batch in ExternalFileExtractor().run(context, params):
         assert not batch.bad, [str(bad) for bad in batch.bad]
-        rows += [dict(row) for row in batch.rows]
+        rows += rows_of(batch)
     return rows
 
 

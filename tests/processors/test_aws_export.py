@@ -18,6 +18,7 @@ from infra.local.sandbox.aws_s3 import BUCKET, EXPORT, PREFIX, S3Sandbox, manife
 from infra.local.sandbox.bills import gzipped
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer
+from tests.processors.bill_files import rows_of
 from tests.processors.context import RecordingContext, make_context
 from tests.processors.layouts import total
 
@@ -47,7 +48,7 @@ def extract(context: RecordingContext, **config: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for batch in AwsExportExtractor().run(context, params):
         assert not batch.bad, [str(bad) for bad in batch.bad]
-        rows += [dict(row) for row in batch.rows]
+        rows += rows_of(batch)
     return rows
 
 

@@ -17,6 +17,7 @@ from infra.local.sandbox import bills
 from infra.local.sandbox.azure import FOLDER, SCOPE, SECRET, BlobSandbox, manifest_of
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer
+from tests.processors.bill_files import rows_of
 from tests.processors.context import RecordingContext, make_context
 from tests.processors.layouts import check_prices, total
 
@@ -41,7 +42,7 @@ def blobs(server: SandboxServer) -> BlobSandbox:
 
 def export(context: RecordingContext, **config: Any) -> list[dict[str, Any]]:
     params = ExportParams.model_validate({"destination_table": "cloud_focus_export"} | config)
-    return [dict(row) for batch in AzureExportExtractor().run(context, params) for row in batch.rows]
+    return [row for batch in AzureExportExtractor().run(context, params) for row in rows_of(batch)]
 
 
 def query(context: RecordingContext, **config: Any) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def test_a_providers_own_columns_of_a_focus_bill_are_kept(name: str) -> None:
     with bill.path.open(encoding="utf-8", newline="") as file:
         own = [{k: v for k, v in line.items() if k.startswith("x_") and v} for line in csv.DictReader(file)]
     assert any(own)
-    assert [json.loads(row.get("extra", "{}")) for row in read_bill(bill.path, **bill.config)] == own
+    assert [json.loads(row.get("extra") or "{}") for row in read_bill(bill.path, **bill.config)] == own
 
 
 def deepseek(folder: Path, report: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.platform.errors import PermanentError
+from common.processors.bills import files
 from tests.processors.bill_files import GOOD, HEADER, read, refused
 from tests.processors.context import make_context
 
@@ -102,4 +103,20 @@ def test_a_cut_off_parquet_file_is_refused(tmp_path: Path) -> None:
     data = (tmp_path / "bill.csv").read_bytes()
     (tmp_path / "bill.csv").write_bytes(data[:-20])
     with pytest.raises(PermanentError, match="not readable as Parquet"):
+        read(tmp_path)
+
+
+def test_a_list_of_columns_that_is_too_long_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)], "BilledCost": [1]})
+    monkeypatch.setattr(files, "FOOTER_BYTES", 100)
+    with pytest.raises(PermanentError, match="its list of columns has [0-9]+ bytes, the limit is 100"):
+        read(tmp_path)
+
+
+def test_more_columns_than_a_table_can_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet(tmp_path, {"ChargePeriodStart": [date(2026, 10, 5)], "BilledCost": [1], "Extra": [1]})
+    monkeypatch.setattr(files, "MAX_COLUMNS", 2)
+    with pytest.raises(PermanentError, match="schema: 3 columns, the limit is 2"):
         read(tmp_path)

@@ -18,6 +18,7 @@ from infra.local.sandbox import bills, oci
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.oci import REGION, TENANCY, ReportsSandbox
 from infra.local.sandbox.server import SandboxServer
+from tests.processors.bill_files import rows_of
 from tests.processors.context import RecordingContext, make_context
 from tests.processors.layouts import check_prices, read_bill, total, write_bill
 
@@ -35,7 +36,7 @@ def sandbox(fail_with: Any = (), **context: Any) -> Iterator[tuple[SandboxServer
 
 def reports(context: RecordingContext, **config: Any) -> list[dict[str, Any]]:
     params = OciReportParams.model_validate(TABLE | config)
-    return [dict(row) for batch in OciReportExtractor().run(context, params) for row in batch.rows]
+    return [row for batch in OciReportExtractor().run(context, params) for row in rows_of(batch)]
 
 
 def usage(context: RecordingContext) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from common.platform.errors import PermanentError
 from common.platform.paths import PROJECT_ROOT
 from common.tables.contract import DATA_DATE, Table
 from common.writes.batch import Batch
-from common.writes.spool import Spool, SpoolResult
+from common.writes.spool import Spool, SpoolResult, files
 from common.writes.spool.hashing import content_hash
 from common.writes.spool.json_text import MAX_JSON_DEPTH
 from tests.unit.test_spool_hash import KINDS, TABLE
@@ -270,3 +270,9 @@ def test_texts_of_100_mb_pass_one_by_one(tmp_path: Path, form: str) -> None:
     assert done.returncode == 0, done.stderr
     assert pq.read_metadata(tmp_path / "rows.parquet").num_row_groups == 2
     assert float(done.stdout) < 500  # MiB: a few copies of one text, whatever the number of rows
+
+
+def test_a_spool_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 100)
+    with pytest.raises(PermanentError, match="take more than .* MiB, packed"):
+        spool(tmp_path, both("text", ["a"], pa.string())["dicts"])

@@ -23,6 +23,10 @@ class UnreadableError(Exception):
         self.bad = bad
 
 
+class UnlikeError(ValueError):
+    """A conversion of its own refuses a value; the message says what is wanted instead."""
+
+
 def refused(file: str, record: BillRecord, column: str, value: Any, wanted: str) -> UnreadableError:
     """Return the error for a value that is not of its column's type."""
     where = f"{file}: {record.where}"
@@ -138,21 +142,14 @@ class Cells:
         self._used: set[str] = set()
         self.floats: set[str] = set()
 
+    @classmethod
+    def empty(cls) -> "Cells":
+        """Return the values of a record that has none."""
+        return cls("", BillRecord("", "", 0, {}), {}, ())
+
     def text(self, *names: str) -> str | None:
         """Return the first of these columns that has a value, as text; None if none has."""
-        return self._read("STRING", names)  # type: ignore[no-any-return]
-
-    def number(self, *names: str) -> Decimal | None:
-        """Like ``text``, for numbers."""
-        return self._read("BIGNUMERIC", names)  # type: ignore[no-any-return]
-
-    def time(self, *names: str) -> datetime | None:
-        """Like ``text``, for times."""
-        return self._read("TIMESTAMP", names)  # type: ignore[no-any-return]
-
-    def value(self, kind: ColumnType, *names: str) -> Any:
-        """Like ``text``, for any column type."""
-        return self._read(kind, names)
+        return self.read("STRING", names)  # type: ignore[no-any-return]
 
     def needed[T](self, value: T | None, *names: str) -> T:
         """Return the value, or raise UnreadableError with the name of the column that lacks it."""
@@ -177,7 +174,8 @@ class Cells:
         own = self._names.get(name, name)
         return refused(self._file, self._record, own, self._record.values.get(own), wanted)
 
-    def _read(self, kind: ColumnType, names: Sequence[str]) -> Any:
+    def read(self, kind: ColumnType, names: Sequence[str], parse: Callable[[Any], Any] | None = None) -> Any:
+        """Return the first of these columns that has a value, converted by ``parse`` or to the type."""
         for name in names:
             own = self._names.get(name)
             if own is None:
@@ -189,9 +187,10 @@ class Cells:
             if isinstance(value, float) and kind == "BIGNUMERIC":
                 self.floats.add(own)
             try:
-                return CONVERT[kind](value)
+                return (parse or CONVERT[kind])(value)
             except UNREADABLE as error:
-                raise refused(self._file, self._record, own, value, WANTED[kind]) from error
+                wanted = str(error) if isinstance(error, UnlikeError) else WANTED[kind]
+                raise refused(self._file, self._record, own, value, wanted) from error
         return None
 
 

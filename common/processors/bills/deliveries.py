@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from decimal import Context, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,17 +17,14 @@ from pydantic import Field
 
 from common.platform.errors import PermanentError, TransientError
 from common.processors.base import Params, StepContext
-from common.processors.bills.cells import UnreadableError
-from common.processors.bills.files import Format, records
+from common.processors.bills.files import Format, blocks
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
+from common.processors.bills.reading import EXACT, Read, Reader
 from common.processors.bills.table_rows import TableRows
 from common.processors.http.object_store import Stored
-from common.tables.contract import DATA_DATE, load_table
-from common.writes.bad_rows import BadRow
-from common.writes.batch import Batch, Row, batches
+from common.tables.contract import load_table
+from common.writes.batch import Batch
 
-# The sums must match the bill to the last digit; Python's default of 28 digits could round them.
-EXACT = Context(prec=100)
 MOST_NAMED = 10
 FOCUS_PERIOD = ("BillingPeriodStart", "BillingPeriodEnd")
 
@@ -80,33 +77,30 @@ class Delivery:
                 # An object's key is the provider's text: only its last part, without separators, may name a file here.
                 path = Path(folder) / re.sub(r"[^\w.-]", "_", part.name.rpartition("/")[2], flags=re.ASCII)
                 part.fetch(path)
-                yield from batches(self._rows_of(path, part))
+                yield from self._batches_of(path, part)
                 self._context.remaining_s()
                 path.unlink()  # before the next download: a function's disk is its memory
         # At the end, because only then are all days known; the engine commits nothing before the step has returned.
         self._check_days()
         self._log_summary()
 
-    def _rows_of(self, path: Path, part: Part) -> Iterator[Row | BadRow]:
-        convert = self._reader(part.name)
+    def _batches_of(self, path: Path, part: Part) -> Iterator[Batch]:
+        params, convert, read = self._params, self._reader(part.name), Read()
+        found = blocks(path, file_format=params.format, delimiter=params.delimiter, null_values=params.null_values)
         first, last = self._context.start_date, self._context.end_date
-        for record in records(path, file_format=self._params.format, delimiter=self._params.delimiter):
-            if record.number == 1:
-                self._columns[part.name] = frozenset(record.values)
-            try:
-                day = part.day or convert.day(record)
-                self._delivered.add(day)
-                if first <= day <= last:
-                    yield from self._counted(convert(record), day)
-            except UnreadableError as error:
-                yield error.bad
+        yield from Reader(convert, first, last, read, day=part.day).batches(found)
+        if read.records or read.days:
+            self._columns[part.name] = read.columns
+        self._delivered |= read.days
+        self._rows += read.rows
+        for currency, cost in read.billed.items():
+            self._sums[currency] = EXACT.add(self._sums.get(currency, Decimal(0)), cost)
         self._floats |= convert.floats
 
     def _reader(self, name: str) -> TableRows | LayoutRows:
         if self._params.layout != "table":
-            return LayoutRows(
-                name, layout(self._params.layout, self._context.configs), self._params.null_values, by_period=True
-            )
+            its = layout(self._params.layout, self._context.configs)
+            return LayoutRows(name, its, self._table, self._params.null_values, by_period=True)
         return TableRows(
             name,
             self._table,
@@ -116,15 +110,6 @@ class Delivery:
             provider=self._provider,
             period_columns=FOCUS_PERIOD,
         )
-
-    def _counted(self, rows: list[dict[str, Any]], day: date) -> list[dict[str, Any]]:
-        for row in rows:
-            row[DATA_DATE] = day
-            self._rows += 1
-            currency, cost = str(row.get("BillingCurrency")), row.get("BilledCost")
-            if cost is not None:
-                self._sums[currency] = EXACT.add(self._sums.get(currency, Decimal(0)), cost)
-        return rows
 
     def _check_days(self) -> None:
         """Fail on a day missing between others: such an export is broken, and would delete that day's stored rows."""
@@ -159,7 +144,7 @@ class Delivery:
             self._context.warn(
                 f"The export holds floating-point numbers in {names}: taken as their shortest decimal form."
             )
-        sums = {currency: f"{total:f}" for currency, total in sorted(self._sums.items())}
+        sums = {currency: f"{EXACT.normalize(total):f}" for currency, total in sorted(self._sums.items())}
         billed = ", ".join(f"{currency} {total}" for currency, total in sums.items()) or "nothing"
         self._context.info(f"{self._rows} rows of {len(self._columns)} files, billed: {billed}.")
         self._context.put_out("billed", sums)

@@ -15,14 +15,13 @@ from pydantic import Field, model_validator
 
 from common.platform.errors import PermanentError, nearest
 from common.processors.base import Params, StepContext, TableParams
-from common.processors.bills.cells import UnreadableError
 from common.processors.bills.deliveries import some
-from common.processors.bills.files import BillRecord, Format, records
+from common.processors.bills.files import BillRecord, Block, Format, blocks
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
+from common.processors.bills.reading import Read, Reader, days_of
 from common.processors.bills.table_rows import TableRows
-from common.tables.contract import DATA_DATE, load_table
-from common.writes.bad_rows import BadRow
-from common.writes.batch import Batch, Row, batches
+from common.tables.contract import load_table
+from common.writes.batch import Batch
 
 
 class ExternalFileParams(TableParams):
@@ -57,10 +56,15 @@ class ExternalFileParams(TableParams):
             )
         return self
 
+    def blocks(self, path: Path) -> Iterator[Block]:
+        """Yield the blocks of a file."""
+        return blocks(path, file_format=self.format, delimiter=self.delimiter, null_values=self.null_values)
+
     def reader(self, file: str, configs: Path) -> TableRows | LayoutRows:
         """Return the converter from the file's records to rows; ``configs`` holds the table's contract."""
         if self.layout != "table":
-            return LayoutRows(file, layout(self.layout, configs), self.null_values)
+            table = load_table(configs, DESTINATION)
+            return LayoutRows(file, layout(self.layout, configs), table, self.null_values)
         assert self.date_column is not None
         return TableRows(
             file,
@@ -73,34 +77,24 @@ class ExternalFileParams(TableParams):
 
 
 class ExternalFileExtractor:
-    """Reads a CSV or Parquet file, plain or gzip, a batch of records at a time."""
+    """Reads a CSV or Parquet file, plain or gzip, a block of records at a time."""
 
     params_type: ClassVar[type[Params]] = ExternalFileParams
     needs_credential: ClassVar[bool] = False
 
     def run(self, context: StepContext, params: ExternalFileParams) -> Iterator[Batch]:
         path = inside(context.landing, context.source or params.source)
-        convert = params.reader(path.name, context.configs)
-        days = set[date]()
+        convert, found = params.reader(path.name, context.configs), Read()
 
-        def rows() -> Iterator[Row | BadRow]:
-            record: BillRecord | None = None
-            for record in records(path, file_format=params.format, delimiter=params.delimiter):
-                try:
-                    made = convert(record)
-                except UnreadableError as error:
-                    yield error.bad
-                    continue
-                for row in made:
-                    if not context.start_date <= row[DATA_DATE] <= context.end_date:
-                        raise _outside(path, params, record, row[DATA_DATE], context)
-                    days.add(row[DATA_DATE])
-                yield from made
-            if record is None:  # an export that was cut off must not delete its days' stored rows
-                raise _no_rows(path)
+        def outside(record: BillRecord, day: date) -> PermanentError:
+            return _outside(path, params, record, day, context)
 
-        yield from batches(rows())
-        _check_missing(path, params, days, context)
+        yield from Reader(convert, context.start_date, context.end_date, found, outside=outside).batches(
+            params.blocks(path)
+        )
+        if not found.records:  # an export that was cut off must not delete its days' stored rows
+            raise _no_rows(path)
+        _check_missing(path, params, found.days, context)
         if convert.floats:
             names = ", ".join(sorted(convert.floats))
             context.warn(f"{path.name} holds floating-point numbers in {names}: taken as their shortest decimal form.")
@@ -146,16 +140,9 @@ def _leads_out(landing: Path, source: str) -> bool:
 
 def date_span(path: Path, params: ExternalFileParams, configs: Path) -> tuple[date, date]:
     """Return the first and the last day of the file's records, ignoring those whose day can't be read."""
-    days: set[date] = set()
-    unreadable: UnreadableError | None = None
-    day = params.reader(path.name, configs).day
-    for record in records(path, file_format=params.format, delimiter=params.delimiter):
-        try:
-            days.add(day(record))
-        except UnreadableError as error:
-            unreadable = unreadable or error
+    days, unreadable = days_of(params.blocks(path), params.reader(path.name, configs))
     if not days:
-        raise _no_rows(path) if unreadable is None else PermanentError(str(unreadable.bad))
+        raise _no_rows(path) if unreadable is None else PermanentError(str(unreadable))
     return min(days), max(days)
 
 

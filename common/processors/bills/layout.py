@@ -6,17 +6,24 @@ cost = price x quantity must hold to the last digit.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from common.platform.errors import PermanentError
 from common.processors.bills.cells import Cells, within
-from common.processors.bills.files import BillRecord
-from common.tables.contract import DATA_DATE
+from common.processors.bills.expressions import Expression, Shape
+from common.processors.bills.files import BillRecord, Block
+from common.processors.bills.row_values import RowValues
+from common.tables.contract import DATA_DATE, Table
+
+if TYPE_CHECKING:  # imported with the first block: a function that reads no bill imports no data library
+    import pyarrow as pa
+
+    from common.processors.bills.arrow_values import ArrowValues
 
 DESTINATION = "cloud_focus_export"
 
@@ -32,11 +39,10 @@ LAYOUTS: dict[str, str] = {
 }
 
 Row = dict[str, Any]
-Period = tuple[datetime | None, datetime | None]
 
 
 class Layout(Protocol):
-    """One kind of bill."""
+    """One kind of bill: a declaration, evaluated by ``row_values.py`` and ``arrow_values.py``."""
 
     provider: str
     """The provider's key."""
@@ -47,14 +53,14 @@ class Layout(Protocol):
     plain_name: Callable[[str], str]
     """Maps a file's column name to its plain name, which is the same for every spelling."""
 
-    def day(self, cells: Cells) -> date:
-        """Return the day of the record's charge."""
+    day: Expression
+    """The day of the record's charge."""
 
-    def period(self, cells: Cells) -> Period:
-        """Return start and end (exclusive) of the billing period; None for what the record does not state."""
+    period: tuple[Expression, Expression]
+    """Start and end (exclusive) of the billing period; NULL for what the record does not state."""
 
-    def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the record's rows, without day, lineage and ``extra``: LayoutRows adds them."""
+    shapes: Sequence[Shape]
+    """The rows of a record, without day, lineage and ``extra``; the first one is always there."""
 
 
 @cache
@@ -66,61 +72,97 @@ def layout(name: str, configs: Path) -> Layout:
 
 
 class LayoutRows:
-    """Turns the records of one file into rows.
+    """Turns the records of one file into rows, with either evaluator.
 
     Raises UnreadableError for a value that can't be read, PermanentError for a file of another kind. With ``by_period``
     a charge outside its billing period is moved to the period's nearest day.
     """
 
-    def __init__(self, file: str, its: Layout, null_values: Sequence[str], *, by_period: bool = False) -> None:
-        self._file, self._layout, self._nulls = file, its, null_values
+    def __init__(
+        self, file: str, its: Layout, table: Table, null_values: Sequence[str], *, by_period: bool = False
+    ) -> None:
+        self._file, self._layout, self._table, self._nulls = file, its, table, null_values
         self._by_period = by_period
         self._names: Mapping[str, str] = {}
         self.floats: set[str] = set()
 
     def day(self, record: BillRecord) -> date:
         """Return the day that a record belongs to."""
-        return self._day(self._cells(record))
+        return self._day(RowValues(self._cells(record)))
 
-    def _day(self, cells: Cells) -> date:
-        day = self._layout.day(cells)
-        return within(day, *self._layout.period(cells)) if self._by_period else day
+    def _day(self, values: RowValues) -> date:
+        day: date = values.value(self._layout.day)
+        return within(day, *map(values.value, self._layout.period)) if self._by_period else day
 
     def __call__(self, record: BillRecord) -> list[Row]:
         """Return the record's rows; the first keeps the columns that the layout does not map."""
         cells = self._cells(record)
-        day = self._day(cells)
-        rows = list(self._layout.rows(cells))
-        self.floats |= cells.floats
+        values = RowValues(cells)
         origin = {
             "source_file": self._file,
             "source_row": record.number,
             "provider": self._layout.provider,
-            DATA_DATE: day,
+            DATA_DATE: self._day(values),
         }
-        unused = cells.unused()
-        extra = {"extra": json.dumps(unused, ensure_ascii=False)} if unused else {}
+        rows = []
+        for shape in self._layout.shapes:
+            if shape.when is None or values.true(shape.when):
+                for read in shape.reads:
+                    values.value(read)
+                rows.append(origin | {name: values.value(of) for name, of in shape.columns.items()})
+        self.floats |= cells.floats
         # Only on the first: these values belong to the record, and must not count once for each row.
-        return [origin | (extra if number == 0 else {}) | row for number, row in enumerate(rows)]
+        if unused := cells.unused():
+            rows[0]["extra"] = json.dumps(unused, ensure_ascii=False)
+        return rows
+
+    def values(self, block: Block) -> "ArrowValues":
+        """Return the vectorised evaluator of a block."""
+        from common.processors.bills.arrow_values import ArrowValues
+
+        if not self._names:
+            self._names = self._header(block.columns, block.header)
+        assert block.batch is not None
+        return ArrowValues(block.batch, self._names, self._nulls)
+
+    def days(self, values: "ArrowValues") -> "pa.Array":
+        """Return the day of each record."""
+        from common.processors.bills.arrow_values import days_within
+
+        days = values.read(self._layout.day)
+        return days_within(days, *map(values.read, self._layout.period)) if self._by_period else days
+
+    def rows(self, values: "ArrowValues", days: "pa.Array", numbers: "pa.Array") -> "pa.Table":
+        """Return the rows of the records with these numbers."""
+        from common.processors.bills.arrow_values import RowTable
+
+        rows = RowTable(values, self._table, days, numbers)
+        rows.constants({"source_file": self._file, "provider": self._layout.provider})
+        for shape in self._layout.shapes:
+            kept = None if shape.when is None else values.true(shape.when)
+            for read in shape.reads:
+                values.read(read, kept)
+            rows.add({name: values.read(of, kept) for name, of in shape.columns.items()}, kept)
+        self.floats |= values.floats
+        return rows.table("extra", values.unused())
 
     def _cells(self, record: BillRecord) -> Cells:
         if not self._names:
-            self._names = self._header(record)
+            self._names = self._header(list(record.values), record.header)
         return Cells(self._file, record, self._names, self._nulls)
 
-    def _header(self, record: BillRecord) -> Mapping[str, str]:
+    def _header(self, columns: Sequence[str], header: str) -> Mapping[str, str]:
         names: dict[str, str] = {}
-        for own in record.values:
+        for own in columns:
             plain = self._layout.plain_name(own)
             if plain in names:
                 raise PermanentError(
-                    f"{self._file}: {record.header}: the columns {names[plain]!r} and {own!r} are the same one."
+                    f"{self._file}: {header}: the columns {names[plain]!r} and {own!r} are the same one."
                 )
             names[plain] = own
         missing = [" or ".join(any_of) for any_of in self._layout.needed if not any(name in names for name in any_of)]
         if missing:
             raise PermanentError(
-                f"{self._file}: {record.header}: no column {', '.join(missing)}: is it the bill that the step's layout "
-                "is for?"
+                f"{self._file}: {header}: no column {', '.join(missing)}: is it the bill that the step's layout is for?"
             )
         return names

@@ -16,8 +16,10 @@ from pydantic import Field
 from common.config.service_categories import service_categories
 from common.domain.dates import next_month
 from common.processors.base import Params
-from common.processors.bills.focus_prices import price_columns, unpriced
+from common.processors.bills.expressions import constant
+from common.processors.bills.focus_prices import lump_columns
 from common.processors.bills.focus_units import focus_unit
+from common.processors.bills.row_values import values_of
 from common.tables.contract import DATA_DATE
 
 
@@ -96,11 +98,9 @@ def focus_row(configs: Path, cloud: Cloud, source: str, number: int, its: Summar
         "extra": dict(its.dimensions) if its.dimensions else None,
     }
     if its.category not in ("Usage", "Purchase"):
-        return row | unpriced(its.billed)
+        return row | {"ListCost": its.billed, "ContractedCost": its.billed}
     row |= {"SkuId": sku, "SkuMeter": its.description or sku, "PricingCategory": "Standard"}
-    row |= price_columns(
-        cost=its.billed, quantity=None, unit=None, list_price=None, contracted_price=None, price_id=sku
-    )
+    row |= values_of(lump_columns(constant(its.billed), constant(sku)))
     if its.category == "Usage":
         # A sum over several units has no quantity that means anything, and FOCUS requires one of usage.
         known = its.quantity is not None and its.unit is not None

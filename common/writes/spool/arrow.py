@@ -42,16 +42,19 @@ def convert(converter: Converter, column: Column, array: pa.Array) -> Converted:
         return converter.ended(column, Converted(pa.nulls(len(array), wanted)))
     rounded = 0
     try:
-        found = _cast(column.type, array, wanted)
+        found = _exact(column.type, array, wanted)
+        if found is None:
+            found = _cast(column.type, array, wanted)
+            if found is not None and kinds.is_decimal(array.type) and array.type.scale > wanted.scale:
+                rounded = pc.sum(pc.not_equal(found.cast(array.type), array)).as_py()
         if found is not None and column.type == "JSON":
             found = converter.texts.array(found)
-        if found is not None and kinds.is_decimal(array.type) and array.type.scale > wanted.scale:
-            rounded = pc.sum(pc.not_equal(found.cast(array.type), array)).as_py()
     except (pa.ArrowException, ValueError):
         found = None
     if found is None:
         return converter.values(column, as_python(array))
-    return converter.ended(column, Converted(found, rounded))
+    is_narrow = kinds.is_decimal128(array.type) and array.type.scale > 0 and not rounded
+    return converter.ended(column, Converted(found, rounded, narrow=array if is_narrow else None))
 
 
 def _is_text(given: pa.DataType) -> bool:
@@ -69,6 +72,16 @@ FITTING: dict[ColumnType, Callable[[pa.DataType], bool]] = {
 }
 """Arrow types that may be cast to each column type, if every value survives. Floats may not be cast to anything: their
 decimal digits are not those that the source meant."""
+
+
+def _exact(kind: ColumnType, array: pa.Array, wanted: pa.DataType) -> pa.Array | None:
+    """Return decimals with fewer decimal places; None if one of them has more."""
+    if kind != "BIGNUMERIC" or not kinds.is_decimal(array.type) or array.type.scale <= wanted.scale:
+        return None
+    try:
+        return array.cast(wanted)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _cast(kind: ColumnType, array: pa.Array, wanted: pa.DataType) -> pa.Array | None:

@@ -69,13 +69,15 @@ class JsonTexts:
 class Converted:
     """A converted column. Values that can't be stored are NULL, with the reason by position.
 
-    A ``refused`` value makes its whole row bad, a ``discarded`` one does not.
+    A ``refused`` value makes its whole row bad, a ``discarded`` one does not. ``narrow`` has the same values in a type
+    of fewer digits, of which the hash is faster to compute.
     """
 
     array: pa.Array
     rounded: int = 0
     refused: dict[int, str] = field(default_factory=dict)
     discarded: dict[int, str] = field(default_factory=dict)
+    narrow: pa.Array | None = None
 
 
 class Converter:

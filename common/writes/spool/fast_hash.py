@@ -25,20 +25,22 @@ def table_hash(table: pa.Table, kinds: Mapping[str, ColumnType]) -> int:
     for batch in table.to_batches():
         parts = [part for name in sorted(kinds) for part in _parts(name, kinds[name], batch.column(name))]
         wide = batch.nbytes > WIDE_ROW_BYTES * batch.num_rows
-        total += _streamed(parts, batch.num_rows) if wide else _joined(parts)
+        total += _streamed(parts, batch.num_rows) if wide else _joined(parts, batch.num_rows)
     return total
 
 
-def _joined(parts: list[Part]) -> int:
+def _joined(parts: list[Part], rows: int) -> int:
     merged: list[Part] = []
     for part in parts:  # join adjacent literals: the time of the join grows with the number of parts
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
             merged[-1] += part
         else:
             merged.append(part)
-    rows = pc.binary_join_element_wise(*merged, "", null_handling="replace", null_replacement="")
-    _, offsets, data = rows.buffers()
-    ends = memoryview(offsets).cast("B").cast("i")[rows.offset : rows.offset + len(rows) + 1]
+    if all(isinstance(part, str) for part in merged):  # equal rows
+        return rows * int.from_bytes(sha256("".join(map(str, merged)).encode()).digest())
+    texts = pc.binary_join_element_wise(*merged, "", null_handling="replace", null_replacement="")
+    _, offsets, data = texts.buffers()
+    ends = memoryview(offsets).cast("B").cast("i")[texts.offset : texts.offset + len(texts) + 1]
     text, hashed, number = data.to_pybytes(), sha256, int.from_bytes
     return sum([number(hashed(text[begin:end]).digest()) for begin, end in pairwise(ends)])
 
@@ -58,14 +60,18 @@ def _streamed(parts: list[Part], rows: int) -> int:
 
 def _parts(name: str, kind: ColumnType, values: pa.Array) -> list[Part]:
     """Return the parts whose concatenation is the column's canonical text; nothing for a NULL."""
-    parts: list[Part]
+    if values.null_count == len(values):
+        return []
+    if _is_constant(values):
+        parts = _parts(name, kind, values.slice(0, 1))  # the same in each row: of a bill, a third of all columns
+        return ["".join(part if isinstance(part, str) else part[0].as_py() or "" for part in parts)]
     if kind == "JSON":
         values = pc.if_else(pc.equal(values, "null"), None, values)
     match kind:
         case "STRING" | "JSON":
             parts = [f"{name}:{kind[0].lower()}", pc.binary_length(values).cast(pa.string()), ":", values]
         case "BIGNUMERIC":
-            parts = [f"{name}:n", *_decimals(values), ";"]
+            parts = [f"{name}:n", _decimals(values), ";"]
         case "BOOL":
             parts = [f"{name}:b", values.cast(pa.string()), ";"]
         case _:
@@ -79,16 +85,32 @@ def _parts(name: str, kind: ColumnType, values: pa.Array) -> list[Part]:
     return [pc.binary_join_element_wise(*parts, ""), *texts_apart]
 
 
-def _decimals(values: pa.Array) -> list[Part]:
-    """Format decimals by their unscaled integers, whose text has no exponent, and strip zeros at the end."""
+def _is_constant(values: pa.Array) -> bool:
+    """Whether all values are the same. Most columns are told apart by their first and last one."""
+    if len(values) < 2 or values.null_count or not values[0].equals(values[-1]):
+        return False
+    return bool(pc.all(pc.equal(values, values[0])).as_py())
+
+
+def _decimals(values: pa.Array) -> pa.Array:
+    """Format decimals without an exponent, and strip zeros at the end."""
+    text = values.cast(pa.string())
+    scientific = pc.match_substring(text, "E")
+    if pc.any(scientific).as_py():  # Arrow writes 0 as 0E-18, and a number below 0.000001 as 1.5E-7
+        is_zero = pc.equal(values, pa.scalar(0, values.type))
+        text = pc.if_else(is_zero, "0.0", text)
+        small = pc.fill_null(pc.and_not(scientific, is_zero), False)
+        if pc.any(small).as_py():
+            text = pc.replace_with_mask(text, small, _small(values.filter(small)))
+    return pc.ascii_rtrim(pc.ascii_rtrim(text, "0"), ".")
+
+
+def _small(values: pa.Array) -> pa.Array:
+    """Format decimals between -1 and 1 by their unscaled integers, whose text has no exponent."""
     kind = values.type
     # The same buffers read with scale 0 are the unscaled integers, without a conversion.
     whole = pa.decimal128(kind.precision, 0) if kind.bit_width == 128 else pa.decimal256(kind.precision, 0)
-    text = pa.Array.from_buffers(whole, len(values), values.buffers(), offset=values.offset).cast(pa.string())
-    sign: list[Part] = []
-    negative = pc.starts_with(text, "-")
-    if pc.any(negative).as_py():
-        sign, text = [pc.if_else(negative, "-", "")], pc.ascii_ltrim(text, characters="-")
-    text = pc.ascii_lpad(text, kind.scale + 1, padding="0")
-    split = [pc.utf8_slice_codeunits(text, 0, -kind.scale), pc.utf8_slice_codeunits(text, -kind.scale)]
-    return [*sign, pc.ascii_rtrim(pc.ascii_rtrim(pc.binary_join_element_wise(*split, "."), "0"), ".")]
+    digits = pa.Array.from_buffers(whole, len(values), values.buffers(), offset=values.offset).cast(pa.string())
+    sign = pc.if_else(pc.starts_with(digits, "-"), "-", "")
+    padded = pc.ascii_lpad(pc.ascii_ltrim(digits, characters="-"), kind.scale, padding="0")
+    return pc.binary_join_element_wise(sign, "0.", padded, "")

@@ -7,12 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.platform.errors import TransientError
+from common.platform.errors import PermanentError, TransientError
 from common.writes.bad_rows import BadRow
 
 ROWS_PER_GROUP = 50_000
 BYTES_PER_GROUP = 16 * 2**20
 """Most rows, and most bytes, held in memory: beyond either, they are written as a row group."""
+
+MAX_BYTES = 8 * 2**30
+"""Of a spool. A function's disk is its memory, and a load job takes files up to 15 TB: what is larger belongs into
+several steps."""
 
 BAD_PER_GROUP = 1_000
 BAD_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("reason", "column", "source", "row")])
@@ -85,6 +89,12 @@ class RowFile:
         self._groups += 1
         with writing(self._path):
             self._writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+        size = sum(path.stat().st_size for path in (self._path, *self._older))
+        if size > MAX_BYTES:
+            raise PermanentError(
+                f"The step's rows take more than {MAX_BYTES // 2**20} MiB, packed. Run fewer days at once, or map over "
+                "the parts of the source."
+            )
 
 
 class BadFile:

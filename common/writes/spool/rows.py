@@ -120,7 +120,7 @@ class ArrowRows:
 
     def converted(self, converter: Converter, column: Column) -> Converted:
         if column.name not in self.names:
-            return converter.values(column, [None] * len(self))
+            return arrow.convert(converter, column, pa.nulls(len(self)))
         return arrow.convert(converter, column, arrow.plain(self._table[column.name]))
 
     def values(self, name: Any) -> Sequence[Any]:

@@ -151,8 +151,9 @@ class Spool:
             _count(self._discarded, name, len(column.discarded))
         if len(rows):
             table = self._arrow.Table.from_arrays([c.array for c in columns.values()], schema=self._schema)
+            hashed = {name: c.array if c.narrow is None else c.narrow for name, c in columns.items()}
             kinds = {name: column.type for name, column in self._columns.items()}
-            self._hash += self._hash_of(table, kinds)
+            self._hash += self._hash_of(self._arrow.table(hashed), kinds)
             self._file.write(table)
             self._rows += len(rows)
 

@@ -4,26 +4,50 @@ Facts: AWS's data dictionary, see docs/providers-cloud.md. A legacy name (``line
 (``line_item_unblended_cost``) differ in spelling only.
 """
 
-import json
 import re
-from collections.abc import Iterator
-from datetime import date, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from common.config.service_categories import service_categories
 from common.domain.dates import next_month
-from common.processors.bills.cells import Cells
-from common.processors.bills.focus_prices import price_columns, unpriced
+from common.processors.bills.expressions import (
+    NO_NUMBER,
+    NO_TEXT,
+    ZERO,
+    After,
+    AfterLast,
+    All,
+    AnyOf,
+    Case,
+    Columns,
+    Expression,
+    First,
+    IsNull,
+    Joined,
+    Less,
+    Mapped,
+    Matches,
+    Minus,
+    Not,
+    Plus,
+    Shape,
+    Tags,
+    constant,
+    day_of,
+    either,
+    is_,
+    needed,
+    number,
+    only,
+    text,
+    time,
+)
+from common.processors.bills.focus_prices import charged, lump_columns, price_columns
 from common.processors.bills.focus_units import focus_unit
 
-Row = dict[str, Any]
-
-COST = "line_item_unblended_cost"
-START, END = "line_item_usage_start_date", "line_item_usage_end_date"
-BEGINS, ENDS = "bill_billing_period_start_date", "bill_billing_period_end_date"
-TAG_PREFIXES = ("resource_tags/", "resource_tags_")
+COST_NAME = "line_item_unblended_cost"
+START_NAME = "line_item_usage_start_date"
 
 
 class Kind(NamedTuple):
@@ -31,7 +55,7 @@ class Kind(NamedTuple):
 
     category: str
     frequency: str
-    effective: str = COST
+    effective: str = COST_NAME
     commitment: str = ""
 
 
@@ -54,14 +78,153 @@ DISCOUNT = Kind("Adjustment", "One-Time")
 """EdpDiscount, PrivateRateDiscount, BundledDiscount, ... and types that AWS may add: none may be dropped."""
 
 
+def _types(**wanted: str) -> tuple[str, ...]:
+    """Return the types of line items whose Kind has these fields."""
+    return tuple(name for name, kind in KINDS.items() if wanted.items() <= kind._asdict().items())
+
+
+def _hour_later(start: datetime) -> datetime:
+    return start + timedelta(hours=1)
+
+
+def _month(start: datetime) -> datetime:
+    return start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _tag(key: str) -> str:
+    """``user:Team`` becomes Team; other prefixes stay."""
+    return key[5:] if key.startswith(("user:", "user_")) else key
+
+
+LINE_TYPE = needed(text("line_item_line_item_type"))
+COST, START, END = needed(number(COST_NAME)), needed(time(START_NAME)), time("line_item_usage_end_date")
+BEGINS, ENDS = time("bill_billing_period_start_date"), time("bill_billing_period_end_date")
+CURRENCY = needed(text("line_item_currency_code"))
+AMOUNT, USAGE_TYPE = number("line_item_usage_amount"), text("line_item_usage_type")
+UNIT = Mapped("STRING", either(text("pricing_unit"), "Units"), focus_unit)
+RESOURCE, OWNER = text("line_item_resource_id"), text("line_item_usage_account_id")
+
+CATEGORY = Mapped("STRING", LINE_TYPE, lambda line_type: KINDS.get(line_type, DISCOUNT).category)
+FREQUENCY = Mapped("STRING", LINE_TYPE, lambda line_type: KINDS.get(line_type, DISCOUNT).frequency)
+IS_USAGE = is_(CATEGORY, "Usage")
+IS_PRICED = is_(CATEGORY, "Usage", "Purchase")
+IS_USED, IS_BOUGHT = is_(LINE_TYPE, *_types(commitment="Used")), is_(LINE_TYPE, *_types(commitment="Bought"))
+
+# Some line items end when they begin; FOCUS requires an end that is later.
+CHARGE_END = Case(((Less(START, END), END),), Mapped("TIMESTAMP", START, _hour_later))
+PERIOD_START = First((BEGINS, Mapped("TIMESTAMP", START, _month)))
+IS_LATE_REFUND = All((is_(LINE_TYPE, "Refund"), Not(Less(PERIOD_START, CHARGE_END))))
+
+EFFECTIVE = First(
+    (
+        Case(
+            (
+                (is_(LINE_TYPE, *_types(effective="0")), ZERO),
+                *(
+                    (is_(LINE_TYPE, *_types(effective=column)), number(column))
+                    for column in ("reservation_effective_cost", "savings_plan_savings_plan_effective_cost")
+                ),
+            ),
+            COST,
+        ),
+        COST,
+    )
+)
+
+# The commitment that a line item uses or buys.
+PLAN = text("savings_plan_savings_plan_a_r_n")
+RESERVATION = text("reservation_reservation_a_r_n", "reservation_subscription_id")
+PLAN_COST, PLAN_TOTAL = (
+    number("savings_plan_savings_plan_effective_cost"),
+    number("savings_plan_total_commitment_to_date"),
+)
+COMMITMENT = After((PLAN, RESERVATION), either(PLAN, RESERVATION))
+IS_PLAN = Not(AnyOf((IsNull(PLAN), is_(PLAN, ""))))
+HAS_COMMITMENT = All(
+    (AnyOf((IS_USED, IS_BOUGHT)), Not(IsNull(Case(((AnyOf((IS_USED, IS_BOUGHT)), COMMITMENT),), NO_TEXT))))
+)
+COMMITMENT_NAME = AfterLast(COMMITMENT)
+# A savings plan commits to money, a reservation to use: so one's quantity is in currency, the other's in units.
+BOUGHT_MONEY = After((PLAN_COST,), number("savings_plan_total_commitment_to_date", COST_NAME))
+COMMITTED = Case(((All((IS_PLAN, IS_BOUGHT)), BOUGHT_MONEY), (IS_PLAN, PLAN_COST)), AMOUNT)
+
+# The cost of the part of a commitment that was unused in the period of its fee.
+UNUSED_FEE = Plus(
+    First((number("reservation_unused_amortized_upfront_fee_for_billing_period"), ZERO)),
+    First((number("reservation_unused_recurring_fee"), ZERO)),
+)
+UNUSED_PLAN = First(
+    (
+        Minus(PLAN_TOTAL, Case(((IsNull(PLAN_TOTAL), ZERO),), First((number("savings_plan_used_commitment"), ZERO)))),
+        ZERO,
+    )
+)
+UNUSED = Case(((is_(LINE_TYPE, "RIFee"), UNUSED_FEE), (is_(LINE_TYPE, "SavingsPlanRecurringFee"), UNUSED_PLAN)), ZERO)
+
+SKU = either(text("product_sku"), USAGE_TYPE, "unknown")
+METER = either(USAGE_TYPE, SKU)
+LIST_PRICE = number("pricing_public_on_demand_rate")
+# The rate of covered usage is after the commitment's discount; FOCUS's ContractedUnitPrice is before it.
+PAID = Case(((is_(LINE_TYPE, "Usage"), number("line_item_unblended_rate")),), NO_NUMBER)
+
+
 class AwsCur:
     """A line item is one row; the unused part of a commitment is another, with BilledCost 0."""
 
     provider = "aws"
-    needed = (("line_item_line_item_type",), (COST,), (START,), ("bill_payer_account_id",))
+    needed = (("line_item_line_item_type",), (COST_NAME,), (START_NAME,), ("bill_payer_account_id",))
+    day = day_of(START)
+    period = (BEGINS, ENDS)
 
     def __init__(self, configs: Path) -> None:
-        self._configs = configs
+        common = _common(configs)
+        prices = price_columns(
+            cost=COST,
+            quantity=Case(((IS_USAGE, AMOUNT),), NO_NUMBER),
+            unit=UNIT,
+            list_price=LIST_PRICE,
+            contracted_price=PAID,
+            price_id=either(text("pricing_rate_code", "pricing_rate_id"), SKU),
+        )
+        priced = {name: After((AMOUNT, UNIT, SKU, LIST_PRICE, PAID), of) for name, of in prices.items()}
+        sku: Columns = {"SkuId": SKU, "SkuMeter": METER}
+        commitment = _commitment()
+        item = Shape(
+            {
+                **common,
+                "ChargeCategory": CATEGORY,
+                "ChargeFrequency": FREQUENCY,
+                "ChargeClass": Case(((IS_LATE_REFUND, constant("Correction")),), NO_TEXT),
+                "ChargeDescription": either(text("line_item_line_item_description"), LINE_TYPE),
+                "BilledCost": COST,
+                "EffectiveCost": EFFECTIVE,
+                **charged(IS_PRICED, priced, COST),
+                **only(IS_PRICED, {**sku, "PricingCategory": _pricing_category()}),
+                **only(IS_USAGE, {"ConsumedQuantity": First((AMOUNT, ZERO)), "ConsumedUnit": UNIT}),
+                **commitment,
+            },
+            reads=(LINE_TYPE, COST, text("line_item_legal_entity"), text("line_item_product_code")),
+        )
+        # BilledCost 0 because the fee has it, and no ConsumedQuantity, as FOCUS requires.
+        unused = Shape(
+            {
+                **common,
+                **commitment,
+                **lump_columns(UNUSED, prices["SkuPriceId"]),
+                **sku,
+                "ChargeCategory": constant("Usage"),
+                "ChargeFrequency": constant("Usage-Based"),
+                "ChargeDescription": Joined(
+                    ("Unused part of ", Case(((HAS_COMMITMENT, COMMITMENT_NAME),), constant("a commitment")))
+                ),
+                "CommitmentDiscountStatus": Case(((HAS_COMMITMENT, constant("Unused")),), NO_TEXT),
+                "BilledCost": ZERO,
+                "EffectiveCost": UNUSED,
+                "PricingCategory": constant("Committed"),
+            },
+            when=AnyOf((Less(UNUSED, ZERO), Less(ZERO, UNUSED))),
+        )
+        self.shapes = (item, unused)
 
     @staticmethod
     def plain_name(own: str) -> str:
@@ -73,201 +236,65 @@ class AwsCur:
             return f"{_snake(group)}/{name}"
         return f"{_snake(group)}_{_snake(name)}"
 
-    def day(self, cells: Cells) -> date:
-        """The UTC day on which the usage began."""
-        return cells.needed(cells.time(START), START).date()
-
-    def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
-        """The line item's billing period."""
-        return cells.time(BEGINS), cells.time(ENDS)
-
-    def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the line item and, if its fee was not used up, the unused part of its commitment."""
-        line_type = cells.needed(cells.text("line_item_line_item_type"), "line_item_line_item_type")
-        kind = KINDS.get(line_type, DISCOUNT)
-        cost = cells.needed(cells.number(COST), COST)
-        common = self._common(cells) | _period(cells)
-        effective = Decimal(0) if kind.effective == "0" else cells.number(kind.effective)
-        row = common | {
-            "ChargeCategory": kind.category,
-            "ChargeFrequency": kind.frequency,
-            "ChargeClass": _correction(line_type, common),
-            "ChargeDescription": cells.text("line_item_line_item_description") or line_type,
-            "BilledCost": cost,
-            "EffectiveCost": cost if effective is None else effective,
-        }
-        commitment = _commitment(cells, kind.commitment)
-        if kind.category in ("Usage", "Purchase"):
-            row |= self._priced(cells, kind, line_type, cost) | commitment
-        else:
-            row |= unpriced(cost)
-        yield row
-        unused = _unused(cells, line_type)
-        if unused:
-            yield common | _unused_row(unused, commitment, row)
-
-    def _common(self, cells: Cells) -> Row:
-        currency = cells.needed(cells.text("line_item_currency_code"), "line_item_currency_code")
-        code = cells.text("line_item_product_code")
-        service = cells.text("product_product_name", "product_servicename") or code or "AWS"
-        category, subcategory = service_categories(self._configs, "aws").of(service)
-        account = cells.needed(cells.text("bill_payer_account_id"), "bill_payer_account_id")
-        owner = cells.text("line_item_usage_account_id")
-        resource = cells.text("line_item_resource_id")
-        region = cells.text("product_region_code", "product_region")
-        is_marketplace = cells.text("bill_billing_entity") == "AWS Marketplace"
-        seller = cells.text("line_item_legal_entity")
-        return {
-            "BillingCurrency": currency,
-            "BillingAccountId": account,
-            "BillingAccountName": cells.text("bill_payer_account_name"),
-            "SubAccountId": owner,
-            "SubAccountName": None if owner is None else cells.text("line_item_usage_account_name"),
-            "InvoiceId": cells.text("bill_invoice_id"),
-            "InvoiceIssuerName": cells.text("bill_invoicing_entity") or "Amazon Web Services, Inc.",
-            "ProviderName": "AWS",
-            "PublisherName": (seller or "AWS Marketplace") if is_marketplace else "AWS",
-            "HostProviderName": "AWS",
-            "ServiceName": service,
-            "ServiceCategory": category,
-            "ServiceSubcategory": subcategory,
-            "RegionId": region,
-            "RegionName": region,
-            "AvailabilityZone": cells.text("line_item_availability_zone"),
-            "ResourceId": resource,
-            "ResourceName": resource,
-            "ResourceType": None if resource is None else cells.text("product_product_family") or service,
-            "Tags": _tags(cells),
-        }
-
-    def _priced(self, cells: Cells, kind: Kind, line_type: str, cost: Decimal) -> Row:
-        quantity = cells.number("line_item_usage_amount")
-        unit = focus_unit(cells.text("pricing_unit") or "Units")
-        sku = cells.text("product_sku") or cells.text("line_item_usage_type") or "unknown"
-        list_price = cells.number("pricing_public_on_demand_rate")
-        # The rate of covered usage is after the commitment's discount; FOCUS's ContractedUnitPrice is before it.
-        paid = cells.number("line_item_unblended_rate") if line_type == "Usage" else None
-        prices = price_columns(
-            cost=cost,
-            quantity=quantity if kind.category == "Usage" else None,
-            unit=unit,
-            list_price=list_price,
-            contracted_price=paid,
-            price_id=cells.text("pricing_rate_code", "pricing_rate_id") or sku,
-        )
-        meter = cells.text("line_item_usage_type") or sku
-        row = prices | {"SkuId": sku, "SkuMeter": meter, "PricingCategory": _pricing_category(kind, meter)}
-        if kind.category == "Usage":
-            row |= {"ConsumedQuantity": Decimal(0) if quantity is None else quantity, "ConsumedUnit": unit}
-        return row
-
 
 def _snake(name: str) -> str:
     # As AWS itself converts them: SavingsPlanARN became savings_plan_savings_plan_a_r_n in CUR 2.0.
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _period(cells: Cells) -> Row:
-    start, end = cells.needed(cells.time(START), START), cells.time(END)
-    month = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    begins = cells.time(BEGINS) or month
+def _common(configs: Path) -> dict[str, Expression]:
+    service = either(text("product_product_name", "product_servicename"), text("line_item_product_code"), "AWS")
+    categories = service_categories(configs, "aws")
+    region = text("product_region_code", "product_region")
+    seller = either(text("line_item_legal_entity"), "AWS Marketplace")
+    is_marketplace = is_(text("bill_billing_entity"), "AWS Marketplace")
+    family = either(text("product_product_family"), service)
     return {
-        "ChargePeriodStart": start,
-        # Some line items end when they begin; FOCUS requires an end that is later.
-        "ChargePeriodEnd": end if end is not None and end > start else start + timedelta(hours=1),
-        "BillingPeriodStart": begins,
-        "BillingPeriodEnd": cells.time(ENDS) or next_month(begins),
+        "BillingCurrency": CURRENCY,
+        "BillingAccountId": needed(text("bill_payer_account_id")),
+        "BillingAccountName": text("bill_payer_account_name"),
+        "SubAccountId": OWNER,
+        "SubAccountName": Case(((IsNull(OWNER), NO_TEXT),), text("line_item_usage_account_name")),
+        "InvoiceId": text("bill_invoice_id"),
+        "InvoiceIssuerName": either(text("bill_invoicing_entity"), "Amazon Web Services, Inc."),
+        "ProviderName": constant("AWS"),
+        "PublisherName": Case(((is_marketplace, seller),), constant("AWS")),
+        "HostProviderName": constant("AWS"),
+        "ServiceName": service,
+        "ServiceCategory": Mapped("STRING", service, lambda name: categories.of(name)[0]),
+        "ServiceSubcategory": Mapped("STRING", service, lambda name: categories.of(name)[1]),
+        "RegionId": region,
+        "RegionName": region,
+        "AvailabilityZone": text("line_item_availability_zone"),
+        "ResourceId": RESOURCE,
+        "ResourceName": RESOURCE,
+        "ResourceType": Case(((IsNull(RESOURCE), NO_TEXT),), family),
+        # Tags are in a map column, or in a column each.
+        "Tags": Tags(("resource_tags/", "resource_tags_"), rename=_tag, whole="resource_tags"),
+        "ChargePeriodStart": START,
+        "ChargePeriodEnd": CHARGE_END,
+        "BillingPeriodStart": PERIOD_START,
+        "BillingPeriodEnd": First((ENDS, Mapped("TIMESTAMP", PERIOD_START, next_month))),
     }
 
 
-def _correction(line_type: str, common: Row) -> str | None:
-    """Return Correction for a refund of usage before the billing period: that invoice has already been issued."""
-    is_late = common["ChargePeriodEnd"] <= common["BillingPeriodStart"]
-    return "Correction" if line_type == "Refund" and is_late else None
-
-
-def _pricing_category(kind: Kind, meter: str) -> str:
-    if kind.commitment == "Used":
-        return "Committed"
-    return "Dynamic" if "SpotUsage" in meter else "Standard"
-
-
-def _commitment(cells: Cells, status: str) -> Row:
-    """Return the columns of the commitment that a line item uses or buys; FOCUS requires a status for usage only."""
-    if not status:
-        return {}
-    plan = cells.text("savings_plan_savings_plan_a_r_n")
-    reservation = cells.text("reservation_reservation_a_r_n", "reservation_subscription_id")
-    name = plan or reservation
-    if name is None:
-        return {}
-    currency, unit = cells.text("line_item_currency_code"), focus_unit(cells.text("pricing_unit") or "Units")
-    # A savings plan commits to money, a reservation to use: so one's quantity is in currency, the other's in units.
-    used = cells.number("savings_plan_savings_plan_effective_cost") if plan else cells.number("line_item_usage_amount")
-    if status == "Bought" and plan:
-        used = cells.number("savings_plan_total_commitment_to_date", COST)
-    return {
-        "CommitmentDiscountId": name,
-        "CommitmentDiscountName": name.rpartition("/")[2],
-        "CommitmentDiscountCategory": "Spend" if plan else "Usage",
-        "CommitmentDiscountType": "Savings Plan" if plan else "Reserved Instance",
-        "CommitmentDiscountStatus": "Used" if status == "Used" else None,
-        "CommitmentDiscountQuantity": Decimal(0) if used is None else used,
-        "CommitmentDiscountUnit": currency if plan else unit,
-    }
-
-
-def _unused(cells: Cells, line_type: str) -> Decimal:
-    """Return the cost of the part of a commitment that was unused in the period of its fee."""
-    if line_type == "RIFee":
-        parts = ("reservation_unused_amortized_upfront_fee_for_billing_period", "reservation_unused_recurring_fee")
-        return sum((cells.number(part) or Decimal(0) for part in parts), Decimal(0))
-    if line_type == "SavingsPlanRecurringFee":
-        whole = cells.number("savings_plan_total_commitment_to_date")
-        return Decimal(0) if whole is None else whole - (cells.number("savings_plan_used_commitment") or Decimal(0))
-    return Decimal(0)
-
-
-def _unused_row(unused: Decimal, commitment: Row, bought: Row) -> Row:
-    """Return the unused part's row: BilledCost 0 because the fee has it, and no ConsumedQuantity, as FOCUS requires."""
-    prices = price_columns(
-        cost=unused, quantity=None, unit=None, list_price=None, contracted_price=None, price_id=bought["SkuPriceId"]
-    )
-    return (
-        prices
-        | {name: value for name, value in commitment.items() if name != "CommitmentDiscountStatus"}
-        | {
-            "ChargeCategory": "Usage",
-            "ChargeFrequency": "Usage-Based",
-            "ChargeDescription": f"Unused part of {commitment.get('CommitmentDiscountName', 'a commitment')}",
-            "CommitmentDiscountStatus": "Unused" if commitment else None,
-            "BilledCost": Decimal(0),
-            "EffectiveCost": unused,
-            "PricingCategory": "Committed",
-            "SkuId": bought["SkuId"],
-            "SkuMeter": bought["SkuMeter"],
-        }
+def _pricing_category() -> Case:
+    return Case(
+        ((IS_USED, constant("Committed")), (Matches(METER, "SpotUsage"), constant("Dynamic"))), constant("Standard")
     )
 
 
-def _tags(cells: Cells) -> str | None:
-    """Return tags from a map column or from a column each. ``user:Team`` becomes Team; other prefixes stay."""
-    given: dict[str, Any] = {}
-    whole = cells.text("resource_tags")
-    if whole is not None:
-        try:
-            values = json.loads(whole)
-        except (ValueError, RecursionError):
-            raise cells.wrong("resource_tags", "JSON") from None
-        given |= values if isinstance(values, dict) else {}
-    for prefix in TAG_PREFIXES:
-        given |= dict(cells.prefixed(prefix))
-    tags = {_tag(key): str(value) for key, value in given.items() if value is not None and value != ""}
-    return json.dumps(tags, ensure_ascii=False, sort_keys=True) if tags else None
-
-
-def _tag(key: str) -> str:
-    for prefix in ("user:", "user_"):
-        if key.startswith(prefix):
-            return key[len(prefix) :]
-    return key
+def _commitment() -> Columns:
+    """Return the columns of the commitment; FOCUS requires a status for usage only."""
+    return only(
+        HAS_COMMITMENT,
+        {
+            "CommitmentDiscountId": COMMITMENT,
+            "CommitmentDiscountName": COMMITMENT_NAME,
+            "CommitmentDiscountCategory": Case(((IS_PLAN, constant("Spend")),), constant("Usage")),
+            "CommitmentDiscountType": Case(((IS_PLAN, constant("Savings Plan")),), constant("Reserved Instance")),
+            "CommitmentDiscountStatus": Case(((IS_USED, constant("Used")),), NO_TEXT),
+            "CommitmentDiscountQuantity": First((COMMITTED, ZERO)),
+            "CommitmentDiscountUnit": After((CURRENCY, UNIT), Case(((IS_PLAN, CURRENCY),), UNIT)),
+        },
+    )

@@ -6,25 +6,54 @@ translated ones have the English name in brackets. Quantities and prices are per
 
 import json
 import re
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from common.config.service_categories import service_categories
 from common.domain.dates import next_month
-from common.processors.bills.cells import Cells
-from common.processors.bills.focus_prices import price_columns, unpriced
+from common.processors.bills.cells import UnlikeError, timestamp
+from common.processors.bills.expressions import (
+    NO_NUMBER,
+    NO_TEXT,
+    ZERO,
+    After,
+    AfterLast,
+    All,
+    AnyOf,
+    Case,
+    Columns,
+    Condition,
+    Expression,
+    Extracted,
+    First,
+    IsNull,
+    Joined,
+    Less,
+    Mapped,
+    Matches,
+    Needed,
+    Not,
+    Read,
+    Same,
+    Shape,
+    constant,
+    day_of,
+    either,
+    is_,
+    needed,
+    number,
+    only,
+    text,
+)
+from common.processors.bills.focus_prices import charged, price_columns
 from common.processors.bills.focus_units import focus_unit
 
-Row = dict[str, Any]
-
 # The cost in the billing currency, as files of MCA, EA and the older pay-as-you-go call it.
-COST = ("costinbillingcurrency", "cost", "pretaxcost")
-CURRENCY = ("billingcurrency", "billingcurrencycode", "currency")
-DAY = ("date", "usagedatetime", "usagedate")
-SUBSCRIPTION = ("subscriptionid", "subscriptionguid")
+COSTS = ("costinbillingcurrency", "cost", "pretaxcost")
+CURRENCIES = ("billingcurrency", "billingcurrencycode", "currency")
+DAYS = ("date", "usagedatetime", "usagedate")
+SUBSCRIPTIONS = ("subscriptionid", "subscriptionguid")
 
 CATEGORIES = {
     "usage": "Usage",
@@ -39,19 +68,137 @@ FREQUENCIES = {"onetime": "One-Time", "recurring": "Recurring", "usagebased": "U
 BENEFITS = {"reservation": ("Usage", "Reservation"), "savingsplan": ("Spend", "Savings Plan")}
 """CommitmentDiscountCategory and -Type of a benefit, by the pricing model of what it covers."""
 
+PRICING = {"spot": "Dynamic", "": "Standard", "ondemand": "Standard"}
+"""PricingCategory of a pricing model; that of the others is Committed."""
+
 _US_DAY = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})", re.ASCII)
 _BRACKETS = re.compile(r"\(([A-Za-z0-9 ]+)\)\s*$")
-_TYPE = re.compile(r"/providers/([^/]+)/([^/]+)", re.IGNORECASE)
+_TYPE = r"(?i)/providers/([^/]+)/([^/]+)"
+
+
+def _moment(value: Any) -> datetime:
+    """Read ``09/22/2023``, which Azure writes in every language, or an ISO 8601 time."""
+    american = _US_DAY.fullmatch(value) if isinstance(value, str) else None
+    if american is None:
+        return timestamp(value)
+    month, day, year = map(int, american.groups())
+    try:
+        return datetime(year, month, day, tzinfo=UTC)
+    except ValueError:
+        raise UnlikeError("a day such as 09/22/2023") from None
+
+
+def _time(*names: str) -> Read:
+    return Read("TIMESTAMP", names, _moment)
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _next_day(moment: datetime) -> datetime:
+    return moment + timedelta(days=1)
+
+
+def _first_of_month(moment: datetime) -> datetime:
+    return _midnight(moment).replace(day=1)
+
+
+def _day_of_month(moment: datetime) -> str:
+    return str(moment.day)
+
+
+def _word(value: str) -> str:
+    return value.replace(" ", "").lower()
+
+
+def _tags(value: str) -> str | None:
+    """Return tags: a JSON object, in EA's files without its braces."""
+    tags = json.loads(value if value.lstrip().startswith("{") else f"{{{value}}}")
+    kept = {key: value if isinstance(value, str) else json.dumps(value) for key, value in tags.items()}
+    return json.dumps(kept, ensure_ascii=False, sort_keys=True) if kept else None
+
+
+COST, CURRENCY, DAY = needed(number(*COSTS)), text(*CURRENCIES), Needed(_time(*DAYS), DAYS)
+BEGINS, LAST_DAY = _time("billingperiodstartdate"), _time("billingperiodenddate")
+# Files give the end as the last day, or as the first day after it: then it is the same day of a month as the beginning.
+IS_LAST = All(
+    (
+        Not(IsNull(BEGINS)),
+        Not(IsNull(LAST_DAY)),
+        Not(Same(Mapped("STRING", BEGINS, _day_of_month), Mapped("STRING", LAST_DAY, _day_of_month))),
+    )
+)
+ENDS = Case(((IS_LAST, Mapped("TIMESTAMP", LAST_DAY, _next_day)),), LAST_DAY)
+START = Mapped("TIMESTAMP", DAY, _midnight)
+PERIOD_START = First((BEGINS, Mapped("TIMESTAMP", START, _first_of_month)))
+
+CHARGE_TYPE = Mapped("STRING", either(text("chargetype"), "Usage"), _word)
+CATEGORY = Mapped("STRING", CHARGE_TYPE, lambda charge_type: CATEGORIES.get(charge_type, "Adjustment"))
+IS_USAGE, IS_PURCHASE = is_(CATEGORY, "Usage"), is_(CATEGORY, "Purchase")
+IS_PRICED = is_(CATEGORY, "Usage", "Purchase")
+IS_UNUSED = Matches(CHARGE_TYPE, r"^unused")
+STATUS = Case(((IS_UNUSED, constant("Unused")), (IS_USAGE, constant("Used"))), NO_TEXT)
+MODEL = Mapped("STRING", First((text("pricingmodel"), constant(""))), _word)
+IS_BENEFIT = is_(MODEL, *BENEFITS)
+
+AMOUNT = number("quantity", "usagequantity")
+UNIT = Mapped("STRING", either(text("unitofmeasure"), "Units"), focus_unit)
+METER = either(text("meterid", "productid", "partnumber"), "unknown")
+# 0 means that there is no price. Those in another currency go into the columns of the pricing currency.
+LIST_PRICE, PAID = number("paygprice"), number("unitprice", "resourcerate")
+PRICING_CURRENCY = text("pricingcurrency")
+IS_FOREIGN = Not(AnyOf((IsNull(PRICING_CURRENCY), Same(PRICING_CURRENCY, CURRENCY))))
+
+
+def _own(price: Expression) -> Expression:
+    is_price = AnyOf((Less(price, ZERO), Less(ZERO, price)))
+    return Case(((All((Not(IS_FOREIGN), is_price)), price),), NO_NUMBER)
 
 
 class AzureActualCost:
     """Billed cost: a benefit is charged when it is bought, and the usage that it covers costs 0."""
 
     provider = "azure"
-    needed = (COST, CURRENCY, DAY, (*SUBSCRIPTION, "billingaccountid"))
+    needed = (COSTS, CURRENCIES, DAYS, (*SUBSCRIPTIONS, "billingaccountid"))
+    day = day_of(DAY)
+    period = (BEGINS, ENDS)
+
+    billed: Expression = COST
+    # A benefit's cost is on the usage that it covers; on the purchase it would be in EffectiveCost twice.
+    effective: Expression = Case(((All((IS_PURCHASE, IS_BENEFIT)), ZERO),), COST)
 
     def __init__(self, configs: Path) -> None:
-        self._configs = configs
+        prices = price_columns(
+            cost=COST,
+            quantity=AMOUNT,
+            unit=UNIT,
+            list_price=_own(LIST_PRICE),
+            contracted_price=_own(PAID),
+            price_id=Joined((METER, "/", either(text("partnumber"), "price"))),
+        )
+        foreign = only(
+            IS_FOREIGN, {"PricingCurrencyListUnitPrice": LIST_PRICE, "PricingCurrencyContractedUnitPrice": PAID}
+        )
+        sku: Columns = {
+            "SkuId": METER,
+            "SkuMeter": either(text("metername"), METER),
+            "PricingCategory": Mapped("STRING", MODEL, lambda model: PRICING.get(model, "Committed")),
+        }
+        priced = {name: After((AMOUNT, UNIT, LIST_PRICE, PAID, METER), of) for name, of in prices.items()}
+        is_consumed = All((IS_USAGE, Not(IS_UNUSED)))
+        columns: Columns = {
+            **_common(configs),
+            "ChargeCategory": CATEGORY,
+            "ChargeFrequency": _frequency(),
+            "BilledCost": self.billed,
+            "EffectiveCost": self.effective,
+            **charged(IS_PRICED, priced, self.billed),
+            **only(IS_PRICED, {**foreign, **sku}),
+            **only(is_consumed, {"ConsumedQuantity": First((AMOUNT, ZERO)), "ConsumedUnit": UNIT}),
+            **only(IS_PRICED, _benefit(self.effective)),
+        }
+        self.shapes = (Shape(columns, reads=(COST, CHARGE_TYPE, MODEL)),)
 
     @staticmethod
     def plain_name(own: str) -> str:
@@ -59,186 +206,89 @@ class AzureActualCost:
         english = _BRACKETS.search(own)
         return re.sub(r"[^a-z0-9]", "", (english[1] if english else own).lower())
 
-    def day(self, cells: Cells) -> date:
-        """The UTC day of the usage or purchase."""
-        return cells.needed(_time(cells, *DAY), *DAY).date()
-
-    def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
-        """The billing period, end exclusive. Files give its end as the last day, or as the first day after it."""
-        begins, ends = _time(cells, "billingperiodstartdate"), _time(cells, "billingperiodenddate")
-        # On the same day of a month as it begins, the end is exclusive already.
-        if begins is not None and ends is not None and ends.day != begins.day:
-            ends += timedelta(days=1)
-        return begins, ends
-
-    def costs(self, cost: Decimal, category: str, benefit: str | None) -> tuple[Decimal, Decimal]:
-        """Return BilledCost and EffectiveCost."""
-        # A benefit's cost is on the usage that it covers; on the purchase it would be in EffectiveCost twice.
-        return cost, Decimal(0) if category == "Purchase" and benefit else cost
-
-    def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the charge."""
-        cost = cells.needed(cells.number(*COST), *COST)
-        charge_type = (cells.text("chargetype") or "Usage").replace(" ", "").lower()
-        category = CATEGORIES.get(charge_type, "Adjustment")
-        model = (cells.text("pricingmodel") or "").replace(" ", "").lower()
-        benefit = model if model in BENEFITS else None
-        billed, effective = self.costs(cost, category, benefit)
-        row = self._common(cells) | {
-            "ChargeCategory": category,
-            "ChargeFrequency": _frequency(cells, category),
-            "BilledCost": billed,
-            "EffectiveCost": effective,
-        }
-        if category in ("Usage", "Purchase"):
-            status = "Unused" if charge_type.startswith("unused") else "Used" if category == "Usage" else None
-            row |= _priced(cells, cost, category, model, status)
-            row |= _benefit(cells, benefit, status, effective)
-        else:
-            row |= unpriced(billed)
-        yield row
-
-    def _common(self, cells: Cells) -> Row:
-        subscription = cells.text(*SUBSCRIPTION)
-        service = cells.text("metercategory", "servicename", "consumedservice", "publishername") or "Azure"
-        category, subcategory = service_categories(self._configs, "azure").of(service)
-        region = cells.text("resourcelocation", "location", "meterregion")
-        account = cells.text("billingaccountid") or subscription
-        product = cells.text("productname", "product", "metername")
-        return {
-            **_resource(cells),
-            **self._periods(cells),
-            "BillingCurrency": cells.needed(cells.text(*CURRENCY), *CURRENCY),
-            "PricingCurrency": cells.text("pricingcurrency"),
-            "BillingAccountId": cells.needed(account, "billingaccountid"),
-            "BillingAccountName": cells.text("billingaccountname"),
-            "SubAccountId": subscription,
-            "SubAccountName": cells.text("subscriptionname"),
-            "SubAccountType": None if subscription is None else "Subscription",
-            "InvoiceId": cells.text("invoiceid"),
-            "InvoiceIssuerName": cells.text("resellername") or "Microsoft",
-            "ProviderName": "Microsoft",
-            "PublisherName": cells.text("publishername") or "Microsoft",
-            "HostProviderName": "Microsoft",
-            "ServiceName": service,
-            "ServiceCategory": category,
-            "ServiceSubcategory": subcategory,
-            "RegionId": region,
-            "RegionName": region,
-            "AvailabilityZone": cells.text("availabilityzone"),
-            "ChargeDescription": product or service,
-            "Tags": _tags(cells),
-        }
-
-    def _periods(self, cells: Cells) -> Row:
-        day = self.day(cells)
-        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        begins, ends = self.period(cells)
-        begins = begins or start.replace(day=1)
-        return {
-            "ChargePeriodStart": start,
-            "ChargePeriodEnd": start + timedelta(days=1),
-            "BillingPeriodStart": begins,
-            "BillingPeriodEnd": ends or next_month(begins),
-        }
-
 
 class AzureAmortisedCost(AzureActualCost):
     """Amortised cost: usage covered by a benefit carries its share of the benefit as EffectiveCost and BilledCost 0."""
 
-    def costs(self, cost: Decimal, category: str, benefit: str | None) -> tuple[Decimal, Decimal]:
-        """Return BilledCost and EffectiveCost."""
-        return Decimal(0) if benefit else cost, cost
+    billed = Case(((IS_BENEFIT, ZERO),), COST)
+    effective = COST
 
 
-def _time(cells: Cells, *names: str) -> datetime | None:
-    """Read ``09/22/2023``, which Azure writes in every language, or an ISO 8601 time."""
-    text = cells.text(*names)
-    american = _US_DAY.fullmatch(text or "")
-    if american is None:
-        return cells.time(*names)
-    month, day, year = map(int, american.groups())
-    try:
-        return datetime(year, month, day, tzinfo=UTC)
-    except ValueError:
-        raise cells.wrong(names[0], "a day such as 09/22/2023") from None
-
-
-def _frequency(cells: Cells, category: str) -> str:
-    frequency = FREQUENCIES.get((cells.text("frequency") or "").replace("-", "").lower())
-    # FOCUS allows no purchase that is Usage-Based.
-    if frequency is None or (frequency == "Usage-Based" and category == "Purchase"):
-        return "Usage-Based" if category == "Usage" else "One-Time"
-    return frequency
-
-
-def _priced(cells: Cells, cost: Decimal, category: str, model: str, status: str | None) -> Row:
-    """Return prices in the billing currency; those in another one go into the columns of the pricing currency."""
-    quantity, unit = cells.number("quantity", "usagequantity"), focus_unit(cells.text("unitofmeasure") or "Units")
-    list_price = cells.number("paygprice")
-    paid = cells.number("unitprice", "resourcerate")
-    meter = cells.text("meterid", "productid", "partnumber") or "unknown"
-    foreign = cells.text("pricingcurrency") not in (None, cells.text(*CURRENCY))
-    row = price_columns(
-        cost=cost,
-        quantity=quantity,
-        unit=unit,
-        list_price=None if foreign or not list_price else list_price,  # 0 means that there is none
-        contracted_price=None if foreign or not paid else paid,
-        price_id=f"{meter}/{cells.text('partnumber') or 'price'}",
-    )
-    if foreign:
-        row |= {"PricingCurrencyListUnitPrice": list_price, "PricingCurrencyContractedUnitPrice": paid}
-    row |= {
-        "SkuId": meter,
-        "SkuMeter": cells.text("metername") or meter,
-        "PricingCategory": {"spot": "Dynamic", "": "Standard", "ondemand": "Standard"}.get(model, "Committed"),
-    }
-    if category == "Usage" and status != "Unused":
-        row |= {"ConsumedQuantity": Decimal(0) if quantity is None else quantity, "ConsumedUnit": unit}
-    return row
-
-
-def _benefit(cells: Cells, benefit: str | None, status: str | None, effective: Decimal) -> Row:
-    name = cells.text("benefitid", "reservationid", "productorderid")
-    if benefit is None or name is None:
-        return {}
-    category, kind = BENEFITS[benefit]
-    quantity, unit = cells.number("quantity"), focus_unit(cells.text("unitofmeasure") or "Units")
-    if category == "Spend":  # a savings plan commits to money, so its quantity is an amount
-        quantity, unit = effective, cells.needed(cells.text(*CURRENCY), *CURRENCY)
+def _common(configs: Path) -> Columns:
+    subscription = text(*SUBSCRIPTIONS)
+    service = either(text("metercategory", "servicename", "consumedservice", "publishername"), "Azure")
+    categories = service_categories(configs, "azure")
+    region = text("resourcelocation", "location", "meterregion")
     return {
+        **_resource(),
+        "ChargePeriodStart": START,
+        "ChargePeriodEnd": Mapped("TIMESTAMP", START, _next_day),
+        "BillingPeriodStart": PERIOD_START,
+        "BillingPeriodEnd": First((ENDS, Mapped("TIMESTAMP", PERIOD_START, next_month))),
+        "BillingCurrency": Needed(CURRENCY, CURRENCIES),
+        "PricingCurrency": PRICING_CURRENCY,
+        "BillingAccountId": Needed(either(text("billingaccountid"), subscription), ("billingaccountid",)),
+        "BillingAccountName": text("billingaccountname"),
+        "SubAccountId": subscription,
+        "SubAccountName": text("subscriptionname"),
+        "SubAccountType": Case(((IsNull(subscription), NO_TEXT),), constant("Subscription")),
+        "InvoiceId": text("invoiceid"),
+        "InvoiceIssuerName": either(text("resellername"), "Microsoft"),
+        "ProviderName": constant("Microsoft"),
+        "PublisherName": either(text("publishername"), "Microsoft"),
+        "HostProviderName": constant("Microsoft"),
+        "ServiceName": service,
+        "ServiceCategory": Mapped("STRING", service, lambda name: categories.of(name)[0]),
+        "ServiceSubcategory": Mapped("STRING", service, lambda name: categories.of(name)[1]),
+        "RegionId": region,
+        "RegionName": region,
+        "AvailabilityZone": text("availabilityzone"),
+        "ChargeDescription": either(text("productname", "product", "metername"), service),
+        "Tags": Mapped("JSON", text("tags"), _tags, "tags", "JSON, or the inside of a JSON object"),
+    }
+
+
+def _frequency() -> Expression:
+    stated = Mapped(
+        "STRING", either(text("frequency"), ""), lambda word: FREQUENCIES.get(word.replace("-", "").lower())
+    )
+    # FOCUS allows no purchase that is Usage-Based.
+    is_none = AnyOf((IsNull(stated), All((is_(stated, "Usage-Based"), IS_PURCHASE))))
+    return Case(
+        ((All((is_none, IS_USAGE)), constant("Usage-Based")), (is_none, constant("One-Time"))),
+        stated,
+    )
+
+
+def _benefit(effective: Expression) -> Columns:
+    """Return the columns of the reservation or the savings plan that covers or is bought."""
+    name = text("benefitid", "reservationid", "productorderid")
+    is_plan: Condition = is_(MODEL, *(model for model, (category, _) in BENEFITS.items() if category == "Spend"))
+    # A savings plan commits to money, so its quantity is an amount.
+    amount = After((number("quantity"), UNIT), Case(((is_plan, effective),), number("quantity")))
+    unit = Case(((is_plan, CURRENCY),), UNIT)
+    columns: Columns = {
         "CommitmentDiscountId": name,
-        "CommitmentDiscountName": cells.text("benefitname", "reservationname"),
-        "CommitmentDiscountCategory": category,
-        "CommitmentDiscountType": kind,
-        "CommitmentDiscountStatus": status,
-        "CommitmentDiscountQuantity": Decimal(0) if quantity is None else quantity,
+        "CommitmentDiscountName": text("benefitname", "reservationname"),
+        "CommitmentDiscountCategory": Mapped("STRING", MODEL, lambda model: BENEFITS.get(model, ("", ""))[0]),
+        "CommitmentDiscountType": Mapped("STRING", MODEL, lambda model: BENEFITS.get(model, ("", ""))[1]),
+        "CommitmentDiscountStatus": STATUS,
+        "CommitmentDiscountQuantity": First((amount, ZERO)),
         "CommitmentDiscountUnit": unit,
     }
+    return only(All((IS_BENEFIT, Not(IsNull(name)))), columns)
 
 
-def _resource(cells: Cells) -> Row:
-    name = cells.text("resourceid", "instanceid", "instancename")
-    if name is None:
-        return {"ResourceId": None}
-    match = _TYPE.search(name)
-    kind = cells.text("resourcetype") or ("/".join(match.groups()) if match else cells.text("consumedservice"))
+def _resource() -> Columns:
+    name = text("resourceid", "instanceid", "instancename")
+    by_type = Case(((Matches(name, _TYPE), Extracted(name, _TYPE)),), text("consumedservice"))
     return {
         "ResourceId": name,
-        "ResourceName": cells.text("resourcename") or name.rstrip("/").rpartition("/")[2],
-        "ResourceType": kind or "Resource",
+        **only(
+            Not(IsNull(name)),
+            {
+                "ResourceName": either(text("resourcename"), AfterLast(name, trimmed=True)),
+                "ResourceType": either(text("resourcetype"), by_type, "Resource"),
+            },
+        ),
     }
-
-
-def _tags(cells: Cells) -> str | None:
-    """Return tags: a JSON object, in EA's files without its braces."""
-    text = cells.text("tags")
-    if text is None:
-        return None
-    try:
-        tags = json.loads(text if text.lstrip().startswith("{") else f"{{{text}}}")
-    except (ValueError, RecursionError):
-        raise cells.wrong("tags", "JSON, or the inside of a JSON object") from None
-    kept = {key: value if isinstance(value, str) else json.dumps(value) for key, value in tags.items()}
-    return json.dumps(kept, ensure_ascii=False, sort_keys=True) if kept else None

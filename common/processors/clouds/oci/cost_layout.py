@@ -3,112 +3,137 @@
 Facts: docs.oracle.com/en-us/iaas/Content/Billing, and a published report. A quantity is in the unit of its price.
 """
 
-import json
-from collections.abc import Iterator
-from datetime import date, datetime, timedelta
-from decimal import Decimal, localcontext
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from common.config.service_categories import service_categories
 from common.domain.dates import next_month
-from common.processors.bills.cells import Cells
+from common.processors.bills.expressions import (
+    NO_NUMBER,
+    NO_TEXT,
+    ZERO,
+    AnyOf,
+    Case,
+    Columns,
+    Expression,
+    Extracted,
+    First,
+    IsNull,
+    Less,
+    Mapped,
+    Matches,
+    Not,
+    Plus,
+    Shape,
+    Tags,
+    constant,
+    day_of,
+    either,
+    is_,
+    needed,
+    number,
+    only,
+    text,
+    time,
+)
 from common.processors.bills.focus_prices import price_columns
 from common.processors.bills.focus_units import focus_unit
 
-Row = dict[str, Any]
-START, COST = "lineItem/intervalUsageStart", "cost/myCost"
+START_NAME, COST_NAME = "lineItem/intervalUsageStart", "cost/myCost"
+
+
+def _hour_later(start: datetime) -> datetime:
+    return start + timedelta(hours=1)
+
+
+def _month(start: datetime) -> datetime:
+    return start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+START, END = needed(time(START_NAME)), time("lineItem/intervalUsageEnd")
+PERIOD_START = Mapped("TIMESTAMP", START, _month)
+PERIOD_END = Mapped("TIMESTAMP", PERIOD_START, next_month)
+COST = Plus(needed(number(COST_NAME)), First((number("cost/myCostOverage"), ZERO)))
+OVER = First((number("usage/billedQuantityOverage"), ZERO))
+AMOUNT = Plus(First((number("usage/billedQuantity"), ZERO)), OVER)
+UNIT = Mapped("STRING", either(text("cost/skuUnitDescription"), "Units"), focus_unit)
+SKU = either(text("cost/productSku"), "unknown")
+DESCRIBED = either(text("product/Description"), SKU)
+COMPARTMENT = text("product/compartmentId")
+# Overage has another price.
+PRICE = Case(((AnyOf((Less(OVER, ZERO), Less(ZERO, OVER))), NO_NUMBER),), number("cost/unitPrice"))
 
 
 class OciCost:
     """A line is a row. A correction is a line of its own, with its own amount."""
 
     provider = "oci"
-    needed = ((START,), (COST,), ("cost/currencyCode",), ("lineItem/tenantId",))
+    needed = ((START_NAME,), (COST_NAME,), ("cost/currencyCode",), ("lineItem/tenantId",))
+    day = day_of(START)
+    period = (PERIOD_START, PERIOD_END)
+    """The month of the usage: a report states no billing period."""
 
     def __init__(self, configs: Path) -> None:
-        self._configs = configs
+        service = either(text("product/service"), "OCI")
+        categories = service_categories(configs, "oci")
+        region = text("product/region")
+        prices = price_columns(
+            cost=COST,
+            quantity=AMOUNT,
+            unit=UNIT,
+            list_price=PRICE,
+            contracted_price=NO_NUMBER,
+            price_id=SKU,
+        )
+        columns: Columns = {
+            **_resource(service),
+            "BilledCost": COST,
+            "EffectiveCost": COST,
+            "BillingCurrency": needed(text("cost/currencyCode")),
+            "BillingAccountId": needed(text("lineItem/tenantId")),
+            "BillingAccountType": constant("Tenancy"),
+            "SubAccountId": COMPARTMENT,
+            **only(
+                Not(IsNull(COMPARTMENT)),
+                {"SubAccountName": text("product/compartmentName"), "SubAccountType": constant("Compartment")},
+            ),
+            "BillingPeriodStart": PERIOD_START,
+            "BillingPeriodEnd": PERIOD_END,
+            "ChargePeriodStart": START,
+            "ChargePeriodEnd": Case(((Less(START, END), END),), Mapped("TIMESTAMP", START, _hour_later)),
+            "ChargeCategory": constant("Usage"),
+            # Not by backreferenceNo: in a published report, lines that correct nothing have one too.
+            "ChargeClass": Case(((is_(text("lineItem/isCorrection"), "true"), constant("Correction")),), NO_TEXT),
+            "ChargeFrequency": constant("Usage-Based"),
+            "ChargeDescription": DESCRIBED,
+            "ProviderName": constant("Oracle"),
+            "PublisherName": constant("Oracle"),
+            "HostProviderName": constant("Oracle"),
+            "InvoiceIssuerName": constant("Oracle"),
+            "ServiceName": service,
+            "ServiceCategory": Mapped("STRING", service, lambda name: categories.of(name)[0]),
+            "ServiceSubcategory": Mapped("STRING", service, lambda name: categories.of(name)[1]),
+            "RegionId": region,
+            "RegionName": region,
+            "AvailabilityZone": text("product/availabilityDomain"),
+            "SkuId": SKU,
+            "SkuMeter": DESCRIBED,
+            "PricingCategory": constant("Standard"),
+            "ConsumedQuantity": AMOUNT,
+            "ConsumedUnit": UNIT,
+            "Tags": Tags(("tags/",), blank=True),
+            **prices,
+        }
+        self.shapes = (Shape(columns, reads=(COST, OVER, AMOUNT, START, END, PRICE)),)
 
     @staticmethod
     def plain_name(own: str) -> str:
         """Column names are the same in every report; a tag's column is named by its key."""
         return own
 
-    def day(self, cells: Cells) -> date:
-        """The UTC day on which the usage began."""
-        return cells.needed(cells.time(START), START).date()
 
-    def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
-        """The month of the usage: a report states no billing period."""
-        start = cells.needed(cells.time(START), START)
-        begins = start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        return begins, next_month(begins)
-
-    def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the line."""
-        with localcontext(prec=76):  # Oracle's amounts have exponents: the default of 28 digits could round a sum
-            cost = cells.needed(cells.number(COST), COST) + (cells.number("cost/myCostOverage") or Decimal(0))
-            over = cells.number("usage/billedQuantityOverage") or Decimal(0)
-            quantity = (cells.number("usage/billedQuantity") or Decimal(0)) + over
-        start, end = cells.needed(cells.time(START), START), cells.time("lineItem/intervalUsageEnd")
-        begins, ends = self.period(cells)
-        service = cells.text("product/service") or "OCI"
-        category, subcategory = service_categories(self._configs, "oci").of(service)
-        tenancy, compartment = cells.text("lineItem/tenantId"), cells.text("product/compartmentId")
-        sku = cells.text("cost/productSku") or "unknown"
-        described = cells.text("product/Description") or sku
-        unit = focus_unit(cells.text("cost/skuUnitDescription") or "Units")
-        region = cells.text("product/region")
-        price = None if over else cells.number("cost/unitPrice")  # overage has another price
-        yield _resource(cells, service) | {
-            "BilledCost": cost,
-            "EffectiveCost": cost,
-            "BillingCurrency": cells.needed(cells.text("cost/currencyCode"), "cost/currencyCode"),
-            "BillingAccountId": cells.needed(tenancy, "lineItem/tenantId"),
-            "BillingAccountType": "Tenancy",
-            "SubAccountId": compartment,
-            "SubAccountName": None if compartment is None else cells.text("product/compartmentName"),
-            "SubAccountType": None if compartment is None else "Compartment",
-            "BillingPeriodStart": begins,
-            "BillingPeriodEnd": ends,
-            "ChargePeriodStart": start,
-            "ChargePeriodEnd": end if end is not None and end > start else start + timedelta(hours=1),
-            "ChargeCategory": "Usage",
-            # Not by backreferenceNo: in a published report, lines that correct nothing have one too.
-            "ChargeClass": "Correction" if cells.text("lineItem/isCorrection") == "true" else None,
-            "ChargeFrequency": "Usage-Based",
-            "ChargeDescription": described,
-            "ProviderName": "Oracle",
-            "PublisherName": "Oracle",
-            "HostProviderName": "Oracle",
-            "InvoiceIssuerName": "Oracle",
-            "ServiceName": service,
-            "ServiceCategory": category,
-            "ServiceSubcategory": subcategory,
-            "RegionId": region,
-            "RegionName": region,
-            "AvailabilityZone": cells.text("product/availabilityDomain"),
-            "SkuId": sku,
-            "SkuMeter": described,
-            "PricingCategory": "Standard",
-            "ConsumedQuantity": quantity,
-            "ConsumedUnit": unit,
-            "Tags": _tags(cells),
-            **price_columns(
-                cost=cost, quantity=quantity, unit=unit, list_price=price, contracted_price=None, price_id=sku
-            ),
-        }
-
-
-def _resource(cells: Cells, service: str) -> Row:
-    name = cells.text("product/resourceId")
-    if name is None:
-        return {"ResourceId": None}
-    parts = name.split(".")
-    is_ocid = parts[0] == "ocid1" and len(parts) > 1
-    return {"ResourceId": name, "ResourceName": name, "ResourceType": parts[1] if is_ocid else service}
-
-
-def _tags(cells: Cells) -> str | None:
-    tags = dict(cells.prefixed("tags/"))
-    return json.dumps(tags, ensure_ascii=False, sort_keys=True) if tags else None
+def _resource(service: Expression) -> Columns:
+    name = text("product/resourceId")
+    is_ocid = Matches(name, r"^ocid1\.")
+    kind = Case(((is_ocid, Extracted(name, r"^ocid1\.([^.]*)")),), service)
+    return {"ResourceId": name, **only(Not(IsNull(name)), {"ResourceName": name, "ResourceType": kind})}

@@ -3,21 +3,34 @@
 Reports of different ages have different columns; each is looked up under its name and its draft name.
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import date, datetime
-from decimal import Decimal, localcontext
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from common.processors.bills.cells import Cells
-from common.processors.bills.focus_prices import PLACES, unpriced
+from common.processors.bills.expressions import (
+    AnyOf,
+    Case,
+    Columns,
+    Expression,
+    First,
+    IsNull,
+    Mapped,
+    Needed,
+    Not,
+    Read,
+    Shape,
+    Times,
+    day_of,
+    either,
+    is_,
+    needed,
+    time,
+)
 from common.processors.bills.focus_units import focus_unit
 from common.processors.bills.layout import DESTINATION
 from common.processors.bills.table_rows import OWN_COLUMNS
 from common.tables.contract import load_table
 
-Row = dict[str, Any]
-START = "ChargePeriodStart"
+START_NAME = "ChargePeriodStart"
 
 DRAFTS: Mapping[str, str] = {
     "ProviderName": "Provider",
@@ -34,57 +47,59 @@ PRICING = {"On-Demand": "Standard", "Commitment-Based": "Committed"}
 """Draft values of PricingCategory, and those of FOCUS."""
 
 
+START = needed(time(START_NAME))
+
+
+def _category(value: str) -> str:
+    return PRICING.get(value, value)
+
+
+def _unit(value: str) -> str:
+    return focus_unit(value) if value else value
+
+
 class OciFocus:
     """A line is a row."""
 
     provider = "oci"
-    needed = ((START,), ("BilledCost",), ("BillingCurrency",), ("BillingPeriodStart",), ("BillingPeriodEnd",))
+    needed = ((START_NAME,), ("BilledCost",), ("BillingCurrency",), ("BillingPeriodStart",), ("BillingPeriodEnd",))
+    day = day_of(START)
+    period = (time("BillingPeriodStart"), time("BillingPeriodEnd"))
 
     def __init__(self, configs: Path) -> None:
-        self._configs = configs
+        row: dict[str, Expression] = {
+            column.name: Read(column.type, (column.name, *([DRAFTS[column.name]] if column.name in DRAFTS else [])))
+            for column in load_table(configs, DESTINATION).columns
+            if column.name not in (*OWN_COLUMNS, "extra")
+        }
+        cost = Needed(row["BilledCost"], ("BilledCost",))
+        # The columns that FOCUS requires and the drafts lack are filled.
+        filled: Columns = {
+            "PricingCategory": Mapped("STRING", row["PricingCategory"], _category),
+            "PricingUnit": Mapped("STRING", row["PricingUnit"], _unit),
+            "ConsumedUnit": Mapped("STRING", row["ConsumedUnit"], _unit),
+            "RegionName": either(row["RegionName"], row["RegionId"]),
+            "EffectiveCost": First((row["EffectiveCost"], cost)),
+        }
+        self.shapes = (Shape({**row, **filled, **_prices(row, cost)}, reads=(*row.values(), cost)),)
 
     @staticmethod
     def plain_name(own: str) -> str:
         """Column names are those of FOCUS or of a draft."""
         return own
 
-    def day(self, cells: Cells) -> date:
-        """The UTC day on which the charge began."""
-        return cells.needed(cells.time(START), START).date()
 
-    def period(self, cells: Cells) -> tuple[datetime | None, datetime | None]:
-        """The line's billing period."""
-        return cells.time("BillingPeriodStart"), cells.time("BillingPeriodEnd")
-
-    def rows(self, cells: Cells) -> Iterator[Row]:
-        """Yield the line, with the columns filled that FOCUS requires and the drafts lack."""
-        row: Row = {}
-        for column in load_table(self._configs, DESTINATION).columns:
-            if column.name in (*OWN_COLUMNS, "extra"):
-                continue
-            names = (column.name, *([DRAFTS[column.name]] if column.name in DRAFTS else []))
-            row[column.name] = cells.value(column.type, *names)
-        cost = cells.needed(row["BilledCost"], "BilledCost")
-        row["PricingCategory"] = PRICING.get(row["PricingCategory"] or "", row["PricingCategory"])
-        for name in ("PricingUnit", "ConsumedUnit"):
-            row[name] = row[name] and focus_unit(row[name])
-        row["RegionName"] = row["RegionName"] or row["RegionId"]
-        row["EffectiveCost"] = cost if row["EffectiveCost"] is None else row["EffectiveCost"]
-        yield row | _prices(row, cost)
-
-
-def _prices(row: Row, cost: Decimal) -> Row:
+def _prices(row: Columns, cost: Expression) -> Columns:
     """Return price columns with cost = price x quantity. Drafts lack contracted prices: list prices replace them."""
-    if row["ChargeCategory"] not in ("Usage", "Purchase"):
-        return {name: row[name] if row[name] is not None else cost for name in unpriced(cost)}
+    is_priced = is_(row["ChargeCategory"], "Usage", "Purchase")
     listed, quantity = row["ListUnitPrice"], row["PricingQuantity"]
-    columns: Row = {"SkuPriceId": row["SkuPriceId"] or row["SkuId"]}
-    if listed is None or quantity is None:
-        return columns
-    contracted = listed if row["ContractedUnitPrice"] is None else row["ContractedUnitPrice"]
-    with localcontext(prec=76):
-        return columns | {
-            "ContractedUnitPrice": contracted,
-            "ListCost": round(listed * quantity, PLACES),
-            "ContractedCost": round(contracted * quantity, PLACES),
-        }
+    contracted = First((row["ContractedUnitPrice"], listed))
+    has_price = Not(AnyOf((IsNull(listed), IsNull(quantity))))
+    priced: Columns = {
+        "ContractedUnitPrice": Case(((has_price, contracted),), row["ContractedUnitPrice"]),
+        "ListCost": Case(((has_price, Times(listed, quantity)),), row["ListCost"]),
+        "ContractedCost": Case(((has_price, Times(contracted, quantity)),), row["ContractedCost"]),
+        "SkuPriceId": either(row["SkuPriceId"], row["SkuId"]),
+    }
+    unpriced: Columns = {name: First((row[name], cost)) for name in ("ListCost", "ContractedCost")}
+    return {name: Case(((is_priced, of),), unpriced.get(name, row[name])) for name, of in priced.items()}

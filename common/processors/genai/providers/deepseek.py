@@ -9,6 +9,7 @@ is reported instead of half read. The column ``api_key`` is never read: in some 
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,8 +88,17 @@ def balance(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[di
 
 # The export
 
-MAX_BYTES = 256 * 1024 * 1024
+MAX_BYTES = 32 * 2**20
 """Unpacked, all files together; a month of a busy account has a few megabytes."""
+
+MAX_PACKED_BYTES = 8 * 2**20
+"""Of the ZIP: its list of files, which is read as a whole, can be nearly as long."""
+
+MAX_RECORDS = 200_000
+"""All of them are in memory at once, each some ten times as large as its line."""
+
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The packings of ZIP that unpack a bounded piece at a time. DeepSeek uses no other."""
 
 AMOUNT_COLUMNS = frozenset({"user_id", "utc_date", "model", "api_key_name", "api_key", "type", "price", "amount"})
 COST_COLUMNS = frozenset({"user_id", "utc_date", "model", "wallet_type", "cost", "currency"})
@@ -162,39 +172,56 @@ def read_export(path: Path) -> Export:
     amounts: list[Amount] = []
     requests: dict[tuple[date, str, str | None], int] = {}
     costs: list[Cost] = []
-    with _opened(path) as archive:
-        for name in _members(path, archive):
-            with archive.open(name) as raw:
-                for record in csv_records(Path(name), raw, ","):
-                    line = _Line(f"{path.name}: {name}: {record.where}", record)
-                    if name.rpartition("/")[2].startswith("cost"):
-                        line.require_columns(COST_COLUMNS, optional={"user_id"})
-                        costs.append(_cost(line))
-                        continue
-                    line.require_columns(AMOUNT_COLUMNS, optional={"user_id", "api_key", "api_key_name"})
-                    if line.text("type") == REQUESTS:
-                        key = (line.day(), line.required("model"), line.text("api_key_name"))
-                        requests[key] = requests.get(key, 0) + int(line.number("amount"))
-                    else:
-                        amounts.append(_amount(line))
+    for number, (name, record) in enumerate(_records(path)):
+        if number >= MAX_RECORDS:
+            raise PermanentError(f"{path.name}: has more than {MAX_RECORDS} records. Export fewer days.")
+        line = _Line(f"{path.name}: {name}: {record.where}", record)
+        if name.rpartition("/")[2].startswith("cost"):
+            line.require_columns(COST_COLUMNS, optional={"user_id"})
+            costs.append(_cost(line))
+            continue
+        line.require_columns(AMOUNT_COLUMNS, optional={"user_id", "api_key", "api_key_name"})
+        if line.text("type") == REQUESTS:
+            key = (line.day(), line.required("model"), line.text("api_key_name"))
+            requests[key] = requests.get(key, 0) + int(line.number("amount"))
+        else:
+            amounts.append(_amount(line))
     if not amounts or not costs:
         raise PermanentError(f"{path.name}: has no {'cost' if amounts else 'amount'} row. Export the days once more.")
     return Export(tuple(amounts), requests, tuple(costs))
 
 
+def _records(path: Path) -> Iterator[tuple[str, BillRecord]]:
+    """Yield the records of all members, each with its member's name."""
+    with _opened(path) as archive:
+        for member in _members(path, archive):
+            try:
+                # zipfile gives no more bytes than the member's declared size, and checks its CRC at the end.
+                with archive.open(member) as raw:
+                    yield from ((member.filename, record) for record in csv_records(Path(member.filename), raw, ","))
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                raise PermanentError(
+                    f"{path.name}: {member.filename}: the file is damaged or locked ({type(error).__name__}). Download "
+                    "the export once more, and leave it as it is."
+                ) from error
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    if path.stat().st_size > MAX_PACKED_BYTES:
+        raise PermanentError(f"{path.name}: has more than {MAX_PACKED_BYTES // 2**20} MiB. Export fewer days.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
         raise PermanentError(
             f"{path.name}: not a whole ZIP file ({type(error).__name__}). It has to be the export of "
             "platform.deepseek.com as it was downloaded."
         ) from error
+    with archive:
+        yield archive
 
 
-def _members(path: Path, archive: zipfile.ZipFile) -> list[str]:
+def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     members = [i for i in archive.infolist() if not i.is_dir() and i.filename.lower().endswith(".csv")]
     names = [item.filename for item in members]
     kinds = [next((k for k in ("amount", "cost") if n.rpartition("/")[2].startswith(k)), None) for n in names]
@@ -202,9 +229,12 @@ def _members(path: Path, archive: zipfile.ZipFile) -> list[str]:
         raise PermanentError(f"{path.name}: unpacks to more than {MAX_BYTES // 2**20} MiB. Export fewer days.")
     if None in kinds or set(kinds) != {"amount", "cost"}:
         raise PermanentError(
-            f"{path.name}: holds {', '.join(names) or 'no CSV file'}; an export has amount-….csv and cost-….csv."
+            f"{path.name}: holds {', '.join(names[:10]) or 'no CSV file'}; an export has amount-….csv and cost-….csv."
         )
-    return names
+    other = next((item for item in members if item.compress_type not in PLAIN), None)
+    if other is not None:
+        raise PermanentError(f"{path.name}: {other.filename}: packed as DeepSeek packs nothing. Download it once more.")
+    return members
 
 
 class _Line:
