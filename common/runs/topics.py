@@ -19,7 +19,7 @@ from copy import replace
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from common.domain.graph import work_order
 from common.domain.messages import AnnounceRunFinished, AttemptFailed, AttemptSucceeded, Command, DispatchStep, StartRun
@@ -80,7 +80,8 @@ class _Failed:
     step: Step
     outcome: Literal["failed"]
     error: str
-    kind: ErrorKind | None = None
+    # Earlier versions wrote a permanent failure's kind as "": a message of theirs may be on its way during a rollout.
+    kind: Annotated[ErrorKind | None, BeforeValidator(lambda kind: kind or None)] = None
     retry_after_s: Annotated[float, Field(ge=0)] = 0.0
 
 

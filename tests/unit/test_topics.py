@@ -110,3 +110,9 @@ def test_a_malformed_message_is_refused_with_the_field_that_is_wrong(data: dict[
 def test_a_message_with_more_than_it_should_have_is_refused() -> None:
     with pytest.raises(PermanentError, match="surprise"):
         read_run_id({"run_id": "r", "surprise": 1})
+
+
+def test_a_permanent_failure_that_an_earlier_version_reported_is_read() -> None:
+    failed = AttemptFailed("s", 2, "x")
+    *_, result = read_completed(completed("r", RETRYING, failed).data | {"kind": ""})
+    assert result == failed
