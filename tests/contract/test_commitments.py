@@ -27,6 +27,7 @@ from tests.contract.focus import FOCUS, Dataset, numbers
 from tests.focus.rows import charge
 from tests.focus.tables import fill, relaxed
 from tests.loaded import dropped
+from tests.processors.bill_files import rows_of
 from tests.processors.context import make_context
 
 COMMITMENTS = load_table(CONFIGS, TABLE)
@@ -77,7 +78,7 @@ def read_file(folder: Path, name: str, route: str) -> tuple[list[dict[str, Any]]
     params = ExternalFileParams.model_validate({**config, "source": name})
     days = date_span(folder / name, params, CONFIGS)
     context = make_context(landing=folder, start_date=days[0], end_date=days[1])
-    return [dict(row) for batch in ExternalFileExtractor().run(context, params) for row in batch.rows], days
+    return [row for batch in ExternalFileExtractor().run(context, params) for row in rows_of(batch)], days
 
 
 @pytest.mark.shared

@@ -261,7 +261,7 @@ def test_a_view_comes_after_those_it_reads_and_a_circle_is_refused(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"no view 'aa'\. Did you mean 'a'\?"):
         alone(load_views(tmp_path), "aa", "p.d")
     (folder / "b.sql").write_text("SELECT * FROM `{dataset}.a`\n")
-    with pytest.raises(ConfigError, match="in a circle"):
+    with pytest.raises(ConfigError, match="form a cycle"):
         load_views(tmp_path)
 
 

@@ -140,7 +140,7 @@ def test_each_form_of_a_dead_letter_names_its_run_and_the_subscription_that_gave
     assert answer.status_code == 200, answer.text
     [(name, run_id, step_id, attempt, text)] = engine.called
     assert (name, run_id, step_id, attempt) == ("message_died", RUN, "", 0)
-    assert "topic runs was given up" in text
+    assert "topic runs became a dead letter" in text
 
 
 def test_a_dead_letter_of_a_subscription_that_eventarc_named_is_traced_by_its_data(engine: Recorder) -> None:

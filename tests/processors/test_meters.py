@@ -40,7 +40,7 @@ def test_what_has_no_published_price_is_null_and_reported_with_the_reason(meter:
     (row,), context = priced(usage(meter, 1_000, "gpt-5.6-sol"))
     assert (row["cost"], row["unit_price"]) == (None, None)
     (warning,) = context.warnings
-    assert NO_PRICE[meter] in warning and "1000" in warning and meter in warning and "the sum is too low" in warning
+    assert NO_PRICE[meter] in warning and "1000" in warning and meter in warning and "the total is too low" in warning
 
 
 def test_the_meters_of_tokens_are_those_that_an_answer_with_every_field_makes() -> None:
