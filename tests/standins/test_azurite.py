@@ -34,6 +34,7 @@ from infra.local.sandbox import bills
 from infra.local.sandbox.azure import CONTAINER, FOLDER, SECRET, BlobSandbox
 from infra.local.sandbox.exchange import Answer, Request
 from infra.local.sandbox.server import SandboxServer
+from tests.processors.bill_files import rows_of
 from tests.processors.context import make_context
 from tests.processors.layouts import total
 
@@ -162,5 +163,5 @@ def test_the_export_pipeline_reads_the_bill_from_azurite(azurite: tuple[str, ssl
         urls: dict[str, Any] = {"azure.login": server.urls["azure_login"], "azure.blob": azurite[0]}
         context = make_context(provider_url=urls.__getitem__, secret=lambda: SECRET, start_date=FIRST, end_date=LAST)
         params = ExportParams.model_validate({"destination_table": "cloud_focus_export"})
-        rows = [dict(row) for batch in AzureExportExtractor().run(context, params) for row in batch.rows]
+        rows = [row for batch in AzureExportExtractor().run(context, params) for row in rows_of(batch)]
     assert total(rows) == bills.billed("azure", SEED, FIRST, LAST) > 0

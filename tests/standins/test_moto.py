@@ -17,6 +17,7 @@ from common.processors.clouds.aws.s3 import Bucket
 from common.processors.clouds.aws.sigv4 import AwsKeys
 from infra.local.sandbox import bills
 from infra.local.sandbox.aws_s3 import BUCKET, EXPORT, PREFIX, S3Sandbox
+from tests.processors.bill_files import rows_of
 from tests.processors.context import RecordingContext, make_context
 from tests.processors.layouts import total
 
@@ -94,5 +95,5 @@ def test_the_export_pipeline_reads_the_bill_from_moto(moto: Moto) -> None:
     )
     context = moto.context(start_date=FIRST, end_date=LAST, secret=lambda: secret)
     params = ExportParams.model_validate({"destination_table": "cloud_focus_export"})
-    rows = [dict(row) for batch in AwsExportExtractor().run(context, params) for row in batch.rows]
+    rows = [row for batch in AwsExportExtractor().run(context, params) for row in rows_of(batch)]
     assert total(rows) == bills.billed("aws", SEED, FIRST, LAST) > Decimal(0)
