@@ -50,8 +50,20 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-EVENTS = {"type": "string", "description": "`line` events, each with an id, then one `end`; comments in between."}
-MORE_CONTENT = {"logs.lines": {"text/event-stream": {"schema": EVENTS}}}
+EVENT = {
+    "type": "object",
+    "description": "One event of the stream: `line` for each line, with an id, then one `end`. Comments come in between.",
+    "properties": {
+        "event": {"enum": ["line", "end"]},
+        "id": {"type": "string", "description": "Where the line stands; Last-Event-ID resumes after it."},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+    "required": ["event", "data"],
+}
+"""What OpenAPI 3.1 leaves open and 3.2 settled: the schema of a stream of events describes each event."""
+
+MORE_CONTENT = {"logs.lines": {"text/event-stream": {"schema": EVENT}}}
 """Further content types of responses, which a parameter selects."""
 
 

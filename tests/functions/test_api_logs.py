@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from schemathesis.core.deserialization import _parse_sse_events
 from werkzeug.test import TestResponse
 
 from common.adapters.sql import run_logs
@@ -181,6 +183,18 @@ def test_a_follower_gets_lines_as_they_come_and_hears_of_the_end(harness: Harnes
     assert rest[-1] == {"event": "end", "data": '{"status": "completed"}'}
     whole = [line["message"] for line in lines(harness, run_id)]
     assert messages(rest) == whole[1:] and len(whole) > 4
+
+
+def test_each_event_is_as_the_document_says(harness: Harness, run_id: str) -> None:
+    """Read as Schemathesis reads a stream, whose requests reach an ended run's followed log by chance only."""
+    content = harness.http("GET", "/openapi.json").json["paths"]["/pipelines/logs/{org}/{run_id}"]["get"]
+    schema = content["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    answer = harness.http("GET", f"/pipelines/logs/{ORG}/{run_id}?follow=1")
+    events = _parse_sse_events(answer.data)
+    assert {event.get("event") for event in events} == {"line", "end"}
+    for event in events:
+        Draft202012Validator(schema).validate(event)
+        json.loads(event["data"])
 
 
 def test_a_follower_goes_on_after_the_last_event_that_it_saw(harness: Harness, run_id: str) -> None:
