@@ -52,7 +52,7 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 EVENT = {
     "type": "object",
-    "description": "One event of the stream: `line` for each line, with an id, then one `end`. Comments come in between.",
+    "description": "A `line` for each line, with an id, then one `end`; comments come in between.",
     "properties": {
         "event": {"enum": ["line", "end"]},
         "id": {"type": "string", "description": "Where the line stands; Last-Event-ID resumes after it."},
