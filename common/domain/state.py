@@ -527,7 +527,7 @@ def _handle(draft: Draft, event: Event) -> None:  # noqa: C901 - one line per ev
 
 
 def _on_validated(draft: Draft, event: RunValidated) -> None:
-    if draft.run.status is not RunStatus.PENDING or draft.run.waits_for:
+    if draft.run.waits_for:
         return
     now, pipeline = draft.now, event.pipeline
     draft.move_run(RunStatus.VALIDATING, "its config is read and checked")
@@ -547,7 +547,7 @@ def _on_validated(draft: Draft, event: RunValidated) -> None:
 
 
 def _on_rejected(draft: Draft, event: RunRejected) -> None:
-    if draft.run.status is RunStatus.PENDING and not draft.run.waits_for:
+    if not draft.run.waits_for:
         draft.move_run(RunStatus.VALIDATING, "its config is read and checked")
         draft.end_run(RunStatus.FAILED, event.error, error=event.error)
 

@@ -124,12 +124,10 @@ class Verifier:
 
     def _hash(self, org: str, write: Write, rows: Sequence[Rows]) -> str:
         """Return the hash of the rows that are there, by the definition of the receipt's."""
-        is_v1 = not write.content_hash.startswith(hashing.VERSION)
-        if not is_v1:
-            its = [r for r in rows if (r.key, r.run_id, r.ingested_at) == (write.key, write.run_id, write.at)]
-            stored = hashing.hash_text(sum(r.hash_total for r in its if write.first_day <= r.day <= write.last_day))
-            if stored == write.content_hash:
-                return stored
+        its = [r for r in rows if (r.key, r.run_id, r.ingested_at) == (write.key, write.run_id, write.at)]
+        stored = hashing.hash_text(sum(r.hash_total for r in its if write.first_day <= r.day <= write.last_day))
+        if stored == write.content_hash:
+            return stored
         columns = self._columns(write.key.table) or {}
         params = {
             "org": org,
@@ -142,4 +140,6 @@ class Verifier:
         }
         names = ", ".join(f"`{name}`" for name in columns)
         stored_rows = self.warehouse.query(CONTENT.format(table=write.key.table, columns=names), params)
-        return hashing_v1.content_hash(stored_rows) if is_v1 else hashing.content_hash(stored_rows, columns)
+        if write.content_hash.startswith(hashing.VERSION):
+            return hashing.content_hash(stored_rows, columns)
+        return hashing_v1.content_hash(stored_rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.domain.model import MapSpec, Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
+from common.domain.model import MapSpec, PreviewEnd, Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus
 from common.writes.receipts import Finding, Key, Ledger, Rows, compare
 
 D1, D2, D3 = (date(2026, 11, day) for day in (1, 2, 3))
@@ -35,7 +35,8 @@ def unsuccessful(status: StepStatus) -> Step:
 
 def run(run_id: str, *steps: Step, days: tuple[date, date] = (D1, D1), minute: float = 0, **more: Any) -> Run:
     more = {"status": RunStatus.COMPLETED, **more}
-    request = RunRequest(run_id, "acme", "a/b/c", *days, at(minute), rerun_of=more.pop("rerun_of", None))
+    of_request = {name: more.pop(name) for name in ("rerun_of", "preview") if name in more}
+    request = RunRequest(run_id, "acme", "a/b/c", *days, at(minute), **of_request)
     return Run(
         request,
         pipeline_id="pipe",
@@ -66,6 +67,24 @@ def test_nothing_is_found_where_all_is_right() -> None:
     assert verified([run("one", step())], [rows()]) == []
     assert verified([run("one", step(rows=0, content=""))], []) == []
     assert verified([run("one", step(rows=5), days=(D1, D3))], [rows(count=4), rows(day=D3, count=1)]) == []
+
+
+def test_a_previews_rows_are_looked_for_once_it_was_promoted() -> None:
+    """Until then they are in shadow tables, which expire."""
+    for end in (None, PreviewEnd.DISCARDED):
+        assert verified([run("one", step(), preview=True, preview_end=end)], []) == []
+    promoted = run("one", step(), preview=True, preview_end=PreviewEnd.PROMOTED)
+    assert named(verified([promoted], [])) == [("missing", "one", "load", D1, 2, 0)]
+    assert verified([promoted], [rows()]) == []
+
+
+@pytest.mark.parametrize("config", [{}, {"destination_table": "a`b"}])
+def test_a_step_without_a_table_is_no_write(config: dict[str, str]) -> None:
+    """Its table would be looked up in the warehouse."""
+    ended = Step(StepSpec("load", "x", config=config), StepStatus.FAILED, attempt=1, ended_at=at(2))
+    ledger = Ledger("acme", lambda name: f"p.acme_local.{name}")
+    ledger.add(run("one", ended, status=RunStatus.FAILED))
+    assert ledger.writes == []
 
 
 def test_missing_rows_are_named_with_the_command_that_brings_them_back() -> None:
