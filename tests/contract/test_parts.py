@@ -2,21 +2,30 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.adapters.bigquery import BigQueryWarehouse
+from common.domain.messages import AttemptFailed, AttemptSucceeded
 from common.domain.model import Receipt, Run, RunRequest, RunStatus, Step, StepSpec, StepStatus, WriteSpec
 from common.platform.errors import LostLeaseError, PermanentError
+from common.platform.paths import CONFIGS
+from common.platform.settings import Settings
+from common.runs.attempt import AttemptRunner
 from common.writes.bad_rows import BadRow
 from common.writes.batch import Batch
 from common.writes.parts import PartRead, WholeDelivery
 from common.writes.spool.hashing import content_hash
 from common.writes.writer import Writer
+from tests.bench.load_ours import NoLogs
+from tests.conftest import PROJECT
 from tests.contract.writes import D1, D2, TABLE, Target, numbers, row
+from tests.loaded import dropped
+from tests.processors.test_aws_export import billed, deliver, of_days, sandbox
 
 KINDS = {column.name: column.type for column in TABLE.columns} | {"x_pipeline_run_date": "DATE"}
 
@@ -118,6 +127,69 @@ def test_bad_rows_of_all_parts_count_together(target: Target) -> None:
         steps.commit(0, 1, most_bad=1)
     assert steps.commit(0, 1, most_bad=2).bad_rows == 2
     assert steps.names() == ["good 0", "good 1"]
+
+
+def test_a_whole_delivery_by_steps_of_their_own_one_of_which_is_tried_again(
+    warehouse: BigQueryWarehouse, tmp_path: Path
+) -> None:
+    org = f"parts{next(numbers)}"
+    settings = Settings(state_dir=tmp_path, configs=CONFIGS, project_id=PROJECT)
+    with dropped(warehouse, f"{PROJECT}.{settings.dataset(org)}"), sandbox() as (bucket, context):
+        deliver(bucket, *[of_days(day) for day in (10, 11, 12)])
+        runner = AttemptRunner(
+            settings=settings,
+            warehouse=lambda: warehouse,
+            credentials=Secrets(context.secret()),  # type: ignore[arg-type]
+            logs=NoLogs(),  # type: ignore[arg-type]
+            now=lambda: datetime.now(UTC),
+            provider_url=context.provider_url,
+        )
+        days = date(2026, 9, 10), date(2026, 9, 12)
+
+        def attempt(step_id: str, number: int = 1, **config: Any) -> AttemptSucceeded | AttemptFailed:
+            now = datetime.now(UTC)
+            spec = StepSpec(step_id, "AwsExportExtractor", config=config)
+            request = RunRequest(f"run_{tmp_path.name}", org, "aws/cost/parts", *days, now)
+            run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(spec,))
+            step = Step(
+                spec,
+                StepStatus.RUNNING,
+                attempt=number,
+                fence=int(now.timestamp() * 1e6),
+                lease_until=now + timedelta(hours=1),
+            )
+            result = runner.run(run, step, lambda: True)
+            assert isinstance(result, AttemptSucceeded | AttemptFailed)
+            return result
+
+        listed = attempt("files", task="list")
+        assert isinstance(listed, AttemptSucceeded)
+        names = listed.receipt.outputs["parts"]
+        whole = bucket.extra[names[1]]
+        bucket.extra[names[1]] = whole[:-200]
+        ends = [attempt(f"stage[{n}]", task="part", part=name) for n, name in enumerate(names)]
+        commit = {"task": "commit", "destination_table": "cloud_focus_export"}
+        early = attempt("commit", **commit)
+        bucket.extra[names[1]] = whole
+        again = attempt("stage[1]", 2, task="part", part=names[1])
+        done = attempt("commit", 2, **commit)
+        assert isinstance(done, AttemptSucceeded)
+        (found,) = warehouse.query(f"SELECT COUNT(*) AS n, SUM(BilledCost) AS billed FROM `{done.receipt.table}`")
+    assert [type(end) for end in ends] == [AttemptSucceeded, AttemptFailed, AttemptSucceeded]
+    assert isinstance(ends[1], AttemptFailed) and "part-1.csv.gz: the gzip data ends too early" in ends[1].error
+    assert isinstance(early, AttemptFailed) and "not staged" in early.error and names[1] in early.error
+    assert isinstance(again, AttemptSucceeded) and again.receipt.ingested_at is None
+    assert (found["n"], found["billed"]) == (done.receipt.rows, billed(*days))
+
+
+class Secrets:
+    """The credential of the bucket, whoever asks."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def secret(self, _org: str, _credential: str) -> str:
+        return self._secret
 
 
 def _superseded() -> float:
