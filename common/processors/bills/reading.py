@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from common.processors.bills.cells import UnreadableError
-from common.processors.bills.files import BillRecord, Block
+from common.processors.bills.files import BLOCK_BYTES, BillRecord, Block
 from common.processors.bills.layout import LayoutRows
 from common.processors.bills.table_rows import TableRows
 from common.tables.contract import DATA_DATE
@@ -28,6 +28,9 @@ EXACT = Context(prec=100)
 
 MOST_ODD = 16
 """Most odd records of a block for which it is cut into pieces: with more, reading all of it by records is faster."""
+
+MOST_AHEAD_BYTES = 2 * BLOCK_BYTES
+"""The next block is not read while a larger one is in use."""
 
 Rows = TableRows | LayoutRows
 
@@ -72,7 +75,8 @@ def ahead(blocks: Iterator[Block]) -> Iterator[Block]:
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         following = reader.submit(next, blocks, None)
         while (block := following.result()) is not None:
-            if block.batch is None:  # its records are still in the file: whoever reads ahead would take them away
+            # Records that are still in the file would be taken away, and of blocks of one huge record memory holds one.
+            if block.batch is None or block.batch.nbytes > MOST_AHEAD_BYTES:
                 yield block
                 following = reader.submit(next, blocks, None)
             else:

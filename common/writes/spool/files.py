@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from common.platform.errors import PermanentError, TransientError
 from common.writes.bad_rows import BadRow
+from common.writes.spool.fast_hash import WIDE_ROW_BYTES
 
 ROWS_PER_GROUP = 50_000
 BYTES_PER_GROUP = 16 * 2**20
@@ -99,6 +100,8 @@ class RowFile:
         self._groups += 1
         self._packed()  # one at a time: memory stays bounded, and the writer is not shared
         self._packing = self._packer.submit(self._pack, table)
+        if table.nbytes > WIDE_ROW_BYTES * table.num_rows:
+            self._packed()  # the next row may be of 16 MiB, too: memory has room for one
 
     def _packed(self) -> None:
         """Wait for the row group that is being packed. Raises what packing it raised."""
