@@ -30,7 +30,8 @@ class Commit:
     ``fence`` orders attempts, ``not_after`` ends them: see docs/decisions/0009. ``rows`` is how many were spooled, None
     if SQL filled the staging table. ``wait_s`` is how many seconds to wait for other writers. With
     ``of_days`` the staging table has lineage of its own, and only its rows of the key and days are taken. ``spooled``
-    is how the staging table was made (``create_staging``).
+    is how the staging table was made (``create_staging``). ``parts`` are staging tables that are committed together;
+    ``staging`` is then the first of them.
     """
 
     target: str
@@ -50,6 +51,7 @@ class Commit:
     wait_s: float = 60.0
     of_days: bool = False
     spooled: bool = False
+    parts: tuple[str, ...] = ()
 
 
 class Tables(Protocol):

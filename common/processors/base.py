@@ -26,6 +26,7 @@ from common.ports.google import GoogleCloud
 from common.ports.http import Calls
 from common.ports.warehouse import Warehouse
 from common.writes.batch import Batch, Waiting
+from common.writes.parts import PartRead, WholeDelivery
 
 
 class Params(StrictModel):
@@ -121,8 +122,10 @@ class Processor(Protocol):
     params_type: ClassVar[type[Params]]
     needs_credential: ClassVar[bool]
 
-    def run(self, context: StepContext, params: Any) -> Iterator[Batch | Waiting]:
+    def run(self, context: StepContext, params: Any) -> Iterator[Batch | Waiting | PartRead | WholeDelivery]:
         """Do the work of one attempt; yield Waiting to suspend the step until a job is done.
+
+        PartRead after the batches stages them as a part of a delivery, WholeDelivery instead of batches commits it.
 
         Raise TransientError or PermanentError; anything else counts as transient.
         """

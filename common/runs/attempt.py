@@ -34,6 +34,7 @@ from common.processors.base import Processor, StepContext, no_google
 from common.processors.registry import processor
 from common.tables.contract import Table, load_table, preview_name
 from common.writes.batch import Batch, Waiting
+from common.writes.parts import PartRead, WholeDelivery
 from common.writes.writer import Suspended, Writer
 
 PREVIEW_LIFETIME = timedelta(days=7)
@@ -116,10 +117,11 @@ class _Attempt:
     def receipt(self) -> Receipt:
         work = processor(self._step.spec.ps_type)
         params = read_params(work.params_type, self._step.spec.config, self._runner.settings.configs)
-        name: str | None = getattr(params, "destination_table", None)
+        # A part of a delivery is staged for a table that another step writes.
+        name: str | None = getattr(params, "destination_table", None) or getattr(params, "staged_for", None)
         if name is None:
             for batch in self._batches(work, self._context(), params):
-                if batch.count:
+                if not isinstance(batch, Batch) or batch.count:
                     raise PermanentError("The processor yielded rows, but the step has no destination_table.")
             return self._completed(Receipt())
         table = load_table(self._runner.settings.configs, name)
@@ -151,7 +153,7 @@ class _Attempt:
         )
 
     @staticmethod
-    def _batches(work: Processor, context: StepContext, params: Any) -> Iterator[Batch]:
+    def _batches(work: Processor, context: StepContext, params: Any) -> Iterator[Batch | PartRead | WholeDelivery]:
         rows = 0
         for batch in work.run(context, params):
             if isinstance(batch, Waiting):
@@ -159,7 +161,7 @@ class _Attempt:
                     raise PermanentError("The processor waits for a job after it gave rows: they would be lost.")
                 raise Suspended(batch)
             context.remaining_s()  # raises when the time is up, between batches
-            rows += batch.count
+            rows += batch.count if isinstance(batch, Batch) else 0
             yield batch
 
     def _write(self, work: Processor, params: Any, table: Table, target: str) -> Receipt:

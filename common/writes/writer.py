@@ -20,6 +20,17 @@ from common.ports.warehouse import Commit, Lineage, Warehouse
 from common.tables.contract import Table
 from common.writes.batch import Batch, Waiting
 from common.writes.drift import in_words
+from common.writes.parts import (
+    LIST,
+    MOST_PARTS,
+    PartRead,
+    StagedPart,
+    WholeDelivery,
+    chosen,
+    content_hash,
+    list_name,
+    write_row,
+)
 from common.writes.spool import Spool, SpoolResult
 
 COMMIT_MARGIN_S = 10.0
@@ -76,7 +87,9 @@ class Writer:
         return f"{self.run.run_id}_{self.step.step_id}_{self.step.attempt}"
 
     def write(
-        self, batches: Callable[[Callable[[], str]], Iterator[Batch]], seconds_left: Callable[[], float]
+        self,
+        batches: Callable[[Callable[[], str]], Iterator[Batch | PartRead | WholeDelivery]],
+        seconds_left: Callable[[], float],
     ) -> Receipt:
         """Write the batches, or what SQL has put into the staging table; return the receipt.
 
@@ -89,8 +102,10 @@ class Writer:
         try:
             with tempfile.TemporaryDirectory(prefix="pipeline-ops-") as folder:
                 path = Path(folder) / "rows.parquet"
-                spooled = self._spool(batches(for_sql.staging), path)
+                spooled, last = self._spool(batches(for_sql.staging), path)
                 lineage = self._lineage()
+                if isinstance(last, WholeDelivery):
+                    return self._commit_parts(last, spooled, lineage, seconds_left)
                 if spooled.rows and for_sql.made:
                     raise PermanentError("The processor gave rows and used the staging table: it may do one of them.")
                 table = self._with_added(spooled)
@@ -99,6 +114,11 @@ class Writer:
                     self.warehouse.load(staging, table, path, job_id=f"{self.name}_load")
                 if spooled.bad_rows:
                     self._quarantine(path.with_suffix(".bad.parquet"), lineage)
+                if isinstance(last, PartRead):
+                    seconds_left()  # raises if another attempt has taken over the part
+                    self._list(last, staging, spooled, path)
+                    keep = True
+                    return Receipt(rows=spooled.rows, bad_rows=spooled.bad_rows, drift=spooled.drift)
             commit = self._commit(table, staging or for_sql.staging(), spooled, lineage, seconds_left())
             receipt = self.warehouse.commit(commit, self.info)
             for text in receipt.warnings:
@@ -111,7 +131,59 @@ class Writer:
             if not keep and (made := staging or for_sql.made):
                 self._drop(made)
 
-    def _spool(self, batches: Iterator[Batch], path: Path) -> SpoolResult:
+    def _list(self, read: PartRead, staging: str, spooled: SpoolResult, path: Path) -> None:
+        """Add a staged part to the list of its delivery."""
+        if spooled.added:
+            raise PermanentError(f"{read.part} has columns that {self.table.table} lacks: parts can't add columns.")
+        part = StagedPart(
+            read.part, self.step.fence, staging, spooled.rows, spooled.content_hash, spooled.bad_rows, read.facts
+        )
+        row = path.with_name("part.parquet")
+        write_row(row, part, self.run.request.start_date)
+        self.warehouse.load(self._list_of(read.delivery), LIST, row, job_id=f"{self.name}_part")
+
+    def _list_of(self, delivery: str) -> str:
+        name = list_name(self.run, delivery)
+        return self.warehouse.create_staging(self.target, LIST, name, keep=True, spooled=True)
+
+    def _commit_parts(
+        self, whole: WholeDelivery, spooled: SpoolResult, lineage: Lineage, seconds_left: Callable[[], float]
+    ) -> Receipt:
+        """Commit the staged parts of a delivery, all of them in one transaction.
+
+        Their staging tables are left to expire: an attempt that is repeated after its commit needs them again.
+        """
+        if spooled.rows or spooled.bad_rows:
+            raise PermanentError("The processor gave rows and a delivery of staged parts: it may do one of them.")
+        if len(whole.parts) > MOST_PARTS:
+            raise PermanentError(
+                f"The delivery has {len(whole.parts)} parts, the limit is {MOST_PARTS}: run fewer days."
+            )
+        listed = self._list_of(whole.delivery)
+        parts = chosen(self.warehouse.query(f"SELECT * FROM `{listed}`"), whole.parts)  # noqa: S608 - our own name
+        bad, most = sum(part.bad_rows for part in parts), self.step.spec.write.max_bad_rows
+        if bad > most:
+            raise PermanentError(
+                f"The parts have {bad} rows that can't be written, max_bad_rows allows {most}: nothing is committed. "
+                f"{self.target}__quarantine has them, with the reasons."
+            )
+        whole.check([part.facts for part in parts])
+        filled = [part for part in parts if part.row_count]
+        if not filled:
+            raise PermanentError("The delivery has no rows of the run's days: nothing is replaced.")
+        total = replace(spooled, rows=sum(part.row_count for part in filled), content_hash=content_hash(filled))
+        commit = self._commit(self.table, filled[0].staging, total, lineage, seconds_left())
+        commit = replace(commit, parts=tuple(part.staging for part in filled))
+        receipt = self.warehouse.commit(commit, self.info)
+        for text in receipt.warnings:
+            self.warn(text)
+        return replace(receipt, bad_rows=bad)
+
+    def _spool(
+        self, batches: Iterator[Batch | PartRead | WholeDelivery], path: Path
+    ) -> tuple[SpoolResult, PartRead | WholeDelivery | None]:
+        """Spool the rows; return also what the processor said after the last of them."""
+        last: PartRead | WholeDelivery | None = None
         request, digits = self.run.request, self.warehouse.decimal_digits
         spool = Spool(
             path,
@@ -124,7 +196,12 @@ class Writer:
         )
         try:
             for batch in batches:
-                spool.write(batch)
+                if isinstance(batch, Batch):
+                    spool.write(batch)
+                else:
+                    last = batch
+                    if isinstance(batch, PartRead):
+                        self._list_of(batch.delivery)  # before its first part: a list must not outlive their tables
             result = spool.close()
         except DriftError as error:
             self._keep_drift(error.drift)  # the drift that fails a step is the one that a person must look at
@@ -138,7 +215,7 @@ class Writer:
             self.warn(f"{result.bad_rows} rows were left out: {self.target}__quarantine has them, with the reasons.")
         if result.drift:
             self.warn(f"The rows differ from the contract of {self.table.table}: {in_words(result.drift)}.")
-        return result
+        return result, last
 
     def _with_added(self, spooled: SpoolResult) -> Table:
         """Return the contract with the columns that the rows have added, once the target has them, too."""

@@ -40,6 +40,20 @@ WRITES = (
         ("JSON's null is a value of its own", "fast_hash._parts", never("if kind == 'JSON'")),
     ),
     *noticed_by(
+        "test_external_file -k ahead",
+        ("records in the file are read ahead of", "reading.ahead", never("block.batch is None")),
+    ),
+    *noticed_by(
+        "test_delivery_parts",
+        ("an earlier attempt at a part counts", "parts.chosen", swap("latest[...].fence < part.fence", "True")),
+    ),
+    *noticed_by(
+        "test_parts",
+        ("a delivery that lacks a part is committed", "parts.chosen", swap("name not in latest", "False")),
+        ("an attempt that lost its part lists it", "Writer.write", never("isinstance(last, PartRead)")),
+        ("bad rows of parts are not added up", "Writer._commit_parts", never("bad > most")),
+    ),
+    *noticed_by(
         "test_attempt",
         (
             "rows of a processor that fills staging, too, hide what it filled",

@@ -3,17 +3,20 @@
 import gzip
 import json
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from common.platform.errors import PermanentError
 from common.platform.paths import CONFIGS
 from common.processors.bills import file_extractor as external_file
-from common.processors.bills import files
+from common.processors.bills import files, reading
 from common.processors.bills.file_extractor import ExternalFileExtractor, date_span
 from common.tables.contract import load_table
 from common.writes.batch import Batch
@@ -309,6 +312,61 @@ def test_batches_are_bounded_in_rows_and_in_bytes(tmp_path: Path, monkeypatch: p
     assert [batch.count for batch in batches(tmp_path)] == [files.BLOCK_ROWS, 1]
     monkeypatch.setattr(files, "BLOCK_BYTES", 10 * len(f"{GOOD}\n"))
     assert max(batch.count for batch in batches(tmp_path)) == 10
+
+
+def test_nothing_is_read_ahead_of_records_that_are_still_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AtOnce(ThreadPoolExecutor):
+        """Reads before it returns, as a fast thread would."""
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            future = super().submit(*args, **kwargs)
+            wait([future])
+            return future
+
+    monkeypatch.setattr(reading, "ThreadPoolExecutor", AtOnce)
+    read: list[str] = []
+
+    def blocks() -> Iterator[files.Block]:
+        for name in ("batch", "records"):
+            read.append(name)
+            batch = pa.RecordBatch.from_pydict({"a": [1]}) if name == "batch" else None
+            yield files.Block("line 1", ["a"], 1, batch, lambda: iter(()))
+        read.append("the end, which closes the file")
+
+    found = reading.ahead(blocks())
+    next(found)
+    assert read == ["batch", "records"]  # while the first is in use
+    next(found)
+    assert read == ["batch", "records"]
+    assert list(found) == [] and read[2:] == ["the end, which closes the file"]
+
+
+def test_one_bad_cell_in_many_records_is_found_named_and_set_aside(tmp_path: Path) -> None:
+    _one_bad_cell(tmp_path, 100_000)
+
+
+@pytest.mark.slow
+def test_one_bad_cell_in_ten_million_records_is_found_named_and_set_aside(tmp_path: Path) -> None:
+    _one_bad_cell(tmp_path, 10_000_000)
+
+
+def _one_bad_cell(folder: Path, records: int) -> None:
+    good = f"{GOOD}\n".encode()
+    with (folder / "bill.csv").open("wb") as file:
+        file.write(f"{HEADER}\n".encode())
+        for count in (records * 2 // 3, records - records * 2 // 3 - 1):
+            for left in range(count, 0, -10_000):
+                file.write(good * min(left, 10_000))
+            if count == records * 2 // 3:
+                file.write(good.replace(b",1.50,", b",1.50 USD,"))
+    rows, bad = 0, []
+    context = make_context(landing=folder, start_date=OCTOBER[0], end_date=OCTOBER[1], source=None)
+    for batch in ExternalFileExtractor().run(context, params()):
+        rows += len(batch.rows)
+        bad += batch.bad
+    assert rows == records - 1
+    assert [(one.source, one.column) for one in bad] == [(f"bill.csv: line {records * 2 // 3 + 2}", "BilledCost")]
+    assert "1.50 USD" in bad[0].row
 
 
 def test_the_generated_bill_adds_up_and_is_the_same_every_time(tmp_path: Path) -> None:

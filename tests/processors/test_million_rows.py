@@ -19,7 +19,7 @@ from infra.local.focus_export import focus_rows
 
 DAY = date(2026, 10, 5)
 BLOCK = 10_000
-MOST_MIB = 260
+MOST_MIB = 290
 """Above what the process has when idle. Measured: see docs/providers-cloud.md."""
 
 READ = """

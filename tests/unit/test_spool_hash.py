@@ -104,6 +104,20 @@ def test_dicts_arrow_and_query_results_have_one_hash_in_any_order_and_batching(
     assert hashed(folder, *arrow(mixed).to_batches(max_chunksize=3)) == wanted
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(row_values, min_size=1, max_size=20), st.randoms(use_true_random=False), st.sampled_from([0, 2, 400]))
+def test_rows_of_values_that_repeat_have_the_hash_of_their_rows(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], chance: Any, wholes: int
+) -> None:
+    """Columns vary apart from each other, so that there are few combinations of values, or many."""
+    many = [
+        {name: chance.choice(rows).get(name) for name in KINDS} | ({"n": number} if number < wholes else {})
+        for number in range(fast_hash.FEW_ROWS + 44)
+    ]
+    wanted = content_hash(queried(many), KINDS)
+    assert hashed(tmp_path_factory.mktemp("hash"), arrow(many)) == wanted
+
+
 @settings(max_examples=150, deadline=None)
 @given(lists, lists)
 def test_other_rows_have_another_hash(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:

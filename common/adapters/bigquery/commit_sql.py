@@ -312,6 +312,9 @@ def _block(write: Commit, number: int) -> str:
 def _staged(write: Commit) -> tuple[str, str]:
     """Return SQL for the staged rows, and for them as the target takes them: checks read no JSON."""
     staging = quoted(write.staging)
+    if write.parts:
+        names = ", ".join([*map(column, write.table.names), DATA_DATE, "x_org_slug"])
+        staging = f"({' UNION ALL '.join(f'SELECT {names} FROM {quoted(part)}' for part in write.parts)})"
     if write.of_days:
         staging = f"(SELECT * FROM {staging} WHERE {KEY} AND {OF_DAYS})"
     texts = [column(c.name) for c in write.table.columns if c.type == "JSON"] if write.spooled else []

@@ -4,6 +4,7 @@ One file at a time is on disk and a few thousand rows are in memory, however lar
 days are skipped; they belong to other runs.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.platform.errors import PermanentError, TransientError
 from common.processors.base import Params, StepContext
@@ -24,6 +25,7 @@ from common.processors.bills.table_rows import TableRows
 from common.processors.http.object_store import Stored
 from common.tables.contract import load_table
 from common.writes.batch import Batch
+from common.writes.parts import MOST_PARTS, PartRead, WholeDelivery
 
 MOST_NAMED = 10
 FOCUS_PERIOD = ("BillingPeriodStart", "BillingPeriodEnd")
@@ -36,7 +38,15 @@ Tell = Callable[[str], None]
 class ExportParams(Params):
     """Parameters common to all providers' exports, which are written to the table ``cloud_focus_export``."""
 
-    destination_table: Literal["cloud_focus_export"] = Field(description="Table in the organisation's dataset.")
+    task: Literal["all", "list", "part", "commit"] = Field(
+        "all",
+        description="all: read the whole delivery. Of a delivery with many files each is read by a step of its own: "
+        "list puts out `parts`, part (in a map over them) stages one, commit writes all of them at once.",
+    )
+    part: str | None = Field(None, description="The file that task part reads: {item}.")
+    destination_table: Literal["cloud_focus_export"] | None = Field(
+        None, description="Table in the organisation's dataset; of tasks all and commit."
+    )
     layout: LayoutName = Field("table", description="What kind of bill it is; table: FOCUS, of any version.")
     format: Format = Field("auto", description="csv, parquet, or auto: told by the file's first bytes.")
     delimiter: str = Field(",", min_length=1, max_length=1, description="Between the fields of a CSV line.")
@@ -44,6 +54,19 @@ class ExportParams(Params):
     missing_days: Literal["fail", "accept"] = Field(
         "fail", description="What a day without rows means that lies between days with some."
     )
+
+    @model_validator(mode="after")
+    def _of_its_task(self) -> Self:
+        if (self.destination_table is not None) is not (self.task in ("all", "commit")):
+            raise ValueError("destination_table belongs to the tasks all and commit, and they need it.")
+        if (self.part is not None) is not (self.task == "part"):
+            raise ValueError("part belongs to task part, which needs it: part: '{item}'")
+        return self
+
+    @property
+    def staged_for(self) -> str | None:
+        """The table that another step will write this step's rows to."""
+        return DESTINATION if self.task == "part" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +95,12 @@ class Delivery:
 
         Raises PermanentError for a file that can't be read, an export without rows, and a missing day.
         """
+        yield from self.rows(parts)
+        # At the end, because only then are all days known; the engine commits nothing before the step has returned.
+        self.check()
+
+    def rows(self, parts: Iterable[Part]) -> Iterator[Batch]:
+        """Yield the rows of the run's days. Raises PermanentError for a file that can't be read."""
         with tempfile.TemporaryDirectory() as folder:
             for part in parts:
                 # An object's key is the provider's text: only its last part, without separators, may name a file here.
@@ -80,9 +109,33 @@ class Delivery:
                 yield from self._batches_of(path, part)
                 self._context.remaining_s()
                 path.unlink()  # before the next download: a function's disk is its memory
-        # At the end, because only then are all days known; the engine commits nothing before the step has returned.
+
+    def check(self) -> None:
+        """Log a summary. Raises PermanentError for an export without rows, and for a missing day."""
         self._check_days()
         self._log_summary()
+
+    def facts(self) -> str:
+        """Return what was read, for ``add`` in the step that commits all parts."""
+        return json.dumps(
+            {
+                "days": sorted(day.isoformat() for day in self._delivered),
+                "sums": {currency: str(total) for currency, total in self._sums.items()},
+                "columns": {name: sorted(columns) for name, columns in self._columns.items()},
+                "floats": sorted(self._floats),
+                "rows": self._rows,
+            }
+        )
+
+    def add(self, facts: str) -> None:
+        """Add what another step has read."""
+        read = json.loads(facts)
+        self._delivered |= {date.fromisoformat(day) for day in read["days"]}
+        for currency, total in read["sums"].items():
+            self._sums[currency] = EXACT.add(self._sums.get(currency, Decimal(0)), Decimal(total))
+        self._columns |= {name: frozenset(columns) for name, columns in read["columns"].items()}
+        self._floats |= set(read["floats"])
+        self._rows += read["rows"]
 
     def _batches_of(self, path: Path, part: Part) -> Iterator[Batch]:
         params, convert, read = self._params, self._reader(part.name), Read()
@@ -191,19 +244,56 @@ def delivered(
     find: Callable[[list[Month], Tell], Manifests],
     parts: Callable[[Manifests], Iterable[Part]],
     missing: str,
-) -> Iterator[Batch]:
+) -> Iterator[Batch | PartRead | WholeDelivery]:
     """Yield the rows of an export with a manifest for each month; ``missing`` explains what to do if there is none.
 
     A refresh replaces files, and a mixture of old and new ones would be no valid month. So the manifests are listed
-    again at the end; TransientError if they have changed, so that the next attempt reads everything again.
+    again at the end; TransientError if they have changed, so that the next attempt reads everything again. The params'
+    ``task`` says how much of the delivery is done here (docs/decisions/0017).
     """
     months = months_of(context.start_date, context.end_date)
     manifests = find(months, context.info)
     if not manifests:
         raise PermanentError(f"There is no manifest for {shown(months)}. {missing}")
-    yield from Delivery(context, params, provider).batches(parts(manifests))
+    delivery = Delivery(context, params, provider)
+    if params.task == "all":
+        yield from delivery.batches(parts(manifests))
+    else:
+        yield from _done(context, params, delivery, _identity(manifests), list(parts(manifests)))
     if find(months, lambda _text: None) != manifests:
         raise TransientError("The export was refreshed while it was being read. The next attempt reads it again.")
+
+
+def _done(
+    context: StepContext, params: ExportParams, delivery: Delivery, identity: str, parts: Sequence[Part]
+) -> Iterator[Batch | PartRead | WholeDelivery]:
+    """Do the task of a step that does not read the whole delivery."""
+    if len(parts) > MOST_PARTS:
+        raise PermanentError(f"The delivery has {len(parts)} files, the limit is {MOST_PARTS}: run fewer days.")
+    if params.task == "list":
+        context.put_out("parts", [part.name for part in parts])
+    elif params.task == "part":
+        own = [part for part in parts if part.name == params.part]
+        if not own:
+            raise PermanentError(
+                f"{params.part!r} is not in the newest manifest any more: the export was refreshed. Run the pipeline "
+                "again."
+            )
+        yield from delivery.rows(own)
+        yield PartRead(own[0].name, identity, delivery.facts())
+    else:
+
+        def check(facts: Sequence[str]) -> None:
+            for one in facts:
+                delivery.add(one)
+            delivery.check()
+
+        yield WholeDelivery([part.name for part in parts], identity, check)
+
+
+def _identity(manifests: Manifests) -> str:
+    """Return a text that is another one once a month has been delivered anew."""
+    return json.dumps([[*month, item.key, item.etag, str(item.modified)] for month, item in sorted(manifests.items())])
 
 
 def some(names: Sequence[Any]) -> str:

@@ -62,8 +62,8 @@ class BillRecord:
 class Block:
     """Consecutive records. ``first`` is the number of the first one, ``header`` the position of the column names.
 
-    ``batch`` has the file's columns: of a CSV file as text, with NULL for ``null_values``. Without a batch, the block
-    is the rest of the file, and ``records`` can be called once.
+    ``batch`` has the file's columns: of a CSV file as text, with NULL for ``null_values`` (``nulls_read``: no such text
+    is left). Without a batch, the block is the rest of the file, and ``records`` can be called once.
     """
 
     header: str
@@ -71,6 +71,7 @@ class Block:
     first: int
     batch: "pa.RecordBatch | None"
     records: Callable[[], Iterator[BillRecord]]
+    nulls_read: bool = False
 
 
 def blocks(path: Path, *, file_format: Format, delimiter: str, null_values: Sequence[str]) -> Iterator[Block]:
@@ -263,7 +264,7 @@ def _csv_blocks(
             return islice(rest, begin, begin + size)
 
         for batch in part:
-            yield Block("line 1", header, number + begin + 1, batch, records)
+            yield Block("line 1", header, number + begin + 1, batch, records, nulls_read=True)
 
 
 class _Rest:

@@ -123,7 +123,7 @@ class LayoutRows:
         if not self._names:
             self._names = self._header(block.columns, block.header)
         assert block.batch is not None
-        return ArrowValues(block.batch, self._names, self._nulls)
+        return ArrowValues(block.batch, self._names, () if block.nulls_read else self._nulls)
 
     def days(self, values: "ArrowValues") -> "pa.Array":
         """Return the day of each record."""

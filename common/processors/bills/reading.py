@@ -5,14 +5,15 @@ bad one, which it reports with file, line, column and value.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Context, Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from common.processors.bills.cells import UnreadableError
-from common.processors.bills.files import BillRecord, Block
+from common.processors.bills.files import BLOCK_BYTES, BillRecord, Block
 from common.processors.bills.layout import LayoutRows
 from common.processors.bills.table_rows import TableRows
 from common.tables.contract import DATA_DATE
@@ -27,6 +28,9 @@ EXACT = Context(prec=100)
 
 MOST_ODD = 16
 """Most odd records of a block for which it is cut into pieces: with more, reading all of it by records is faster."""
+
+MOST_AHEAD_BYTES = 2 * BLOCK_BYTES
+"""The next block is not read while a larger one is in use."""
 
 Rows = TableRows | LayoutRows
 
@@ -66,6 +70,20 @@ class Read:
             self.billed[currency] = EXACT.add(self.billed.get(currency, Decimal(0)), cost)
 
 
+def ahead(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Yield the blocks, reading the next one on a second core while one is in use: Arrow reads without the GIL."""
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        following = reader.submit(next, blocks, None)
+        while (block := following.result()) is not None:
+            # Records that are still in the file would be taken away, and of blocks of one huge record memory holds one.
+            if block.batch is None or block.batch.nbytes > MOST_AHEAD_BYTES:
+                yield block
+                following = reader.submit(next, blocks, None)
+            else:
+                following = reader.submit(next, blocks, None)
+                yield block
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads one file. ``outside`` returns the error for a record of a day that is not of the run; None skips it.
@@ -82,7 +100,7 @@ class Reader:
 
     def batches(self, blocks: Iterable[Block]) -> Iterator[Batch]:
         """Yield the rows of the blocks. Raises what ``convert`` and ``outside`` do."""
-        for block in blocks:
+        for block in ahead(iter(blocks)):
             self.read.columns = self.read.columns or frozenset(block.columns)
             if block.batch is None:
                 yield from self._by_record(block.records())
@@ -104,7 +122,7 @@ class Reader:
             self.read.days |= set(days.filter(pc.invert(values.odd)).unique().to_pylist())
             kept = pc.or_(inside, values.odd)
             numbers, batch = numbers.filter(kept), batch.filter(kept)
-            values = self.convert.values(Block(block.header, block.columns, block.first, batch, block.records))
+            values = self.convert.values(replace(block, batch=batch))
             days = self._days(values)
         table = self.convert.rows(values, days, numbers)
         odd = numbers.filter(values.odd).to_pylist()

@@ -97,7 +97,8 @@ class TableRows:
         for name in (self._date_column, *(self._period or ())):
             self._check_date(name, block.columns, block.header)
         self._check_names(block.columns, block.header)
-        return ArrowValues(block.batch, {name: name for name in block.columns}, self._nulls, narrow=True)
+        nulls = () if block.nulls_read else self._nulls
+        return ArrowValues(block.batch, {name: name for name in block.columns}, nulls, narrow=True)
 
     def days(self, values: "ArrowValues") -> "pa.Array":
         """Return the day of each record."""

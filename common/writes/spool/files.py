@@ -1,6 +1,7 @@
 """The spool's two Parquet files, for good and for bad rows, written in row groups to bound memory."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 
 from common.platform.errors import PermanentError, TransientError
 from common.writes.bad_rows import BadRow
+from common.writes.spool.fast_hash import WIDE_ROW_BYTES
 
 ROWS_PER_GROUP = 50_000
 BYTES_PER_GROUP = 16 * 2**20
@@ -23,10 +25,16 @@ BAD_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("reason", "colu
 
 
 class RowFile:
-    """File of good rows. A column that is added later is NULL in earlier rows."""
+    """File of good rows. A column that is added later is NULL in earlier rows.
+
+    A row group is packed on a second core while the next one is collected, because Arrow packs without the GIL. So a
+    full disk is reported one row group later, at the latest by ``close``.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path, self._schema = path, schema
+        self._packer = ThreadPoolExecutor(1, "spool")
+        self._packing: Future[None] | None = None
         self._older: list[Path] = []
         self._pending: list[pa.Table] = []
         self._rows = self._bytes = self._groups = 0
@@ -54,6 +62,8 @@ class RowFile:
             for part in self._older:
                 self._copy(part)
         self._flush()
+        self._packed()
+        self._packer.shutdown()
         with writing(self._path):
             self._writer.close()
         return self._path.stat().st_size
@@ -64,6 +74,7 @@ class RowFile:
 
     def _end_part(self) -> None:
         self._flush()
+        self._packed()
         with writing(self._path):
             self._writer.close()
             if self._groups:
@@ -87,6 +98,18 @@ class RowFile:
         self._pending.clear()
         self._rows = self._bytes = 0
         self._groups += 1
+        self._packed()  # one at a time: memory stays bounded, and the writer is not shared
+        self._packing = self._packer.submit(self._pack, table)
+        if table.nbytes > WIDE_ROW_BYTES * table.num_rows:
+            self._packed()  # the next row may be of 16 MiB, too: memory has room for one
+
+    def _packed(self) -> None:
+        """Wait for the row group that is being packed. Raises what packing it raised."""
+        packing, self._packing = self._packing, None
+        if packing is not None:
+            packing.result()
+
+    def _pack(self, table: pa.Table) -> None:
         with writing(self._path):
             self._writer.write_table(table, row_group_size=ROWS_PER_GROUP)
         size = sum(path.stat().st_size for path in (self._path, *self._older))

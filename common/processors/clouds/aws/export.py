@@ -33,6 +33,7 @@ from common.processors.clouds.aws.sigv4 import AwsKeys
 from common.processors.http.object_store import Stored
 from common.processors.http.stored_settings import StoredSettings
 from common.writes.batch import Batch
+from common.writes.parts import PartRead, WholeDelivery
 
 HELP = (
     'Paste {"access_key_id": …, "secret_access_key": …, "region": …, "bucket": …, "prefix": …, "export": …}: the keys '
@@ -61,7 +62,7 @@ class AwsExportExtractor:
     needs_credential: ClassVar[bool] = True
     credential_field: ClassVar[str] = "bucket"
 
-    def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch]:
+    def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch | PartRead | WholeDelivery]:
         place = _place(context.credential_id, context.secret())
         with Bucket(context, place.keys, region=place.region, bucket=place.bucket) as bucket:
             yield from delivered(

@@ -33,6 +33,7 @@ from common.processors.clouds.azure.login import HELP, STORAGE, azure_client, to
 from common.processors.http.object_store import Stored
 from common.processors.http.stored_settings import StoredSettings
 from common.writes.batch import Batch
+from common.writes.parts import PartRead, WholeDelivery
 
 LAYOUTS: dict[str, LayoutName] = {
     "FocusCost": "table",
@@ -51,7 +52,7 @@ class AzureExportExtractor:
     needs_credential: ClassVar[bool] = True
     credential_field: ClassVar[str] = "container"
 
-    def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch]:
+    def run(self, context: StepContext, params: ExportParams) -> Iterator[Batch | PartRead | WholeDelivery]:
         opened, folder = _opened(context, context.secret())
         with opened as container:
             yield from delivered(
