@@ -93,7 +93,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         store=store,
         bus=bus,
         logs=logs,
-        plans=_plans(settings, clock),
+        plans=plans(settings, clock),
         records=records,
         credentials=credentials,
         audit=audit,
@@ -169,14 +169,15 @@ def _postgres(settings: Settings, clock: Clock) -> Adapters:
 STACKS = {"sqlite": _sqlite, "google": _google, "postgres": _postgres}
 
 
-def _plans(settings: Settings, clock: Clock) -> PlanLimits:
+def plans(settings: Settings, now: Clock | None = None) -> PlanLimits:
+    """Return the plans that the settings name: the only source of which organisations there are."""
     if settings.supabase_dsn is None:
         return YamlPlans(settings.configs)
     from common.adapters.sql.postgres.client import Postgres
     from common.adapters.sql.postgres.plans import PostgresPlans
 
     database = Postgres(settings.supabase_dsn, SUPABASE_DSN, connections=PLAN_CONNECTIONS)
-    return CachedPlans(PostgresPlans(database), clock)
+    return CachedPlans(PostgresPlans(database), now or _utc_now)
 
 
 def _sealer(settings: Settings) -> Sealer:
