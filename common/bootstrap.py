@@ -38,6 +38,7 @@ from common.runs.estimate import Estimator
 
 if TYPE_CHECKING:
     from common.adapters.bigquery.doctor import Doctor
+    from common.adapters.google.scheduler import SchedulerJobs
 
 STORE_FILE = "pipeline-ops.db"
 KEY_FILE = "credentials.key"
@@ -209,6 +210,14 @@ def doctor(settings: Settings, dataset: str | None) -> "Doctor":
 
     prices = load_prices(settings.configs)
     return Doctor(made, settings.project_id, dataset, prices.usd_per_tib.get(settings.location) if prices else None)
+
+
+def scheduler_jobs(settings: Settings, location: str) -> "SchedulerJobs":
+    """Return the jobs of Cloud Scheduler that call this stack. Their names say which stack's they are: the environment
+    has no hyphen, so no prefix begins another."""
+    from common.adapters.google.scheduler import SchedulerJobs
+
+    return SchedulerJobs(settings.project_id, location, f"pipeline-ops-{settings.environment}-")
 
 
 def _google_cloud(settings: Settings) -> GoogleCloud:

@@ -1,7 +1,7 @@
 """Which pipeline runs when for which organisation, and if not, why: the pipelines' files and what organisations set."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -132,3 +132,36 @@ def disabled(pipeline: Scheduled, own: Own, status: str, credentials: Iterable[C
     if len(matching) > 1:
         return f"{len(matching)} credentials for {pipeline.provider} ({', '.join(matching)}): set one of them"
     return "" if matching else f"no credential for {pipeline.provider}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a pipeline is scheduled for an organisation. ``why_not`` is empty if it is; ``next_at`` is None if not."""
+
+    pipeline: Scheduled
+    own: Own
+    schedule: Schedule | None
+    why_not: str
+    next_at: datetime | None
+
+
+def entries(
+    table: Timetable,
+    own: Mapping[str, Own],
+    org_slug: str,
+    status: str,
+    credentials: Sequence[CredentialInfo],
+    now: datetime,
+) -> Iterator[Entry]:
+    """Yield every pipeline that has a schedule for the organisation, or that it has set something for, by route."""
+    for route, pipeline in table.pipelines.items():
+        mine = own_for(own, route)
+        schedule = pipeline.timed(mine)
+        if schedule is None and route not in own:
+            continue
+        why_not = disabled(pipeline, mine, status, credentials)
+        next_at = None
+        if schedule is not None and not why_not:
+            delay = pipeline.delay(org_slug)
+            next_at = next(schedule.following(now - delay)) + delay
+        yield Entry(pipeline, mine, schedule, why_not, next_at)
