@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from common.cli.demo import pause_schedules
 from common.domain.model import Run
 from common.platform.errors import TransientError
 from common.ports.secrets import CredentialInfo
@@ -296,6 +297,17 @@ def test_jitter_spreads_the_organisations_and_each_keeps_its_delay(many: World) 
     started = [many.tick().started for _ in range(12)]
     assert sum(started) == len(ORGS) and max(started) < 40 and started[11] == 0
     assert [many.tick(60 if number else 86_400 - 660).started for number in range(12)] == started
+
+
+def test_what_the_demo_left_behind_is_not_run_by_the_schedule_until_somebody_resumes_it(world: World) -> None:
+    world.tick(0)
+    pause_schedules(world.own)
+    world.tick()
+    assert world.runs() == []
+    world.own.change(ORG, EVERY, paused=False)
+    pause_schedules(world.own)  # a second demo: what was decided since stays
+    world.tick(86_400)
+    assert len(world.runs()) == 1
 
 
 def test_two_pipelines_of_one_id_are_not_run_by_the_schedule(world: World, caplog: pytest.LogCaptureFixture) -> None:
