@@ -59,6 +59,9 @@ BETWEEN_WRITES = timedelta(seconds=1)
 CLOCK_SKEW = timedelta(minutes=10)
 """A mark that is further ahead than this was made by a wrong clock: nothing would be due until then."""
 
+SILENT_AFTER = timedelta(minutes=10)
+"""Without a tick for so long, the clock has stopped: a few lost ticks are no news."""
+
 AGAIN_AFTER = timedelta(minutes=15)
 """When a run that its organisation's quota refused is tried again."""
 
@@ -324,6 +327,25 @@ class _Pass:
         """Return whether only the latest time matters, and a later one has come."""
         own = own_for(self._own.get(org, {}), pipeline.route)
         return pipeline.catchup == "last" and bool(pipeline.due(org, own, until, self._now, self._now))
+
+
+def watch(records: Records, now: datetime) -> bool:
+    """Log an error if nobody looks at the schedules any more; return whether that is so.
+
+    The sweep calls it, which another job of Cloud Scheduler wakes: a clock can't notice that it has stopped. Where the
+    schedules were never looked at, nothing is missed.
+    """
+    mark = _read(records.get(MARK_KIND, DEPLOYMENT, MARK))
+    looked_at = None if mark is None else max(mark.done, mark.written_at or mark.done)
+    if looked_at is None or now - looked_at < SILENT_AFTER:
+        return False
+    logger.error(
+        "Nothing has looked at the schedules since %s: no pipeline starts by itself. In the cloud, see whether the job "
+        "of cron is there and runs (main.py schedules sync --check), and what its function logs; elsewhere, start "
+        "main.py serve",
+        looked_at.isoformat(),
+    )
+    return True
 
 
 def _seconds(at: datetime) -> int:

@@ -60,7 +60,7 @@ from common.ports.secrets import Credentials
 from common.ports.store import PlanLimits, RunStore
 from common.runs.admit import Admission
 from common.runs.attempt import AttemptRunner
-from common.runs.cron import WORKERS, Cron, Result
+from common.runs.cron import WORKERS, Cron, Result, watch
 from common.runs.estimate import NO_COST, by_last_cost
 from common.runs.log_lines import change_line
 from common.runs.request import run_identity
@@ -325,6 +325,7 @@ class Engine:
                 self.bus.publish([finished(run_id)])
             self.notifications.seen(record)  # after publishing: a crash in between repeats the message
         self._admission.release()
+        watch(self.records, self.now())
         return swept
 
     def tick(self) -> Result:

@@ -327,6 +327,24 @@ def test_the_runs_of_a_callers_key_and_of_a_scheduled_time_never_have_one_id(wor
     assert len(world.runs()) == 1
 
 
+def test_the_sweep_tells_when_nobody_looks_at_the_schedules_any_more(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    module.logger.propagate = True
+    world.harness.engine.sweep()
+    world.tick(0)
+    world.harness.clock.tick(9 * 60)
+    world.harness.engine.sweep()
+    assert "looked at the schedules" not in caplog.text
+    world.harness.clock.tick(60)
+    world.harness.engine.sweep()
+    assert f"Nothing has looked at the schedules since {BASE.isoformat()}" in caplog.text
+    caplog.clear()
+    world.tick()
+    world.harness.engine.sweep()
+    assert "looked at the schedules" not in caplog.text
+
+
 def test_the_mark_says_how_far_everything_was_looked_at(world: World) -> None:
     world.tick(0)
     world.tick()
