@@ -54,7 +54,15 @@ def list_schedules(settings: Settings, org: str, as_json: bool) -> None:
             "reason": entry.why_not,
             "next_at": entry.next_at and entry.next_at.isoformat(),
         }
-        for entry in entries(table, own, org, engine.plans.limits(org).status, engine.credentials.list(org), now)
+        for entry in entries(
+            table,
+            own,
+            org,
+            engine.plans.limits(org).status,
+            engine.credentials.list(org),
+            engine.settings.landing / org,
+            now,
+        )
     ]
     if as_json:
         show.as_json({"schedules": found, "problems": dict(table.problems)})

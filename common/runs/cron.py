@@ -18,6 +18,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
 from itertools import batched
+from pathlib import Path
 
 from common.config.loader import ConfigTree
 from common.domain.model import RunRequest
@@ -117,6 +118,7 @@ class Cron:
     request: Callable[[RunRequest], object]
     default_days: Callable[[str, date], tuple[date, date]]
     now: Callable[[], datetime]
+    landing: Path
     workers: int = 1
     clock: Callable[[], float] = field(default=time.monotonic)
     sleep: Callable[[float], None] = field(default=time.sleep)
@@ -249,7 +251,7 @@ class _Pass:
         with bound(org=org, route=pipeline.route):
             try:
                 credentials = self._cron.credentials.list(org) if pipeline.needs_credential else ()
-                if disabled(pipeline, own, status, credentials):
+                if disabled(pipeline, own, status, credentials, self._cron.landing / org):
                     return done
                 if len(times) > MOST_MISSED:
                     times = times[1:]

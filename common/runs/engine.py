@@ -339,6 +339,7 @@ class Engine:
             self.request_run,
             self.default_days,
             self.now,
+            self.settings.landing,
             workers,
         ).tick()
 

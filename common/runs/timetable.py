@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal
 
 from common.config.loader import ConfigTree
@@ -26,7 +27,10 @@ person asks for: nobody wants ten years of runs because a clock was wrong."""
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A pipeline as the schedule sees it. ``schedule`` is None if only organisations give it a time."""
+    """A pipeline as the schedule sees it. ``schedule`` is None if only organisations give it a time.
+
+    ``files`` are those of the landing folder that its steps read.
+    """
 
     route: str
     pipeline_id: str
@@ -36,6 +40,7 @@ class Scheduled:
     catchup: Literal["none", "last", "all"]
     jitter: int
     needs_credential: bool
+    files: tuple[str, ...] = ()
 
     def timed(self, own: Own) -> Schedule | None:
         """Return the schedule as the organisation has set it."""
@@ -105,6 +110,7 @@ def _scheduled(configs: ConfigTree, route: str) -> Scheduled:
         catchup=config.catchup,
         jitter=config.jitter,
         needs_credential=any(processor(step.ps_type).needs_credential for step in config.steps),
+        files=tuple(str(step.config["source"]) for step in config.steps if step.config.get("source")),
     )
 
 
@@ -116,14 +122,21 @@ def own_for(own: Mapping[str, Own], route: str) -> Own:
     return replace(one, paused=paused.paused, reason=paused.reason, since=since)
 
 
-def disabled(pipeline: Scheduled, own: Own, status: str, credentials: Iterable[CredentialInfo]) -> str:
-    """Return why the schedule does not start the pipeline for an organisation; empty if it does."""
+def disabled(pipeline: Scheduled, own: Own, status: str, credentials: Iterable[CredentialInfo], landing: Path) -> str:
+    """Return why the schedule does not start the pipeline for an organisation; empty if it does.
+
+    ``landing`` is the organisation's folder: a bill that nobody has brought would fail the run of every organisation,
+    every day.
+    """
     if status not in ADMITTED_STATUSES:
         return f"the subscription is {status}"
     if own.paused:
         return f"paused: {own.reason}" if own.reason else "paused"
     if pipeline.timed(own) is None:
         return "no schedule"
+    for name in pipeline.files:
+        if not (landing / name).exists():
+            return f"no file {name!r} in the landing folder"
     if not pipeline.needs_credential:
         return ""
     matching = [info.credential_id for info in credentials if info.provider == pipeline.provider]
@@ -151,6 +164,7 @@ def entries(
     org_slug: str,
     status: str,
     credentials: Sequence[CredentialInfo],
+    landing: Path,
     now: datetime,
 ) -> Iterator[Entry]:
     """Yield every pipeline that has a schedule for the organisation, or that it has set something for, by route."""
@@ -159,7 +173,7 @@ def entries(
         schedule = pipeline.timed(mine)
         if schedule is None and route not in own:
             continue
-        why_not = disabled(pipeline, mine, status, credentials)
+        why_not = disabled(pipeline, mine, status, credentials, landing)
         next_at = None
         if schedule is not None and not why_not:
             delay = pipeline.delay(org_slug)

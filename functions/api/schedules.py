@@ -126,7 +126,15 @@ def _target(body: PauseBody) -> str:
 def _listed(org: str) -> Response:
     built = engine()
     table, status = Timetable.read(built.configs), built.plans.limits(org).status
-    found = entries(table, _own().of(org), org, status, built.credentials.list(org), built.now().astimezone(UTC))
+    found = entries(
+        table,
+        _own().of(org),
+        org,
+        status,
+        built.credentials.list(org),
+        built.settings.landing / org,
+        built.now().astimezone(UTC),
+    )
     return SchedulesView(schedules=[_view(entry) for entry in found], problems=dict(table.problems)).response()
 
 

@@ -17,7 +17,8 @@ from common.ports.store import HistoryQuery
 from common.runs import cron as module
 from common.runs.cron import LATER_KIND, MARK, MARK_KIND, Cron, Result
 from common.runs.engine import Engine
-from common.runs.own_schedules import DEPLOYMENT, EVERY, OwnSchedules
+from common.runs.own_schedules import DEPLOYMENT, EVERY, NOTHING, OwnSchedules
+from common.runs.timetable import Timetable, disabled
 from infra.local.host import call
 from tests.harness import INVOKER_TOKEN, ORG, ROUTE, SECRET, Harness, step
 
@@ -62,6 +63,7 @@ class World:
             engine.request_run,
             engine.default_days,
             engine.now,
+            engine.settings.landing,
             sleep=self.sleep,
         )
         return replace(made, **changed)
@@ -273,6 +275,16 @@ def test_a_pipeline_runs_where_its_credential_is_and_nowhere_else(world: World) 
     assert [run.request.credential_id for run in world.runs("two")] == ["b"]
 
 
+def test_a_pipeline_that_reads_a_file_runs_where_the_file_is(world: World) -> None:
+    landing = world.harness.engine.settings.landing / ORG
+    scheduled = replace(Timetable.read(world.harness.engine.configs).pipelines[ROUTE], files=("bill.csv",))
+    credentials = world.harness.engine.credentials.list(ORG)
+    assert "no file 'bill.csv'" in disabled(scheduled, NOTHING, "ACTIVE", credentials, landing)
+    landing.mkdir(parents=True)
+    (landing / "bill.csv").touch()
+    assert disabled(scheduled, NOTHING, "ACTIVE", credentials, landing) == ""
+
+
 def test_a_paused_organisation_runs_nothing_and_does_not_make_up_for_the_pause(world: World) -> None:
     world.pipeline(catchup="all")
     world.tick(0)
@@ -281,6 +293,17 @@ def test_a_paused_organisation_runs_nothing_and_does_not_make_up_for_the_pause(w
     world.own.change(ORG, EVERY, paused=False)
     world.tick(86_400)
     assert [run.request.end_date.day for run in world.runs()] == [21]
+
+
+def test_a_time_before_it_was_set_or_resumed_is_not_made_up_for_even_if_no_tick_saw_it(world: World) -> None:
+    world.pipeline(catchup="all")
+    world.tick(0)
+    world.harness.clock.tick(3600)
+    world.own.change(ORG, ROUTE, cron="15 6 * * *")  # it is 06:59
+    world.tick()
+    assert world.runs() == []
+    world.tick(86_400)
+    assert len(world.runs()) == 1
 
 
 def test_an_organisations_own_time_and_zone_count_in_place_of_the_pipelines(world: World) -> None:
