@@ -11,7 +11,7 @@ SPECS := .venv-specs
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
   if $$p -c 'import sys; sys.exit(sys.version_info < (3, 13))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help docs demo serve bench bench-api bench-load bench-bill test test-fast test-slow check sim mutants specs hooks format clean
+.PHONY: help docs demo serve bench bench-api bench-load bench-bill bench-tick test test-fast test-slow check sim mutants specs hooks format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -43,6 +43,9 @@ bench-api: $(VENV)/.dev  ## requests per second and p99 of the API at 1, 8 and 6
 
 bench-load: $(VENV)/.dev  ## rows per second and memory of a write, beside dlt: make bench-load ROWS=10000000
 	@$(BIN)/python -m tests.bench.load --rows $(or $(ROWS),1000000)
+
+bench-tick: $(VENV)/.dev  ## one tick of the schedules for 10,000 organisations, killed half-way
+	@$(BIN)/python -m tests.bench.tick --orgs $(or $(ORGS),10000)
 
 bench-bill: $(VENV)/.dev  ## rows per second and memory of a FOCUS bill, CSV and Parquet, beside dlt and DuckDB: make bench-bill ROWS=10000000
 	@$(BIN)/python -m tests.bench.bill --rows $(or $(ROWS),1000000)

@@ -13,6 +13,7 @@ if sys.version_info < (3, 13):  # noqa: UP036 - an old interpreter gets a senten
 
 from functions.advance import advance
 from functions.api import api
+from functions.cron import cron
 from functions.dead_letter import dead_letter
 from functions.framework import take_pushes, use_problem_documents
 from functions.run_finished import run_finished
@@ -24,7 +25,7 @@ globals().update(STEP_FUNCTIONS)
 use_problem_documents()
 take_pushes()
 
-__all__ = ["advance", "api", "dead_letter", "run_finished", "start_run", "sweep", *STEP_FUNCTIONS]
+__all__ = ["advance", "api", "cron", "dead_letter", "run_finished", "start_run", "sweep", *STEP_FUNCTIONS]
 
 if __name__ == "__main__":
     from common.cli.main import cli

@@ -38,6 +38,7 @@ from common.runs.estimate import Estimator
 
 if TYPE_CHECKING:
     from common.adapters.bigquery.doctor import Doctor
+    from common.adapters.google.scheduler import SchedulerJobs
 
 STORE_FILE = "pipeline-ops.db"
 KEY_FILE = "credentials.key"
@@ -93,7 +94,7 @@ def build(settings: Settings, *, now: Clock | None = None) -> Engine:
         store=store,
         bus=bus,
         logs=logs,
-        plans=_plans(settings, clock),
+        plans=plans(settings, clock),
         records=records,
         credentials=credentials,
         audit=audit,
@@ -169,14 +170,15 @@ def _postgres(settings: Settings, clock: Clock) -> Adapters:
 STACKS = {"sqlite": _sqlite, "google": _google, "postgres": _postgres}
 
 
-def _plans(settings: Settings, clock: Clock) -> PlanLimits:
+def plans(settings: Settings, now: Clock | None = None) -> PlanLimits:
+    """Return the plans that the settings name: the only source of which organisations there are."""
     if settings.supabase_dsn is None:
         return YamlPlans(settings.configs)
     from common.adapters.sql.postgres.client import Postgres
     from common.adapters.sql.postgres.plans import PostgresPlans
 
     database = Postgres(settings.supabase_dsn, SUPABASE_DSN, connections=PLAN_CONNECTIONS)
-    return CachedPlans(PostgresPlans(database), clock)
+    return CachedPlans(PostgresPlans(database), now or _utc_now)
 
 
 def _sealer(settings: Settings) -> Sealer:
@@ -208,6 +210,14 @@ def doctor(settings: Settings, dataset: str | None) -> "Doctor":
 
     prices = load_prices(settings.configs)
     return Doctor(made, settings.project_id, dataset, prices.usd_per_tib.get(settings.location) if prices else None)
+
+
+def scheduler_jobs(settings: Settings, location: str) -> "SchedulerJobs":
+    """Return the jobs of Cloud Scheduler that call this stack. Their names say which stack's they are: the environment
+    has no hyphen, so no prefix begins another."""
+    from common.adapters.google.scheduler import SchedulerJobs
+
+    return SchedulerJobs(settings.project_id, location, f"pipeline-ops-{settings.environment}-")
 
 
 def _google_cloud(settings: Settings) -> GoogleCloud:

@@ -1,7 +1,7 @@
 """Plan limits from a source that may be down: cached for a while, and served as last read during an outage."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from copy import replace
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from common.domain.quota import Limits
 from common.platform.errors import NotFoundError, PermanentError, TransientError
 from common.platform.logs import logger
-from common.ports.store import PlanLimits
+from common.ports.store import PLANS_PAGE, PlanLimits
 
 FRESH_FOR = timedelta(seconds=60)
 """How long limits are served without reading them again: a changed plan applies after this time at the latest."""
@@ -76,6 +76,25 @@ class CachedPlans:
             f"The plan of {org_slug} can't be read now, and was not read before. Try again.",
             retry_after_s=REST.total_seconds(),
         )
+
+    def page(self, after: str = "", *, size: int = PLANS_PAGE) -> Sequence[tuple[str, Limits]]:
+        """Return organisations as the source has them now, and keep their limits: those are as fresh as one can be.
+
+        A list is never served from memory: during an outage it raises TransientError, where an old list would leave
+        organisations out silently.
+        """
+        now = self._now()
+        try:
+            page = self._source.page(after, size=size)
+        except (TransientError, PermanentError) as error:
+            self._failed(error, now)
+            raise
+        self._succeeded()
+        with self._lock:
+            for name, limits in page:
+                self._known[name] = _Read(limits, now)
+                self._unknown.pop(name, None)
+        return page
 
     def _is_backing_off(self, now: datetime) -> bool:
         return self._failed_at is not None and now - self._failed_at < REST

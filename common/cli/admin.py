@@ -12,11 +12,11 @@ from common.cli import show
 from common.cli.base import cli, friendly, json_option, me
 from common.cli.stack import attached, engine_for
 from common.config.check import validate_tree
-from common.config.plans import load_plans
 from common.config.providers import load_providers
 from common.platform.errors import PipelineOpsError, nearest
 from common.platform.settings import Settings, environment_variable
 from common.ports.secrets import CredentialInfo
+from common.ports.store import all_organisations
 from common.processors.online_checks import OnlineChecks, Verdict
 from common.processors.registry import REGISTRY
 
@@ -77,7 +77,7 @@ def _online(settings: Settings, org: str | None) -> list[Verdict]:
     engine = bootstrap.build(attached(settings))
     if org:
         engine.plans.limits(org)  # raises for a misspelt name, which would have no credentials to try
-    orgs = [org] if org else sorted(load_plans(settings.configs).organisations)
+    orgs = [org] if org else list(all_organisations(engine.plans))
     attempts = engine.attempts
     checks = OnlineChecks(engine.settings, engine.configs, engine.credentials, attempts.provider_url, attempts.google)
     return list(checks.verdicts(orgs))

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.stack import warehouse_of
-from common.config.plans import YamlPlans, load_plans
 from common.platform.errors import PipelineOpsError, TransientError
 from common.platform.settings import Settings
+from common.ports.store import all_organisations
 from infra.bootstrap_sync import Difference, sync
 
 
@@ -35,11 +36,11 @@ def bootstrap_sync(settings: Settings, orgs: tuple[str, ...], apply: bool, as_js
       main.py bootstrap-sync acme_corp --apply
       infra/run-job.sh prod bootstrap-sync --apply
     """
-    plans = YamlPlans(settings.configs)
+    plans = bootstrap.plans(settings)
     for org in orgs:
         plans.limits(org)  # raises: a misspelt name must not create a dataset
     quiet(settings)
-    chosen = list(dict.fromkeys(orgs)) or sorted(load_plans(settings.configs).organisations)
+    chosen = list(dict.fromkeys(orgs)) or list(all_organisations(plans))
     with warehouse_of(settings) as warehouse:
         try:
             differences = list(sync(warehouse, settings, chosen, apply=apply))

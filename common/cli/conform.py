@@ -8,11 +8,11 @@ from datetime import datetime
 
 import click
 
+from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.stack import warehouse_of
 from common.config.loader import ConfigTree
-from common.config.plans import YamlPlans
 from common.focus.commitments import TABLE as COMMITMENTS
 from common.focus.commitments import check_commitments, commitment_checks, statements
 from common.focus.conformance import CHARGES, CheckedRows, Checks, Finding, Report, sources
@@ -53,7 +53,7 @@ def conform(
       main.py conform acme_corp --from 2026-11-01 --to 2026-11-30 --json
       main.py conform acme_corp --sql | less
     """
-    YamlPlans(settings.configs).limits(org)
+    bootstrap.plans(settings).limits(org)
     if not NAME.fullmatch(name):
         raise PipelineOpsError(f"--table: {name[:80]!r} is not the name of a table.{nearest(name, [CHARGES])}")
     days = {"first": first and first.date(), "last": last and last.date()}

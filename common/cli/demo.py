@@ -20,6 +20,7 @@ from common.focus.conformance import CHARGES, CheckedRows
 from common.platform.settings import Settings
 from common.ports.warehouse import Warehouse
 from common.processors.registry import REGISTRY
+from common.runs.own_schedules import EVERY, OwnSchedules
 from common.tables.contract import LINEAGE
 from infra.local.demo_data import (
     DEMO_PIPELINES,
@@ -60,7 +61,9 @@ def run_demo(settings: Settings) -> int:
         settings = replace(settings, provider_urls={**settings.provider_urls, **sandbox.urls})
         setup = DemoSetup(settings, sandbox, ORG, SEED, first, DAYS)
         # Before the stack starts: it resumes runs of an earlier, killed demo, which need this demo's sandboxes.
-        add_credentials(bootstrap.build(settings).credentials, setup)
+        engine = bootstrap.build(settings)
+        add_credentials(engine.credentials, setup)
+        pause_schedules(OwnSchedules(engine.records, engine.now))
         click.echo("Starting the embedded stack (SQLite, BigQuery emulator, every function in one process) ...")
         with EmbeddedStack(settings) as stack:
             up = time.monotonic() - began
@@ -74,6 +77,15 @@ def run_demo(settings: Settings) -> int:
             good = _show_all(stack.engine.attempts.warehouse(), setup, inputs)
     click.echo(f"The demo took {time.monotonic() - began:.0f} s.")
     return 0 if good and all(run["status"] == "completed" for run in ended) else 1
+
+
+def pause_schedules(own: OwnSchedules) -> None:
+    """Keep a later ``serve`` from running every pipeline with the sandboxes' credentials, which open nothing else.
+
+    An organisation that has set something before is left as it is.
+    """
+    if not own.of(ORG):
+        own.change(ORG, EVERY, paused=True, reason="the demo's credentials open its sandboxes only")
 
 
 def _finish_earlier(client: ApiClient) -> None:

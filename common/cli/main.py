@@ -13,6 +13,7 @@ from common.cli import (
     replay,
     report,
     runs,
+    schedules,
     verify,
 )
 from common.cli.base import cli
@@ -31,5 +32,6 @@ __all__ = [
     "replay",
     "report",
     "runs",
+    "schedules",
     "verify",
 ]

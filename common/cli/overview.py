@@ -52,7 +52,7 @@ def pipelines(settings: Settings, org: str, as_json: bool) -> None:
         )
         for entry in view["pipelines"]
     ]
-    show.table("Pipelines", ("pipeline", "name", "steps", "schedule (UTC)", "next"), rows)
+    show.table("Pipelines", ("pipeline", "name", "steps", "schedule", "next"), rows)
     for entry in view["pipelines"]:
         if entry["error"]:
             click.echo(f"{entry['pipeline']}: {entry['error']}")

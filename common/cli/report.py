@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.stack import warehouse_of
-from common.config.plans import YamlPlans
 from common.focus.conformance import CHARGES
 from common.focus.report.data import Line, MonthReport, Part, Query, collect
 from common.focus.views import alone, load_views
@@ -42,7 +42,7 @@ def report(settings: Settings, org: str, month: datetime | None, page: Path | No
       main.py report acme_corp --month 2026-10 --html october.html
       main.py report acme_corp --json
     """
-    YamlPlans(settings.configs).limits(org)
+    bootstrap.plans(settings).limits(org)
     with _views(settings, org) as query:
         costs = collect(query, org, month.date() if month else None)
     if page is not None:

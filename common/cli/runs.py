@@ -78,6 +78,7 @@ def serve(
         click.echo("  main.py keys create acme_corp --name app --scope run")
         start = f"{stack.url}/pipelines/run/acme_corp/genai/payg/openai"
         click.echo(f"  curl -H 'Authorization: Bearer KEY' --json '{{}}' {start}")
+        stack.carry_out_schedules()
         # The system may deliver a signal to another thread, which does not end a wait here: the handler runs on this
         # thread's next bytecode, after the wait.
         while not stop.wait(SIGNAL_POLL_S):

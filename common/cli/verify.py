@@ -13,9 +13,9 @@ from common import bootstrap
 from common.cli import show
 from common.cli.base import cli, friendly, json_option, quiet
 from common.cli.stack import attached, warehouse_of
-from common.config.plans import load_plans
 from common.platform.errors import PipelineOpsError, TransientError
 from common.platform.settings import Settings
+from common.ports.store import all_organisations
 from common.writes.receipts import Finding
 from common.writes.verify import Report, Verifier
 
@@ -45,7 +45,7 @@ def verify(settings: Settings, run_id: str | None, every: bool, org: str | None,
         engine.plans.limits(org)
     if run_id is not None:
         engine.store.load(run_id)  # raises for an unknown run before an emulator is started, which takes seconds
-    orgs = [org] if org else sorted(load_plans(settings.configs).organisations)
+    orgs = [org] if org else list(all_organisations(engine.plans)) if every else []
     project = f"{settings.project_id}."
     with warehouse_of(settings) as warehouse:
         verifier = Verifier(engine.store, warehouse, lambda of, name: f"{project}{settings.dataset(of)}.{name}")

@@ -4,12 +4,13 @@ Descriptions go into ``configs/pipeline.schema.json``, which editors show.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator
 
+from common.config.schedule import find_zone
 from common.domain.condition import MAX_CHARS
 from common.domain.model import ErrorKind
 from common.platform.errors import nearest
@@ -156,6 +157,12 @@ def _number_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
 
+def _is_a_day_in_quotes(value: Any) -> Any:
+    if value is not None and not (isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)):
+        raise ValueError('must be a day in quotes, like "2026-12-01"')
+    return value
+
+
 class PipelineConfig(StrictModel):
     """A pipeline: what runs, in which order, how often it is retried."""
 
@@ -172,11 +179,35 @@ class PipelineConfig(StrictModel):
         description="Version of this file. A number is kept as text, exactly as written.",
         json_schema_extra={"type": ["string", "number"]},
     )
-    schedule: str | None = Field(default=None, description=f"Schedule: five cron fields, in UTC. {_CRON_EXAMPLE}")
+    schedule: str | None = Field(
+        default=None, description=f"Schedule: five cron fields, on the clock of timezone. {_CRON_EXAMPLE}"
+    )
+    timezone: str = Field(default="UTC", description="Zone of the schedule, by its IANA name: Europe/Berlin.")
+    catchup: Literal["none", "last", "all"] = Field(
+        default="last",
+        description="Times that were missed, because nothing ran: none leaves out those more than ten minutes old, "
+        "last makes up for the latest, all for each.",
+    )
+    jitter: int = Field(
+        default=0,
+        strict=True,
+        ge=0,
+        le=3600,
+        description="Seconds over which the organisations' runs are spread; each has its own, always the same delay.",
+    )
+    start_date: Annotated[date, BeforeValidator(_is_a_day_in_quotes)] | None = Field(
+        default=None, description='First day of the schedule, in its zone, in quotes: "2026-12-01".'
+    )
     concurrency: int | None = Field(
         default=None, ge=1, le=1000, strict=True, description="Largest number of live runs per organisation."
     )
     steps: tuple[StepConfig, ...] = Field(min_length=1, description="The steps, in reading order.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        find_zone(value)
+        return value
 
     @field_validator("schedule")
     @classmethod
@@ -187,7 +218,7 @@ class PipelineConfig(StrictModel):
 
 
 def check_cron(expression: str) -> None:
-    """Raise ValueError unless it is a five-field cron expression, in UTC, that is due at some time."""
+    """Raise ValueError unless it is a five-field cron expression that is due at some time."""
     from cronsim import CronSim, CronSimError
 
     fields = expression.split()

@@ -1,5 +1,6 @@
 """Plan limits from ``configs/system/plans.yml``: the embedded mode's source of truth."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from common.config.yaml_source import read
 from common.domain.quota import Limits
 from common.platform.errors import NotFoundError, nearest
 from common.platform.strict import StrictModel
+from common.ports.store import PLANS_PAGE
 
 PLANS_FILE = Path("system") / "plans.yml"
 
@@ -76,17 +78,30 @@ class YamlPlans:
 
     def limits(self, org_slug: str) -> Limits:
         """Return the organisation's limits. Raises NotFoundError, or ConfigError if the file is invalid."""
-        file = self._file.get([self._root / PLANS_FILE], lambda: load_plans(self._root))
+        file = self._read()
         organisation = file.organisations.get(org_slug)
         if organisation is None:
             raise NotFoundError(f"There is no organisation {org_slug!r}.{nearest(org_slug, file.organisations)}")
-        plan = file.plans[organisation.plan]
-        return Limits(
-            organisation.status,
-            plan.daily,
-            plan.monthly,
-            plan.concurrent,
-            money_usd=plan.money_usd,
-            weight=plan.weight,
-            global_concurrent=file.global_concurrent,
-        )
+        return _limits(file, organisation)
+
+    def page(self, after: str = "", *, size: int = PLANS_PAGE) -> Sequence[tuple[str, Limits]]:
+        """Return organisations behind ``after`` with their limits. Raises ConfigError if the file is invalid."""
+        file = self._read()
+        names = sorted(name for name in file.organisations if name > after)
+        return [(name, _limits(file, file.organisations[name])) for name in names[:size]]
+
+    def _read(self) -> PlansFile:
+        return self._file.get([self._root / PLANS_FILE], lambda: load_plans(self._root))
+
+
+def _limits(file: PlansFile, organisation: Organisation) -> Limits:
+    plan = file.plans[organisation.plan]
+    return Limits(
+        organisation.status,
+        plan.daily,
+        plan.monthly,
+        plan.concurrent,
+        money_usd=plan.money_usd,
+        weight=plan.weight,
+        global_concurrent=file.global_concurrent,
+    )

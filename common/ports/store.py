@@ -1,6 +1,6 @@
 """Where runs and their quota live. ``tests/contract`` holds every adapter to these promises."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -114,8 +114,28 @@ class RunStore(Protocol):
         """Return what counts against the organisation's limits at ``now``."""
 
 
+PLANS_PAGE = 1_000
+"""Organisations that are read at once: a page is a query of some 100 kB, and ten of them list ten thousand."""
+
+
 class PlanLimits(Protocol):
     """The source of organisations' plans."""
 
     def limits(self, org_slug: str) -> Limits:
         """Return the organisation's limits; raise NotFoundError, or TransientError if they can't be read now."""
+
+    def page(self, after: str = "", *, size: int = PLANS_PAGE) -> Sequence[tuple[str, Limits]]:
+        """Return organisations with their limits, ``size`` at most, by their names in ASCII order, behind ``after``.
+
+        All are listed, whatever their status. Fewer than ``size`` are the last ones. Raises TransientError.
+        """
+
+
+def all_organisations(plans: PlanLimits) -> Iterator[str]:
+    """Yield the name of every organisation, in order, a page at a time. The one list that commands go through."""
+    after = ""
+    while page := plans.page(after):
+        yield from (name for name, _ in page)
+        if len(page) < PLANS_PAGE:
+            return
+        after = page[-1][0]

@@ -60,6 +60,7 @@ from common.ports.secrets import Credentials
 from common.ports.store import PlanLimits, RunStore
 from common.runs.admit import Admission
 from common.runs.attempt import AttemptRunner
+from common.runs.cron import WORKERS, Cron, Result, watch
 from common.runs.estimate import NO_COST, by_last_cost
 from common.runs.log_lines import change_line
 from common.runs.request import run_identity
@@ -324,7 +325,23 @@ class Engine:
                 self.bus.publish([finished(run_id)])
             self.notifications.seen(record)  # after publishing: a crash in between repeats the message
         self._admission.release()
+        watch(self.records, self.now())
         return swept
+
+    def tick(self) -> Result:
+        """Start the runs that are due by their pipelines' schedules (``common/runs/cron.py``). Safe to run twice."""
+        workers = 1 if self.settings.store == "sqlite" else WORKERS
+        return Cron(
+            self.records,
+            self.plans,
+            self.configs,
+            self.credentials,
+            self.request_run,
+            self.default_days,
+            self.now,
+            self.settings.landing,
+            workers,
+        ).tick()
 
     def recover(self) -> int:
         """End the leases of all processes but this one, which are known to be dead; return how many runs had any.

@@ -116,6 +116,36 @@ def run_identity(org_slug: str, idempotency_key: str | None, asked: Any) -> tupl
     return run_id, _digest(asked)
 
 
+def scheduled_request(
+    org_slug: str,
+    route: str,
+    pipeline_id: str,
+    at: datetime,
+    *,
+    now: datetime,
+    days: tuple[date, date],
+    credential_id: str | None = None,
+) -> RunRequest:
+    """Return the request of the run that the schedule wants at ``at``. It waits for a slot.
+
+    Its run id derives from (pipeline, organisation, scheduled time), so however often that time is noticed, the store
+    creates one run. No Idempotency-Key of a caller gives the same id: those are hashed as two parts, this as four.
+    """
+    named = ["schedule", org_slug, pipeline_id, at.isoformat()]
+    return RunRequest(
+        run_id=f"run_{_digest(named)[:32]}",
+        org_slug=org_slug,
+        route=route,
+        start_date=days[0],
+        end_date=days[1],
+        requested_at=now,
+        trigger="schedule",
+        credential_id=credential_id,
+        queue=True,
+        fingerprint=_digest(named),
+    )
+
+
 def _digest(asked: Any) -> str:
     return sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -17,6 +17,7 @@ from functions.api import (
     pipelines,
     previews,
     runs,
+    schedules,
     service,
     usage,
 )
@@ -25,7 +26,20 @@ from functions.api.inputs import MAX_BODY_BYTES, ApiRequest
 
 VERSIONED = "/api/v1"
 PARTS: tuple[APIBlueprint, ...] = tuple(
-    part.routes for part in (runs, logs, previews, pipelines, usage, credentials, keys, notifications, audit, service)
+    part.routes
+    for part in (
+        runs,
+        logs,
+        previews,
+        pipelines,
+        schedules,
+        usage,
+        credentials,
+        keys,
+        notifications,
+        audit,
+        service,
+    )
 )
 INFO = {
     "title": "Pipeline Ops",

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from common.bootstrap import engine
 from common.config.loader import PipelineFile
+from common.config.schedule import Schedule
 from common.platform.errors import ConfigError
 from functions.api.inputs import NoQuery, OrgPath, PipelinePath
 from functions.api.part import part
@@ -45,7 +46,7 @@ class ConfigView(View):
 
     pipeline: str
     config_hash: Annotated[str, Field(description="SHA-256 of the file; a run records that of the file it used.")]
-    schedule: Annotated[str | None, Field(description="Cron expression, UTC.")]
+    schedule: Annotated[str | None, Field(description="Cron expression, on the clock of the zone in `config`.")]
     next_runs: Annotated[list[datetime], Field(description="The next five times, UTC.")]
     config: dict[str, Any]
 
@@ -91,6 +92,5 @@ def _entry(route: str) -> EntryView:
 def _next_runs(file: PipelineFile) -> Sequence[datetime]:
     if file.config.schedule is None:
         return ()
-    from cronsim import CronSim
-
-    return tuple(islice(CronSim(file.config.schedule, engine().now().astimezone(UTC)), NEXT))
+    schedule = Schedule(file.config.schedule, file.config.timezone, file.config.start_date)
+    return tuple(islice(schedule.following(engine().now().astimezone(UTC)), NEXT))

@@ -11,6 +11,7 @@ import logging
 import sys
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import functions_framework
@@ -20,6 +21,7 @@ from werkzeug.test import Client
 from common.adapters.sql.sqlite.bus import Delivery
 from common.platform.logs import bound
 from common.platform.paths import PROJECT_ROOT
+from common.ports.bus import Message
 from common.processors.registry import PROCESSORS
 from common.runs.topics import DEAD_LETTER_SOURCE, DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, step_topic
 from functions.authorization import TOKEN_HEADER
@@ -35,6 +37,9 @@ SUBSCRIPTIONS: dict[str, str] = {
 }
 """The function that subscribes to each topic, as in the cloud."""
 
+CLOCKED = ("sweep", "cron")
+"""Functions that a clock calls: in the cloud Scheduler, here the stack. They subscribe to the topics of their names."""
+
 
 def wsgi_app() -> Any:
     """Return one WSGI application that serves every function."""
@@ -43,7 +48,7 @@ def wsgi_app() -> Any:
         create_app: Any = functions_framework.create_app  # untyped
         return create_app(target=name, source=str(PROJECT_ROOT / "main.py"))
 
-    names = [*SUBSCRIPTIONS.values(), "sweep"]
+    names = [*SUBSCRIPTIONS.values(), *CLOCKED]
     # functions-framework appends the folder of main.py to sys.path for every app: a process that creates many stacks
     # would search thousands of paths at each import.
     known = list(sys.path)
@@ -83,6 +88,14 @@ def cloud_event(delivery: Delivery, project_id: str, token: str | None) -> tuple
         "deliveryAttempt": delivery.deliveries,
     }
     return headers, json.dumps(body).encode()
+
+
+def call(app: Any, name: str, now: datetime, project_id: str, token: str | None) -> int:
+    """Call one of the ``CLOCKED`` functions as Scheduler's message would; return the status."""
+    delivery = Delivery(0, Message(name, name, {}), now, 1)
+    headers, body = cloud_event(delivery, project_id, token)
+    with bound(function=name):
+        return Client(app).post(f"/functions/{name}/", data=body, headers=headers).status_code
 
 
 def poster(app: Any, project_id: str, token: str | None) -> Callable[[Delivery], str | None]:

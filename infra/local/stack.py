@@ -25,11 +25,14 @@ from common.platform.settings import Settings
 from common.runs.engine import Engine
 from infra.local.dispatcher import Dispatcher
 from infra.local.emulator import BigQueryEmulator
-from infra.local.host import poster, wsgi_app
+from infra.local.host import call, poster, wsgi_app
 
 SWEEP_EVERY_S = 5.0
 """In the cloud Scheduler sweeps every minute; here it may be more often, because a sweep is one indexed read."""
 
+
+TICK_EVERY_S = 15.0
+"""In the cloud it is a minute, Scheduler's smallest step. A run starts this much after its time at the latest."""
 
 SHARED = ("bigquery_url", "store", "firestore_host", "pubsub_host", "operator_token")
 """Settings of a running stack that other processes need to use its store and warehouse."""
@@ -100,7 +103,7 @@ class LocalStack(ABC):
         )
         self.engine = bootstrap.build(settings)
         bootstrap.use(self.engine)
-        app = wsgi_app()
+        app = self._app = wsgi_app()
         self._server, port = self._listen(app)
         self.url = f"http://{self._host}:{port}"
         self._start_delivery(app)
@@ -148,14 +151,29 @@ class LocalStack(ABC):
             except Exception:
                 logger.exception("The sweep failed; the next one tries again")
 
+    def carry_out_schedules(self) -> None:
+        """Start runs when their schedules say so, until the stack stops. Only ``serve`` does: a stack that a command
+        starts for itself, such as the demo's, must not run anything that nobody asked for."""
+        self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        while not self._stopping.is_set():
+            settings = self.engine.settings
+            status = call(self._app, "cron", self.engine.now(), settings.project_id, settings.invoker_token)
+            if status != 200:
+                logger.error("cron responded %d; the next call catches up", status)
+            self._stopping.wait(TICK_EVERY_S)
+
     def stop(self) -> None:
         """Stop all parts, after running steps have ended."""
         self._stopping.set()
         # Delivery first and the lock last: running steps still need the store and the emulator, and the next stack must
         # not start before all of it is released.
         self._stop_delivery()
-        if hasattr(self, "_sweeper"):
-            self._sweeper.join()
+        for thread in ("_sweeper", "_ticker"):
+            if hasattr(self, thread):
+                getattr(self, thread).join()
         if self._server is not None:
             self._server.close()
         bootstrap.use(None)

@@ -20,12 +20,12 @@ from common.ports.bus import Message
 from common.ports.secrets import TokenCheck
 from common.runs.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED, completed, read_order
 from functions.authorization import TOKEN_HEADER
-from infra.local.host import SUBSCRIPTIONS, cloud_event
+from infra.local.host import CLOCKED, SUBSCRIPTIONS, cloud_event
 from tests.google_tokens import AUDIENCE, KEY_ID, checking, signer, token, unsigned
 from tests.harness import INVOKER_TOKEN, PS_TYPE, Harness
 
 NOW = int(time.time())
-FUNCTIONS = {**SUBSCRIPTIONS, "sweep": "sweep"}
+FUNCTIONS = {**SUBSCRIPTIONS, **{name: name for name in CLOCKED}}
 """Which function listens to which topic, the sweep's too."""
 
 

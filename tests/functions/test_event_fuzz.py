@@ -21,11 +21,11 @@ from werkzeug.test import Client
 from common.platform.errors import NotFoundError, PermanentError, TransientError
 from functions.authorization import TOKEN_HEADER
 from functions.events import message_data, message_source
-from infra.local.host import SUBSCRIPTIONS
+from infra.local.host import CLOCKED, SUBSCRIPTIONS
 from tests.harness import INVOKER_TOKEN, Harness
 
 DECLARED = (PermanentError, NotFoundError, TransientError)
-FUNCTIONS = sorted({*SUBSCRIPTIONS.values(), "sweep"})
+FUNCTIONS = sorted({*SUBSCRIPTIONS.values(), *CLOCKED})
 RUN = "run_" + "0" * 32
 quiet = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

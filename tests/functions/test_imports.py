@@ -17,7 +17,7 @@ CLIENTS = (
     "grpc",
 )
 HEAVY = (*CLIENTS, "flask_openapi", "pyarrow", "numpy", "genai_prices", "httpx2", "fsspec", "duckdb", "rich", "psycopg")
-MODULES = ("advance", "api", "run_finished", "run_step", "start_run", "sweep")
+MODULES = ("advance", "api", "cron", "run_finished", "run_step", "start_run", "sweep")
 
 
 @pytest.mark.parametrize("module", [f"functions.{name}" for name in MODULES] + ["main"])

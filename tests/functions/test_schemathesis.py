@@ -23,6 +23,7 @@ from tests import harness as harnesses
 from tests.harness import INVOKER_TOKEN, ORG, Harness, step
 
 BEYOND_THE_SCHEMA = (
+    "schedules.replace",  # cron fields that are due at some time, zones of the IANA database
     "runs.start",  # dates: not before 2000, not in the future, in order
     "runs.history",  # cursors are given out
     "runs.rerun",  # a preview is one of all steps

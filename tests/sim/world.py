@@ -131,7 +131,7 @@ class World(Kernel):
             "bus": self.bus,
             "logs": None,
             "plans": SimpleNamespace(limits=self.limits.__getitem__),
-            "records": None,
+            "records": SimpleNamespace(get=lambda *_: None),  # nothing is scheduled here
             "credentials": SimCredentials(),
             "audit": None,
             "invokers": None,

@@ -10,6 +10,7 @@ from common.access import cached_plans
 from common.access.cached_plans import FRESH_FOR, REST, UNKNOWN_FOR, CachedPlans
 from common.domain.quota import Limits
 from common.platform.errors import NotFoundError, PermanentError, TransientError
+from common.ports.store import PLANS_PAGE
 from tests.fakes import FakeClock
 
 pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
@@ -33,6 +34,11 @@ class FakePlans:
         if org_slug not in self.plans:
             raise NotFoundError(f"There is no organisation {org_slug!r}.")
         return self.plans[org_slug]
+
+    def page(self, after: str = "", *, size: int = PLANS_PAGE) -> list[tuple[str, Limits]]:
+        if self.error is not None:
+            raise self.error
+        return [(name, self.plans[name]) for name in sorted(self.plans) if name > after][:size]
 
 
 class CountingClock(FakeClock):
@@ -265,3 +271,23 @@ def test_while_one_thread_asks_again_the_others_get_what_was_read_last(clock: Fa
     source.may_answer.set()
     thread.join(10)
     assert source.requested == ["acme"] * 2
+
+
+def test_a_page_of_organisations_is_never_served_from_memory_and_its_limits_are() -> None:
+    source, clock = FakePlans(), FakeClock()
+    plans = CachedPlans(source, clock)
+    assert [name for name, _ in plans.page()] == ["acme", "globex"]
+    assert plans.limits("globex") == ACTIVE and source.requested == []
+    source.error = TransientError("away")
+    with pytest.raises(TransientError):
+        plans.page()
+
+
+def test_an_organisation_that_was_unknown_is_known_as_soon_as_it_is_listed() -> None:
+    source = FakePlans()
+    plans = CachedPlans(source, FakeClock())
+    with pytest.raises(NotFoundError):
+        plans.limits("new")
+    source.plans["new"] = ACTIVE
+    plans.page()
+    assert plans.limits("new") == ACTIVE

@@ -41,7 +41,7 @@ def test_a_version_is_kept_as_it_is_written(world: ConfigWorld, written: str, ke
         (
             "name: OpenAI",
             "nme: OpenAI",
-            "2: nme: unknown key. Did you mean 'name'? Known: concurrency, description, domain, name,",
+            "2: nme: unknown key. Did you mean 'name'? Known: catchup, concurrency, description, domain,",
         ),
         ("timeout_seconds", "timeout_s", "15: steps[0].timeout_s: unknown key. Did you mean 'timeout_seconds'?"),
         ("max_attempts", "max_attempt", "17: steps[0].retry.max_attempt: unknown key. Did you mean 'max_attempts'?"),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from common.config.plans import YamlPlans
 from common.domain.quota import LimitExceeded, Limits, Usage, exceeded, from_micro_usd, to_micro_usd
 from common.platform.errors import ConfigError, NotFoundError
+from common.ports import store
+from common.ports.store import all_organisations
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
 PLANS = """
@@ -28,6 +31,19 @@ def plans(tmp_path: Path, text: str = PLANS) -> YamlPlans:
 
 def test_an_organisation_has_its_plans_limits(tmp_path: Path) -> None:
     assert plans(tmp_path).limits("acme") == Limits("TRIAL", 1, 2, 3)
+
+
+def test_organisations_are_listed_in_order_a_page_at_a_time_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"org{number:02}" for number in range(7)]
+    more = "".join(f"  {name}: {{plan: small, status: CANCELLED}}\n" for name in reversed(names))
+    source = plans(tmp_path, PLANS + more)
+    assert [name for name, _ in source.page("acme", size=2)] == names[:2]
+    assert source.page(names[-1]) == []
+    monkeypatch.setattr(store, "PLANS_PAGE", 2)
+    monkeypatch.setattr(YamlPlans, "page", partialmethod(YamlPlans.page, size=2))
+    assert list(all_organisations(source)) == ["acme", *names]
 
 
 def test_an_unknown_organisation_is_not_found_with_the_nearest_name(tmp_path: Path) -> None:
