@@ -20,6 +20,7 @@ from typing import Any
 from common.adapters.googlesql import EXEMPT, PARTITION_COLUMNS, Catalog, Columns, analyze
 from common.adapters.googlesql.module_cache import cache_folder, verdicts_tag
 from common.adapters.googlesql.service import service
+from infra.local import lean_bigquery
 
 IDS = re.compile(r"(?<=[_`.'/])[0-9a-f]{8,}|\d+")
 NAMES = re.compile(r"`([^`\s]+)`")
@@ -157,6 +158,7 @@ def main() -> None:
     from local_bigquery import cli
 
     service()  # before the first request comes in, which would wait for it
+    lean_bigquery.install()
     install(Gate(Path(sys.argv[1])))
     cli.main(sys.argv[2:])
 
