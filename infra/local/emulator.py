@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,10 +27,10 @@ STRICT_WITHIN_S = 400.0
 REFUSALS = "PIPELINE_OPS_SQL_REFUSALS"
 """Environment variable: a file. With it the emulator refuses SQL that BigQuery refuses, and appends it to that file."""
 
-STRICT = f"""
+PROGRAM = f"""
 import runpy, sys
 sys.path[0] = {str(PROJECT_ROOT)!r}
-runpy.run_module('infra.local.strict_bigquery', run_name='__main__', alter_sys=True)
+runpy.run_module('infra.local.{{module}}', run_name='__main__', alter_sys=True)
 """
 
 EXTENSIONS = ("ducklake", "spatial", "icu")
@@ -76,11 +77,11 @@ class BigQueryEmulator:
 
     def _launch(self) -> None:
         port, grpc_port = _free_ports()
-        program = Path(sys.executable).with_name("local-bigquery")
-        if not program.exists():
+        if find_spec("local_bigquery") is None:
             raise EmulatorError("local-bigquery is not installed here: pip install -r requirements-local.txt")
         refusals = environment_variable(REFUSALS)
-        command = [sys.executable, "-c", STRICT, refusals] if refusals else [str(program)]
+        command = [sys.executable, "-c", PROGRAM.format(module="strict_bigquery" if refusals else "lean_bigquery")]
+        command += [refusals] if refusals else []
         command += ["--data-dir", str(self._data_dir / "data"), "--host", "127.0.0.1"]
         command += ["--port", str(port), "--grpc-port", str(grpc_port), "--project", self._project]
         self.process.start(command, self.log_path)

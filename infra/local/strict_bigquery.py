@@ -25,6 +25,7 @@ from sqlglot.expressions.core import Expr
 from common.adapters.googlesql import EXEMPT, PARTITION_COLUMNS, Catalog, Columns, analyze
 from common.adapters.googlesql.module_cache import cache_folder, verdicts_tag
 from common.adapters.googlesql.service import service
+from infra.local import lean_bigquery
 
 IDS = re.compile(r"(?<=[_`.'/])[0-9a-f]{8,}|\d+")
 NAMES = re.compile(r"`([^`\s]+)`")
@@ -183,6 +184,7 @@ def main() -> None:
     gc.set_threshold(100_000, 50, 100)
     exp.Expr.find_all = find_all
     service()  # before the first request comes in, which would wait for it
+    lean_bigquery.install()
     install(Gate(Path(sys.argv[1])))
     cli.main(sys.argv[2:])
 
