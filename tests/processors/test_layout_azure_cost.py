@@ -129,7 +129,7 @@ def test_a_column_is_the_same_however_it_is_spelt(own: str, plain: str) -> None:
         ({"Date": "31/12/2023"}, "column Date: '31/12/2023' is not a day such as"),
         ({"Tags": '"env": '}, "column Tags: .* is not JSON, or the inside"),
         ({"Cost": "1.2.3"}, "column Cost: '1.2.3' is not a number"),
-        ({"BillingCurrency": ""}, "column BillingCurrency: 'NULL' is not a value"),
+        ({"BillingCurrency": ""}, "column BillingCurrency: it is empty, and needs a value"),
     ],
 )
 def test_what_can_not_be_read_is_told(tmp_path: Path, change: dict[str, str], said: str) -> None:
