@@ -17,7 +17,7 @@ from pydantic import Field
 
 from common.platform.errors import PermanentError, TransientError
 from common.processors.base import Params, StepContext
-from common.processors.bills.files import Format, blocks
+from common.processors.bills.files import Block, Format, blocks
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
 from common.processors.bills.reading import EXACT, Read, Reader
 from common.processors.bills.table_rows import TableRows
@@ -86,9 +86,13 @@ class Delivery:
 
     def _batches_of(self, path: Path, part: Part) -> Iterator[Batch]:
         params, convert, read = self._params, self._reader(part.name), Read()
-        found = blocks(path, file_format=params.format, delimiter=params.delimiter, null_values=params.null_values)
+
+        def found() -> Iterator[Block]:
+            return blocks(path, file_format=params.format, delimiter=params.delimiter, null_values=params.null_values)
+
+        convert.look_into(found)
         first, last = self._context.start_date, self._context.end_date
-        yield from Reader(convert, first, last, read, day=part.day).batches(found)
+        yield from Reader(convert, first, last, read, day=part.day).batches(found())
         if read.records or read.days:
             self._columns[part.name] = read.columns
         self._delivered |= read.days

@@ -85,6 +85,7 @@ class ExternalFileExtractor:
     def run(self, context: StepContext, params: ExternalFileParams) -> Iterator[Batch]:
         path = inside(context.landing, context.source or params.source)
         convert, found = params.reader(path.name, context.configs), Read()
+        convert.look_into(lambda: params.blocks(path))
 
         def outside(record: BillRecord, day: date) -> PermanentError:
             return _outside(path, params, record, day, context)

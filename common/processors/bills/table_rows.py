@@ -1,7 +1,7 @@
 """Converts records of a file that has the destination's own columns."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,9 @@ class TableRows:
         self._own = [name in columns for name in OWN_COLUMNS]
         self._names: dict[str, str] = {}
         self.floats: set[str] = set()
+
+    def look_into(self, blocks: Callable[[], Iterable[Block]]) -> None:
+        """Do nothing: a row has only what its record has."""
 
     def day(self, record: BillRecord) -> date:
         """Return the day that a record belongs to."""

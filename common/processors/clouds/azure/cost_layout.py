@@ -161,6 +161,7 @@ class AzureActualCost:
 
     provider = "azure"
     needed = (COSTS, CURRENCIES, DAYS, (*SUBSCRIPTIONS, "billingaccountid"))
+    currency = None
     day = day_of(DAY)
     period = (BEGINS, ENDS)
 

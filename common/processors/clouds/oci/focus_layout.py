@@ -63,6 +63,7 @@ class OciFocus:
 
     provider = "oci"
     needed = ((START_NAME,), ("BilledCost",), ("BillingCurrency",), ("BillingPeriodStart",), ("BillingPeriodEnd",))
+    currency = None
     day = day_of(START)
     period = (time("BillingPeriodStart"), time("BillingPeriodEnd"))
 
