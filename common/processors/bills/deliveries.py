@@ -65,6 +65,7 @@ class Delivery:
         self._sums: dict[str, Decimal] = {}
         self._columns: dict[str, frozenset[str]] = {}
         self._floats: set[str] = set()
+        self._partial = ""
         self._rows = 0
 
     def batches(self, parts: Iterable[Part]) -> Iterator[Batch]:
@@ -100,6 +101,7 @@ class Delivery:
         for currency, cost in read.billed.items():
             self._sums[currency] = EXACT.add(self._sums.get(currency, Decimal(0)), cost)
         self._floats |= convert.floats
+        self._partial = convert.partial or self._partial
 
     def _reader(self, name: str) -> TableRows | LayoutRows:
         if self._params.layout != "table":
@@ -143,6 +145,8 @@ class Delivery:
                     f"The export has changed its columns: {name} is without {some(gone)} and has {some(new)}, other "
                     f"than {first[0]}."
                 )
+        if self._partial:
+            self._context.warn(f"The export is half of a bill: {self._partial}")
         if self._floats:
             names = ", ".join(sorted(self._floats))
             self._context.warn(

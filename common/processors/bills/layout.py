@@ -27,13 +27,16 @@ if TYPE_CHECKING:  # imported with the first block: a function that reads no bil
 
 DESTINATION = "cloud_focus_export"
 
-LayoutName = Literal["table", "aws_cur", "azure_actual_cost", "azure_amortised_cost", "oci_cost", "oci_focus"]
+LayoutName = Literal[
+    "table", "aws_cur", "azure_actual_cost", "azure_amortised_cost", "azure_benefit_purchases", "oci_cost", "oci_focus"
+]
 """``table``: the file's columns are those of the table."""
 
 LAYOUTS: dict[str, str] = {
     "aws_cur": "common.processors.clouds.aws.cur_layout:AwsCur",
     "azure_actual_cost": "common.processors.clouds.azure.cost_layout:AzureActualCost",
     "azure_amortised_cost": "common.processors.clouds.azure.cost_layout:AzureAmortisedCost",
+    "azure_benefit_purchases": "common.processors.clouds.azure.cost_layout:AzureBenefitPurchases",
     "oci_cost": "common.processors.clouds.oci.cost_layout:OciCost",
     "oci_focus": "common.processors.clouds.oci.focus_layout:OciFocus",
 }
@@ -62,8 +65,11 @@ class Layout(Protocol):
     currency: Read | None
     """The column with the currency, if records of cost 0 may have none: they get that of the file's others."""
 
+    partial: str
+    """What a bill of this layout lacks if it has commitments; empty if nothing."""
+
     shapes: Sequence[Shape]
-    """The rows of a record, without day, lineage and ``extra``; the first one is always there."""
+    """The rows of a record, without day, lineage and ``extra``. A record may have none."""
 
 
 @cache
@@ -90,6 +96,12 @@ class LayoutRows:
         self._currency: str | None = None
         self._names: Mapping[str, str] = {}
         self.floats: set[str] = set()
+        self.has_commitments = False
+
+    @property
+    def partial(self) -> str:
+        """What the file lacks, as far as it was read; empty if nothing."""
+        return self._layout.partial if self.has_commitments else ""
 
     def look_into(self, blocks: Callable[[], Iterable[Block]]) -> None:
         """Say how to read the file from its beginning, which only a record without a currency needs."""
@@ -135,8 +147,9 @@ class LayoutRows:
                 row["BillingCurrency"] = row["BillingCurrency"] or self._file_currency()
                 if row["BillingCurrency"] is None:
                     raise cells.wrong(self._layout.currency.names[0], "a currency, and no record of the file has one")
+        self.has_commitments |= any(row.get("CommitmentDiscountId") for row in rows)
         # Only on the first: these values belong to the record, and must not count once for each row.
-        if unused := cells.unused():
+        if rows and (unused := cells.unused()):
             rows[0]["extra"] = json.dumps(unused, ensure_ascii=False)
         return rows
 
@@ -169,6 +182,8 @@ class LayoutRows:
             rows.add({name: values.read(of, kept) for name, of in shape.columns.items()}, kept)
         self.floats |= values.floats
         table = rows.table("extra", values.unused())
+        ids = table["CommitmentDiscountId"]
+        self.has_commitments |= ids.null_count < len(ids)
         if self._layout.currency is not None and table["BillingCurrency"].null_count:
             if (currency := self._file_currency()) is None:
                 values.all_odd()  # the row evaluator names the record

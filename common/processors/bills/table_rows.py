@@ -61,6 +61,7 @@ class TableRows:
         self._own = [name in columns for name in OWN_COLUMNS]
         self._names: dict[str, str] = {}
         self.floats: set[str] = set()
+        self.partial = ""
 
     def look_into(self, blocks: Callable[[], Iterable[Block]]) -> None:
         """Do nothing: a row has only what its record has."""

@@ -239,6 +239,7 @@ class AwsCur:
     provider = "aws"
     needed = (("line_item_line_item_type",), (COST_NAME,), (START_NAME,), ("bill_payer_account_id",))
     currency = None
+    partial = ""
     day = day_of(START)
     period = (BEGINS, ENDS)
 

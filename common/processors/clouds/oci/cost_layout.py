@@ -76,6 +76,7 @@ class OciCost:
 
     provider = "oci"
     needed = ((START_NAME,), (COST_NAME,), ("cost/currencyCode",), ("lineItem/tenantId",))
+    partial = ""
     day = day_of(START)
     currency = CURRENCY
     period = (PERIOD_START, PERIOD_END)
