@@ -109,7 +109,7 @@ BEGIN
     charge AS (  -- of each row the charge itself (JSON null), and its credits that are no discounts
       SELECT
         matched.*, credit, nth = 0 AS is_own,
-        JSON_VALUE(credit, '$.type') = 'x_Unused' AS is_unused,
+        COALESCE(JSON_VALUE(credit, '$.type') = 'x_Unused', FALSE) AS is_unused,
         CASE
           WHEN nth = 0 AND is_fee THEN 'Purchase'
           WHEN nth = 0 THEN own_category
@@ -265,9 +265,7 @@ BEGIN
         is_committed, COALESCE(NULLIF(consumption_model, 'Default'), REGEXP_EXTRACT(commitment, r'[^/]+$')), NULL
       ) AS CommitmentDiscountName,
       IF(is_committed, IF(commits_usage, 'Usage', 'Spend'), NULL) AS CommitmentDiscountCategory,
-      IF(
-        is_committed, COALESCE(NULLIF(consumption_model, 'Default'), 'Committed use discount'), NULL
-      ) AS CommitmentDiscountType,
+      IF(is_committed, 'Committed use discount', NULL) AS CommitmentDiscountType,
       CASE WHEN is_unused THEN 'Unused' WHEN is_covered THEN 'Used' END AS CommitmentDiscountStatus,
       CASE
         WHEN NOT is_committed THEN NULL WHEN commits_usage THEN COALESCE(pricing_amount, 1) WHEN is_unused THEN fee
