@@ -72,12 +72,12 @@ BEGIN
       UNION ALL
       SELECT
         x_pipeline_id AS pipeline, x_credential_id AS credential,
-        COALESCE(ServiceProviderName, ProviderName) AS provider, BillingCurrency AS currency,
+        COALESCE(ProviderName, ServiceProviderName, PublisherName) AS provider, BillingCurrency AS currency,
         x_pipeline_run_date AS day, 'cloud_focus_export' AS source, COUNT(*) AS rows_in, 0 AS rows_unpriced,
         SUM(BilledCost) AS amount
       FROM `{dataset}.cloud_focus_export` WHERE """, v_of_days, """
-      GROUP BY x_pipeline_id, x_credential_id, COALESCE(ServiceProviderName, ProviderName), BillingCurrency,
-        x_pipeline_run_date
+      GROUP BY x_pipeline_id, x_credential_id, COALESCE(ProviderName, ServiceProviderName, PublisherName),
+        BillingCurrency, x_pipeline_run_date
     """);
   END IF;
 
@@ -130,7 +130,8 @@ BEGIN
       FROM (""", v_in, """)
       UNION ALL
       SELECT
-        x_pipeline_id AS pipeline, x_credential_id AS credential, ServiceProviderName AS provider,
+        -- ProviderName, not ServiceProviderName, which for a marketplace charge is the seller
+        x_pipeline_id AS pipeline, x_credential_id AS credential, ProviderName AS provider,
         BillingCurrency AS currency, x_pipeline_run_date AS day,
         0 AS rows_in, 0 AS rows_unpriced, BIGNUMERIC '0' AS sum_in,
         IF(ChargeCategory = 'Usage' OR x_SourceRows IS NULL, COALESCE(x_SourceRows, 1), 0) AS rows_out,

@@ -30,6 +30,33 @@ from tests.processors.bill_files import rows_of
 from tests.processors.context import make_context
 from tests.processors.layouts import read_bill
 
+SUBSCRIPTION = "projects/p/regions/us-central1/commitments/c1"
+
+
+def commitment_row(cost: str, sku: str, **more: Any) -> dict[str, Any]:
+    hour = datetime(2026, 10, 5, 5, tzinfo=UTC)
+    return {
+        "billing_account_id": "010101",
+        "invoice_month": "202610",
+        "cost_type": "regular",
+        "service_description": "Compute Engine",
+        "sku_id": sku,
+        "sku_description": sku,
+        "usage_start_time": hour,
+        "usage_end_time": hour.replace(hour=6),
+        "cost": Decimal(cost),
+        "currency": "EUR",
+        "pricing_amount": Decimal(1),
+        "pricing_unit": "hour",
+        "usage_amount": Decimal(3600),
+        "usage_unit": "seconds",
+        **more,
+    }
+
+
+def discount(amount: str) -> list[dict[str, Any]]:
+    return [{"id": "c1", "type": "COMMITTED_USAGE_DISCOUNT", "name": "CUD", "amount": float(amount)}]
+
 
 @pytest.fixture
 def dataset(warehouse: BigQueryWarehouse, tmp_path: Path) -> Iterator[Dataset]:
@@ -110,6 +137,62 @@ subscriptions:
     assert {name: first[name] for name in expected} == expected
 
 
+def test_a_commitments_fee_is_borne_by_the_usage_that_it_covers_or_is_unused(dataset: Dataset) -> None:
+    """A fee of 8 covers 10 and 30 of usage: 2 and 6 are theirs. Of another fee of 5, offsets leave 1 unused."""
+    priced = {f"{kind}_price": Decimal(10) for kind in ("list", "default", "effective")}
+    priced |= {"pricing_quantity": Decimal(1), "list_cost": Decimal(10), "default_cost": Decimal(10)}
+    rows = [
+        commitment_row("8", "Commitment v1: Cpu in Americas for 1 Year", subscription_id=SUBSCRIPTION),
+        commitment_row("10", "N1 Core", subscription_id=SUBSCRIPTION, credits=discount("-10"), **priced),
+        commitment_row("30", "N1 Core", subscription_id=SUBSCRIPTION, credits=discount("-30")),
+        commitment_row(
+            "5",
+            "Commitment - dollar based v1: Cloud SQL",
+            subscription_id="sub-2",
+            credits=[{"id": "f", "type": "FEE_UTILIZATION_OFFSET", "name": "offset", "amount": -4.0}],
+        ),
+        commitment_row("7", "not committed", cost_at_list=Decimal("9.5")),
+        commitment_row("3", "DBU", publisher_type="PARTNER", seller_name="Databricks, Inc."),
+    ]
+    dataset.fill("gcp_billing_export", rows)
+    found = dataset.call("sp_gcp_billing_to_focus", "gcp_billing_export")
+    check_focus(found)
+    names = ("ChargeCategory", "CommitmentDiscountStatus", "BilledCost", "EffectiveCost")
+    by_id: dict[str | None, set[tuple[Any, ...]]] = {}
+    for row in found:
+        by_id.setdefault(row["CommitmentDiscountId"], set()).add(tuple(row[name] for name in names))
+    assert by_id == {
+        SUBSCRIPTION: {("Purchase", None, 8, 0), ("Usage", "Used", 0, 2), ("Usage", "Used", 0, 6)},
+        "sub-2": {("Purchase", None, 1, 0), ("Usage", "Unused", 0, 1)},
+        None: {("Usage", None, 7, 7), ("Usage", None, 3, 3)},
+    }
+    assert total(found, "BilledCost") == total(found, "EffectiveCost") == 8 + 1 + 7 + 3
+    (fee,) = (row for row in found if row["ChargeDescription"].startswith("Commitment v1"))
+    assert (fee["ChargeFrequency"], fee["CommitmentDiscountCategory"]) == ("Recurring", "Usage")
+    (listed,) = (row for row in found if row["ChargeDescription"] == "not committed")
+    assert (listed["ListCost"], listed["ContractedCost"]) == (Decimal("9.5"), 7)
+    (sold,) = (row for row in found if row["ChargeDescription"] == "DBU")
+    assert (sold["ServiceProviderName"], sold["InvoiceIssuerName"]) == ("Databricks, Inc.", "Google Cloud")
+
+
+def test_a_label_and_a_tag_of_one_key_are_both_kept_and_googles_labels_are_tags(dataset: Dataset) -> None:
+    row = commitment_row(
+        "1",
+        "usage",
+        labels=[{"key": "team", "value": "search"}, {"key": "env", "value": "prod"}],
+        tags=[{"key": "team", "value": "platform"}],
+        system_labels=[{"key": "compute.googleapis.com/cores", "value": "2"}],
+    )
+    dataset.fill("gcp_billing_export", [row])
+    (found,) = dataset.call("sp_gcp_billing_to_focus", "gcp_billing_export")
+    assert found["Tags"] == {
+        "team": "platform",
+        "label/team": "search",
+        "env": "prod",
+        "compute.googleapis.com/cores": "2",
+    }
+
+
 def gcp(warehouse: BigQueryWarehouse, **more: Any) -> Any:
     """A context in which Google Cloud is the emulator, read by the real client."""
     url = warehouse.connection._emulator_url
@@ -166,8 +249,9 @@ def test_a_google_bill_adds_up_with_its_credits_and_keeps_their_kinds(
         ("1000000 Count", "Compute")
     }
     assert {json.dumps(r["Tags"], sort_keys=True) for r in found if r["SubAccountId"]} <= {
-        json.dumps({"cost-center": "4711", "env": "live", "team": team}) for team in ("platform", "search")
-    }, "the tag is stronger than the label of the same key"
+        json.dumps({"cost-center": "4711", "env": "live", "label/env": "prod", "team": team})
+        for team in ("platform", "search")
+    }, "the key is the tag's, and the label of the same key is kept beside it"
 
 
 def test_only_rows_with_the_label_and_project_are_read(

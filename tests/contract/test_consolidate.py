@@ -168,7 +168,7 @@ def test_every_shipped_pipeline_has_a_source_that_the_proof_knows() -> None:
         ("BilledCost = BilledCost + BIGNUMERIC '0.000000000000000001'", "1 rows and 0.0025"),
         ("x_SourceRows = 2", "2 rows and"),
         ("BillingCurrency = 'EUR'", "EUR of pipe"),
-        ("ServiceProviderName = 'Open AI'", "Open AI USD of pipe"),
+        ("ProviderName = 'Open AI'", "Open AI USD of pipe"),
     ],
 )
 def test_a_row_that_was_changed_fails_with_the_difference(dataset: Consolidated, change: str, says: str) -> None:

@@ -67,6 +67,23 @@ RULES: dict[str, Any] = {
 }
 """What the procedure fills where the export has no such column."""
 
+OLD_ROW = export("1.00", ServiceProviderName=None, HostProviderName=None, ProviderName="AWS", PublisherName="AWS")
+EMPTY_CELLS = [
+    OLD_ROW | {"ChargeDescription": "no issuer", "InvoiceIssuerName": None, "extra": None},
+    OLD_ROW | {"ChargeDescription": "no service", "ServiceName": None, "ServiceCategory": None, "SkuMeter": None},
+    OLD_ROW | {"ChargeDescription": "seller", "PublisherName": "Databricks, Inc."},
+    OLD_ROW | {"ChargeDescription": "not the seller", "PublisherName": "Amazon Web Services, Inc."},
+    OLD_ROW
+    | {"ChargeDescription": "vendor", "ProviderName": "Microsoft", "PublisherName": "Contoso"}
+    | {"extra": {"x_PublisherCategory": "Vendor"}},
+    OLD_ROW
+    | {"ChargeDescription": "zeros", "ListUnitPrice": Decimal(0), "ContractedUnitPrice": Decimal(0)}
+    | {"ListCost": Decimal(0), "ContractedCost": Decimal(0)},
+    OLD_ROW
+    | {"ChargeDescription": "free", "BilledCost": Decimal(0), "EffectiveCost": Decimal(0), "ListCost": Decimal(0)}
+    | {"ListUnitPrice": Decimal(0)},
+]
+
 COLUMNS = {column.name: column.type for column in FOCUS.columns if not column.name.startswith("x_")}
 
 
@@ -97,9 +114,10 @@ def lifted(warehouse: BigQueryWarehouse, tmp_path_factory: pytest.TempPathFactor
         export("-4", ConsumedQuantity=Decimal(-2), ChargeDescription="negative"),
         export("0", ConsumedQuantity=Decimal(0), ChargeDescription="nothing", BillingCurrency="JPY"),
     ]
-    dataset.fill("cloud_focus_export", [*(stamp | given(version) for version in VERSIONS), *odd])
+    rows = [*(stamp | given(version) for version in VERSIONS), *odd, *(stamp | row for row in EMPTY_CELLS)]
+    dataset.fill("cloud_focus_export", rows)
     found = dataset.call("sp_lift_focus_export", "cloud_focus_export")
-    assert len(found) == len(VERSIONS) + len(odd)
+    assert len(found) == len(rows)
     yield {row["ChargeDescription"]: row for row in found}
 
 
@@ -111,7 +129,7 @@ def test_a_row_of_a_version_keeps_what_it_has_and_gets_by_a_rule_what_it_lacks(
     assert {name: lifted[version][name] for name in COLUMNS} == expected
     own = {name: lifted[version][name] for name in FOCUS.names if name not in COLUMNS}
     assert {name: value for name, value in own.items() if value is not None} == {
-        "x_FocusVersion": "1.3",
+        "x_FocusVersion": "1.4" if version == WITHOUT else "1.3",  # 1.4 has removed what 1.3 deprecates
         "x_SourceColumns": {"x_own": "7"},
     }
 
@@ -122,6 +140,40 @@ def test_negative_usage_usage_of_nothing_and_another_currency_pass_through(lifte
         (-4, -2, "EUR"),
         (0, 0, "JPY"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("no issuer", {"InvoiceIssuerName": "AWS", "x_SourceColumns": {"x_Filled": "InvoiceIssuerName"}}),
+        (
+            "no service",
+            {"ServiceName": "AWS", "ServiceCategory": "Other"}
+            | {"x_SourceColumns": {"x_Filled": "ServiceName ServiceCategory", "x_own": "7"}},
+        ),
+    ],
+)
+def test_an_empty_cell_that_providers_document_gets_a_fallback_which_the_row_names(
+    lifted: dict[str, Any], row: str, expected: dict[str, Any]
+) -> None:
+    assert {name: lifted[row][name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "seller"),
+    [("seller", "Databricks, Inc."), ("not the seller", "AWS"), ("vendor", "Contoso"), ("no issuer", "AWS")],
+)
+def test_before_1_3_a_marketplace_charge_names_its_seller_as_publisher(
+    lifted: dict[str, Any], row: str, seller: str
+) -> None:
+    assert lifted[row]["ServiceProviderName"] == seller
+
+
+def test_a_price_of_0_beside_a_cost_is_not_known_and_the_costs_stay(lifted: dict[str, Any]) -> None:
+    prices = ("ListUnitPrice", "ContractedUnitPrice", "PricingCurrencyListUnitPrice")
+    assert [lifted["zeros"][name] for name in prices] == [None, None, None]
+    assert (lifted["zeros"]["ListCost"], lifted["zeros"]["BilledCost"]) == (0, 1)
+    assert lifted["free"]["ListUnitPrice"] == 0
 
 
 @pytest.mark.shared

@@ -59,10 +59,12 @@ def answering(*groups: dict[str, Any]) -> Any:
     return lambda request: Answer(200, body) if request.path == "/aws-ce/" else None
 
 
-def group(record: str, unblended: str, amortised: str) -> dict[str, Any]:
+def group(
+    record: str, unblended: str, amortised: str, service: str = "Amazon Elastic Compute Cloud - Compute"
+) -> dict[str, Any]:
     amounts = {"UnblendedCost": unblended, "AmortizedCost": amortised, "UsageQuantity": "1"}
     metrics = {name: {"Amount": amount, "Unit": "USD"} for name, amount in amounts.items()}
-    return {"Keys": ["Amazon Elastic Compute Cloud - Compute", record], "Metrics": metrics}
+    return {"Keys": [service, record], "Metrics": metrics}
 
 
 def test_the_unused_part_of_a_fee_is_a_row_of_its_own_so_that_both_sums_hold() -> None:
@@ -92,6 +94,20 @@ def test_a_reservations_fee_is_a_purchase_by_each_of_its_names(fee: str) -> None
         ("Usage", 0, 6),
     ]
     assert context.warnings == []
+
+
+@pytest.mark.parametrize("fee", ["Recurring", "Upfront"])
+def test_a_fee_of_a_service_without_commitments_keeps_its_cost(fee: str) -> None:
+    with sandbox(answering(group(fee, "100", "100", "Databricks Marketplace contract"))) as (_, context):
+        (row,) = extract(context)
+    assert (row["ChargeCategory"], row["BilledCost"], row["EffectiveCost"]) == ("Purchase", 100, 100)
+
+
+def test_the_unused_part_of_a_commitment_is_usage_that_nobody_consumed() -> None:
+    with sandbox(answering(group("Recurring", "10", "4"))) as (_, context):
+        _, unused = extract(context)
+    assert (unused["ChargeCategory"], unused["CommitmentDiscountStatus"]) == ("Usage", "Unused")
+    assert (unused.get("ConsumedQuantity"), unused["CommitmentDiscountQuantity"]) == (None, 4)
 
 
 @pytest.mark.parametrize("fee", ["Support", "Support fee", "Fee", "Other out-of-cycle charges"])

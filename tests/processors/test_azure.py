@@ -120,6 +120,29 @@ def test_the_sum_of_the_query_is_that_of_the_export_to_the_last_digit() -> None:
     assert {row["SubAccountId"] for row in rows} == {SCOPE.split("/")[2]}
 
 
+def test_an_ordinary_purchase_keeps_its_effective_cost_and_an_unused_benefit_is_usage() -> None:
+    """Actual: a Marketplace purchase of 100, a reservation of 365. Amortised: 100, and 1 of the reservation unused."""
+    names = [{"name": n} for n in ("Cost", "UsageDate", "Currency", "ServiceName", "ChargeType")]
+    shared = [100, 20260910, "EUR", "Contoso", "Purchase"]
+    own = {
+        "ActualCost": [365, 20260910, "EUR", "Virtual Machines", "Purchase"],
+        "AmortizedCost": [1, 20260910, "EUR", "Virtual Machines", "UnusedReservation"],
+    }
+
+    def answering(request: Request) -> Answer | None:
+        if not request.path.endswith("/query"):
+            return None
+        rows = [shared, own[json.loads(request.body)["type"]]]
+        return Answer(200, {"properties": {"columns": names, "rows": rows}})
+
+    with sandbox(answering) as (_, context):
+        rows = query(context)
+    check_prices(rows)
+    assert sorted(
+        (r["ChargeCategory"], r["BilledCost"], r["EffectiveCost"], r.get("CommitmentDiscountStatus")) for r in rows
+    ) == [("Purchase", 100, 100, None), ("Purchase", 365, 0, None), ("Usage", 0, 1, "Unused")]
+
+
 def test_the_pages_of_an_answer_are_followed_and_a_longer_span_is_asked_in_parts() -> None:
     days = {"start_date": date(2026, 8, 1), "end_date": date(2026, 9, 20)}  # 51 days: 31 and 20
     with sandbox(**days) as (server, context):

@@ -21,8 +21,11 @@ from common.processors.bills.file_extractor import ExternalFileExtractor, date_s
 from common.tables.contract import load_table
 from common.writes.batch import Batch
 from infra.local.focus_export import write_focus_export
-from tests.processors.bill_files import GOOD, HEADER, OCTOBER, land, params, read, refused
+from tests.processors.bill_files import GOOD, HEADER, OCTOBER, land, params, read, refused, small_bills
 from tests.processors.context import make_context
+
+__all__ = ["small_bills"]
+pytestmark = pytest.mark.usefixtures("small_bills")
 
 
 def test_values_get_the_contracts_types_and_their_position(tmp_path: Path) -> None:
@@ -104,7 +107,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         ("2026-10-05,1_000,x,{}", "line 3, column BilledCost"),
         ('2026-10-05,"1,234.50",x,{}', "line 3, column BilledCost: '1,234.50' is not a number"),
         ("05/10/2026,1,x,{}", "line 3, column ChargePeriodStart: '05/10/2026' is not a time"),
-        (",1,x,{}", "line 3, column ChargePeriodStart: '' is not a time"),
+        (",1,x,{}", "line 3, column ChargePeriodStart: it is empty, and needs a value"),
         ("2026-10-05,1,x,{bad", "line 3, column Tags: '{bad' is not JSON"),
         ("2026-10-05,1,x\0y,{}", "line 3, column ChargeDescription: holds a NUL byte"),
     ],
@@ -193,7 +196,7 @@ def test_a_column_that_the_table_requires_must_be_there_and_filled(
     own = {"destination_table": "strict", "date_column": "Day", "extra_column": None}
     assert "line 1: column Amount is missing" in refused(tmp_path, "Day", "2026-10-05", **own)
     text = refused(tmp_path, "Day,Amount", "2026-10-05,1", "2026-10-05,", **own)
-    assert "line 3, column Amount: '' is not a value, and the table needs one" in text
+    assert "line 3, column Amount: it is empty, and needs a value" in text
 
 
 def test_the_steps_provider_stands_on_each_row(tmp_path: Path) -> None:

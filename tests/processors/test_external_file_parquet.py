@@ -12,8 +12,11 @@ import pytest
 
 from common.platform.errors import PermanentError
 from common.processors.bills import files
-from tests.processors.bill_files import GOOD, HEADER, read, refused
+from tests.processors.bill_files import GOOD, HEADER, read, refused, small_bills
 from tests.processors.context import make_context
+
+__all__ = ["small_bills"]
+pytestmark = pytest.mark.usefixtures("small_bills")
 
 
 def parquet(folder: Path, columns: dict[str, Any]) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from common.platform.errors import PermanentError
+from common.processors.bills.file_extractor import ExternalFileExtractor, ExternalFileParams
 from common.processors.clouds.azure.cost_layout import AzureActualCost
+from tests.processors.bill_files import rows_of
+from tests.processors.context import make_context
 from tests.processors.layouts import check_prices, read_bill, total, write_bill
 
 
@@ -38,6 +41,101 @@ def read(tmp_path: Path, *lines: dict[str, str], layout: str = "azure_actual_cos
     rows = read_bill(write_bill(tmp_path / "cost.csv", lines), layout=layout)
     check_prices(rows)
     return rows
+
+
+ORDER = "/providers/Microsoft.Capacity/reservationOrders/o/reservations/r"
+RESERVED = {"PricingModel": "Reservation", "ReservationId": ORDER}
+
+
+def both_views(tmp_path: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """A reservation of 365.00 for a year: 3 days of 1.00 each, and an ordinary purchase of 5.00, in both views."""
+    days = [{"Date": f"09/2{day}/2023"} for day in range(1, 4)]
+    software = line("Purchase", "5.00")
+    amortised = [*(line("Usage", "1.00", **RESERVED, **day) for day in days), software]
+    bought = line("Purchase", "365.00", **RESERVED)
+    actual = [bought, *(line("Usage", "0", **RESERVED, **day) for day in days), software]
+    write_bill(tmp_path / "actual.csv", actual)
+    write_bill(tmp_path / "amortised.csv", amortised)
+    return actual, amortised
+
+
+def extract(tmp_path: Path, source: str, **config: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    params = ExternalFileParams.model_validate({"destination_table": "cloud_focus_export", "source": source, **config})
+    days = {"start_date": date(2023, 9, 21), "end_date": date(2023, 9, 23)}
+    context = make_context(landing=tmp_path, source=None, **days)
+    rows = [row for batch in ExternalFileExtractor().run(context, params) for row in rows_of(batch)]
+    check_prices(rows)
+    return rows, context.warnings
+
+
+def test_amortised_and_actual_cost_together_are_the_whole_bill(tmp_path: Path) -> None:
+    """Billed 365 + 5, effective 3 x 1 + 5; usage and the ordinary purchase of the actual view are not counted again."""
+    both_views(tmp_path)
+    rows, warnings = extract(tmp_path, "amortised.csv", layout="azure_amortised_cost", purchases_source="actual.csv")
+    assert (total(rows), total(rows, "EffectiveCost"), len(rows)) == (370, 8, 5)
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("source", "lacks"), [("actual", "its EffectiveCost is too low"), ("amortised", "its BilledCost is too low")]
+)
+def test_one_view_alone_says_what_it_lacks(tmp_path: Path, source: str, lacks: str) -> None:
+    both_views(tmp_path)
+    _, warnings = extract(tmp_path, f"{source}.csv", layout=f"azure_{source}_cost")
+    assert len(warnings) == 1 and lacks in warnings[0]
+
+
+def test_a_view_without_commitments_lacks_nothing(tmp_path: Path) -> None:
+    write_bill(tmp_path / "plain.csv", [line("Usage", "1", Date=f"09/2{day}/2023") for day in range(1, 4)])
+    assert extract(tmp_path, "plain.csv", layout="azure_actual_cost")[1] == []
+
+
+@pytest.mark.parametrize(
+    "refers", [{"ReservationId": ORDER}, {"benefitId": ORDER}, {"ResourceId": ORDER, "ProductOrderId": "o"}]
+)
+def test_a_purchase_that_refers_to_a_benefit_covers_later_usage_whatever_its_pricing_model(
+    tmp_path: Path, refers: dict[str, str]
+) -> None:
+    bought, other = read(
+        tmp_path, line("Purchase", "365", **refers), line("Purchase", "5", ProductOrderId="o", ResourceId="x")
+    )
+    assert (bought["BilledCost"], bought["EffectiveCost"], bought["CommitmentDiscountId"]) == (365, 0, ORDER)
+    assert (other["EffectiveCost"], other["CommitmentDiscountId"]) == (5, None)
+
+
+def test_a_bill_in_two_currencies_is_converted_at_the_files_rate(tmp_path: Path) -> None:
+    """8 hours, list 0.146 USD, agreed 0.13 USD, at 0.92: 1.168 USD are 1.07456 EUR, 1.04 USD are 0.9568 EUR."""
+    prices = {"PayGPrice": "0.146", "UnitPrice": "0.13", "CostInPricingCurrency": "1.04", "PricingCurrency": "USD"}
+    who = {"BillingProfileId": "PROF-1", "BillingProfileName": "Contoso DE", "PartnerName": "Crayon AS"}
+    (row,) = read(tmp_path, line("Usage", "0.9568", **prices, **who, ExchangeRatePricingToBilling="0.92"))
+    assert (row["ListCost"], row["ContractedCost"]) == (Decimal("1.07456"), Decimal("0.9568"))
+    assert row["PricingCurrencyEffectiveCost"] == Decimal("1.04")
+    assert row["PricingCurrencyListUnitPrice"] == Decimal("0.146")
+    assert (row["BillingAccountId"], row["BillingAccountName"]) == ("PROF-1", "Contoso DE")
+    assert row["InvoiceIssuerName"] == "Crayon AS"
+
+
+def test_of_a_marketplace_charge_the_publisher_is_the_service_provider(tmp_path: Path) -> None:
+    stated, own = read(
+        tmp_path,
+        line("Usage", "1", PublisherType="Marketplace", PublisherName="Databricks"),
+        line("Usage", "1", PublisherType="Azure", PublisherName="Microsoft"),
+    )
+    assert (stated["ServiceProviderName"], own["ServiceProviderName"]) == ("Databricks", "Microsoft")
+
+
+def test_service_category_and_region_are_those_of_microsofts_open_mapping(tmp_path: Path) -> None:
+    """By consumed service and resource type, nested types too; a meter's category says what is metered, not sold."""
+    names = {
+        "ConsumedService": "Microsoft.Sql",
+        "MeterCategory": "Advanced Data Security",
+        "ResourceLocation": "EastUS2",
+    }
+    database = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Sql/servers/a/databases/b"
+    (row,) = read(tmp_path, line("Usage", "1", ResourceId=database, **names))
+    assert (row["ServiceName"], row["ServiceCategory"]) == ("Azure SQL Database", "Databases")
+    assert (row["RegionId"], row["RegionName"]) == ("eastus2", "East US 2")
+    assert json.loads(row["extra"])["MeterCategory"] == "Advanced Data Security"
 
 
 def test_usage_has_its_list_price_what_was_agreed_and_what_was_billed(tmp_path: Path) -> None:
@@ -129,7 +227,7 @@ def test_a_column_is_the_same_however_it_is_spelt(own: str, plain: str) -> None:
         ({"Date": "31/12/2023"}, "column Date: '31/12/2023' is not a day such as"),
         ({"Tags": '"env": '}, "column Tags: .* is not JSON, or the inside"),
         ({"Cost": "1.2.3"}, "column Cost: '1.2.3' is not a number"),
-        ({"BillingCurrency": ""}, "column BillingCurrency: 'NULL' is not a value"),
+        ({"BillingCurrency": ""}, "column BillingCurrency: it is empty, and needs a value"),
     ],
 )
 def test_what_can_not_be_read_is_told(tmp_path: Path, change: dict[str, str], said: str) -> None:

@@ -222,33 +222,60 @@ def test_a_credential_is_tried_with_one_day_alone(monkeypatch: pytest.MonkeyPatc
         assert not any(request.path.endswith(".gz") for request in server.requests)
 
 
-def test_a_correction_and_an_overage_keep_their_own_amounts(tmp_path: Path) -> None:
-    """10 hours at 0.5 within the contract, and 2 beyond it for 1.40; then 1 hour given back."""
-    line = {
-        "lineItem/tenantId": TENANCY,
-        "lineItem/intervalUsageStart": "2026-09-11T10:00Z",
-        "lineItem/intervalUsageEnd": "2026-09-11T11:00:00Z",
-        "usage/billedQuantity": "10",
-        "cost/unitPrice": "0.5",
-        "cost/myCost": "5.0",
-        "cost/currencyCode": "EUR",
-        "cost/productSku": "B1",
-        "product/resourceId": "ocid1.instance.oc1.eu.x",
-        "tags/Operations.CostCenter": "4711",
-        "tags/Dev\\a.b": "x",
-    }
-    over = line | {"usage/billedQuantityOverage": "2", "cost/myCostOverage": "1.40"}
-    back = line | {"usage/billedQuantity": "-1", "cost/myCost": "-0.5", "lineItem/isCorrection": "true"}
-    rows = read_bill(write_bill(tmp_path / "cost.csv", [line, over, back]), layout="oci_cost")
+LINE = {
+    "lineItem/tenantId": TENANCY,
+    "lineItem/intervalUsageStart": "2026-09-11T10:00Z",
+    "lineItem/intervalUsageEnd": "2026-09-11T11:00:00Z",
+    "usage/billedQuantity": "10",
+    "cost/unitPrice": "0.5",
+    "cost/myCost": "5.0",
+    "cost/currencyCode": "EUR",
+    "cost/productSku": "B1",
+    "product/resourceId": "ocid1.instance.oc1.eu.x",
+    "tags/Operations.CostCenter": "4711",
+    "tags/Dev\\a.b": "x",
+}
+
+
+def cost_report(tmp_path: Path, *lines: dict[str, str]) -> list[dict[str, Any]]:
+    rows = read_bill(write_bill(tmp_path / "cost.csv", lines), layout="oci_cost")
     check_prices(rows)
-    assert [(r["BilledCost"], r["ListCost"], r["ConsumedQuantity"], r["ChargeClass"]) for r in rows] == [
-        (Decimal("5.0"), Decimal("5.0"), 10, None),
-        (Decimal("6.40"), Decimal("6.40"), 12, None),
-        (Decimal("-0.5"), Decimal("-0.5"), -1, "Correction"),
+    return rows
+
+
+def test_overage_is_a_part_of_the_cost_and_of_the_quantity(tmp_path: Path) -> None:
+    """2 hours at 2.139 are 4.278, all of it overage; 10 hours cost 5.4, of which 2 are overage at another price."""
+    all_over = LINE | {"usage/billedQuantity": "2", "usage/billedQuantityOverage": "2", "cost/unitPrice": "2.139"}
+    all_over |= {"cost/unitPriceOverage": "2.139", "cost/myCost": "4.278", "cost/myCostOverage": "4.278"}
+    partly = LINE | {"usage/billedQuantityOverage": "2", "cost/unitPriceOverage": "0.7", "cost/myCost": "5.4"}
+    alone = LINE | {"usage/billedQuantity": "", "cost/unitPrice": "", "cost/myCost": ""}
+    alone |= {"usage/billedQuantityOverage": "3", "cost/unitPriceOverage": "0.06", "cost/myCostOverage": "0.18"}
+    rows = cost_report(tmp_path, all_over, partly | {"cost/myCostOverage": "1.40"}, alone)
+    assert [(r["BilledCost"], r["ListCost"], r["ConsumedQuantity"], r["PricingQuantity"]) for r in rows] == [
+        (Decimal("4.278"), Decimal("4.278"), 2, 2),
+        (Decimal("5.4"), Decimal("5.4"), 10, 1),  # two prices are none: one charge at its cost
+        (Decimal("0.18"), Decimal("0.18"), 3, 3),
     ]
-    assert rows[1]["PricingUnit"] == "Charges", "two prices are none"
-    assert json.loads(rows[0]["Tags"]) == {"Operations.CostCenter": "4711", "Dev\\a.b": "x"}
-    assert rows[0]["ResourceType"] == "instance"
+
+
+def test_a_correction_within_its_month_keeps_its_amount_and_is_none_of_an_earlier_invoice(tmp_path: Path) -> None:
+    back = LINE | {"usage/billedQuantity": "-1", "cost/myCost": "-0.5", "lineItem/isCorrection": "true"}
+    first, row = cost_report(tmp_path, LINE, back)
+    assert (row["BilledCost"], row["ListCost"], row["ConsumedQuantity"]) == (Decimal("-0.5"), Decimal("-0.5"), -1)
+    assert (row["ChargeClass"], json.loads(row["extra"])["lineItem/isCorrection"]) == (None, "true")
+    assert json.loads(first["Tags"]) == {"Operations.CostCenter": "4711", "Dev\\a.b": "x"}
+    assert first["ResourceType"] == "instance"
+
+
+@pytest.mark.parametrize("before", [0, 40])
+def test_a_line_of_cost_0_without_a_currency_has_that_of_the_file(tmp_path: Path, before: int) -> None:
+    free = LINE | {"usage/billedQuantity": "0", "cost/myCost": "0.000", "cost/unitPrice": "", "cost/currencyCode": ""}
+    rows = cost_report(tmp_path, free, *[LINE] * before, LINE | {"cost/currencyCode": "GBP"})
+    assert rows[0]["BillingCurrency"] == ("EUR" if before else "GBP")
+    with pytest.raises(AssertionError, match="column cost/currencyCode: it is empty"):
+        cost_report(tmp_path, LINE, LINE | {"cost/currencyCode": ""})
+    with pytest.raises(AssertionError, match="cost/currencyCode: '' is not a currency, and no record of the file has"):
+        cost_report(tmp_path, free)
 
 
 @pytest.mark.shared

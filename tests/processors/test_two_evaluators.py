@@ -73,6 +73,7 @@ def read(params: ExternalFileParams, path: Path, *, by_record: bool, by_period: 
     if by_period and isinstance(convert, LayoutRows):
         table = load_table(CONFIGS, params.destination_table)
         convert = LayoutRows(path.name, layout(params.layout, CONFIGS), table, params.null_values, by_period=True)
+    convert.look_into(lambda: params.blocks(path))
     read_as = (replace(block, batch=None) if by_record else block for block in params.blocks(path))
     made: list[Any] = []
     try:

@@ -27,3 +27,17 @@ def test_what_passes_once_others_are_done_is_a_conflict_and_a_mistake_is_final(
     with pytest.raises(PipelineOpsError) as caught, translated("do it"):
         raise error
     assert type(caught.value) is becomes
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "Required field ServiceName cannot be null",
+        "Constraint Error: NOT NULL constraint failed: stage_8f2_unify_1.ServiceName",
+    ],
+)
+def test_a_missing_value_names_its_column_and_no_table_of_the_warehouse(raw: str) -> None:
+    with pytest.raises(PermanentError) as caught, translated("The call of sp_lift_focus_export failed."):
+        raise exceptions.BadRequest(raw)
+    assert "A row has no ServiceName, which the table needs." in str(caught.value)
+    assert "stage" not in str(caught.value) and "constraint" not in str(caught.value).lower()

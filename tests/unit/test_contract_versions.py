@@ -11,7 +11,7 @@ VERSIONS = {
     "contract_commitment_1_3": (1, "53524007c0cb3f12"),
     "cost_consolidation": (1, "43dd8f6c84a2f03e"),
     "cost_data_standard_1_3": (2, "c57fd08d9de09fc1"),
-    "gcp_billing_export": (1, "c2e2ddeac888afd3"),
+    "gcp_billing_export": (2, "2de080973918ea1f"),
     "gcp_services": (1, "f7f784c185622d8e"),
     "genai_balance": (1, "cd71f6ec1fff7afc"),
     "genai_payg_cost": (2, "a39fc8e3b3bf3f64"),

@@ -4,7 +4,7 @@ import re
 
 from common.adapters.google_errors import Service, short
 from common.domain.model import ErrorKind
-from common.platform.errors import PipelineOpsError, StepTimeoutError, TransientError
+from common.platform.errors import PermanentError, PipelineOpsError, StepTimeoutError, TransientError
 
 # Errors that pass once other writers are done, matched by message because BigQuery has no status of its own for them.
 # The first two lines are messages reported from the cloud: a cancelled transaction, a full queue of DML statements, a
@@ -17,6 +17,10 @@ CONFLICT = re.compile(
 )
 DAILY_QUOTA = re.compile(r"quota exceeded|quotaExceeded", re.IGNORECASE)
 TIMED_OUT = re.compile(r"job timed out|jobTimeout", re.IGNORECASE)
+# BigQuery's text, then the emulator's.
+NO_VALUE = re.compile(
+    r"required field (\w+) cannot be null|NOT NULL constraint failed: \S*?(\w+)\b(?![.\w])", re.IGNORECASE
+)
 DISK_FULL = re.compile(r"no space left on device|disk full|could not write .*file", re.IGNORECASE)
 
 
@@ -35,6 +39,11 @@ def _own(failed: str, error: Exception) -> PipelineOpsError | None:
     text = f"{failed} {short(error)}"
     if CONFLICT.search(str(error)):
         return ConflictError(text)
+    if match := NO_VALUE.search(str(error)):
+        return PermanentError(
+            f"{failed} A row has no {match[1] or match[2]}, which the table needs. Look for it in the step's "
+            "source, or make the column NULLABLE in the table's contract. Nothing was changed."
+        )
     if TIMED_OUT.search(str(error)):
         return StepTimeoutError(text)
     if DAILY_QUOTA.search(str(error)):

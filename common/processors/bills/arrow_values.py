@@ -472,6 +472,9 @@ class RowTable:
                 continue
             # On the first row alone: these values belong to the record, and must not count once for each row.
             parts.append(self._part(columns if parts or left is None else columns | {extra: left}, kept))
+        if not parts:
+            columns, _ = self._parts[0]
+            return self._part(columns, pa.repeat(False, self._values.rows))
         if len(parts) == 1:
             return parts[0]
         rows = pa.concat_tables(parts)

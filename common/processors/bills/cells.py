@@ -33,6 +33,12 @@ def refused(file: str, record: BillRecord, column: str, value: Any, wanted: str)
     return UnreadableError(BadRow(f"{shown(value)} is not {wanted}", where, row_text(record.values), column))
 
 
+def missing(file: str, record: BillRecord, column: str) -> UnreadableError:
+    """Return the error for a column without a value that must have one."""
+    where = f"{file}: {record.where}"
+    return UnreadableError(BadRow("it is empty, and needs a value", where, row_text(record.values), column))
+
+
 def decimal(value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise ValueError(value)
@@ -155,7 +161,7 @@ class Cells:
         """Return the value, or raise UnreadableError with the name of the column that lacks it."""
         if value is None:
             name = next((self._names[name] for name in names if name in self._names), names[0])
-            raise refused(self._file, self._record, name, None, "a value, and there must be one")
+            raise missing(self._file, self._record, name)
         return value
 
     def prefixed(self, prefix: str) -> Iterator[tuple[str, str]]:

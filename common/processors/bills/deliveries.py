@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from common.platform.errors import PermanentError, TransientError
 from common.processors.base import Params, StepContext
-from common.processors.bills.files import Format, blocks
+from common.processors.bills.files import Block, Format, blocks
 from common.processors.bills.layout import DESTINATION, LayoutName, LayoutRows, layout
 from common.processors.bills.reading import EXACT, Read, Reader
 from common.processors.bills.table_rows import TableRows
@@ -88,6 +88,7 @@ class Delivery:
         self._sums: dict[str, Decimal] = {}
         self._columns: dict[str, frozenset[str]] = {}
         self._floats: set[str] = set()
+        self._partial = ""
         self._rows = 0
 
     def batches(self, parts: Iterable[Part]) -> Iterator[Batch]:
@@ -139,9 +140,13 @@ class Delivery:
 
     def _batches_of(self, path: Path, part: Part) -> Iterator[Batch]:
         params, convert, read = self._params, self._reader(part.name), Read()
-        found = blocks(path, file_format=params.format, delimiter=params.delimiter, null_values=params.null_values)
+
+        def found() -> Iterator[Block]:
+            return blocks(path, file_format=params.format, delimiter=params.delimiter, null_values=params.null_values)
+
+        convert.look_into(found)
         first, last = self._context.start_date, self._context.end_date
-        yield from Reader(convert, first, last, read, day=part.day).batches(found)
+        yield from Reader(convert, first, last, read, day=part.day).batches(found())
         if read.records or read.days:
             self._columns[part.name] = read.columns
         self._delivered |= read.days
@@ -149,6 +154,7 @@ class Delivery:
         for currency, cost in read.billed.items():
             self._sums[currency] = EXACT.add(self._sums.get(currency, Decimal(0)), cost)
         self._floats |= convert.floats
+        self._partial = convert.partial or self._partial
 
     def _reader(self, name: str) -> TableRows | LayoutRows:
         if self._params.layout != "table":
@@ -192,6 +198,8 @@ class Delivery:
                     f"The export has changed its columns: {name} is without {some(gone)} and has {some(new)}, other "
                     f"than {first[0]}."
                 )
+        if self._partial:
+            self._context.warn(f"The export is half of a bill: {self._partial}")
         if self._floats:
             names = ", ".join(sorted(self._floats))
             self._context.warn(

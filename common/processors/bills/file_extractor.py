@@ -32,6 +32,11 @@ class ExternalFileParams(TableParams):
         None, description="Column whose UTC day is the day a row belongs to, e.g. ChargePeriodStart; a layout knows it."
     )
     source: str | None = Field(None, description="File in the landing folder, unless the run names one (--source).")
+    purchases_source: str | None = Field(
+        None,
+        description="Of layout azure_amortised_cost: the ActualCost file of the same days in the landing folder, from "
+        "which the purchases and refunds of reservations and savings plans are added.",
+    )
     format: Format = Field("auto", description="csv, parquet, or auto: told by the file's first bytes.")
     delimiter: str = Field(",", min_length=1, max_length=1, description="Between the fields of a CSV line.")
     null_values: tuple[str, ...] = Field(("", "NULL"), description="Texts that mean that there is no value.")
@@ -47,6 +52,8 @@ class ExternalFileParams(TableParams):
 
     @model_validator(mode="after")
     def _of_a_layout(self) -> Self:
+        if self.purchases_source is not None and self.layout != "azure_amortised_cost":
+            raise ValueError("purchases_source is for layout azure_amortised_cost: no other bill lacks purchases.")
         if self.layout == "table":
             if self.date_column is None:
                 raise ValueError("date_column is required: only a layout knows it by itself.")
@@ -85,6 +92,7 @@ class ExternalFileExtractor:
     def run(self, context: StepContext, params: ExternalFileParams) -> Iterator[Batch]:
         path = inside(context.landing, context.source or params.source)
         convert, found = params.reader(path.name, context.configs), Read()
+        convert.look_into(lambda: params.blocks(path))
 
         def outside(record: BillRecord, day: date) -> PermanentError:
             return _outside(path, params, record, day, context)
@@ -94,10 +102,29 @@ class ExternalFileExtractor:
         )
         if not found.records:  # an export that was cut off must not delete its days' stored rows
             raise _no_rows(path)
+        if params.purchases_source is not None:
+            yield from _purchases(context, params, inside(context.landing, params.purchases_source), found)
+        elif convert.partial:
+            context.warn(f"{path.name} is half of a bill: {convert.partial}")
         _check_missing(path, params, found.days, context)
         if convert.floats:
             names = ", ".join(sorted(convert.floats))
             context.warn(f"{path.name} holds floating-point numbers in {names}: taken as their shortest decimal form.")
+
+
+def _purchases(context: StepContext, params: ExternalFileParams, path: Path, found: Read) -> Iterator[Batch]:
+    """Yield what the other view of the bill has of purchases; its days count as those of the file."""
+    params = params.model_copy(update={"layout": "azure_benefit_purchases", "purchases_source": None})
+    read = Read()
+
+    def outside(record: BillRecord, day: date) -> PermanentError:
+        return _outside(path, params, record, day, context)
+
+    convert = params.reader(path.name, context.configs)
+    yield from Reader(convert, context.start_date, context.end_date, read, outside=outside).batches(params.blocks(path))
+    if not read.records:
+        raise _no_rows(path)
+    found.days |= read.days
 
 
 def _check_missing(path: Path, params: ExternalFileParams, days: set[date], context: StepContext) -> None:

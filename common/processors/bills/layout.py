@@ -6,7 +6,7 @@ cost = price x quantity must hold to the last digit.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from functools import cache
 from importlib import import_module
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from common.platform.errors import PermanentError
 from common.processors.bills.cells import Cells, within
-from common.processors.bills.expressions import Expression, Shape
+from common.processors.bills.expressions import Expression, Read, Shape
 from common.processors.bills.files import BillRecord, Block
 from common.processors.bills.row_values import RowValues
 from common.tables.contract import DATA_DATE, Table
@@ -27,13 +27,16 @@ if TYPE_CHECKING:  # imported with the first block: a function that reads no bil
 
 DESTINATION = "cloud_focus_export"
 
-LayoutName = Literal["table", "aws_cur", "azure_actual_cost", "azure_amortised_cost", "oci_cost", "oci_focus"]
+LayoutName = Literal[
+    "table", "aws_cur", "azure_actual_cost", "azure_amortised_cost", "azure_benefit_purchases", "oci_cost", "oci_focus"
+]
 """``table``: the file's columns are those of the table."""
 
 LAYOUTS: dict[str, str] = {
     "aws_cur": "common.processors.clouds.aws.cur_layout:AwsCur",
     "azure_actual_cost": "common.processors.clouds.azure.cost_layout:AzureActualCost",
     "azure_amortised_cost": "common.processors.clouds.azure.cost_layout:AzureAmortisedCost",
+    "azure_benefit_purchases": "common.processors.clouds.azure.cost_layout:AzureBenefitPurchases",
     "oci_cost": "common.processors.clouds.oci.cost_layout:OciCost",
     "oci_focus": "common.processors.clouds.oci.focus_layout:OciFocus",
 }
@@ -59,8 +62,14 @@ class Layout(Protocol):
     period: tuple[Expression, Expression]
     """Start and end (exclusive) of the billing period; NULL for what the record does not state."""
 
+    currency: Read | None
+    """The column with the currency, if records of cost 0 may have none: they get that of the file's others."""
+
+    partial: str
+    """What a bill of this layout lacks if it has commitments; empty if nothing."""
+
     shapes: Sequence[Shape]
-    """The rows of a record, without day, lineage and ``extra``; the first one is always there."""
+    """The rows of a record, without day, lineage and ``extra``. A record may have none."""
 
 
 @cache
@@ -83,8 +92,30 @@ class LayoutRows:
     ) -> None:
         self._file, self._layout, self._table, self._nulls = file, its, table, null_values
         self._by_period = by_period
+        self._blocks: Callable[[], Iterable[Block]] = tuple
+        self._currency: str | None = None
         self._names: Mapping[str, str] = {}
         self.floats: set[str] = set()
+        self.has_commitments = False
+
+    @property
+    def partial(self) -> str:
+        """What the file lacks, as far as it was read; empty if nothing."""
+        return self._layout.partial if self.has_commitments else ""
+
+    def look_into(self, blocks: Callable[[], Iterable[Block]]) -> None:
+        """Say how to read the file from its beginning, which only a record without a currency needs."""
+        self._blocks = blocks
+
+    def _file_currency(self) -> str | None:
+        """Return the currency of the first record that has one, or None."""
+        its = self._layout.currency
+        assert its is not None
+        if self._currency is None:
+            records = (record for block in self._blocks() for record in block.records())
+            named = (RowValues(self._cells(record)).value(its) for record in records)
+            self._currency = next((currency for currency in named if currency), None)
+        return self._currency
 
     def day(self, record: BillRecord) -> date:
         """Return the day that a record belongs to."""
@@ -111,8 +142,14 @@ class LayoutRows:
                     values.value(read)
                 rows.append(origin | {name: values.value(of) for name, of in shape.columns.items()})
         self.floats |= cells.floats
+        if self._layout.currency is not None:
+            for row in rows:
+                row["BillingCurrency"] = row["BillingCurrency"] or self._file_currency()
+                if row["BillingCurrency"] is None:
+                    raise cells.wrong(self._layout.currency.names[0], "a currency, and no record of the file has one")
+        self.has_commitments |= any(row.get("CommitmentDiscountId") for row in rows)
         # Only on the first: these values belong to the record, and must not count once for each row.
-        if unused := cells.unused():
+        if rows and (unused := cells.unused()):
             rows[0]["extra"] = json.dumps(unused, ensure_ascii=False)
         return rows
 
@@ -144,7 +181,16 @@ class LayoutRows:
                 values.read(read, kept)
             rows.add({name: values.read(of, kept) for name, of in shape.columns.items()}, kept)
         self.floats |= values.floats
-        return rows.table("extra", values.unused())
+        table = rows.table("extra", values.unused())
+        ids = table["CommitmentDiscountId"]
+        self.has_commitments |= ids.null_count < len(ids)
+        if self._layout.currency is not None and table["BillingCurrency"].null_count:
+            if (currency := self._file_currency()) is None:
+                values.all_odd()  # the row evaluator names the record
+                return table
+            filled = table["BillingCurrency"].fill_null(currency)
+            table = table.set_column(table.column_names.index("BillingCurrency"), "BillingCurrency", filled)
+        return table
 
     def _cells(self, record: BillRecord) -> Cells:
         if not self._names:

@@ -1,14 +1,16 @@
 """Converts records of a file that has the destination's own columns."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from common.platform.errors import PermanentError, nearest
-from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, refused, timestamp, within
-from common.processors.bills.expressions import Read, day_of, needed, time
+from common.processors.bills.cells import CONVERT, UNREADABLE, WANTED, missing, refused, timestamp, within
+from common.processors.bills.expressions import First, Needed, Read, day_of, needed, time
 from common.processors.bills.files import BillRecord, Block
+from common.processors.bills.focus_columns import NEEDED, RENAMED, plain_names
+from common.processors.bills.layout import DESTINATION
 from common.tables.contract import DATA_DATE, Column, Table
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ OWN_COLUMNS = ("source_file", "source_row", "provider")
 
 class TableRows:
     """Turns a record into a row of the contract's types, with either evaluator: the contract is the declaration.
+
+    A column is the contract's if its name is, whatever its case and underscores. A FOCUS export must have what the
+    unified table needs (``focus_columns.py``).
 
     Raises UnreadableError for a value of the wrong type, PermanentError for columns that do not fit the table. With
     ``period_columns`` (start and end of the billing period) a charge outside its period is moved to the nearest day.
@@ -49,10 +54,17 @@ class TableRows:
         self._extra = extra_column
         # A file's column with the name of one that we fill goes into ``extra``: it must not overwrite ours.
         self._columns = {name: c for name, c in columns.items() if name not in (*OWN_COLUMNS, extra_column)}
-        self._required = [c.name for c in self._columns.values() if c.mode == "REQUIRED"]
+        is_focus = table.table == DESTINATION
+        required = {c.name: (c.name,) for c in self._columns.values() if c.mode == "REQUIRED"}
+        self._required: dict[str, tuple[str, ...]] = {**required, **(NEEDED if is_focus else {})}
+        self._renamed = RENAMED if is_focus else {}
         self._own = [name in columns for name in OWN_COLUMNS]
-        self._checked = False
+        self._names: dict[str, str] = {}
         self.floats: set[str] = set()
+        self.partial = ""
+
+    def look_into(self, blocks: Callable[[], Iterable[Block]]) -> None:
+        """Do nothing: a row has only what its record has."""
 
     def day(self, record: BillRecord) -> date:
         """Return the day that a record belongs to."""
@@ -62,43 +74,45 @@ class TableRows:
         return within(day, *(self._time(record, name) for name in self._period))
 
     def _time(self, record: BillRecord, name: str) -> datetime:
-        self._check_date(name, list(record.values), record.header)
+        own = self._header(list(record.values), record.header).get(name, name)
+        value = record.values[own]
+        if value is None or (isinstance(value, str) and value in self._nulls):
+            raise missing(self._file, record, own)
         try:
-            return timestamp(record.values[name])
+            return timestamp(value)
         except UNREADABLE as error:
-            raise refused(self._file, record, name, record.values[name], WANTED["TIMESTAMP"]) from error
+            raise refused(self._file, record, own, value, WANTED["TIMESTAMP"]) from error
 
     def __call__(self, record: BillRecord) -> list[dict[str, Any]]:
         """Return the record's single row."""
-        self._check_names(list(record.values), record.header)
+        names = self._header(list(record.values), record.header)
         extra: dict[str, str] = {}
         row: dict[str, Any] = {DATA_DATE: self.day(record)}
-        for name, value in record.values.items():
+        for name, own in names.items():
+            value = record.values[own]
             if value is None or (isinstance(value, str) and value in self._nulls):
                 continue
             column = self._columns.get(name)
             if column is None:
-                extra[name] = self._value(record, name, EXTRA, value)
+                extra[own] = self._value(record, own, EXTRA, value)
             else:
-                row[name] = self._value(record, name, column, value)
-        for name in self._required:
-            if name not in row:
-                raise refused(self._file, record, name, record.values[name], "a value, and the table needs one")
+                row[name] = self._value(record, own, column, value)
+        for name, any_of in self._required.items():
+            if not any(one in row for one in any_of):
+                raise missing(self._file, record, names.get(name, name))
         if extra and self._extra is not None:
             row[self._extra] = json.dumps(extra, ensure_ascii=False)
-        own = (self._file, record.number, self._provider)
-        return [row | {name: v for name, v, there in zip(OWN_COLUMNS, own, self._own, strict=True) if there}]
+        own_values = (self._file, record.number, self._provider)
+        return [row | {name: v for name, v, there in zip(OWN_COLUMNS, own_values, self._own, strict=True) if there}]
 
     def values(self, block: Block) -> "ArrowValues":
         """Return the vectorised evaluator of a block."""
         from common.processors.bills.arrow_values import ArrowValues
 
         assert block.batch is not None
-        for name in (self._date_column, *(self._period or ())):
-            self._check_date(name, block.columns, block.header)
-        self._check_names(block.columns, block.header)
+        names = self._header(block.columns, block.header)
         nulls = () if block.nulls_read else self._nulls
-        return ArrowValues(block.batch, {name: name for name in block.columns}, nulls, narrow=True)
+        return ArrowValues(block.batch, names, nulls, narrow=True)
 
     def days(self, values: "ArrowValues") -> "pa.Array":
         """Return the day of each record."""
@@ -113,33 +127,47 @@ class TableRows:
         from common.processors.bills.arrow_values import RowTable
 
         known = {name: Read(column.type, (name,)) for name, column in self._columns.items() if name in values.names}
-        needs = {name: needed(known[name]) for name in self._required}
+        for any_of in self._required.values():
+            there = [known[name] for name in any_of if name in known]
+            values.read(Needed(First(tuple(there)), any_of))  # which marks the rows that have none as odd
         rows = RowTable(values, self._table, days, numbers)
         rows.constants({"source_file": self._file, "provider": self._provider})
-        rows.add({name: values.read(of) for name, of in (known | needs).items()}, None)
+        rows.add({name: values.read(of) for name, of in known.items()}, None)
         self.floats |= values.floats
         if self._extra is None:
             return rows.table()
         return rows.table(self._extra, values.texts([name for name in values.names if name not in known]))
 
-    def _check_date(self, name: str, columns: Sequence[str], header: str) -> None:
-        if name not in columns:
-            raise PermanentError(f"{self._file}: {header}: there is no date column {name!r}.{nearest(name, columns)}")
+    def _header(self, columns: Sequence[str], header: str) -> dict[str, str]:
+        """Return the file's names by plain names. Raises PermanentError for a header that does not fit the table."""
+        if self._names:  # once: every record has the same columns
+            return self._names
+        where = f"{self._file}: {header}"
+        found = plain_names(columns, self._columns)
+        for owns in found.values():
+            if len(owns) > 1:
+                raise PermanentError(f"{where}: the columns {owns[0]!r} and {owns[1]!r} are the same one.")
+        names = {name: owns[0] for name, owns in found.items()}
+        for new, old in self._renamed.items():
+            if old in names and new not in names:
+                names[new] = names.pop(old)
+        self._check_names(names, columns, where)
+        self._names = names
+        return names
 
-    def _check_names(self, columns: Sequence[str], header: str) -> None:
-        if self._checked:  # once: every record has the same columns
-            return
-        self._checked = True
-        if self._extra is None:
-            for name in columns:
-                if name not in self._columns:
-                    raise PermanentError(
-                        f"{self._file}: {header}: the table has no column {name!r}."
-                        f"{nearest(name, self._columns)} Or set extra_column, to keep such columns."
-                    )
-        for name in self._required:
-            if name not in columns:
-                raise PermanentError(f"{self._file}: {header}: column {name} is missing.{nearest(name, columns)}")
+    def _check_names(self, names: Mapping[str, str], columns: Sequence[str], where: str) -> None:
+        for name in (self._date_column, *(self._period or ())):
+            if name not in names:
+                raise PermanentError(f"{where}: there is no date column {name!r}.{nearest(name, columns)}")
+        unknown = [name for name in names if name not in self._columns]  # a known one can't be meant by another
+        if unknown and self._extra is None:
+            raise PermanentError(
+                f"{where}: the table has no column {unknown[0]!r}.{nearest(unknown[0], self._columns)} "
+                "Or set extra_column, to keep such columns."
+            )
+        for name, any_of in self._required.items():
+            if not any(one in names for one in any_of):
+                raise PermanentError(f"{where}: column {' or '.join(any_of)} is missing.{nearest(name, unknown)}")
 
     def _value(self, record: BillRecord, name: str, column: Column, value: Any) -> Any:
         if isinstance(value, float) and column.type == "BIGNUMERIC":

@@ -59,6 +59,8 @@ class Summary:
     quantity: Decimal | None = None
     unit: str | None = None
     dimensions: Mapping[str, str] | None = None
+    unused: str = ""
+    """Of a sum of unused commitments: what they are called. A summary API names none of them."""
 
 
 def focus_row(configs: Path, cloud: Cloud, source: str, number: int, its: Summary) -> dict[str, Any]:
@@ -101,6 +103,16 @@ def focus_row(configs: Path, cloud: Cloud, source: str, number: int, its: Summar
         return row | {"ListCost": its.billed, "ContractedCost": its.billed}
     row |= {"SkuId": sku, "SkuMeter": its.description or sku, "PricingCategory": "Standard"}
     row |= values_of(lump_columns(constant(its.billed), constant(sku)))
+    if its.unused:
+        return row | {
+            "PricingCategory": "Committed",
+            "CommitmentDiscountId": its.unused,
+            "CommitmentDiscountCategory": "Spend",
+            "CommitmentDiscountType": "Commitment",
+            "CommitmentDiscountStatus": "Unused",
+            "CommitmentDiscountQuantity": its.effective,
+            "CommitmentDiscountUnit": its.currency,
+        }
     if its.category == "Usage":
         # A sum over several units has no quantity that means anything, and FOCUS requires one of usage.
         known = its.quantity is not None and its.unit is not None

@@ -123,7 +123,7 @@ FROM (
         ),
         'text.placeholder', NULL
       ),
-      IF(COALESCE(x_FocusVersion, '') != '1.3', 'x_FocusVersion.known', NULL)
+      IF(COALESCE(x_FocusVersion, '') NOT IN ('1.3', '1.4'), 'x_FocusVersion.known', NULL)
     ] AS names
   FROM `{table}`
   WHERE x_org_slug = @org AND x_pipeline_run_date BETWEEN @first AND @last

@@ -6,6 +6,7 @@ Facts: botocore 1.44.5, service model ce 2017-10-25.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
@@ -39,8 +40,8 @@ HEADERS = {
 METRICS = ("UnblendedCost", "AmortizedCost", "UsageQuantity")
 # US$ 10 for one step: tokens without an end would cost money, not only time.
 MAX_PAGES = 1_000
-_RECURRING = Kind("Purchase", "Recurring", "0", "Bought")
-_UPFRONT = Kind("Purchase", "One-Time", "0", "Bought")
+_RECURRING = Kind("Purchase", "Recurring", "Bought")
+_UPFRONT = Kind("Purchase", "One-Time", "Bought")
 RECORDS = KINDS | {
     "Recurring": _RECURRING,
     "Recurring reservation fee": _RECURRING,
@@ -49,7 +50,6 @@ RECORDS = KINDS | {
     "Support": Kind("Purchase", "Recurring"),
     "Support fee": Kind("Purchase", "Recurring"),
     "Other out-of-cycle charges": Kind("Purchase", "One-Time"),
-    "FlatRateSubscription": Kind("Purchase", "Recurring"),
     "Bundled Discount": DISCOUNT,
     "BundledDiscount": DISCOUNT,
     "Discount": DISCOUNT,
@@ -66,6 +66,20 @@ Sources: turbot/steampipe-plugin-aws pull request 950 (rows of a real account), 
 accounts see the names of AWS's console (``Recurring reservation fee``). The amortised cost of a commitment's fee
 ("Bought") is that of its unused part.
 """
+
+
+COMMITMENT_SERVICES = re.compile(
+    r"Savings Plan|Elastic Compute Cloud|EC2|Relational Database|ElastiCache|OpenSearch|Elasticsearch|Redshift|DynamoDB"
+    r"|MemoryDB|ElastiCache|SageMaker",
+)
+"""Services that sell reservations or savings plans (docs.aws.amazon.com/awsaccountbilling, "Reserved Instances" and
+"Savings Plans"). A sum has no ARN: the service is all that it refers to."""
+
+
+def _is_commitment_fee(kind: Kind, service: str | None) -> bool:
+    """Whether a sum is a commitment's fee. Other services have recurring and upfront fees, too: those of a Marketplace
+    contract are cost when they are billed. Without the dimension SERVICE nothing tells them apart."""
+    return kind.commitment == "Bought" and (service is None or COMMITMENT_SERVICES.search(service) is not None)
 
 
 def _json_error(body: bytes) -> ErrorBody:
@@ -209,12 +223,13 @@ class _Reader:
         if record not in RECORDS:
             self.unknown.add(record)
         unit = usage.text("Unit")
+        is_fee = _is_commitment_fee(kind, named.get("SERVICE"))
         summary = Summary(
             day=day,
             currency=billed.required("Unit"),
             billed=billed.amount("Amount"),
             # The usage that a commitment covers carries its cost; on both it would be in EffectiveCost twice.
-            effective=Decimal(0) if kind.commitment == "Bought" else amortised,
+            effective=Decimal(0) if is_fee else amortised,
             account=self._account,
             service=named.get("SERVICE") or "AWS",
             category=kind.category,
@@ -227,7 +242,7 @@ class _Reader:
             dimensions=named,
         )
         yield summary
-        if kind.commitment == "Bought" and amortised:
+        if is_fee and amortised:
             yield _unused(summary, amortised)
 
 
@@ -243,5 +258,6 @@ def _unused(fee: Summary, amortised: Decimal) -> Summary:
         sub_account=fee.sub_account,
         region=fee.region,
         description="Unused part of commitments",
+        unused="unknown commitment",
         dimensions=fee.dimensions,
     )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from common.config.azure_open_data import azure_regions, azure_services
 from common.config.service_categories import service_categories
 from common.domain.dates import next_month
 from common.processors.bills.cells import UnlikeError, timestamp
@@ -37,6 +38,7 @@ from common.processors.bills.expressions import (
     Read,
     Same,
     Shape,
+    Times,
     constant,
     day_of,
     either,
@@ -74,6 +76,7 @@ PRICING = {"spot": "Dynamic", "": "Standard", "ondemand": "Standard"}
 _US_DAY = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})", re.ASCII)
 _BRACKETS = re.compile(r"\(([A-Za-z0-9 ]+)\)\s*$")
 _TYPE = r"(?i)/providers/([^/]+)/([^/]+)"
+_NESTED_TYPE = re.compile(r"/providers/([^/]+)/([^/]+)((?:/[^/]*/[^/]+)*)", re.IGNORECASE)
 
 
 def _moment(value: Any) -> datetime:
@@ -112,6 +115,15 @@ def _word(value: str) -> str:
     return value.replace(" ", "").lower()
 
 
+def _resource_type(resource: str) -> str:
+    """Return ``microsoft.sql/servers/databases`` of a resource's id, or an empty text."""
+    *_, last = [None, *_NESTED_TYPE.finditer(resource)]
+    if last is None:
+        return ""
+    nested = last[3].split("/")[2::2]  # names and types take turns
+    return "/".join((last[1], last[2], *nested)).lower()
+
+
 def _tags(value: str) -> str | None:
     """Return tags: a JSON object, in EA's files without its braces."""
     tags = json.loads(value if value.lstrip().startswith("{") else f"{{{value}}}")
@@ -139,8 +151,23 @@ IS_USAGE, IS_PURCHASE = is_(CATEGORY, "Usage"), is_(CATEGORY, "Purchase")
 IS_PRICED = is_(CATEGORY, "Usage", "Purchase")
 IS_UNUSED = Matches(CHARGE_TYPE, r"^unused")
 STATUS = Case(((IS_UNUSED, constant("Unused")), (IS_USAGE, constant("Used"))), NO_TEXT)
-MODEL = Mapped("STRING", First((text("pricingmodel"), constant(""))), _word)
+RESOURCE = text("resourceid", "instanceid", "instancename")
+_BENEFIT_ORDER = r"(?i)/providers/Microsoft\.(Capacity|BillingBenefits)/"
+
+# What a row refers to decides whether it is a benefit's: its pricing model, or the benefit's id, which purchases and
+# refunds may have without one. A ProductOrderId is no sign: every purchase has it.
+BENEFIT = either(text("benefitid", "reservationid"), Case(((Matches(RESOURCE, _BENEFIT_ORDER), RESOURCE),), NO_TEXT))
+STATED_MODEL = Mapped("STRING", First((text("pricingmodel"), constant(""))), _word)
+REFERS = All((is_(STATED_MODEL, ""), Not(IsNull(Case(((is_(STATED_MODEL, ""), BENEFIT),), NO_TEXT)))))
+MODEL = Case(
+    (
+        (All((REFERS, Matches(BENEFIT, r"(?i)savings.?plan"))), constant("savingsplan")),
+        (REFERS, constant("reservation")),
+    ),
+    STATED_MODEL,
+)
 IS_BENEFIT = is_(MODEL, *BENEFITS)
+IS_BENEFIT_PURCHASE = All((IS_PURCHASE, IS_BENEFIT))
 
 AMOUNT = number("quantity", "usagequantity")
 UNIT = Mapped("STRING", either(text("unitofmeasure"), "Units"), focus_unit)
@@ -151,22 +178,36 @@ PRICING_CURRENCY = text("pricingcurrency")
 IS_FOREIGN = Not(AnyOf((IsNull(PRICING_CURRENCY), Same(PRICING_CURRENCY, CURRENCY))))
 
 
+RATE = number("exchangeratepricingtobilling")
+"""From the pricing currency to the billing currency, in files of a Microsoft Customer Agreement."""
+
+
 def _own(price: Expression) -> Expression:
+    """Return a price in the billing currency: the file's, or that in the pricing currency at the file's rate."""
     is_price = AnyOf((Less(price, ZERO), Less(ZERO, price)))
-    return Case(((All((Not(IS_FOREIGN), is_price)), price),), NO_NUMBER)
+    return Case(
+        ((All((Not(IS_FOREIGN), is_price)), price), (All((IS_FOREIGN, is_price)), Times(price, RATE))), NO_NUMBER
+    )
 
 
 class AzureActualCost:
     """Billed cost: a benefit is charged when it is bought, and the usage that it covers costs 0."""
 
+    partial = (
+        "it has the purchases of reservations and savings plans, and not what their use costs: its EffectiveCost is "
+        "too low. Read the AmortizedCost file, with purchases_source: the ActualCost file."
+    )
+
     provider = "azure"
     needed = (COSTS, CURRENCIES, DAYS, (*SUBSCRIPTIONS, "billingaccountid"))
+    currency = None
     day = day_of(DAY)
     period = (BEGINS, ENDS)
 
     billed: Expression = COST
     # A benefit's cost is on the usage that it covers; on the purchase it would be in EffectiveCost twice.
-    effective: Expression = Case(((All((IS_PURCHASE, IS_BENEFIT)), ZERO),), COST)
+    effective: Expression = Case(((IS_BENEFIT_PURCHASE, ZERO),), COST)
+    when: Condition | None = None
 
     def __init__(self, configs: Path) -> None:
         prices = price_columns(
@@ -179,6 +220,13 @@ class AzureActualCost:
         )
         foreign = only(
             IS_FOREIGN, {"PricingCurrencyListUnitPrice": LIST_PRICE, "PricingCurrencyContractedUnitPrice": PAID}
+        )
+        in_pricing_currency = Case(
+            (
+                (All((IS_FOREIGN, Same(self.effective, ZERO))), ZERO),
+                (IS_FOREIGN, number("costinpricingcurrency")),
+            ),
+            NO_NUMBER,
         )
         sku: Columns = {
             "SkuId": METER,
@@ -193,12 +241,13 @@ class AzureActualCost:
             "ChargeFrequency": _frequency(),
             "BilledCost": self.billed,
             "EffectiveCost": self.effective,
+            "PricingCurrencyEffectiveCost": in_pricing_currency,
             **charged(IS_PRICED, priced, self.billed),
             **only(IS_PRICED, {**foreign, **sku}),
             **only(is_consumed, {"ConsumedQuantity": First((AMOUNT, ZERO)), "ConsumedUnit": UNIT}),
             **only(IS_PRICED, _benefit(self.effective)),
         }
-        self.shapes = (Shape(columns, reads=(COST, CHARGE_TYPE, MODEL)),)
+        self.shapes = (Shape(columns, when=self.when, reads=(COST, CHARGE_TYPE, MODEL)),)
 
     @staticmethod
     def plain_name(own: str) -> str:
@@ -210,15 +259,46 @@ class AzureActualCost:
 class AzureAmortisedCost(AzureActualCost):
     """Amortised cost: usage covered by a benefit carries its share of the benefit as EffectiveCost and BilledCost 0."""
 
+    partial = (
+        "it has what the use of reservations and savings plans costs, and not their purchases: its BilledCost is too "
+        "low. Name the ActualCost file of the same days as purchases_source."
+    )
     billed = Case(((IS_BENEFIT, ZERO),), COST)
     effective = COST
 
 
+class AzureBenefitPurchases(AzureActualCost):
+    """Of the billed cost only what buys benefits or gives them back: with the amortised cost it is the whole bill.
+
+    Microsoft's documented way to FOCUS from the two views: learn.microsoft.com, "Convert cost data to FOCUS".
+    """
+
+    partial = ""
+    when = IS_BENEFIT_PURCHASE
+
+
 def _common(configs: Path) -> Columns:
     subscription = text(*SUBSCRIPTIONS)
-    service = either(text("metercategory", "servicename", "consumedservice", "publishername"), "Azure")
-    categories = service_categories(configs, "azure")
+    categories, services, regions = (
+        service_categories(configs, "azure"),
+        azure_services(configs),
+        azure_regions(configs),
+    )
+    consumed = Joined((either(text("consumedservice"), "-"), "|", Mapped("STRING", RESOURCE, _resource_type)))
+
+    def known(field: int) -> Expression:
+        def of(key: str) -> str | None:
+            service, _, kind = key.lower().partition("|")
+            its = services.get((service, kind))
+            return None if its is None else its[field]
+
+        return Mapped("STRING", consumed, of)
+
+    service = either(known(0), text("metercategory", "servicename", "consumedservice", "publishername"), "Azure")
     region = text("resourcelocation", "location", "meterregion")
+    profile = text("billingprofileid")
+    seller = either(text("publishername"), "Microsoft")
+    is_marketplace = Mapped("STRING", text("publishertype"), _word)
     return {
         **_resource(),
         "ChargePeriodStart": START,
@@ -227,21 +307,23 @@ def _common(configs: Path) -> Columns:
         "BillingPeriodEnd": First((ENDS, Mapped("TIMESTAMP", PERIOD_START, next_month))),
         "BillingCurrency": Needed(CURRENCY, CURRENCIES),
         "PricingCurrency": PRICING_CURRENCY,
-        "BillingAccountId": Needed(either(text("billingaccountid"), subscription), ("billingaccountid",)),
-        "BillingAccountName": text("billingaccountname"),
+        # Of a Microsoft Customer Agreement each billing profile gets its own invoice; of others it is the account.
+        "BillingAccountId": Needed(either(profile, text("billingaccountid"), subscription), ("billingaccountid",)),
+        "BillingAccountName": text("billingprofilename", "billingaccountname"),
         "SubAccountId": subscription,
         "SubAccountName": text("subscriptionname"),
         "SubAccountType": Case(((IsNull(subscription), NO_TEXT),), constant("Subscription")),
         "InvoiceId": text("invoiceid"),
-        "InvoiceIssuerName": either(text("resellername"), "Microsoft"),
+        "InvoiceIssuerName": either(text("partnername", "resellername"), "Microsoft"),
         "ProviderName": constant("Microsoft"),
-        "PublisherName": either(text("publishername"), "Microsoft"),
+        "ServiceProviderName": Case(((is_(is_marketplace, "marketplace"), seller),), constant("Microsoft")),
+        "PublisherName": seller,
         "HostProviderName": constant("Microsoft"),
         "ServiceName": service,
-        "ServiceCategory": Mapped("STRING", service, lambda name: categories.of(name)[0]),
-        "ServiceSubcategory": Mapped("STRING", service, lambda name: categories.of(name)[1]),
-        "RegionId": region,
-        "RegionName": region,
+        "ServiceCategory": First((known(1), Mapped("STRING", service, lambda name: categories.of(name)[0]))),
+        "ServiceSubcategory": First((known(2), Mapped("STRING", service, lambda name: categories.of(name)[1]))),
+        "RegionId": Mapped("STRING", region, lambda name: regions.get(name.lower(), (name, name))[0]),
+        "RegionName": Mapped("STRING", region, lambda name: regions.get(name.lower(), (name, name))[1]),
         "AvailabilityZone": text("availabilityzone"),
         "ChargeDescription": either(text("productname", "product", "metername"), service),
         "Tags": Mapped("JSON", text("tags"), _tags, "tags", "JSON, or the inside of a JSON object"),
@@ -262,7 +344,7 @@ def _frequency() -> Expression:
 
 def _benefit(effective: Expression) -> Columns:
     """Return the columns of the reservation or the savings plan that covers or is bought."""
-    name = text("benefitid", "reservationid", "productorderid")
+    name = either(BENEFIT, text("productorderid"))
     is_plan: Condition = is_(MODEL, *(model for model, (category, _) in BENEFITS.items() if category == "Spend"))
     # A savings plan commits to money, so its quantity is an amount.
     amount = After((number("quantity"), UNIT), Case(((is_plan, effective),), number("quantity")))
@@ -280,7 +362,7 @@ def _benefit(effective: Expression) -> Columns:
 
 
 def _resource() -> Columns:
-    name = text("resourceid", "instanceid", "instancename")
+    name = RESOURCE
     by_type = Case(((Matches(name, _TYPE), Extracted(name, _TYPE)),), text("consumedservice"))
     return {
         "ResourceId": name,

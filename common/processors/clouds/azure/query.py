@@ -41,6 +41,9 @@ SOURCE = "Azure Cost Management query"
 SCOPE = r"/(subscriptions|providers)/[0-9A-Za-z/._:-]{1,400}"
 
 CATEGORIES = {"Usage": "Usage", "Purchase": "Purchase", "Refund": "Purchase", "Tax": "Tax", "Credit": "Credit"}
+UNUSED = {"UnusedReservation": "unknown reservation", "UnusedSavingsPlan": "unknown savings plan"}
+"""Charge types of the amortised view alone: the part of a benefit that nobody used, and what its row calls it."""
+
 
 Key = tuple[int, str, tuple[str, ...]]
 """Day as yyyymmdd, currency and the dimensions' values."""
@@ -201,15 +204,18 @@ def _summary(scope: str, dimensions: Sequence[str], key: Key, costs: _Costs) -> 
     except ValueError:
         raise PermanentError(f"Azure Cost Management: {day} is not a day such as 20261001.") from None
     category = CATEGORIES.get(named.get("ChargeType", "Usage"), "Usage" if "ChargeType" not in named else "Adjustment")
+    unused = UNUSED.get(named.get("ChargeType", ""), "")
     subscription = named.get("SubscriptionId") or (scope.split("/")[2] if scope.startswith("/subscriptions/") else None)
     return Summary(
         day=at,
         currency=currency,
         billed=costs.billed,
-        effective=Decimal(0) if category == "Purchase" else costs.effective,
+        # The amortised view has no benefit purchases: what it has of a purchase is an ordinary one's cost.
+        effective=costs.effective,
         account=scope,
         service=named.get("ServiceName") or named.get("MeterCategory") or "Azure",
-        category=category,
+        category="Usage" if unused else category,
+        unused=unused,
         sub_account=subscription,
         region=named.get("ResourceLocation") or None,
         dimensions={name: value for name, value in named.items() if value},

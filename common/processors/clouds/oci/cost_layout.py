@@ -12,6 +12,7 @@ from common.processors.bills.expressions import (
     NO_NUMBER,
     NO_TEXT,
     ZERO,
+    All,
     AnyOf,
     Case,
     Columns,
@@ -22,14 +23,14 @@ from common.processors.bills.expressions import (
     Less,
     Mapped,
     Matches,
+    Needed,
     Not,
-    Plus,
+    Same,
     Shape,
     Tags,
     constant,
     day_of,
     either,
-    is_,
     needed,
     number,
     only,
@@ -53,15 +54,21 @@ def _month(start: datetime) -> datetime:
 START, END = needed(time(START_NAME)), time("lineItem/intervalUsageEnd")
 PERIOD_START = Mapped("TIMESTAMP", START, _month)
 PERIOD_END = Mapped("TIMESTAMP", PERIOD_START, next_month)
-COST = Plus(needed(number(COST_NAME)), First((number("cost/myCostOverage"), ZERO)))
-OVER = First((number("usage/billedQuantityOverage"), ZERO))
-AMOUNT = Plus(First((number("usage/billedQuantity"), ZERO)), OVER)
+# Overage is a part of the cost and of the quantity, not beside them: in Oracle's lines with overageFlag Y both columns
+# have the same value, and the cost is price x quantity. Where only the overage is given, it is all there is.
+COST = Needed(number(COST_NAME, "cost/myCostOverage"), (COST_NAME,))
+OVER, OVER_PRICE = number("usage/billedQuantityOverage"), number("cost/unitPriceOverage")
+AMOUNT = First((number("usage/billedQuantity"), OVER, ZERO))
+OWN_PRICE = number("cost/unitPrice")
+CURRENCY = text("cost/currencyCode")
+IS_FREE = Not(AnyOf((Less(COST, ZERO), Less(ZERO, COST))))
 UNIT = Mapped("STRING", either(text("cost/skuUnitDescription"), "Units"), focus_unit)
 SKU = either(text("cost/productSku"), "unknown")
 DESCRIBED = either(text("product/Description"), SKU)
 COMPARTMENT = text("product/compartmentId")
-# Overage has another price.
-PRICE = Case(((AnyOf((Less(OVER, ZERO), Less(ZERO, OVER))), NO_NUMBER),), number("cost/unitPrice"))
+# An amount that is partly overage has two prices, so none of its own.
+HAS_TWO_PRICES = All((Not(IsNull(OVER_PRICE)), Not(IsNull(OWN_PRICE)), Not(Same(OVER_PRICE, OWN_PRICE))))
+PRICE = Case(((All((HAS_TWO_PRICES, Not(Same(OVER, AMOUNT)))), NO_NUMBER),), First((OWN_PRICE, OVER_PRICE)))
 
 
 class OciCost:
@@ -69,7 +76,9 @@ class OciCost:
 
     provider = "oci"
     needed = ((START_NAME,), (COST_NAME,), ("cost/currencyCode",), ("lineItem/tenantId",))
+    partial = ""
     day = day_of(START)
+    currency = CURRENCY
     period = (PERIOD_START, PERIOD_END)
     """The month of the usage: a report states no billing period."""
 
@@ -89,7 +98,8 @@ class OciCost:
             **_resource(service),
             "BilledCost": COST,
             "EffectiveCost": COST,
-            "BillingCurrency": needed(text("cost/currencyCode")),
+            # A line of cost 0 may have no currency: it is the file's (``layout.py``).
+            "BillingCurrency": Case(((IS_FREE, CURRENCY),), needed(CURRENCY)),
             "BillingAccountId": needed(text("lineItem/tenantId")),
             "BillingAccountType": constant("Tenancy"),
             "SubAccountId": COMPARTMENT,
@@ -102,8 +112,9 @@ class OciCost:
             "ChargePeriodStart": START,
             "ChargePeriodEnd": Case(((Less(START, END), END),), Mapped("TIMESTAMP", START, _hour_later)),
             "ChargeCategory": constant("Usage"),
-            # Not by backreferenceNo: in a published report, lines that correct nothing have one too.
-            "ChargeClass": Case(((is_(text("lineItem/isCorrection"), "true"), constant("Correction")),), NO_TEXT),
+            # lineItem/isCorrection stays a column of its own: FOCUS's Correction is one of an earlier invoice, and the
+            # report names no invoice. Its line is in the month of the usage that it corrects.
+            "ChargeClass": NO_TEXT,
             "ChargeFrequency": constant("Usage-Based"),
             "ChargeDescription": DESCRIBED,
             "ProviderName": constant("Oracle"),
@@ -124,7 +135,9 @@ class OciCost:
             "Tags": Tags(("tags/",), blank=True),
             **prices,
         }
-        self.shapes = (Shape(columns, reads=(COST, OVER, AMOUNT, START, END, PRICE)),)
+        self.shapes = (
+            Shape(columns, reads=(COST, number("cost/myCostOverage"), OVER, AMOUNT, START, END, PRICE, OVER_PRICE)),
+        )
 
     @staticmethod
     def plain_name(own: str) -> str:

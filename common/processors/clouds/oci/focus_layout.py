@@ -63,6 +63,8 @@ class OciFocus:
 
     provider = "oci"
     needed = ((START_NAME,), ("BilledCost",), ("BillingCurrency",), ("BillingPeriodStart",), ("BillingPeriodEnd",))
+    currency = None
+    partial = ""
     day = day_of(START)
     period = (time("BillingPeriodStart"), time("BillingPeriodEnd"))
 
