@@ -214,3 +214,12 @@ def test_a_good_credential_is_proved_by_one_small_call_and_a_bad_one_refused(key
         assert len([request for request in server.requests if request.path != "/gcp-token"]) == 1
         with pytest.raises(PermanentError, match="credentials add"):
             genai_provider(key).try_credential(context, "wrong-key-1234")
+
+
+def test_costs_without_a_day_that_is_over_fail() -> None:
+    days = {"start_date": DAY, "end_date": DAY.replace(day=2)}
+    with (
+        sandbox(page(EXAMPLE), **days) as (_, context),
+        pytest.raises(TransientError, match="no bucket for 2024-11-02"),
+    ):
+        read(context)

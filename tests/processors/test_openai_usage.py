@@ -426,3 +426,18 @@ def test_an_unknown_endpoint_in_the_config_is_refused_with_the_nearest() -> None
 def test_every_endpoint_of_the_document_is_known() -> None:
     assert set(ENDPOINTS) == set(documented.ENDPOINTS)
     assert [name for name, endpoint in ENDPOINTS.items() if endpoint.optional] == ["decisions"]
+
+
+def test_an_answer_without_a_day_that_is_over_fails() -> None:
+    """OpenAI marks a day without usage with an empty bucket; without any, its stored rows would be deleted."""
+    with (
+        sandbox([page(bucket(EXAMPLE))], end_date=date(2024, 11, 3)) as (_, context),
+        pytest.raises(TransientError, match="no bucket for 2024-11-02 and 1 more days"),
+    ):
+        read(context)
+
+
+def test_a_day_without_usage_is_an_empty_bucket() -> None:
+    days = page(bucket(EXAMPLE), bucket(start=END, end=END + 86_400))
+    with sandbox([days], end_date=date(2024, 11, 2)) as (_, context):
+        assert {row["x_pipeline_run_date"] for row in read(context)} == {DAY}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
+from common.platform.errors import TransientError
 from common.processors.http.client import ProviderClient
 from common.processors.http.json_fields import Fields
 from common.processors.http.pager import follow
@@ -60,8 +61,18 @@ class Days:
         self._read_to = ends
         self._seen.add(begins.date())
 
-    def missing(self, before: date) -> list[date]:
-        """Return the days before ``before`` that had no bucket."""
+    def require_all(self, title: str, now: datetime) -> None:
+        """Raise TransientError if a day that is over has no bucket: the commit would delete its stored rows.
+
+        For reports that mark a day without usage with an empty bucket. Only today's may not exist yet.
+        """
         days = (self.end - self.start).days
         every = (self.start.date() + timedelta(days=n) for n in range(days))
-        return [day for day in every if day < before and day not in self._seen]
+        missing = [day for day in every if day < now.astimezone(UTC).date() and day not in self._seen]
+        if missing:
+            raise TransientError(
+                f"{title}: the report has no bucket for {missing[0]}"
+                + (f" and {len(missing) - 1} more days" if len(missing) > 1 else "")
+                + ". A day without usage has an empty one, so the report is incomplete. "
+                "The next attempt reads it again; none of its rows are used."
+            )

@@ -285,17 +285,7 @@ def _legacy(context: StepContext, report: _Report) -> Iterator[list[Row]]:
                     for row in report.rows(result)
                 ]
             yield rows
-    _complete(days, report.title, context.now())
-
-
-def _complete(days: Days, title: str, now: datetime) -> None:
-    """Raise TransientError if a day has no bucket. Days without usage have one; only today's may not exist yet."""
-    if missing := days.missing(now.astimezone(UTC).date()):
-        raise TransientError(
-            f"{title}: the report has no bucket for {missing[0]}"
-            + (f" and {len(missing) - 1} more days" if len(missing) > 1 else "")
-            + ". The next attempt reads it again; none of its rows are used."
-        )
+    days.require_all(report.title, context.now())
 
 
 def _stamp(moment: datetime) -> str:

@@ -312,6 +312,7 @@ class _EndpointReader:
         for body, headers in _grouped(self._context, self._client, path, query, group_by, self._title):
             account = _account(self._context, headers)
             yield [row for bucket in body.objects("data") for row in self._rows(bucket, account)]
+        self._days.require_all(self._title, self._context.now())
 
     def _rows(self, bucket: Fields, account: str) -> Iterator[dict[str, Any]]:
         begins, ends = bucket.unix_time("start_time"), bucket.unix_time("end_time")
@@ -404,6 +405,7 @@ def costs(context: StepContext, _endpoints: Sequence[str]) -> Iterator[list[dict
                 empty += results.count(None)
                 rows += [row | when | {"account_id": account} for row in results if row is not None]
             yield rows
+        days.require_all(COSTS_TITLE, context.now())
     if empty:
         context.warn(
             f"{COSTS_TITLE}: {empty} results have no amount. They are left out; compare with OpenAI's invoice."
