@@ -98,6 +98,9 @@ class Warehouse(Protocol):
     decimal_digits: tuple[int, int]
     """(precision, scale) that a BIGNUMERIC keeps exactly: (76, 38) in BigQuery, (38, 18) in the emulator."""
 
+    def ping(self) -> None:
+        """Return if the warehouse responds within seconds; raise TransientError or PermanentError if it does not."""
+
     @property
     def tables(self) -> Tables:
         """Tables as such, without their rows."""

@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,9 @@ from common.domain.model import Receipt
 from common.platform.errors import PermanentError
 from common.ports.warehouse import Commit
 from common.tables.contract import Table
+
+PING_TIMEOUT_S = 5.0
+"""Far longer than a listing takes, and shorter than a load balancer waits for a readiness check."""
 
 
 class BigQueryWarehouse:
@@ -38,6 +42,14 @@ class BigQueryWarehouse:
         view = copy.copy(self)  # shares the connection, the cache of existing tables, and the queues
         view._jobs = self._jobs.labelled(labels, seen)
         return view
+
+    def ping(self) -> None:
+        from google.api_core.exceptions import Forbidden
+
+        with translated("list datasets"), suppress(Forbidden):  # whoever may not list them still gets a response
+            # Free of charge. One try: whoever asks wants to know how it is now, not whether a retry would help.
+            once: Any = None
+            next(iter(self.connection.client.list_datasets(max_results=1, retry=once, timeout=PING_TIMEOUT_S)), None)
 
     def ensure_table(self, target: str, table: Table) -> None:
         self._tables.ensure(target, table)
