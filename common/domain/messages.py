@@ -92,6 +92,14 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptStopped:
+    """An attempt noticed that its step was taken from it, and ended its work without a commit."""
+
+    step_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepsEnded:
     """Everything that these steps waited for has ended. ``RUN_END`` is the end of the run."""
 
@@ -128,7 +136,7 @@ class RunAnnounced:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """A person wants the run to end now."""
+    """A person wants the run to end, as soon as its work has stopped."""
 
     who: str
     why: str
@@ -162,6 +170,7 @@ Event = (
     | AttemptSuspended
     | AttemptSucceeded
     | AttemptFailed
+    | AttemptStopped
     | StepsEnded
     | OwnerLost
     | MessageDied

@@ -28,6 +28,7 @@ class RunStatus(StrEnum):
     PENDING = "pending"
     VALIDATING = "validating"
     RUNNING = "running"
+    CANCELLING = "cancelling"  # a person cancelled it; steps that were at work have not stopped yet
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -48,6 +49,7 @@ class StepStatus(StrEnum):
     RUNNING = "running"  # an attempt holds the lease; or, of a map, its items are at work
     RETRYING = "retrying"  # the next attempt is on its topic, due at `not_before`
     SUSPENDED = "suspended"  # the attempt waits for the job `waits_on`; looked at again at `not_before`
+    STOPPING = "stopping"  # a person cancelled its run or skipped it; its attempt has not ended yet
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     SKIPPED = "skipped"  # on purpose, by its condition or a person: what depends on it goes on

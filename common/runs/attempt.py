@@ -4,7 +4,6 @@ Nothing here touches the run's state. The engine claims the attempt before it an
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +24,7 @@ from common.platform.errors import (
 from common.platform.logs import logger
 from common.platform.redaction import hide, hiding, scrubbed, scrubbed_data
 from common.platform.settings import Settings
+from common.platform.stop import Stop
 from common.platform.time_limit import limited
 from common.ports.google import GoogleCloud
 from common.ports.logs import LogLine, RunLogs
@@ -32,6 +32,7 @@ from common.ports.secrets import Credentials
 from common.ports.warehouse import Warehouse
 from common.processors.base import Processor, StepContext, no_google
 from common.processors.registry import processor
+from common.runs.lease_watch import WATCH
 from common.tables.contract import Table, load_table, preview_name
 from common.writes.batch import Batch, Waiting
 from common.writes.writer import Suspended, Writer
@@ -53,7 +54,10 @@ Result = AttemptSucceeded | AttemptFailed | AttemptSuspended
 
 @dataclass(frozen=True, slots=True)
 class AttemptRunner:
-    """Runs attempts. ``warehouse`` is called on first use, because most functions need none."""
+    """Runs attempts. ``warehouse`` is called on first use, because most functions need none.
+
+    ``sleep`` replaces the pause between two calls of a provider, which otherwise ends when the attempt has to.
+    """
 
     settings: Settings
     warehouse: Callable[[], Warehouse]
@@ -61,7 +65,7 @@ class AttemptRunner:
     logs: RunLogs
     now: Callable[[], datetime]
     provider_url: Callable[[str], str]
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] | None = None
     google: Callable[[], GoogleCloud] = no_google
 
     def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
@@ -72,8 +76,9 @@ class AttemptRunner:
     def _run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
         spec, attempt = step.spec, step.attempt
         try:
-            work = _Attempt(self, run, step, still_ours)
-            receipt = limited(work.receipt, spec.timeout_seconds, spec.step_id)
+            with WATCH.watching(still_ours) as stop:
+                work = _Attempt(self, run, step, still_ours, stop)
+                receipt = limited(work.receipt, spec.timeout_seconds, spec.step_id, stop)
         except LostLeaseError:
             raise  # the step belongs to a later attempt now, so this one has no result to report
         except Suspended as suspended:
@@ -91,8 +96,8 @@ class AttemptRunner:
 class _Attempt:
     """The parts of one attempt, in the order they happen."""
 
-    def __init__(self, runner: AttemptRunner, run: Run, step: Step, still_ours: Callable[[], bool]) -> None:
-        self._runner, self._run, self._step, self._still_ours = runner, run, step, still_ours
+    def __init__(self, runner: AttemptRunner, run: Run, step: Step, still_ours: Callable[[], bool], stop: Stop) -> None:
+        self._runner, self._run, self._step, self._still_ours, self._stop = runner, run, step, still_ours, stop
         self._warnings: list[str] = []
         self._warned = 0
         self._outputs: dict[str, Any] = {}
@@ -182,6 +187,7 @@ class _Attempt:
         # Checked before each write: rows take long to fetch, and a later attempt may have claimed the step since.
         if not self._still_ours():
             raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
+        self._stop.hold()  # interrupted now, it would report that it stopped, of a commit that may succeed
         return left
 
     def _context(self, staging: Callable[[], str] = str) -> StepContext:
@@ -210,7 +216,8 @@ class _Attempt:
             info=lambda text: self._log("INFO", text),
             warn=self._warn,
             put_out=self._put_out,
-            sleep=runner.sleep,
+            sleep=runner.sleep or self._stop.sleep,
+            stop=self._stop,
             now=runner.now,
             waiting_on=self._step.waits_on,
             google=runner.google,

@@ -20,7 +20,9 @@ RUNS = (
         ("the sweep never looks at a running run", "_on_validated", swap("now + RESEND_AFTER", "None")),
         ("a retried attempt keeps its number", "_fail_attempt", swap("step.attempt + 1", "step.attempt")),
         ("an ended step unlocks nothing", "Draft.end", cut("self.settle(graph.unlocked_by(self.run, step.step_id))")),
-        ("an ended run leaves steps open", "Draft.end_run", never("not step.status.is_terminal")),
+        ("an ended run leaves steps open", "Draft._cancel_open", never("not step.status.is_terminal")),
+        ("a cancelled run's slot is free before its work has stopped", "Draft.cancel_run", always("not stopping")),
+        ("a cancelled run never ends", "_on_stopped", cut("draft.stopped(step)")),
         ("an ended run keeps its slot", "Draft.end_run", cut("self.send(SettleReservation(self.run.run_id, status))")),
         (
             "a slot is freed and counted twice",
@@ -87,6 +89,7 @@ RUNS = (
         ),
         ("a pinned config is read again", "Validation.validated", never("if run.specs")),
         ("an attempt without its step writes", "_Attempt._seconds_left", never("not self._still_ours()")),
+        ("a cancel interrupts a commit", "_Attempt._seconds_left", cut("self._stop.hold()")),
         ("attempts have no fence", "_on_claimed", argument("'fence': fence", "'fence': 1")),
         (
             "a fence stands still with the clock",

@@ -25,9 +25,11 @@ from tests.sim.quota_rules import QuotaRules
 
 CANARY = "sk-canary-9b1f77"
 LEASE_MARGIN = timedelta(seconds=60)
-AT_WORK = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.SUSPENDED)
+AT_WORK = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.SUSPENDED, StepStatus.STOPPING)
 MOVES = {
-    StepStatus.WAITING: {*StepStatus} - {StepStatus.WAITING, StepStatus.QUEUED, StepStatus.SUSPENDED},
+    StepStatus.WAITING: {*StepStatus}
+    - {StepStatus.WAITING, StepStatus.QUEUED, StepStatus.SUSPENDED, StepStatus.STOPPING},
+    StepStatus.STOPPING: {StepStatus.SUCCEEDED, StepStatus.SKIPPED, StepStatus.CANCELLED},
     StepStatus.RUNNING: {*StepStatus} - {StepStatus.WAITING, StepStatus.QUEUED, StepStatus.OMITTED},
     StepStatus.RETRYING: {
         StepStatus.RETRYING,

@@ -178,6 +178,25 @@ def test_an_attempt_that_lost_its_step_does_not_commit(world: World) -> None:
     assert "commit" not in world.warehouse.calls and world.warehouse.calls[-1] == "drop"
 
 
+def test_a_commit_that_has_begun_is_not_interrupted_by_a_cancel(world: World) -> None:
+    begun: list[StepContext] = []
+    commit = world.warehouse.commit
+
+    def during_the_commit(write: Commit, waiting: Callable[[str], None]) -> Receipt:
+        begun[0].stop.request()
+        begun[0].stop.check()
+        return commit(write, waiting)
+
+    def cancelled_meanwhile(context: StepContext) -> Iterator[Batch]:
+        begun.append(context)
+        yield from rows("1")(context)
+
+    world.warehouse.commit = during_the_commit  # type: ignore[method-assign]
+
+    result = world.attempt(cancelled_meanwhile)
+    assert isinstance(result, AttemptSucceeded), "nobody would know of its rows"
+
+
 def test_an_attempt_over_its_time_does_not_commit(world: World) -> None:
     def slow(context: StepContext) -> Iterator[Batch]:
         yield from rows("1")(context)
