@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from common.domain.model import ErrorKind, Pipeline, PreviewEnd, Receipt, RunStatus, Step
+from common.domain.model import ErrorKind, Pipeline, PreviewEnd, Receipt, RunStatus, Staged, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,17 @@ class AttemptClaimed:
 
 @dataclass(frozen=True, slots=True)
 class AttemptSuspended:
-    """An attempt waits for a job elsewhere; no function is held until ``look_at``."""
+    """An attempt waits, and holds no function until ``look_at``: for a ``job`` elsewhere, or for what ``reason`` says.
+
+    ``staged`` is what it has done so far and need not do again.
+    """
 
     step_id: str
     attempt: int
     job: str
     look_at: datetime
+    reason: str = ""
+    staged: Staged | None = None
 
 
 @dataclass(frozen=True, slots=True)

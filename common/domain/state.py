@@ -189,6 +189,16 @@ STEP_ACCEPTS: Mapping[type[Event], frozenset[StepStatus]] = {
 }
 
 
+_NOT_AT_WORK: Mapping[str, Any] = {
+    "owner": "",
+    "not_before": None,
+    "waits_on": "",
+    "give_up_at": None,
+    "staged": None,
+}
+"""Fields of a step whose attempt is over."""
+
+
 class IllegalMoveError(RuntimeError):
     """A handler moved a run or step along no row of its table: a bug in this file, never a caller's fault."""
 
@@ -327,7 +337,7 @@ class Draft:
 
     def end(self, step: Step, status: StepStatus, reason: str, **fields: Any) -> None:
         """End a step, and settle the steps that waited for it."""
-        self.move(step, status, reason, owner="", not_before=None, waits_on="", give_up_at=None, **fields)
+        self.move(step, status, reason, **_NOT_AT_WORK, **fields)
         if self.run.status is RunStatus.CANCELLING:
             self.settle((RUN_END,))  # nothing else starts any more
         else:
@@ -485,8 +495,7 @@ class Draft:
         """Cancel the open steps; those that are ``stopping`` only if they are given up, too."""
         for step in self.each():
             if not step.status.is_terminal and (stopping or step.status is not StepStatus.STOPPING):
-                fields: dict[str, Any] = {"owner": "", "not_before": None, "waits_on": "", "give_up_at": None}
-                self.move(step, StepStatus.CANCELLED, f"the run ended: {reason}", **fields)
+                self.move(step, StepStatus.CANCELLED, f"the run ended: {reason}", **_NOT_AT_WORK)
 
 
 def create(request: RunRequest) -> Transition:
@@ -641,23 +650,32 @@ def _on_claimed(draft: Draft, event: AttemptClaimed) -> None:
 
 
 def _on_suspended(draft: Draft, event: AttemptSuspended) -> None:
-    step, now = _in_flight(draft, event), draft.now
+    step = _in_flight(draft, event)
     if step is None:
         return
     if step.status is StepStatus.STOPPING:
         draft.stopped(step)
         return
+    _suspend(draft, step, event)
+
+
+def _suspend(draft: Draft, step: Step, event: AttemptSuspended) -> None:
+    """Have the same attempt go on later. Waiting is not work: it has a limit of its own and uses up no attempt."""
+    now = draft.now
     give_up_at = step.give_up_at or now + timedelta(seconds=step.spec.max_wait_seconds)
     if now >= give_up_at:
-        error = f"job {event.job} was not done within max_wait_seconds ({step.spec.max_wait_seconds} s)"
+        within = f"within max_wait_seconds ({step.spec.max_wait_seconds} s)"
+        error = f"job {event.job} was not done {within}" if event.job else f"not over {within}: {event.reason}"
         _fail_attempt(draft, step, AttemptFailed(step.step_id, step.attempt, error, ErrorKind.TIMEOUT))
         return
     waited = now - (give_up_at - timedelta(seconds=step.spec.max_wait_seconds))
     # Not after give_up_at: a job that hangs would keep the step longer than max_wait_seconds.
     look_at = max(now, min(max(event.look_at, now + waited / LOOKS_LATER), give_up_at))
     _let_live_until(draft, give_up_at)
-    waiting = replace(step, owner="", not_before=look_at, waits_on=event.job, give_up_at=give_up_at)
-    moved = draft.move(waiting, StepStatus.SUSPENDED, f"waits for job {event.job}", resend_at=look_at + RETRY_GRACE)
+    fields: dict[str, Any] = {"waits_on": event.job, "give_up_at": give_up_at, "staged": event.staged}
+    waiting = replace(step, owner="", not_before=look_at, **fields)
+    reason = f"waits for job {event.job}" if event.job else event.reason
+    moved = draft.move(waiting, StepStatus.SUSPENDED, reason, resend_at=look_at + RETRY_GRACE)
     draft.send(DispatchStep(moved))
 
 
@@ -814,6 +832,11 @@ def _fail_attempt(draft: Draft, step: Step, event: AttemptFailed) -> None:
         return
     policy = step.spec.retry
     is_retried = event.kind is not None and (not policy.retry_on or event.kind in policy.retry_on)
+    if is_retried and event.kind is ErrorKind.RATE_LIMIT and event.retry_after_s > 0:
+        # The other side named a time: that is a wait, not a failure.
+        look_at = draft.now + timedelta(seconds=event.retry_after_s)
+        _suspend(draft, step, AttemptSuspended(step.step_id, step.attempt, "", look_at, event.error))
+        return
     if not is_retried or step.attempt >= policy.max_attempts:
         draft.end(step, StepStatus.FAILED, event.error, error=event.error)
         return
@@ -825,10 +848,7 @@ def _fail_attempt(draft: Draft, step: Step, event: AttemptFailed) -> None:
         step,
         attempt=step.attempt + 1,
         error=event.error,
-        owner="",
-        not_before=not_before,
-        waits_on="",
-        give_up_at=None,
+        **{**_NOT_AT_WORK, "not_before": not_before},
     )
     reason = f"attempt {step.attempt} of {policy.max_attempts} failed: {event.error}"
     draft.send(DispatchStep(draft.move(retry, StepStatus.RETRYING, reason, resend_at=not_before + RETRY_GRACE)))

@@ -10,7 +10,7 @@ from common.platform.errors import LostLeaseError
 class Stop:
     """Whether the work of one attempt must end, because its step was taken from it.
 
-    Once ``hold`` has returned, it is never interrupted: the work's outcome would then be unknown.
+    Between ``hold`` and ``release`` it is not interrupted: the work's outcome would then be unknown.
     """
 
     def __init__(self) -> None:
@@ -41,6 +41,11 @@ class Stop:
         with self._lock:
             self.check()
             self._held = True
+
+    def release(self) -> None:
+        """End a ``hold``: the commit was refused for now, and nothing was written."""
+        with self._lock:
+            self._held = False
 
     def sleep(self, seconds: float) -> None:
         """Sleep; raise LostLeaseError at once if the work must end."""

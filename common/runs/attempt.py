@@ -4,6 +4,7 @@ Nothing here touches the run's state. The engine claims the attempt before it an
 """
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,13 +13,14 @@ from typing import Any
 
 from common.config.params import read_params
 from common.domain.messages import AttemptFailed, AttemptSucceeded, AttemptSuspended
-from common.domain.model import MAX_JOB_IDS, ErrorKind, Receipt, Run, Step
+from common.domain.model import MAX_JOB_IDS, ErrorKind, Receipt, Run, Staged, Step
 from common.platform.errors import (
     ConfigError,
     LostLeaseError,
     PermanentError,
     PipelineOpsError,
     RequestError,
+    SupersededError,
     TransientError,
 )
 from common.platform.logs import logger
@@ -35,7 +37,7 @@ from common.processors.registry import processor
 from common.runs.lease_watch import WATCH
 from common.tables.contract import Table, load_table, preview_name
 from common.writes.batch import Batch, Waiting
-from common.writes.writer import Suspended, Writer
+from common.writes.writer import AGAIN_S, Suspended, Writer
 
 PREVIEW_LIFETIME = timedelta(days=7)
 """How long a preview may wait to be promoted or discarded, until BigQuery deletes its tables."""
@@ -82,7 +84,13 @@ class AttemptRunner:
         except LostLeaseError:
             raise  # the step belongs to a later attempt now, so this one has no result to report
         except Suspended as suspended:
-            return AttemptSuspended(spec.step_id, attempt, suspended.waiting.job, suspended.waiting.look_at)
+            waiting = suspended.waiting
+            staged = suspended.staged and work.staged(suspended.staged)
+            return AttemptSuspended(spec.step_id, attempt, waiting.job, waiting.look_at, suspended.reason, staged)
+        except SupersededError as error:
+            # Another run was first, and its rows are younger: these have to be read again. No attempt has failed.
+            look_at = self.now() + timedelta(seconds=random.uniform(*AGAIN_S))
+            return AttemptSuspended(spec.step_id, attempt, "", look_at, _text(error))
         except TransientError as error:
             return AttemptFailed(spec.step_id, attempt, _text(error), error.kind, error.retry_after_s)
         except (PermanentError, ConfigError, RequestError) as error:
@@ -144,6 +152,16 @@ class _Attempt:
                 return shadow
         return f"{self._dataset}.{name}"
 
+    def staged(self, staged: Staged) -> Staged:
+        """Return what is staged with the attempt's job ids, warnings and outputs so far."""
+        return replace(staged, receipt=self._completed(staged.receipt))
+
+    def _go_on_from(self, receipt: Receipt) -> None:
+        """Take up the job ids, warnings and outputs of before the wait."""
+        self._jobs = dict.fromkeys(receipt.job_ids)
+        self._warnings, self._warned = list(receipt.warnings), len(receipt.warnings)
+        self._outputs = dict(receipt.outputs)
+
     def _completed(self, receipt: Receipt) -> Receipt:
         """Return the receipt with the attempt's job ids, warnings and outputs."""
         jobs = list(self._jobs)
@@ -179,7 +197,11 @@ class _Attempt:
             now=self._runner.now,
             warn=self._warn,
             info=lambda text: self._log("INFO", text),
+            stop=self._stop,
         )
+        if self._step.staged is not None:
+            self._go_on_from(self._step.staged.receipt)
+            return writer.resume(self._step.staged, self._seconds_left)
         return writer.write(lambda staging: self._batches(work, self._context(staging), params), self._seconds_left)
 
     def _seconds_left(self) -> float:
@@ -187,7 +209,6 @@ class _Attempt:
         # Checked before each write: rows take long to fetch, and a later attempt may have claimed the step since.
         if not self._still_ours():
             raise LostLeaseError(f"Attempt {self._step.attempt} of {self._step.spec.step_id} was superseded.")
-        self._stop.hold()  # interrupted now, it would report that it stopped, of a commit that may succeed
         return left
 
     def _context(self, staging: Callable[[], str] = str) -> StepContext:

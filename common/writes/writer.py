@@ -5,18 +5,19 @@ Every mode takes two jobs per write: the load and the commit. A third loads rows
 
 import json
 import os
+import random
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from common.domain.model import Receipt, Run, Step
-from common.platform.errors import DriftError, PermanentError, PipelineOpsError, TransientError
+from common.domain.model import Receipt, Run, Staged, Step
+from common.platform.errors import DriftError, PermanentError, PipelineOpsError, TransientError, WriterBusyError
 from common.platform.logs import logger
-from common.ports.warehouse import Commit, Lineage, Warehouse
+from common.ports.warehouse import Commit, Interruption, Lineage, Warehouse
 from common.tables.contract import Table
 from common.writes.batch import Batch, Waiting
 from common.writes.drift import in_words
@@ -29,12 +30,23 @@ COMMIT_MARGIN_S = 10.0
 _diff_files = threading.Lock()
 
 
-class Suspended(Exception):
-    """The processor waits for a job. The staging table is kept, because the job may be filling it."""
+WRITER_WAIT_S = 30.0
+"""How long a commit waits for other writers with its function in hand. Longer, and a crowd of them would hold all
+functions; much shorter, and no writer would be there when the table becomes free."""
 
-    def __init__(self, waiting: Waiting) -> None:
+AGAIN_S = (5.0, 20.0)
+"""Then the attempt is suspended for a random time between these, so that the writers do not come back all at once."""
+
+
+class Suspended(Exception):
+    """The attempt waits: for a job, which may be filling the staging table, or for what ``reason`` says.
+
+    The staging table is kept, and ``staged`` says what is in it.
+    """
+
+    def __init__(self, waiting: Waiting, reason: str = "", staged: Staged | None = None) -> None:
         super().__init__()
-        self.waiting = waiting
+        self.waiting, self.reason, self.staged = waiting, reason, staged
 
 
 @dataclass
@@ -57,7 +69,8 @@ class _StagingForSql:
 class Writer:
     """Writes the rows of one attempt to one table.
 
-    Differences from the contract go to ``diff_file``; ``warn`` and ``info`` log to the run.
+    Differences from the contract go to ``diff_file``; ``warn`` and ``info`` log to the run;
+    ``stop`` is asked before the commit is sent.
     """
 
     run: Run
@@ -69,6 +82,7 @@ class Writer:
     now: Callable[[], datetime]
     warn: Callable[[str], None]
     info: Callable[[str], None]
+    stop: Interruption
 
     @property
     def name(self) -> str:
@@ -99,17 +113,49 @@ class Writer:
                     self.warehouse.load(staging, table, path, job_id=f"{self.name}_load")
                 if spooled.bad_rows:
                     self._quarantine(path.with_suffix(".bad.parquet"), lineage)
-            commit = self._commit(table, staging or for_sql.staging(), spooled, lineage, seconds_left())
-            receipt = self.warehouse.commit(commit, self.info)
-            for text in receipt.warnings:
-                self.warn(text)
-            return replace(receipt, bad_rows=spooled.bad_rows, drift=spooled.drift)
+            receipt = Receipt(
+                rows=spooled.rows,
+                content_hash=spooled.content_hash if spooled.rows else "",
+                ingested_at=lineage.ingested_at,
+                bad_rows=spooled.bad_rows,
+                drift=spooled.drift,
+            )
+            staged = Staged(staging or for_sql.staging(), receipt, self.step.fence)
+            # Columns that the rows have added are known to this attempt alone: it would have to read them again.
+            return self._commit(table, staged, seconds_left(), keeps=not spooled.added)
         except Suspended:
             keep = True
             raise
         finally:
             if not keep and (made := staging or for_sql.made):
                 self._drop(made)
+
+    def resume(self, staged: Staged, seconds_left: Callable[[], float]) -> Receipt:
+        """Commit what this attempt staged before it waited for the table's writer; return the receipt."""
+        if self.warehouse.tables.find(staged.staging) is None:
+            # Made again it would be empty, and an empty commit may delete rows.
+            raise TransientError("The staged rows have expired while they waited: they are read again.")
+        keep = False
+        try:
+            return self._commit(self.table, staged, seconds_left(), keeps=True)
+        except Suspended:
+            keep = True
+            raise
+        finally:
+            if not keep:
+                self._drop(staged.staging)
+
+    def _commit(self, table: Table, staged: Staged, left_s: float, *, keeps: bool) -> Receipt:
+        """Commit what is staged. Raises Suspended (with it, if this ``keeps`` it) if other writers do not make way."""
+        try:
+            receipt = self.warehouse.commit(self._order(table, staged, left_s), self.info, self.stop)
+        except WriterBusyError as error:
+            look_at = self.now() + timedelta(seconds=random.uniform(*AGAIN_S))
+            reason = f"waits for other writers of {self.table.table}"
+            raise Suspended(Waiting("", look_at), reason, staged if keeps else None) from error
+        for text in receipt.warnings:
+            self.warn(text)
+        return replace(receipt, bad_rows=staged.receipt.bad_rows, drift=staged.receipt.drift)
 
     def _spool(self, batches: Iterator[Batch], path: Path) -> SpoolResult:
         request, digits = self.run.request, self.warehouse.decimal_digits
@@ -175,32 +221,33 @@ class Writer:
             ) from error
         self.warehouse.quarantine(self.target, stamped, job_id=f"{self.name}_quarantine")
 
-    def _lineage(self) -> Lineage:
+    def _lineage(self, ingested_at: datetime | None = None) -> Lineage:
         run = self.run
-        return Lineage(run.request.org_slug, run.pipeline_id, run.credential_id, run.run_id, ingested_at=self.now())
+        at = ingested_at or self.now()
+        return Lineage(run.request.org_slug, run.pipeline_id, run.credential_id, run.run_id, ingested_at=at)
 
-    def _commit(
-        self, table: Table, staging: str, spooled: SpoolResult, lineage: Lineage, seconds_left: float
-    ) -> Commit:
-        step, request = self.step, self.run.request
+    def _order(self, table: Table, staged: Staged, left_s: float) -> Commit:
+        step, request, rows = self.step, self.run.request, staged.receipt.rows
         assert step.lease_until is not None, "a step at work has a lease"
+        # The jobs of a commit that waited have failed. With the same ids, the next would attach to them.
+        again = f"_{step.fence}" if step.fence != staged.fence else ""
         return Commit(
             target=self.target,
             table=table,
-            staging=staging,
-            lineage=lineage,
+            staging=staged.staging,
+            lineage=self._lineage(staged.receipt.ingested_at),
             first_day=request.start_date,
             last_day=request.end_date,
             write=step.spec.write,
             step_id=step.step_id,
             attempt=step.attempt,
-            fence=step.fence,
+            fence=staged.fence,
             not_after=step.lease_until,
-            job_id=f"{self.name}_commit",
-            rows=spooled.rows or None,
-            content_hash=spooled.content_hash if spooled.rows else "",
-            wait_s=max(0.0, seconds_left - COMMIT_MARGIN_S),
-            spooled=bool(spooled.rows),
+            job_id=f"{self.name}_commit{again}",
+            rows=rows or None,
+            content_hash=staged.receipt.content_hash,
+            wait_s=max(0.0, min(left_s - COMMIT_MARGIN_S, WRITER_WAIT_S)),
+            spooled=bool(rows),
         )
 
     def _keep_drift(self, drift: Mapping[str, Any]) -> None:

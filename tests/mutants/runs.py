@@ -23,6 +23,7 @@ RUNS = (
         ("an ended run leaves steps open", "Draft._cancel_open", never("not step.status.is_terminal")),
         ("a cancelled run's slot is free before its work has stopped", "Draft.cancel_run", always("not stopping")),
         ("a cancelled run never ends", "_on_stopped", cut("draft.stopped(step)")),
+        ("waiting for a rate limit uses up an attempt", "_fail_attempt", never("event.retry_after_s > 0")),
         ("an ended run keeps its slot", "Draft.end_run", cut("self.send(SettleReservation(self.run.run_id, status))")),
         (
             "a slot is freed and counted twice",
@@ -89,15 +90,14 @@ RUNS = (
         ),
         ("a pinned config is read again", "Validation.validated", never("if run.specs")),
         ("an attempt without its step writes", "_Attempt._seconds_left", never("not self._still_ours()")),
-        ("a cancel interrupts a commit", "_Attempt._seconds_left", cut("self._stop.hold()")),
         ("attempts have no fence", "_on_claimed", argument("'fence': fence", "'fence': 1")),
         (
             "a fence stands still with the clock",
             "_on_claimed",
             swap("max(step.fence + 1, int(now.timestamp() * 1000000))", "int(now.timestamp() * 1000000)"),
         ),
-        ("a commit does not say its fence", "Writer._commit", swap("step.fence", "1")),
-        ("a commit does not say its rows", "Writer._commit", swap("spooled.rows or None", "None")),
+        ("a commit does not say its fence", "Writer._order", argument("fence=staged.fence", "fence=1")),
+        ("a commit does not say its rows", "Writer._order", swap("rows or None", "None")),
         ("drift of a step that fails is not kept", "Writer._spool", cut("self._keep_drift(error.drift)")),
         ("messages are delivered before their time", "messages", swap("step.not_before", "None")),
         (

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from heapq import heappop, heappush
+from random import Random
 
 import pytest
 
@@ -36,11 +38,13 @@ from common.domain.model import (
     Run,
     RunRequest,
     RunStatus,
+    Staged,
     Step,
     StepSpec,
     StepStatus,
 )
 from common.domain.state import LEASE_MARGIN, LOOKS_LATER, RESEND_AFTER, RETRY_GRACE, Transition
+from common.writes.writer import AGAIN_S
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 DAY = date(2026, 11, 20)
@@ -531,3 +535,70 @@ def test_another_attempts_end_stops_nothing() -> None:
     world.tell(CANCEL)
     world.tell(AttemptStopped("a", 2))
     assert world.run.status is RunStatus.CANCELLING
+
+
+def test_a_rate_limit_that_names_its_end_is_waited_for_and_costs_no_attempt() -> None:
+    world = World(step("a", attempts=1))
+    world.claim("a")
+    world.fail("a", kind=ErrorKind.RATE_LIMIT, retry_after_s=60)
+    waits = world.run.steps["a"]
+    assert (waits.status, waits.attempt, waits.not_before) == (StepStatus.SUSPENDED, 1, at(60))
+    assert waits.reason == "boom" and world.dispatched()[-1] == ("a", 1)
+    assert not world.claim("a").writes, "it is not due yet"
+    world.claim("a", after=60)
+    world.succeed("a")
+    assert world.run.status is RunStatus.COMPLETED
+
+
+def test_waiting_has_a_limit_of_its_own() -> None:
+    world = World(replace(step("a", attempts=2), max_wait_seconds=100))
+    for _ in range(2):
+        world.claim("a", after=60)
+        world.fail("a", kind=ErrorKind.RATE_LIMIT, retry_after_s=60)
+    assert (world.status("a"), world.run.steps["a"].attempt) == (StepStatus.SUSPENDED, 1)
+    world.claim("a", after=60)
+    world.fail("a", kind=ErrorKind.RATE_LIMIT, retry_after_s=60)
+    assert (world.status("a"), world.run.steps["a"].attempt) == (StepStatus.RETRYING, 2)
+    assert world.run.steps["a"].error == "not over within max_wait_seconds (100 s): boom"
+
+
+def test_a_rate_limit_that_the_pipeline_does_not_retry_fails_at_once() -> None:
+    spec = replace(step("a"), retry=RetryPolicy(3, retry_on=("timeout",)))
+    world = World(spec)
+    world.claim("a")
+    world.fail("a", kind=ErrorKind.RATE_LIMIT, retry_after_s=60)
+    assert world.status("a") is StepStatus.FAILED
+
+
+def test_what_is_staged_travels_with_the_wait_and_ends_with_the_attempt() -> None:
+    staged = Staged("p.d.s", Receipt(rows=3), 7)
+    world = World(step("a", attempts=2))
+    world.claim("a")
+    world.tell(AttemptSuspended("a", 1, "", at(30), "waits for other writers of t", staged))
+    assert world.run.steps["a"].reason == "waits for other writers of t"
+    (order,) = [c.step for c in world.commands if isinstance(c, DispatchStep) and c.step.staged]
+    assert order.staged == staged
+    assert world.claim("a", after=30).run.steps["a"].staged == staged
+    world.fail("a")
+    assert world.run.steps["a"].staged is None, "the next attempt has a staging table of its own"
+
+
+def test_two_hundred_runs_of_one_table_all_complete_with_their_first_attempt() -> None:
+    """The table takes a writer every two seconds; before, waiting used up the attempts and none of 200 completed."""
+    chance, worlds = Random(16), [World(step("a", timeout=100, attempts=3)) for _ in range(200)]
+    due = [(0.0, number) for number in range(200)]
+    free_at = 0.0
+    while due:
+        now, number = heappop(due)
+        world = worlds[number]
+        assert world.claim("a", after=now - (world.now - T0).total_seconds()).writes
+        if now >= free_at:
+            free_at = now + 2
+            world.succeed("a")
+        else:
+            look_at = at(now + chance.uniform(*AGAIN_S))
+            world.tell(AttemptSuspended("a", 1, "", look_at, "waits for other writers of t"))
+            wait = world.run.steps["a"].not_before
+            assert wait is not None
+            heappush(due, ((wait - T0).total_seconds(), number))
+    assert {(w.run.status, w.run.steps["a"].attempt) for w in worlds} == {(RunStatus.COMPLETED, 1)}

@@ -16,7 +16,7 @@ from common.adapters.bigquery.names import checked, quarantine_of, quoted
 from common.adapters.bigquery.tables import Tables, spooled_fields
 from common.domain.model import Receipt
 from common.platform.errors import PermanentError
-from common.ports.warehouse import Commit
+from common.ports.warehouse import NO_INTERRUPTION, Commit, Interruption
 from common.tables.contract import Table
 
 PING_TIMEOUT_S = 5.0
@@ -64,15 +64,22 @@ class BigQueryWarehouse:
         table_id = quarantine_of(target)
         self._jobs.load(table_id, self._tables.ensure_quarantine(table_id), bad_rows, job_id=job_id)
 
-    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
-        return self.commit_all([write], waiting)[0]
+    def commit(self, write: Commit, waiting: Callable[[str], None], stop: Interruption = NO_INTERRUPTION) -> Receipt:
+        return self.commit_all([write], waiting, stop)[0]
 
-    def commit_all(self, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
+    def commit_all(
+        self, writes: Sequence[Commit], waiting: Callable[[str], None], stop: Interruption = NO_INTERRUPTION
+    ) -> tuple[Receipt, ...]:
         for write in writes:
             self._tables.ensure_ledger(write.target, self._jobs)
         try:
             return commits.commit(
-                self._jobs, self._queues, writes, waiting, lambda target: self._tables.fill_ledger(target, self._jobs)
+                self._jobs,
+                self._queues,
+                writes,
+                waiting,
+                lambda target: self._tables.fill_ledger(target, self._jobs),
+                stop,
             )
         except PermanentError as error:
             # The ledger was dropped after this process had seen it: the next attempt must create it again.
