@@ -25,7 +25,7 @@ def _who_and_why(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_obj
 @friendly
 def cancel(settings: Settings, org: str, run_id: str, reason: str, by: str, as_json: bool) -> None:
-    """Cancel a run. Steps that are running commit nothing any more.
+    """Cancel a run. It is cancelling until the steps at work have stopped; rows that were committed before stay.
 
     \b
     Example:
