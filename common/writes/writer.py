@@ -30,9 +30,10 @@ COMMIT_MARGIN_S = 10.0
 _diff_files = threading.Lock()
 
 
-WRITER_WAIT_S = 30.0
-"""How long a commit waits for other writers with its function in hand. Longer, and a crowd of them would hold all
-functions; much shorter, and no writer would be there when the table becomes free."""
+WRITER_WAIT_S = 120.0
+"""How long a commit waits for other writers with its function in hand, in the order of their fences. All workers that
+one organisation of the embedded stack has get through in it. Much shorter, and writers that come back late are refused
+by the ledger, having lost their turn; longer, and a crowd of them would hold functions that only wait."""
 
 AGAIN_S = (5.0, 20.0)
 """Then the attempt is suspended for a random time between these, so that the writers do not come back all at once."""

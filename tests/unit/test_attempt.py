@@ -173,7 +173,7 @@ def test_an_attempt_stages_loads_commits_and_drops_in_this_order(world: World) -
     assert (commit.first_day, commit.last_day, commit.job_id) == (DAY, DAY, "run_1_extract_2_commit")
     assert commit.lineage.run_id == "run_1" and commit.lineage.ingested_at == world.clock.now
     assert (commit.fence, commit.not_after, commit.step_id, commit.attempt) == (7, LEASE, "extract", 2)
-    assert commit.rows == 2 and commit.content_hash and commit.wait_s == 30
+    assert commit.rows == 2 and commit.content_hash and commit.wait_s == 50
     assert world.warehouse.labels == {"org": "acme", "pipeline": "pipe", "run": "run_1", "step": "extract"}
     assert result.receipt.job_ids == ("run_1_extract_2_load", "run_1_extract_2_commit_0")
 
