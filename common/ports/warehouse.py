@@ -1,6 +1,7 @@
 """BigQuery, or the local emulator of it. ``tests/contract`` holds every adapter to these promises."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -183,6 +184,12 @@ class Warehouse(Protocol):
         self, writes: Sequence[Commit], waiting: Callable[[str], None], stop: Interruption = NO_INTERRUPTION
     ) -> tuple[Receipt, ...]:
         """Do what ``commit`` does for each of these, in one transaction: all of them or none."""
+
+    def seat(self, target: str) -> AbstractContextManager[bool]:
+        """Yield whether one more attempt of this process may work for the table; if so, it counts for the block.
+
+        False if so many do already that this one's rows would be old, and be refused, before it is its turn to commit.
+        """
 
     def drop(self, table_id: str) -> None:
         """Delete a table if it exists."""

@@ -98,6 +98,14 @@ class Writer:
         ``batches`` is called with a function that makes the staging table for SQL and returns its id.
         ``seconds_left`` is called right before the commit; it raises if the attempt must not commit any more.
         """
+        with self.warehouse.seat(self.target) as seated:
+            if not seated and not self.step.waits_on:  # a job that has begun is not begun again
+                raise self._busy(None)
+            return self._write(batches, seconds_left)
+
+    def _write(
+        self, batches: Callable[[Callable[[], str]], Iterator[Batch]], seconds_left: Callable[[], float]
+    ) -> Receipt:
         self.warehouse.ensure_table(self.target, self.table)
         for_sql = _StagingForSql(self)
         staging, keep = "", False
@@ -151,12 +159,15 @@ class Writer:
         try:
             receipt = self.warehouse.commit(self._order(table, staged, left_s), self.info, self.stop)
         except WriterBusyError as error:
-            look_at = self.now() + timedelta(seconds=random.uniform(*AGAIN_S))
-            reason = f"waits for other writers of {self.table.table}"
-            raise Suspended(Waiting("", look_at), reason, staged if keeps else None) from error
+            raise self._busy(staged if keeps else None) from error
         for text in receipt.warnings:
             self.warn(text)
         return replace(receipt, bad_rows=staged.receipt.bad_rows, drift=staged.receipt.drift)
+
+    def _busy(self, staged: Staged | None) -> Suspended:
+        """Return what suspends the attempt for a while, because others write to the table."""
+        look_at = self.now() + timedelta(seconds=random.uniform(*AGAIN_S))
+        return Suspended(Waiting("", look_at), f"waits for other writers of {self.table.table}", staged)
 
     def _spool(self, batches: Iterator[Batch], path: Path) -> SpoolResult:
         request, digits = self.run.request, self.warehouse.decimal_digits

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -52,7 +53,7 @@ class RecordingWarehouse:
         self.seen: Callable[[str], None] = lambda _job_id: None
         self.jobs = 1
         self.busy = 0
-        self.is_gone = False
+        self.is_gone = self.is_crowded = False
         self.answer = Receipt(rows=1, mode="replace_key", ingested_at=datetime(2026, 11, 21, tzinfo=UTC))
 
     def labelled(self, labels: Any, seen: Callable[[str], None]) -> "RecordingWarehouse":
@@ -76,6 +77,10 @@ class RecordingWarehouse:
         self.calls.append(what)
         self.files[what] = pq.read_table(file).to_pylist()
         self.seen(job_id)
+
+    @contextmanager
+    def seat(self, target: str) -> Iterator[bool]:
+        yield not self.is_crowded
 
     def find(self, target: str) -> Any:
         return None if self.is_gone else target
@@ -307,6 +312,14 @@ def test_an_attempt_that_waits_for_the_tables_writer_goes_on_from_its_staged_row
     assert commit.content_hash == first.staged.receipt.content_hash and commit.job_id == "run_1_extract_2_commit_9"
     assert done.receipt.warnings == ("odd",) and done.receipt.outputs == {"days": [1]}
     assert done.receipt.job_ids == ("run_1_extract_2_load", "run_1_extract_2_commit_9_0")
+
+
+def test_an_attempt_reads_nothing_while_a_crowd_works_for_its_table(world: World) -> None:
+    world.warehouse.is_crowded = True
+    read: list[StepContext] = []
+    result = world.attempt(lambda context: iter(read.append(context) or []))
+    assert isinstance(result, AttemptSuspended) and result.reason == "waits for other writers of t"
+    assert result.staged is None and read == [] and world.warehouse.calls == []
 
 
 def test_staged_rows_that_have_expired_are_read_again_and_never_committed_as_none(world: World) -> None:

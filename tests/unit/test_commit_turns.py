@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -113,3 +113,16 @@ def test_a_commit_that_lost_a_conflict_can_be_interrupted_again() -> None:
     stop.request()
     with pytest.raises(LostLeaseError):
         stop.check()
+
+
+def test_a_table_has_so_many_seats_and_another_table_has_its_own() -> None:
+    queues = commits.Queues()
+    with ExitStack() as held:
+        assert all(held.enter_context(queues.seat("a")) for _ in range(commits.SEATS))
+        for _ in range(2):  # who got none gives none back
+            with queues.seat("a") as seated:
+                assert not seated
+        with queues.seat("b") as seated:
+            assert seated
+    with queues.seat("a") as seated:
+        assert seated

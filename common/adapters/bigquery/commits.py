@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +25,10 @@ BACKOFF = Backoff(0.4, 5.0)
 LOOK_EVERY_S = 1.0
 """How often a commit that waits for its turn looks whether it is still wanted."""
 
+SEATS = 16
+"""Attempts of a process that work for one table at a time: all get their turn within the time that a commit may wait
+(``WRITER_WAIT_S``), at seven seconds a commit. The others read nothing yet, so that their rows are not old by then."""
+
 Ticket = tuple[int, int]
 
 
@@ -40,6 +45,19 @@ class Queues:
         self._busy: set[str] = set()
         self._waiting: dict[Ticket, frozenset[str]] = {}
         self._numbers = count()
+        self._seated: Counter[str] = Counter()
+
+    @contextmanager
+    def seat(self, target: str) -> Iterator[bool]:
+        """Yield whether one more attempt may work for the table; if so, it counts until the block ends."""
+        with self._changed:
+            may = self._seated[target] < SEATS
+            self._seated[target] += may
+        try:
+            yield may
+        finally:
+            with self._changed:
+                self._seated[target] -= may
 
     @contextmanager
     def turn(

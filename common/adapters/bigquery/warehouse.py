@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -87,6 +87,9 @@ class BigQueryWarehouse:
                 for write in writes:
                     self._tables.forget_ledger(write.target)
             raise
+
+    def seat(self, target: str) -> AbstractContextManager[bool]:
+        return self._queues.seat(target)
 
     def drop(self, table_id: str) -> None:
         self._tables.drop(table_id)
