@@ -4,7 +4,6 @@ Nothing here touches the run's state. The engine claims the attempt before it an
 """
 
 import json
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,7 +19,6 @@ from common.platform.errors import (
     PermanentError,
     PipelineOpsError,
     RequestError,
-    SupersededError,
     TransientError,
 )
 from common.platform.logs import logger
@@ -37,7 +35,7 @@ from common.processors.registry import processor
 from common.runs.lease_watch import WATCH
 from common.tables.contract import Table, load_table, preview_name
 from common.writes.batch import Batch, Waiting
-from common.writes.writer import AGAIN_S, Suspended, Writer
+from common.writes.writer import Suspended, Writer
 
 PREVIEW_LIFETIME = timedelta(days=7)
 """How long a preview may wait to be promoted or discarded, until BigQuery deletes its tables."""
@@ -87,10 +85,6 @@ class AttemptRunner:
             waiting = suspended.waiting
             staged = suspended.staged and work.staged(suspended.staged)
             return AttemptSuspended(spec.step_id, attempt, waiting.job, waiting.look_at, suspended.reason, staged)
-        except SupersededError as error:
-            # Another run was first, and its rows are younger: these have to be read again. No attempt has failed.
-            look_at = self.now() + timedelta(seconds=random.uniform(*AGAIN_S))
-            return AttemptSuspended(spec.step_id, attempt, "", look_at, _text(error))
         except TransientError as error:
             return AttemptFailed(spec.step_id, attempt, _text(error), error.kind, error.retry_after_s)
         except (PermanentError, ConfigError, RequestError) as error:

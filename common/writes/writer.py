@@ -159,7 +159,9 @@ class Writer:
         try:
             receipt = self.warehouse.commit(self._order(table, staged, left_s), self.info, self.stop)
         except WriterBusyError as error:
-            raise self._busy(staged if keeps else None) from error
+            if not keeps:
+                raise  # the same attempt can't load its rows twice: its jobs' ids are taken
+            raise self._busy(staged) from error
         for text in receipt.warnings:
             self.warn(text)
         return replace(receipt, bad_rows=staged.receipt.bad_rows, drift=staged.receipt.drift)

@@ -273,7 +273,7 @@ def test_the_receipt_names_so_many_jobs_and_tells_how_many_more_there_were(world
     assert result.receipt.warnings == ("20 more jobs than the 100 of the receipt were run.",)
 
 
-def test_an_attempt_that_a_later_run_overtook_reads_again_and_has_not_failed(
+def test_an_attempt_that_a_later_run_overtook_is_tried_again_as_a_later_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overtaken(_write: Commit, _waiting: Any, _stop: Any) -> Receipt:
@@ -281,9 +281,8 @@ def test_an_attempt_that_a_later_run_overtook_reads_again_and_has_not_failed(
 
     monkeypatch.setattr(world.warehouse, "commit", overtaken)
     result = world.attempt(rows("1"))
-    assert isinstance(result, AttemptSuspended) and result.staged is None
-    assert (result.job, result.reason) == ("", "run_2 started later") and result.look_at > world.clock.now
-    assert world.warehouse.calls[-1] == "drop"
+    assert isinstance(result, AttemptFailed) and result.kind == ErrorKind.CONFLICT
+    assert result.error == "run_2 started later" and world.warehouse.calls[-1] == "drop"
 
 
 def test_an_attempt_that_waits_for_the_tables_writer_goes_on_from_its_staged_rows(world: World) -> None:
