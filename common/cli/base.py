@@ -51,6 +51,12 @@ def me() -> str:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of tables.")
 
+idempotency_option = click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="A name for this start: repeating it starts no second run (default: a random one).",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(

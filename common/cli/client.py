@@ -2,17 +2,32 @@
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from common.platform.errors import PipelineOpsError
 from common.platform.problems import in_words
+from common.platform.retry import Backoff, retried
 
-TIMEOUT_S = 30.0
-"""Longer than any request but those below takes: a stack that does not respond in it is stuck."""
+TIMEOUT_S = 60.0
+"""Longer than any request but those below takes, and than ``BUSY_TIMEOUT_S``, for which the stack waits for its store:
+with a shorter one the client would give up on requests that still succeed."""
 
 DECISION_TIMEOUT_S = 600.0
 """For requests that compare tables or commit to them: BigQuery's jobs run while the client waits."""
+
+TRIES = 4
+AGAIN = Backoff(1.0, 4.0, jitter=False)
+"""Between tries of a request that starts a run: with these, a restart of the stack is waited for."""
+
+
+class _UnknownOutcomeError(Exception):
+    """A try of a request after which nobody knows whether it took effect: no response, or a 5xx."""
+
+
+class _NoResponseError(PipelineOpsError):
+    """The connection broke, or the response is none of the API's. Nobody knows whether the request took effect."""
 
 
 class ApiError(PipelineOpsError):
@@ -26,31 +41,42 @@ class ApiError(PipelineOpsError):
 class ApiClient:
     """One method per endpoint. Without a ``url`` it calls ``application``, the API as WSGI, without a server.
 
-    ``token`` is the stack's operator token, which opens every organisation.
+    ``token`` is the stack's operator token, which opens every organisation. ``transport`` replaces the network.
     """
 
-    def __init__(self, url: str | None, token: str | None, *, application: Any = None) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        token: str | None,
+        *,
+        application: Any = None,
+        transport: Any = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         import httpx2
 
+        self._sleep = sleep
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if url is None:
             transport = httpx2.WSGITransport(app=application)
             self._http = httpx2.Client(transport=transport, base_url="http://in-process", headers=headers)
         else:
             # Without the environment's proxies: the stack is on this machine, and a proxy would get its token.
-            self._http = httpx2.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False, headers=headers)
+            self._http = httpx2.Client(
+                base_url=url, timeout=TIMEOUT_S, trust_env=False, headers=headers, transport=transport
+            )
 
-    def start(self, org: str, route: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Start a run; return its id and links."""
-        return self._json("POST", f"/pipelines/run/{org}/{route}", json=body)
+    def start(self, org: str, route: str, body: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+        """Start a run, once for each idempotency ``key`` (None: a new one); return its id and links."""
+        return self._once(f"/pipelines/run/{org}/{route}", body, key)
 
     def cancel(self, org: str, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Cancel a run; return it."""
         return self._json("POST", f"/pipelines/cancel/{org}/{run_id}", json=body)
 
-    def rerun(self, org: str, run_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Run an ended run again; return the new run's id and links."""
-        return self._json("POST", f"/pipelines/rerun/{org}/{run_id}", json=body)
+    def rerun(self, org: str, run_id: str, body: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+        """Run an ended run again, once for each idempotency ``key``; return the new run's id and links."""
+        return self._once(f"/pipelines/rerun/{org}/{run_id}", body, key)
 
     def preview(self, org: str, run_id: str) -> dict[str, Any]:
         """Return what promoting a preview would change."""
@@ -118,6 +144,32 @@ class ApiClient:
                 return run
             time.sleep(every_s)
 
+    def _once(self, path: str, body: dict[str, Any], key: str | None) -> dict[str, Any]:
+        """POST what starts a run, again while it is not known whether it took effect.
+
+        All tries have one Idempotency-Key, so that the run of a try whose response was lost is returned, not a second.
+        """
+        key = key or uuid.uuid4().hex
+        headers = {"Idempotency-Key": key}
+
+        def ask() -> dict[str, Any]:
+            try:
+                return self._json("POST", path, json=body, headers=headers)
+            except ApiError as error:
+                if error.status >= 500:
+                    raise _UnknownOutcomeError(error) from error
+                raise
+            except _NoResponseError as error:
+                raise _UnknownOutcomeError(error) from error
+
+        try:
+            return retried(ask, on=_UnknownOutcomeError, backoff=AGAIN, tries=TRIES, sleep=self._sleep)
+        except _UnknownOutcomeError as failed:
+            raise PipelineOpsError(
+                f"{failed} It was asked {TRIES} times, and the run may have started all the same. "
+                f"Repeat the command with --idempotency-key {key}: that starts no second run."
+            ) from failed
+
     def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         import httpx2
 
@@ -125,11 +177,11 @@ class ApiClient:
             response = self._http.request(method, path, **more)
             body: dict[str, Any] = response.json()
         except httpx2.TransportError as error:
-            raise PipelineOpsError(
+            raise _NoResponseError(
                 f"The stack does not respond ({type(error).__name__}). Is `main.py serve` running?"
             ) from error
         except ValueError as error:
-            raise PipelineOpsError(
+            raise _NoResponseError(
                 f"{path} responded {response.status_code} without JSON. Is another server on the stack's port?"
             ) from error
         if response.status_code >= 400:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from common.cli import show
-from common.cli.base import cli, friendly, json_option, my_name
+from common.cli.base import cli, friendly, idempotency_option, json_option, my_name
 from common.cli.stack import OwnStack, reader, wait_for_end
 from common.platform.settings import Settings
 
@@ -25,7 +25,7 @@ def _who_and_why(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_obj
 @friendly
 def cancel(settings: Settings, org: str, run_id: str, reason: str, by: str, as_json: bool) -> None:
-    """Cancel a run. Steps that are running commit nothing any more.
+    """Cancel a run. It is cancelling until the steps at work have stopped; rows that were committed before stay.
 
     \b
     Example:
@@ -40,10 +40,20 @@ def cancel(settings: Settings, org: str, run_id: str, reason: str, by: str, as_j
 @click.argument("run_id")
 @click.option("--step", help="Run only this step; all others stay as they are.")
 @_who_and_why
+@idempotency_option
 @json_option
 @click.pass_obj
 @friendly
-def rerun(settings: Settings, org: str, run_id: str, step: str | None, reason: str, by: str, as_json: bool) -> None:
+def rerun(
+    settings: Settings,
+    org: str,
+    run_id: str,
+    step: str | None,
+    reason: str,
+    by: str,
+    idempotency_key: str | None,
+    as_json: bool,
+) -> None:
     """Run the steps of an ended run that did not succeed, as a new run with the same config. Waits for its end.
 
     \b
@@ -53,7 +63,7 @@ def rerun(settings: Settings, org: str, run_id: str, step: str | None, reason: s
     """
     body = {"by": by, "reason": reason, **({"step": step} if step else {})}
     with OwnStack(settings) as client:
-        started = client.rerun(org, run_id, body)
+        started = client.rerun(org, run_id, body, idempotency_key)
         wait_for_end(client, org, started["run_id"], f"rerun of {run_id}", as_json)
 
 

@@ -7,7 +7,7 @@ import click
 
 from common import bootstrap
 from common.cli import show
-from common.cli.base import cli, friendly, json_option, my_name
+from common.cli.base import cli, friendly, idempotency_option, json_option, my_name
 from common.cli.client import ApiClient
 from common.cli.stack import OwnStack, attached, follow
 from common.domain.model import Run
@@ -32,10 +32,19 @@ Action = Literal["preview", "show", "promote", "discard"]
 @click.option("--discard", "action", flag_value="discard", help="Drop the preview's rows.")
 @click.option("--reason", default="", help="Why; shown in the run's transitions. Required except for --show.")
 @click.option("--by", default=my_name, show_default="your login name", help="Who decided.")
+@idempotency_option
 @json_option
 @click.pass_obj
 @friendly
-def replay(settings: Settings, run_id: str, action: Action | None, reason: str, by: str, as_json: bool) -> None:
+def replay(
+    settings: Settings,
+    run_id: str,
+    action: Action | None,
+    reason: str,
+    by: str,
+    idempotency_key: str | None,
+    as_json: bool,
+) -> None:
     """Run an ended run again as a reviewed change.
 
     --preview takes the run to replay; the other options take the preview that it created.
@@ -55,7 +64,7 @@ def replay(settings: Settings, run_id: str, action: Action | None, reason: str, 
     body = {"by": by, "reason": reason}
     with OwnStack(settings) as client:
         if action == "preview":
-            _preview(client, org, run_id, body, as_json)
+            _preview(client, org, run_id, body, idempotency_key, as_json)
         elif action == "show":
             _show(client, org, run_id, as_json)
         else:
@@ -67,8 +76,8 @@ def _run(settings: Settings, run_id: str) -> Run:
     return bootstrap.build(attached(settings)).store.load(run_id)
 
 
-def _preview(client: ApiClient, org: str, run_id: str, body: dict[str, Any], as_json: bool) -> None:
-    started = client.rerun(org, run_id, {**body, "preview": True})["run_id"]
+def _preview(client: ApiClient, org: str, run_id: str, body: dict[str, Any], key: str | None, as_json: bool) -> None:
+    started = client.rerun(org, run_id, {**body, "preview": True}, key)["run_id"]
     ended = (
         client.watch(org, started, lambda _: None) if as_json else follow(client, org, started, f"preview of {run_id}")
     )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from common.cli import show
-from common.cli.base import cli, friendly, json_option, quiet
+from common.cli.base import cli, friendly, idempotency_option, json_option, quiet
 from common.cli.bigquery_project import bigquery_options, chosen
 from common.cli.stack import OwnStack, reader, stack_to_serve, wait_for_end
 from common.platform import logs
@@ -101,6 +101,7 @@ def serve(
 )
 @click.option("--queue", is_flag=True, help="Wait for a slot if none is free.")
 @click.option("--backfill", is_flag=True, help="Let live runs go first in the queue.")
+@idempotency_option
 @bigquery_options
 @json_option
 @click.pass_obj
@@ -111,6 +112,7 @@ def run(
     org: str,
     route: str,
     source: Path | None,
+    idempotency_key: str | None,
     as_json: bool,
     bigquery_project: str | None,
     bigquery_location: str | None,
@@ -136,7 +138,7 @@ def run(
     if source is not None:
         body |= land(settings, org, route, source, dated="start_date" in body or "end_date" in body)
     with OwnStack(settings) as client:
-        wait_for_end(client, org, client.start(org, route, body)["run_id"], route, as_json)
+        wait_for_end(client, org, client.start(org, route, body, idempotency_key)["run_id"], route, as_json)
 
 
 @cli.command()

@@ -20,6 +20,8 @@ STYLES = {
     "skipped": "yellow",
     "omitted": "yellow",
     "unchecked": "yellow",
+    "cancelling": "yellow",
+    "stopping": "yellow",
     "suspended": "cyan",
     "retrying": "yellow",
     "WARNING": "yellow",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from common.domain.model import ErrorKind, Pipeline, PreviewEnd, Receipt, RunStatus, Step
+from common.domain.model import ErrorKind, Pipeline, PreviewEnd, Receipt, RunStatus, Staged, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,17 @@ class AttemptClaimed:
 
 @dataclass(frozen=True, slots=True)
 class AttemptSuspended:
-    """An attempt waits for a job elsewhere; no function is held until ``look_at``."""
+    """An attempt waits, and holds no function until ``look_at``: for a ``job`` elsewhere, or for what ``reason`` says.
+
+    ``staged`` is what it has done so far and need not do again.
+    """
 
     step_id: str
     attempt: int
     job: str
     look_at: datetime
+    reason: str = ""
+    staged: Staged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,14 @@ class AttemptFailed:
     error: str
     kind: ErrorKind | None = None
     retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStopped:
+    """An attempt noticed that its step was taken from it, and ended its work without a commit."""
+
+    step_id: str
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +141,7 @@ class RunAnnounced:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """A person wants the run to end now."""
+    """A person wants the run to end, as soon as its work has stopped."""
 
     who: str
     why: str
@@ -162,6 +175,7 @@ Event = (
     | AttemptSuspended
     | AttemptSucceeded
     | AttemptFailed
+    | AttemptStopped
     | StepsEnded
     | OwnerLost
     | MessageDied

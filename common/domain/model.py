@@ -28,6 +28,7 @@ class RunStatus(StrEnum):
     PENDING = "pending"
     VALIDATING = "validating"
     RUNNING = "running"
+    CANCELLING = "cancelling"  # a person cancelled it; steps that were at work have not stopped yet
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -47,7 +48,8 @@ class StepStatus(StrEnum):
     QUEUED = "queued"  # its first attempt is on its topic
     RUNNING = "running"  # an attempt holds the lease; or, of a map, its items are at work
     RETRYING = "retrying"  # the next attempt is on its topic, due at `not_before`
-    SUSPENDED = "suspended"  # the attempt waits for the job `waits_on`; looked at again at `not_before`
+    SUSPENDED = "suspended"  # the attempt waits (`waits_on`: for that job) and holds nothing; resumed at `not_before`
+    STOPPING = "stopping"  # a person cancelled its run or skipped it; its attempt has not ended yet
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     SKIPPED = "skipped"  # on purpose, by its condition or a person: what depends on it goes on
@@ -182,6 +184,19 @@ class Receipt:
 NO_RECEIPT = Receipt()
 
 
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What a suspended attempt has in the table ``staging``, while it waits for the target's writer.
+
+    ``receipt`` is what the commit's will be made of; its ``ingested_at`` is the time of the rows' lineage. ``fence`` is
+    that of the claim which read them: the rows get no younger by waiting.
+    """
+
+    staging: str
+    receipt: Receipt
+    fence: int
+
+
 def _changed[T](self: T, /, **changes: Any) -> T:
     """Return a copy with other values in these fields: what ``copy.replace`` calls.
 
@@ -218,6 +233,7 @@ class Step:
     receipt: Receipt = field(default_factory=lambda: NO_RECEIPT)
     waits_on: str = ""
     give_up_at: datetime | None = None
+    staged: Staged | None = None
     items: tuple[Any, ...] = ()
     fence: int = 0
     started_at: datetime | None = None

@@ -19,12 +19,16 @@ Rule 3: a status changes only along ``RUN_MOVES`` and ``STEP_MOVES``. Any other 
 Rule 4: whatever is open has a time at which the sweep acts on it (``lease_until``, ``resend_at``, ``wake_at``,
 ``expires_at``; the limits are just below). So no lost message and no dead process can leave a run between two states.
 
+Rule 5: what a person decides about work under way takes effect when that work has ended, and its slot is free only
+then. A cancelled run is ``cancelling``, its steps at work (and a skipped one) are ``stopping``, until their attempts
+report how they ended. If a commit came first, its receipt stays: no record calls a step cancelled whose rows are in.
+
 The run may be loaded in part: an attempt's event needs its step (of an item also its map), nothing else. Whether steps
 that were not loaded have ended is left to the store (``Transition.ready_checks``). ``StepsEnded``, ``Swept``,
 ``OwnerLost``, ``MessageDied`` and what people request need the whole run.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import replace
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,6 +41,7 @@ from common.domain.messages import (
     AnnounceRunFinished,
     AttemptClaimed,
     AttemptFailed,
+    AttemptStopped,
     AttemptSucceeded,
     AttemptSuspended,
     CancelRequested,
@@ -105,7 +110,8 @@ RUN_SLACK = timedelta(hours=6)
 RUN_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.PENDING: frozenset({RunStatus.VALIDATING, RunStatus.FAILED, RunStatus.CANCELLED}),
     RunStatus.VALIDATING: frozenset({RunStatus.RUNNING, RunStatus.FAILED}),
-    RunStatus.RUNNING: frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED}),
+    RunStatus.RUNNING: frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLING, RunStatus.CANCELLED}),
+    RunStatus.CANCELLING: frozenset({RunStatus.CANCELLED}),
     RunStatus.COMPLETED: frozenset(),
     RunStatus.FAILED: frozenset(),
     RunStatus.CANCELLED: frozenset(),
@@ -129,10 +135,11 @@ STEP_MOVES: Mapping[StepStatus, frozenset[StepStatus]] = {
             StepStatus.FAILED,
             StepStatus.RETRYING,
             StepStatus.SUSPENDED,
-            StepStatus.SKIPPED,
+            StepStatus.STOPPING,
             StepStatus.CANCELLED,
         }
     ),
+    StepStatus.STOPPING: frozenset({StepStatus.SUCCEEDED, StepStatus.SKIPPED, StepStatus.CANCELLED}),
     StepStatus.RETRYING: frozenset({StepStatus.RUNNING, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED}),
     StepStatus.SUSPENDED: frozenset({StepStatus.RUNNING, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED}),
     StepStatus.SUCCEEDED: frozenset(),
@@ -144,7 +151,8 @@ STEP_MOVES: Mapping[StepStatus, frozenset[StepStatus]] = {
 
 # Which events a status accepts; any other event changes nothing.
 
-_OPEN = frozenset({RunStatus.PENDING, RunStatus.VALIDATING, RunStatus.RUNNING})
+_OPEN = frozenset({RunStatus.PENDING, RunStatus.VALIDATING, RunStatus.RUNNING, RunStatus.CANCELLING})
+_AT_WORK = frozenset({RunStatus.RUNNING, RunStatus.CANCELLING})
 _ENDED = frozenset(RunStatus) - _OPEN
 
 RUN_ACCEPTS: Mapping[type[Event], frozenset[RunStatus]] = {
@@ -153,13 +161,14 @@ RUN_ACCEPTS: Mapping[type[Event], frozenset[RunStatus]] = {
     RunValidated: frozenset({RunStatus.PENDING}),
     RunRejected: frozenset({RunStatus.PENDING}),
     AttemptClaimed: frozenset({RunStatus.RUNNING}),
-    AttemptSuspended: frozenset({RunStatus.RUNNING}),
-    AttemptSucceeded: frozenset({RunStatus.RUNNING}),
-    AttemptFailed: frozenset({RunStatus.RUNNING}),
-    StepsEnded: frozenset({RunStatus.RUNNING}),
-    OwnerLost: frozenset({RunStatus.RUNNING}),
+    AttemptSuspended: _AT_WORK,
+    AttemptSucceeded: _AT_WORK,
+    AttemptFailed: _AT_WORK,
+    AttemptStopped: _AT_WORK,
+    StepsEnded: _AT_WORK,
+    OwnerLost: _AT_WORK,
     SkipRequested: frozenset({RunStatus.RUNNING}),
-    CancelRequested: _OPEN,
+    CancelRequested: _OPEN - {RunStatus.CANCELLING},
     Swept: _OPEN | _ENDED,  # of an ended run: its end has not been announced yet
     MessageDied: _OPEN | _ENDED,
     RunAnnounced: _ENDED,
@@ -168,13 +177,26 @@ RUN_ACCEPTS: Mapping[type[Event], frozenset[RunStatus]] = {
 
 STEP_ACCEPTS: Mapping[type[Event], frozenset[StepStatus]] = {
     AttemptClaimed: frozenset({StepStatus.QUEUED, StepStatus.RETRYING, StepStatus.SUSPENDED}),
-    AttemptSuspended: frozenset({StepStatus.RUNNING}),
-    AttemptSucceeded: frozenset({StepStatus.RUNNING}),
-    AttemptFailed: frozenset({StepStatus.RUNNING}),
-    OwnerLost: frozenset({StepStatus.RUNNING}),
+    AttemptSuspended: frozenset({StepStatus.RUNNING, StepStatus.STOPPING}),
+    AttemptSucceeded: frozenset({StepStatus.RUNNING, StepStatus.STOPPING}),
+    AttemptFailed: frozenset({StepStatus.RUNNING, StepStatus.STOPPING}),
+    AttemptStopped: frozenset({StepStatus.STOPPING}),
+    OwnerLost: frozenset({StepStatus.RUNNING, StepStatus.STOPPING}),
     SkipRequested: frozenset({StepStatus.QUEUED, StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.SUSPENDED}),
-    MessageDied: frozenset({StepStatus.QUEUED, StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.SUSPENDED}),
+    MessageDied: frozenset(
+        {StepStatus.QUEUED, StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.SUSPENDED, StepStatus.STOPPING}
+    ),
 }
+
+
+_NOT_AT_WORK: Mapping[str, Any] = {
+    "owner": "",
+    "not_before": None,
+    "waits_on": "",
+    "give_up_at": None,
+    "staged": None,
+}
+"""Fields of a step whose attempt is over."""
 
 
 class IllegalMoveError(RuntimeError):
@@ -315,8 +337,11 @@ class Draft:
 
     def end(self, step: Step, status: StepStatus, reason: str, **fields: Any) -> None:
         """End a step, and settle the steps that waited for it."""
-        self.move(step, status, reason, owner="", not_before=None, waits_on="", give_up_at=None, **fields)
-        self.settle(graph.unlocked_by(self.run, step.step_id))
+        self.move(step, status, reason, **_NOT_AT_WORK, **fields)
+        if self.run.status is RunStatus.CANCELLING:
+            self.settle((RUN_END,))  # nothing else starts any more
+        else:
+            self.settle(graph.unlocked_by(self.run, step.step_id))
 
     def settle(self, targets: Iterable[str]) -> None:
         """Start, skip, omit or end each of these, if what it waited for has ended."""
@@ -379,7 +404,53 @@ class Draft:
         else:
             self.end(step, StepStatus.SUCCEEDED, f"{len(ended)} items, {rows} rows", receipt=receipt)
 
+    def cancel_run(self, reason: str) -> None:
+        """Cancel what is not at work, and have the rest stop; the run ends once that has ended.
+
+        Its slot stays taken until then: a new run would otherwise work beside one that still does.
+        """
+        for step in self.each():
+            if _is_at_work(step):
+                self.stop(step, reason)
+        stopping = [step.step_id for step in self.each() if step.status is StepStatus.STOPPING]
+        if not stopping:
+            self.end_run(RunStatus.CANCELLED, reason, error=reason)
+            return
+        self._cancel_open(reason)
+        self.move_run(RunStatus.CANCELLING, f"{reason}; waits for {_some(stopping)} to stop", error=reason)
+
+    def stop(self, step: Step, reason: str) -> None:
+        """Take a step from its attempt, which notices by the record's version; its lease bounds the wait."""
+        self.move(step, StepStatus.STOPPING, reason, lease_until=step.lease_until, error=reason)
+
+    def stopped(self, step: Step) -> None:
+        """End a stopping step as was decided: its attempt committed nothing."""
+        decided = StepStatus.CANCELLED if self.run.status is RunStatus.CANCELLING else StepStatus.SKIPPED
+        self.end(step, decided, step.error, error="")
+
+    def _try_end_cancelled(self) -> None:
+        if not self._is_whole():
+            self._ready_checks.append(ReadyCheck(RUN_END, ()))
+            return
+        if any(step.status is StepStatus.STOPPING for step in self.each()):
+            return
+        run = self.run
+        since = run.since or self.now
+        ended = (s for s in self.each() if s.status is StepStatus.SUCCEEDED and s.ended_at and s.ended_at >= since)
+        first = [s.step_id for s in ended if s.receipt.ingested_at]
+        kept = f"; {_some(first)} had committed before, and those rows stay" if first else ""
+        self.end_run(RunStatus.CANCELLED, f"{run.error}{kept}", error=f"{run.error}{kept}")
+
+    def _is_whole(self) -> bool:
+        """Whether every step of the run is loaded, items included."""
+        maps = (step for step in self.each() if step.items)
+        names = (*(spec.step_id for spec in self.run.specs), *(name for step in maps for name in graph.item_ids(step)))
+        return all(name in self._steps for name in names)
+
     def _try_end_run(self) -> None:
+        if self.run.status is RunStatus.CANCELLING:
+            self._try_end_cancelled()
+            return
         last = graph.sinks(self.run)
         is_open, unknown = graph.not_ended(self.run, last)
         if is_open:
@@ -409,10 +480,7 @@ class Draft:
 
     def end_run(self, status: RunStatus, reason: str, error: str = "") -> None:
         """End the run and its open steps, so that none of them can be claimed any more."""
-        for step in list(self._steps.values()):
-            if not step.status.is_terminal:
-                fields: dict[str, Any] = {"owner": "", "not_before": None, "waits_on": "", "give_up_at": None}
-                self.move(step, StepStatus.CANCELLED, f"the run ended: {reason}", **fields)
+        self._cancel_open(reason, stopping=True)
         # The sweep keeps looking at the run until its end is announced: that message may be lost like any other.
         wake_at = self.now + RESEND_AFTER
         waited_for = self.run.waits_for
@@ -422,6 +490,12 @@ class Draft:
         else:
             self.send(SettleReservation(self.run.run_id, status))
         self.send(AnnounceRunFinished(self.run.run_id))
+
+    def _cancel_open(self, reason: str, *, stopping: bool = False) -> None:
+        """Cancel the open steps; those that are ``stopping`` only if they are given up, too."""
+        for step in self.each():
+            if not step.status.is_terminal and (stopping or step.status is not StepStatus.STOPPING):
+                self.move(step, StepStatus.CANCELLED, f"the run ended: {reason}", **_NOT_AT_WORK)
 
 
 def create(request: RunRequest) -> Transition:
@@ -498,6 +572,8 @@ def _handle(draft: Draft, event: Event) -> None:  # noqa: C901 - one line per ev
             _on_failed(draft, event)
         case AttemptSuspended():
             _on_suspended(draft, event)
+        case AttemptStopped():
+            _on_stopped(draft, event)
         case StepsEnded():
             draft.settle(event.targets)
         case RunValidated():
@@ -574,27 +650,46 @@ def _on_claimed(draft: Draft, event: AttemptClaimed) -> None:
 
 
 def _on_suspended(draft: Draft, event: AttemptSuspended) -> None:
-    step, now = _in_flight(draft, event), draft.now
+    step = _in_flight(draft, event)
     if step is None:
         return
+    if step.status is StepStatus.STOPPING:
+        draft.stopped(step)
+        return
+    _suspend(draft, step, event)
+
+
+def _suspend(draft: Draft, step: Step, event: AttemptSuspended) -> None:
+    """Have the same attempt go on later. Waiting is not work: it has a limit of its own and uses up no attempt."""
+    now = draft.now
     give_up_at = step.give_up_at or now + timedelta(seconds=step.spec.max_wait_seconds)
     if now >= give_up_at:
-        error = f"job {event.job} was not done within max_wait_seconds ({step.spec.max_wait_seconds} s)"
+        within = f"within max_wait_seconds ({step.spec.max_wait_seconds} s)"
+        error = f"job {event.job} was not done {within}" if event.job else f"not over {within}: {event.reason}"
         _fail_attempt(draft, step, AttemptFailed(step.step_id, step.attempt, error, ErrorKind.TIMEOUT))
         return
     waited = now - (give_up_at - timedelta(seconds=step.spec.max_wait_seconds))
     # Not after give_up_at: a job that hangs would keep the step longer than max_wait_seconds.
     look_at = max(now, min(max(event.look_at, now + waited / LOOKS_LATER), give_up_at))
     _let_live_until(draft, give_up_at)
-    waiting = replace(step, owner="", not_before=look_at, waits_on=event.job, give_up_at=give_up_at)
-    moved = draft.move(waiting, StepStatus.SUSPENDED, f"waits for job {event.job}", resend_at=look_at + RETRY_GRACE)
+    fields: dict[str, Any] = {"waits_on": event.job, "give_up_at": give_up_at, "staged": event.staged}
+    waiting = replace(step, owner="", not_before=look_at, **fields)
+    reason = f"waits for job {event.job}" if event.job else event.reason
+    moved = draft.move(waiting, StepStatus.SUSPENDED, reason, resend_at=look_at + RETRY_GRACE)
     draft.send(DispatchStep(moved))
 
 
 def _on_succeeded(draft: Draft, event: AttemptSucceeded) -> None:
     step = _in_flight(draft, event)
     if step is not None:
-        draft.end(step, StepStatus.SUCCEEDED, f"{event.receipt.rows} rows", receipt=event.receipt, error="")
+        late = f"; it had ended before it was {step.error}" if step.status is StepStatus.STOPPING else ""
+        draft.end(step, StepStatus.SUCCEEDED, f"{event.receipt.rows} rows{late}", receipt=event.receipt, error="")
+
+
+def _on_stopped(draft: Draft, event: AttemptStopped) -> None:
+    step = _in_flight(draft, event)
+    if step is not None:
+        draft.stopped(step)
 
 
 def _on_failed(draft: Draft, event: AttemptFailed) -> None:
@@ -622,13 +717,14 @@ def _on_message_died(draft: Draft, event: MessageDied) -> None:
             draft.end_run(RunStatus.FAILED, event.error, error=event.error)
         return
     step = _in_flight(draft, event)
-    if step and step.spec.map is None:
+    if step and step.status is StepStatus.STOPPING:
+        draft.stopped(step)
+    elif step and step.spec.map is None:
         draft.end(step, StepStatus.FAILED, event.error, error=event.error)
 
 
 def _on_cancel(draft: Draft, event: CancelRequested) -> None:
-    reason = f"cancelled by {event.who}: {event.why}"
-    draft.end_run(RunStatus.CANCELLED, reason, error=reason)
+    draft.cancel_run(f"cancelled by {event.who}: {event.why}")
 
 
 def _on_preview_settled(draft: Draft, event: PreviewSettled) -> None:
@@ -645,7 +741,11 @@ def _on_skip(draft: Draft, event: SkipRequested) -> None:
     step = draft.run.step(event.step_id)
     if step is None or step.status not in STEP_ACCEPTS[SkipRequested] or step.items:
         return
-    draft.end(step, StepStatus.SKIPPED, f"skipped by {event.who}: {event.why}")
+    reason = f"skipped by {event.who}: {event.why}"
+    if _is_at_work(step):
+        draft.stop(step, reason)
+    else:
+        draft.end(step, StepStatus.SKIPPED, reason)
 
 
 def _on_announced(draft: Draft, jobs: JobsCost | None) -> None:
@@ -666,7 +766,10 @@ def _on_swept(draft: Draft) -> None:
         error = f"not finished within its time (it was {run.status}: {_open_reason(run)})"
         if run.waits_for:
             error = _waited_too_long(run)
-        draft.end_run(RunStatus.FAILED, error, error=error)
+        if run.status is RunStatus.CANCELLING:
+            draft.end_run(RunStatus.CANCELLED, run.error, error=run.error)
+        else:
+            draft.end_run(RunStatus.FAILED, error, error=error)
     elif run.status is RunStatus.PENDING:
         if run.wake_at and now >= run.wake_at:
             draft.log("", 0, run.status, run.status, "start sent again")
@@ -697,6 +800,9 @@ def _sweep_steps(draft: Draft) -> None:
 
 
 def _sweep_step(draft: Draft, step: Step) -> None:
+    if step.status is StepStatus.STOPPING:  # whoever had it is gone, and commits nothing after its lease
+        draft.stopped(step)
+        return
     if step.status is StepStatus.RUNNING:
         error = f"no result within timeout_seconds ({step.spec.timeout_seconds} s) and its margin"
         _fail_attempt(draft, step, AttemptFailed(step.step_id, step.attempt, error, ErrorKind.LOST))
@@ -706,7 +812,8 @@ def _sweep_step(draft: Draft, step: Step) -> None:
 
 
 def _in_flight(
-    draft: Draft, event: AttemptClaimed | AttemptSuspended | AttemptSucceeded | AttemptFailed | MessageDied
+    draft: Draft,
+    event: AttemptClaimed | AttemptSuspended | AttemptSucceeded | AttemptFailed | AttemptStopped | MessageDied,
 ) -> Step | None:
     """Return the event's step if it is at that attempt and accepts the event.
 
@@ -720,8 +827,16 @@ def _in_flight(
 
 def _fail_attempt(draft: Draft, step: Step, event: AttemptFailed) -> None:
     """Queue the next attempt, or end the step when none is left or none would help."""
+    if step.status is StepStatus.STOPPING:
+        draft.stopped(step)
+        return
     policy = step.spec.retry
     is_retried = event.kind is not None and (not policy.retry_on or event.kind in policy.retry_on)
+    if is_retried and event.kind is ErrorKind.RATE_LIMIT and event.retry_after_s > 0:
+        # The other side named a time: that is a wait, not a failure.
+        look_at = draft.now + timedelta(seconds=event.retry_after_s)
+        _suspend(draft, step, AttemptSuspended(step.step_id, step.attempt, "", look_at, event.error))
+        return
     if not is_retried or step.attempt >= policy.max_attempts:
         draft.end(step, StepStatus.FAILED, event.error, error=event.error)
         return
@@ -733,10 +848,7 @@ def _fail_attempt(draft: Draft, step: Step, event: AttemptFailed) -> None:
         step,
         attempt=step.attempt + 1,
         error=event.error,
-        owner="",
-        not_before=not_before,
-        waits_on="",
-        give_up_at=None,
+        **{**_NOT_AT_WORK, "not_before": not_before},
     )
     reason = f"attempt {step.attempt} of {policy.max_attempts} failed: {event.error}"
     draft.send(DispatchStep(draft.move(retry, StepStatus.RETRYING, reason, resend_at=not_before + RETRY_GRACE)))
@@ -746,6 +858,16 @@ def _let_live_until(draft: Draft, at: datetime) -> None:
     """Extend the run's expiry, if it is too close to a wait that others requested (Retry-After, a job)."""
     if draft.run.expires_at and at + RUN_SLACK > draft.run.expires_at:
         draft.set_run(expires_at=at + RUN_SLACK)
+
+
+def _is_at_work(step: Step) -> bool:
+    """Whether an attempt has the step. A map's own record has no attempt, only its items have."""
+    return step.status is StepStatus.RUNNING and step.spec.map is None
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the names, the first few of many."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _open_reason(run: Run) -> str:

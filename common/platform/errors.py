@@ -138,6 +138,12 @@ class StepTimeoutError(TransientError):
     kind = ErrorKind.TIMEOUT
 
 
+class WriterBusyError(TransientError):
+    """Other writers kept the table busy for as long as the commit could wait. Nothing was written."""
+
+    kind = ErrorKind.CONFLICT
+
+
 class SupersededError(TransientError):
     """An attempt that started later has written the same days, and these older rows must not replace its rows.
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 
 from common.platform.errors import StepTimeoutError
+from common.platform.stop import Stop
 
 AGAIN_S = 1.0
 
@@ -66,6 +67,12 @@ class _Watch:
             if limit.sent:
                 _raise_in(limit.worker, None)  # cancels the exception if it is not raised yet
 
+    def interrupt(self, limit: _Limit) -> None:
+        """Raise in the limit's thread now, as if its time were up."""
+        with self._changed:
+            self._push(time.monotonic(), limit)
+            self._changed.notify()
+
     def _push(self, at: float, limit: _Limit) -> None:
         self._count += 1
         heappush(self._due, (at, self._count, limit))
@@ -87,21 +94,28 @@ class _Watch:
 _WATCH = _Watch()
 
 
-def limited[T](work: Callable[[], T], seconds: float, step_id: str) -> T:
-    """Return what ``work`` returns. Raises StepTimeoutError, inside ``work``, once it has run for ``seconds``."""
+def limited[T](work: Callable[[], T], seconds: float, step_id: str, stop: Stop | None = None) -> T:
+    """Return what ``work`` returns. Raises StepTimeoutError, inside ``work``, once it has run for ``seconds``.
+
+    Raises LostLeaseError, likewise, soon after ``stop`` was requested.
+    """
+    stop = stop or Stop()
     limit = _WATCH.begin(seconds)
-    try:
+    with stop.calls(lambda: _WATCH.interrupt(limit)):
         try:
-            return work()
+            try:
+                return work()
+            finally:
+                _WATCH.end(limit)
+        except _TimeUpError:
+            stop.check()
+            raise StepTimeoutError(
+                f"Step {step_id!r} used up its timeout_seconds ({seconds:g} s) and was ended. "
+                "Raise timeout_seconds, or run fewer days at once."
+            ) from None
         finally:
+            # The exception may have interrupted the first call, and would be sent again after a second.
             _WATCH.end(limit)
-    except _TimeUpError:
-        raise StepTimeoutError(
-            f"Step {step_id!r} used up its timeout_seconds ({seconds:g} s) and was ended. "
-            "Raise timeout_seconds, or run fewer days at once."
-        ) from None
-    finally:
-        _WATCH.end(limit)  # the exception may have interrupted the first call, and would be sent again after a second
 
 
 def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:

@@ -1,6 +1,7 @@
 """What an HTTP client needs from its caller, a step or a check."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
@@ -29,4 +30,7 @@ class Calls(Protocol):
         """The time, in UTC."""
 
     def remaining_s(self) -> float:
-        """Seconds that are left; raises StepTimeoutError when none are."""
+        """Seconds that are left; raises StepTimeoutError when none are, LostLeaseError when nobody wants the work."""
+
+    def interrupts(self, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have ``call`` called, by another thread, if the work has to end while the block runs."""

@@ -1,6 +1,7 @@
 """BigQuery, or the local emulator of it. ``tests/contract`` holds every adapter to these promises."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -54,6 +55,35 @@ class Commit:
     parts: tuple[str, ...] = ()
 
 
+class Interruption(Protocol):
+    """Whether somebody wants the commit not to happen any more (``common/platform/stop.py``)."""
+
+    def check(self) -> None:
+        """Raise LostLeaseError if so. Called while the commit waits."""
+
+    def hold(self) -> None:
+        """Raise LostLeaseError if so; else let it not be interrupted. Called right before it is sent."""
+
+    def release(self) -> None:
+        """Let it be interrupted again: it was refused for now, and nothing was written."""
+
+
+class NoInterruption:
+    """Of a commit that nobody interrupts."""
+
+    def check(self) -> None:
+        """Return."""
+
+    def hold(self) -> None:
+        """Return."""
+
+    def release(self) -> None:
+        """Return."""
+
+
+NO_INTERRUPTION = NoInterruption()
+
+
 class Tables(Protocol):
     """Tables and datasets as such, without their rows. Ids are ``project.dataset.table``."""
 
@@ -100,6 +130,9 @@ class Warehouse(Protocol):
     decimal_digits: tuple[int, int]
     """(precision, scale) that a BIGNUMERIC keeps exactly: (76, 38) in BigQuery, (38, 18) in the emulator."""
 
+    def ping(self) -> None:
+        """Return if the warehouse responds within seconds; raise TransientError or PermanentError if it does not."""
+
     @property
     def tables(self) -> Tables:
         """Tables as such, without their rows."""
@@ -138,18 +171,27 @@ class Warehouse(Protocol):
         A repeat of the same job changes nothing.
         """
 
-    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
+    def commit(self, write: Commit, waiting: Callable[[str], None], stop: Interruption = NO_INTERRUPTION) -> Receipt:
         """In one transaction: check the staged rows, write them as ``write.write`` says, with their lineage.
 
         All or nothing, and only rows of that (org, pipeline, credential) are touched. A repeat of an attempt that has
         committed changes nothing and returns the same receipt. Raises SupersededError if a later attempt has
         committed any of the days, StepTimeoutError after ``not_after``, PermanentError for rows, days or a mode that
-        are not allowed, TransientError of kind CONFLICT when other writers are in the way for ``wait_s``; ``waiting``
-        is called with a text when it begins to wait for them, and when it ends.
+        are not allowed, WriterBusyError when other writers are in the way for ``wait_s``; ``waiting`` is called with a
+        text when it begins to wait for them, and when it ends. Raises LostLeaseError if ``stop`` says so before the
+        commit is sent.
         """
 
-    def commit_all(self, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
+    def commit_all(
+        self, writes: Sequence[Commit], waiting: Callable[[str], None], stop: Interruption = NO_INTERRUPTION
+    ) -> tuple[Receipt, ...]:
         """Do what ``commit`` does for each of these, in one transaction: all of them or none."""
+
+    def seat(self, target: str) -> AbstractContextManager[bool]:
+        """Yield whether one more attempt of this process may work for the table; if so, it counts for the block.
+
+        False if so many do already that this one's rows would be old, and be refused, before it is its turn to commit.
+        """
 
     def drop(self, table_id: str) -> None:
         """Delete a table if it exists."""

@@ -12,7 +12,8 @@ dropped in silence.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -21,6 +22,7 @@ from pydantic import Field
 
 from common.domain.model import Run
 from common.platform.errors import ConfigError, StepTimeoutError
+from common.platform.stop import Stop
 from common.platform.strict import StrictModel
 from common.ports.google import GoogleCloud
 from common.ports.http import Calls
@@ -84,6 +86,7 @@ class StepContext:
     waiting_on: str = ""
     preview: bool = False
     google: Callable[[], GoogleCloud] = no_google
+    stop: Stop = field(default_factory=Stop)
 
     @property
     def staging_table(self) -> str:
@@ -91,13 +94,21 @@ class StepContext:
         return self.staging()
 
     def remaining_s(self) -> float:
-        """Return the seconds left of ``timeout_seconds``, or raise StepTimeoutError. Call it between units of work."""
+        """Return the seconds left of ``timeout_seconds``, or raise StepTimeoutError. Call it between units of work.
+
+        Raises LostLeaseError once the step was taken from the attempt, as a cancel does.
+        """
+        self.stop.check()
         left = (self.deadline - self.now()).total_seconds()
         if left <= 0:
             raise StepTimeoutError(
                 f"Step {self.step_id!r} used up its timeout_seconds. Raise timeout_seconds, or run fewer days at once."
             )
         return left
+
+    def interrupts(self, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have ``call`` called, by another thread, if the step is taken from the attempt while the block runs."""
+        return self.stop.calls(call)
 
 
 class Caller(Calls, Protocol):

@@ -5,6 +5,7 @@ The processors of the provider's pipelines make the call (``TriesCredential``): 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,6 +54,9 @@ class _CheckCaller:
         if left <= 0:
             raise StepTimeoutError(f"no answer within {TIMEOUT.total_seconds():.0f} s.")
         return left
+
+    def interrupts(self, call: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext()  # a check has no lease that it could lose
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ Nothing here touches the run's state. The engine claims the attempt before it an
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,7 +12,7 @@ from typing import Any
 
 from common.config.params import read_params
 from common.domain.messages import AttemptFailed, AttemptSucceeded, AttemptSuspended
-from common.domain.model import MAX_JOB_IDS, ErrorKind, Receipt, Run, Step
+from common.domain.model import MAX_JOB_IDS, ErrorKind, Receipt, Run, Staged, Step
 from common.platform.errors import (
     ConfigError,
     LostLeaseError,
@@ -25,6 +24,7 @@ from common.platform.errors import (
 from common.platform.logs import logger
 from common.platform.redaction import hide, hiding, scrubbed, scrubbed_data
 from common.platform.settings import Settings
+from common.platform.stop import Stop
 from common.platform.time_limit import limited
 from common.ports.google import GoogleCloud
 from common.ports.logs import LogLine, RunLogs
@@ -32,6 +32,7 @@ from common.ports.secrets import Credentials
 from common.ports.warehouse import Warehouse
 from common.processors.base import Processor, StepContext, no_google
 from common.processors.registry import processor
+from common.runs.lease_watch import WATCH
 from common.tables.contract import Table, load_table, preview_name
 from common.writes.batch import Batch, Waiting
 from common.writes.parts import PartRead, WholeDelivery
@@ -54,7 +55,10 @@ Result = AttemptSucceeded | AttemptFailed | AttemptSuspended
 
 @dataclass(frozen=True, slots=True)
 class AttemptRunner:
-    """Runs attempts. ``warehouse`` is called on first use, because most functions need none."""
+    """Runs attempts. ``warehouse`` is called on first use, because most functions need none.
+
+    ``sleep`` replaces the pause between two calls of a provider, which otherwise ends when the attempt has to.
+    """
 
     settings: Settings
     warehouse: Callable[[], Warehouse]
@@ -62,7 +66,7 @@ class AttemptRunner:
     logs: RunLogs
     now: Callable[[], datetime]
     provider_url: Callable[[str], str]
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] | None = None
     google: Callable[[], GoogleCloud] = no_google
 
     def run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
@@ -73,12 +77,15 @@ class AttemptRunner:
     def _run(self, run: Run, step: Step, still_ours: Callable[[], bool]) -> Result:
         spec, attempt = step.spec, step.attempt
         try:
-            work = _Attempt(self, run, step, still_ours)
-            receipt = limited(work.receipt, spec.timeout_seconds, spec.step_id)
+            with WATCH.watching(still_ours) as stop:
+                work = _Attempt(self, run, step, still_ours, stop)
+                receipt = limited(work.receipt, spec.timeout_seconds, spec.step_id, stop)
         except LostLeaseError:
             raise  # the step belongs to a later attempt now, so this one has no result to report
         except Suspended as suspended:
-            return AttemptSuspended(spec.step_id, attempt, suspended.waiting.job, suspended.waiting.look_at)
+            waiting = suspended.waiting
+            staged = suspended.staged and work.staged(suspended.staged)
+            return AttemptSuspended(spec.step_id, attempt, waiting.job, waiting.look_at, suspended.reason, staged)
         except TransientError as error:
             return AttemptFailed(spec.step_id, attempt, _text(error), error.kind, error.retry_after_s)
         except (PermanentError, ConfigError, RequestError) as error:
@@ -92,8 +99,8 @@ class AttemptRunner:
 class _Attempt:
     """The parts of one attempt, in the order they happen."""
 
-    def __init__(self, runner: AttemptRunner, run: Run, step: Step, still_ours: Callable[[], bool]) -> None:
-        self._runner, self._run, self._step, self._still_ours = runner, run, step, still_ours
+    def __init__(self, runner: AttemptRunner, run: Run, step: Step, still_ours: Callable[[], bool], stop: Stop) -> None:
+        self._runner, self._run, self._step, self._still_ours, self._stop = runner, run, step, still_ours, stop
         self._warnings: list[str] = []
         self._warned = 0
         self._outputs: dict[str, Any] = {}
@@ -141,6 +148,16 @@ class _Attempt:
                 return shadow
         return f"{self._dataset}.{name}"
 
+    def staged(self, staged: Staged) -> Staged:
+        """Return what is staged with the attempt's job ids, warnings and outputs so far."""
+        return replace(staged, receipt=self._completed(staged.receipt))
+
+    def _go_on_from(self, receipt: Receipt) -> None:
+        """Take up the job ids, warnings and outputs of before the wait."""
+        self._jobs = dict.fromkeys(receipt.job_ids)
+        self._warnings, self._warned = list(receipt.warnings), len(receipt.warnings)
+        self._outputs = dict(receipt.outputs)
+
     def _completed(self, receipt: Receipt) -> Receipt:
         """Return the receipt with the attempt's job ids, warnings and outputs."""
         jobs = list(self._jobs)
@@ -176,7 +193,11 @@ class _Attempt:
             now=self._runner.now,
             warn=self._warn,
             info=lambda text: self._log("INFO", text),
+            stop=self._stop,
         )
+        if self._step.staged is not None:
+            self._go_on_from(self._step.staged.receipt)
+            return writer.resume(self._step.staged, self._seconds_left)
         return writer.write(lambda staging: self._batches(work, self._context(staging), params), self._seconds_left)
 
     def _seconds_left(self) -> float:
@@ -212,7 +233,8 @@ class _Attempt:
             info=lambda text: self._log("INFO", text),
             warn=self._warn,
             put_out=self._put_out,
-            sleep=runner.sleep,
+            sleep=runner.sleep or self._stop.sleep,
+            stop=self._stop,
             now=runner.now,
             waiting_on=self._step.waits_on,
             google=runner.google,

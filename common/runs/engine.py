@@ -20,6 +20,7 @@ from common.domain.graph import map_of, spec_of, unlocked_by
 from common.domain.messages import (
     AttemptClaimed,
     AttemptFailed,
+    AttemptStopped,
     AttemptSucceeded,
     AttemptSuspended,
     CancelRequested,
@@ -35,8 +36,8 @@ from common.domain.messages import (
     StepsEnded,
     Swept,
 )
-from common.domain.model import Estimate, Run, RunRequest, RunStatus, Step, StepStatus
-from common.domain.state import Transition
+from common.domain.model import Estimate, Run, RunRequest, RunStatus, Step
+from common.domain.state import STEP_ACCEPTS, Transition
 from common.notify.notifications import Notifications
 from common.platform.errors import (
     ConfigError,
@@ -197,14 +198,23 @@ class Engine:
         return changed
 
     def cancel(self, run: Run, *, who: str, why: str) -> Run:
-        """End the run now, whatever its steps are doing; return it. Raises ConflictingStateError if it has ended."""
+        """End the run, at once or as ``cancelling`` when its work has stopped; return it.
+
+        Raises ConflictingStateError if it has ended.
+        """
         cancelled = self._apply(run.run_id, CancelRequested(who, why))
         if cancelled is None:
+            stored = self.store.load(run.run_id)
+            if stored.status is RunStatus.CANCELLING:
+                return stored  # a repeated request
             raise ConflictingStateError(f"Run {run.run_id} has ended already: there is nothing to cancel.")
         return cancelled
 
     def skip(self, run: Run, step_id: str, *, who: str, why: str) -> Run:
-        """Skip a step whose turn has come, so that the run goes on; return the run. Raises ConflictingStateError."""
+        """Skip a step whose turn has come, so that the run goes on; return the run. Raises ConflictingStateError.
+
+        One that is at work is ``stopping`` until its attempt has ended; if its commit came first, it has succeeded.
+        """
         step = self._known_step(run, step_id)
         skipped = self._apply(run.run_id, SkipRequested(step_id, who, why))
         if skipped is None:
@@ -256,6 +266,8 @@ class Engine:
                 result = self.attempts.run(order, ours, lambda: self.store.holds(run_id, ours))
             except LostLeaseError as error:
                 logger.warning("%s Its result is dropped.", error)
+                # A person may wait for exactly this (state.py, rule 5). To a later attempt it means nothing.
+                self._apply(run_id, AttemptStopped(step_id, attempt), _parts(step_id))
                 return
             if isinstance(result, AttemptSuspended):
                 self._apply(run_id, result, _parts(step_id))
@@ -351,7 +363,7 @@ class Engine:
         touched = 0
         for run_id in self.store.active():
             run = self.store.load(run_id)
-            at_work = (s for s in run.steps.values() if s.status is StepStatus.RUNNING)
+            at_work = (s for s in run.steps.values() if s.status in STEP_ACCEPTS[OwnerLost])
             owners = {s.owner for s in at_work if s.owner} - {self.owner}
             for owner in sorted(owners):
                 self._apply(run_id, OwnerLost(owner))
@@ -403,7 +415,7 @@ class Engine:
         because each queries the store after its own end is committed; if several do, the later events change nothing.
         """
         for check in transition.ready_checks:
-            if self.store.all_ended(run_id, check.needs):
+            if not check.needs or self.store.all_ended(run_id, check.needs):
                 self._apply(run_id, StepsEnded((check.target,)))
 
     def _tell(self, transition: Transition) -> None:

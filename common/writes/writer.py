@@ -5,18 +5,19 @@ Every mode takes two jobs per write: the load and the commit. A third loads rows
 
 import json
 import os
+import random
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from common.domain.model import Receipt, Run, Step
-from common.platform.errors import DriftError, PermanentError, PipelineOpsError, TransientError
+from common.domain.model import Receipt, Run, Staged, Step
+from common.platform.errors import DriftError, PermanentError, PipelineOpsError, TransientError, WriterBusyError
 from common.platform.logs import logger
-from common.ports.warehouse import Commit, Lineage, Warehouse
+from common.ports.warehouse import Commit, Interruption, Lineage, Warehouse
 from common.tables.contract import Table
 from common.writes.batch import Batch, Waiting
 from common.writes.drift import in_words
@@ -40,12 +41,24 @@ COMMIT_MARGIN_S = 10.0
 _diff_files = threading.Lock()
 
 
-class Suspended(Exception):
-    """The processor waits for a job. The staging table is kept, because the job may be filling it."""
+WRITER_WAIT_S = 120.0
+"""How long a commit waits for other writers with its function in hand, in the order of their fences. All workers that
+one organisation of the embedded stack has get through in it. Much shorter, and writers that come back late are refused
+by the ledger, having lost their turn; longer, and a crowd of them would hold functions that only wait."""
 
-    def __init__(self, waiting: Waiting) -> None:
+AGAIN_S = (5.0, 20.0)
+"""Then the attempt is suspended for a random time between these, so that the writers do not come back all at once."""
+
+
+class Suspended(Exception):
+    """The attempt waits: for a job, which may be filling the staging table, or for what ``reason`` says.
+
+    The staging table is kept, and ``staged`` says what is in it.
+    """
+
+    def __init__(self, waiting: Waiting, reason: str = "", staged: Staged | None = None) -> None:
         super().__init__()
-        self.waiting = waiting
+        self.waiting, self.reason, self.staged = waiting, reason, staged
 
 
 @dataclass
@@ -68,7 +81,8 @@ class _StagingForSql:
 class Writer:
     """Writes the rows of one attempt to one table.
 
-    Differences from the contract go to ``diff_file``; ``warn`` and ``info`` log to the run.
+    Differences from the contract go to ``diff_file``; ``warn`` and ``info`` log to the run;
+    ``stop`` is asked before the commit is sent.
     """
 
     run: Run
@@ -80,6 +94,7 @@ class Writer:
     now: Callable[[], datetime]
     warn: Callable[[str], None]
     info: Callable[[str], None]
+    stop: Interruption
 
     @property
     def name(self) -> str:
@@ -96,6 +111,16 @@ class Writer:
         ``batches`` is called with a function that makes the staging table for SQL and returns its id.
         ``seconds_left`` is called right before the commit; it raises if the attempt must not commit any more.
         """
+        with self.warehouse.seat(self.target) as seated:
+            if not seated and not self.step.waits_on:  # a job that has begun is not begun again
+                raise self._busy(None)
+            return self._write(batches, seconds_left)
+
+    def _write(
+        self,
+        batches: Callable[[Callable[[], str]], Iterator[Batch | PartRead | WholeDelivery]],
+        seconds_left: Callable[[], float],
+    ) -> Receipt:
         self.warehouse.ensure_table(self.target, self.table)
         for_sql = _StagingForSql(self)
         staging, keep = "", False
@@ -119,17 +144,60 @@ class Writer:
                     self._list(last, staging, spooled, path)
                     keep = True
                     return Receipt(rows=spooled.rows, bad_rows=spooled.bad_rows, drift=spooled.drift)
-            commit = self._commit(table, staging or for_sql.staging(), spooled, lineage, seconds_left())
-            receipt = self.warehouse.commit(commit, self.info)
-            for text in receipt.warnings:
-                self.warn(text)
-            return replace(receipt, bad_rows=spooled.bad_rows, drift=spooled.drift)
+            receipt = Receipt(
+                rows=spooled.rows,
+                content_hash=spooled.content_hash if spooled.rows else "",
+                ingested_at=lineage.ingested_at,
+                bad_rows=spooled.bad_rows,
+                drift=spooled.drift,
+            )
+            staged = Staged(staging or for_sql.staging(), receipt, self.step.fence)
+            # Columns that the rows have added are known to this attempt alone: it would have to read them again.
+            return self._commit(table, staged, seconds_left(), keeps=not spooled.added)
         except Suspended:
             keep = True
             raise
         finally:
             if not keep and (made := staging or for_sql.made):
                 self._drop(made)
+
+    def resume(self, staged: Staged, seconds_left: Callable[[], float]) -> Receipt:
+        """Commit what this attempt staged before it waited for the table's writer; return the receipt."""
+        if self.warehouse.tables.find(staged.staging) is None:
+            # Made again it would be empty, and an empty commit may delete rows.
+            raise TransientError("The staged rows have expired while they waited: they are read again.")
+        keep = False
+        try:
+            return self._commit(self.table, staged, seconds_left(), keeps=True)
+        except Suspended:
+            keep = True
+            raise
+        finally:
+            if not keep:
+                self._drop(staged.staging)
+
+    def _commit(
+        self, table: Table, staged: Staged, left_s: float, *, keeps: bool, parts: tuple[str, ...] = ()
+    ) -> Receipt:
+        """Commit what is staged, for a delivery in all the tables ``parts``.
+
+        Raises Suspended (with it, if this ``keeps`` it) if other writers do not make way.
+        """
+        order = replace(self._order(table, staged, left_s), parts=parts)
+        try:
+            receipt = self.warehouse.commit(order, self.info, self.stop)
+        except WriterBusyError as error:
+            if not keeps:
+                raise  # the same attempt can't load its rows twice: its jobs' ids are taken
+            raise self._busy(staged) from error
+        for text in receipt.warnings:
+            self.warn(text)
+        return replace(receipt, bad_rows=staged.receipt.bad_rows, drift=staged.receipt.drift)
+
+    def _busy(self, staged: Staged | None) -> Suspended:
+        """Return what suspends the attempt for a while, because others write to the table."""
+        look_at = self.now() + timedelta(seconds=random.uniform(*AGAIN_S))
+        return Suspended(Waiting("", look_at), f"waits for other writers of {self.table.table}", staged)
 
     def _list(self, read: PartRead, staging: str, spooled: SpoolResult, path: Path) -> None:
         """Add a staged part to the list of its delivery."""
@@ -171,13 +239,16 @@ class Writer:
         filled = [part for part in parts if part.row_count]
         if not filled:
             raise PermanentError("The delivery has no rows of the run's days: nothing is replaced.")
-        total = replace(spooled, rows=sum(part.row_count for part in filled), content_hash=content_hash(filled))
-        commit = self._commit(self.table, filled[0].staging, total, lineage, seconds_left())
-        commit = replace(commit, parts=tuple(part.staging for part in filled))
-        receipt = self.warehouse.commit(commit, self.info)
-        for text in receipt.warnings:
-            self.warn(text)
-        return replace(receipt, bad_rows=bad)
+        receipt = Receipt(
+            rows=sum(part.row_count for part in filled),
+            content_hash=content_hash(filled),
+            ingested_at=lineage.ingested_at,
+            bad_rows=bad,
+            drift=spooled.drift,
+        )
+        staged = Staged(filled[0].staging, receipt, self.step.fence)
+        tables = tuple(part.staging for part in filled)
+        return self._commit(self.table, staged, seconds_left(), keeps=False, parts=tables)
 
     def _spool(
         self, batches: Iterator[Batch | PartRead | WholeDelivery], path: Path
@@ -252,32 +323,33 @@ class Writer:
             ) from error
         self.warehouse.quarantine(self.target, stamped, job_id=f"{self.name}_quarantine")
 
-    def _lineage(self) -> Lineage:
+    def _lineage(self, ingested_at: datetime | None = None) -> Lineage:
         run = self.run
-        return Lineage(run.request.org_slug, run.pipeline_id, run.credential_id, run.run_id, ingested_at=self.now())
+        at = ingested_at or self.now()
+        return Lineage(run.request.org_slug, run.pipeline_id, run.credential_id, run.run_id, ingested_at=at)
 
-    def _commit(
-        self, table: Table, staging: str, spooled: SpoolResult, lineage: Lineage, seconds_left: float
-    ) -> Commit:
-        step, request = self.step, self.run.request
+    def _order(self, table: Table, staged: Staged, left_s: float) -> Commit:
+        step, request, rows = self.step, self.run.request, staged.receipt.rows
         assert step.lease_until is not None, "a step at work has a lease"
+        # The jobs of a commit that waited have failed. With the same ids, the next would attach to them.
+        again = f"_{step.fence}" if step.fence != staged.fence else ""
         return Commit(
             target=self.target,
             table=table,
-            staging=staging,
-            lineage=lineage,
+            staging=staged.staging,
+            lineage=self._lineage(staged.receipt.ingested_at),
             first_day=request.start_date,
             last_day=request.end_date,
             write=step.spec.write,
             step_id=step.step_id,
             attempt=step.attempt,
-            fence=step.fence,
+            fence=staged.fence,
             not_after=step.lease_until,
-            job_id=f"{self.name}_commit",
-            rows=spooled.rows or None,
-            content_hash=spooled.content_hash if spooled.rows else "",
-            wait_s=max(0.0, seconds_left - COMMIT_MARGIN_S),
-            spooled=bool(spooled.rows),
+            job_id=f"{self.name}_commit{again}",
+            rows=rows or None,
+            content_hash=staged.receipt.content_hash,
+            wait_s=max(0.0, min(left_s - COMMIT_MARGIN_S, WRITER_WAIT_S)),
+            spooled=bool(rows),
         )
 
     def _keep_drift(self, drift: Mapping[str, Any]) -> None:

@@ -152,14 +152,16 @@ def _end(moment: datetime | date) -> datetime:
         return datetime.max.replace(tzinfo=UTC)
 
 
-@routes.post("/pipelines/cancel/<org>/<run_id>", responses={200: RunView})
+@routes.post("/pipelines/cancel/<org>/<run_id>", responses={200: RunView, 202: RunView})
 def cancel(path: RunPath, query: NoQuery, body: ControlBody) -> Response:
     """Cancel a run
 
-    Steps that are running commit nothing any more.
+    A run whose steps are at work is `cancelling` (202) until they have stopped, within seconds; then it is `cancelled`
+    and its slot is free. Rows that a step had committed before stay, and the run says so.
     """
     audit_decision(body)
-    return run_view(engine().cancel(find_run(path), who=body.by, why=body.reason)).response()
+    run = engine().cancel(find_run(path), who=body.by, why=body.reason)
+    return run_view(run).response(200 if run.status.is_terminal else 202)
 
 
 @routes.post("/pipelines/rerun/<org>/<run_id>", responses={202: AcceptedView})
@@ -202,8 +204,12 @@ class StepPath(RunPath):
     step_id: str
 
 
-@routes.post("/pipelines/skip/<org>/<run_id>/<step_id>", responses={200: RunView})
+@routes.post("/pipelines/skip/<org>/<run_id>/<step_id>", responses={200: RunView, 202: RunView})
 def skip(path: StepPath, query: NoQuery, body: ControlBody) -> Response:
-    """Skip a step that is queued, running, retrying or suspended"""
+    """Skip a step that is queued, running, retrying or suspended
+
+    One that is at work is `stopping` (202) until its attempt has ended; if its commit came first, it has succeeded.
+    """
     audit_decision(body)
-    return run_view(engine().skip(find_run(path), path.step_id, who=body.by, why=body.reason)).response()
+    run = engine().skip(find_run(path), path.step_id, who=body.by, why=body.reason)
+    return run_view(run).response(200 if run.steps[path.step_id].status.is_terminal else 202)

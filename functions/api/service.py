@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import disk_usage
+from tempfile import gettempdir
 from typing import Literal
 
 from flask import Response, current_app, send_from_directory
@@ -23,6 +26,9 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 """Nothing is due before it, so the store's check reads no run."""
 
 NO_ORGANISATION = "no_such_organisation"
+
+FREE_DISK_BYTES = 256 * 1024 * 1024
+"""Room for the store's write-ahead log between two checkpoints and for the spool of an ordinary step."""
 
 routes = part("service", __doc__)
 
@@ -51,11 +57,16 @@ def health(query: NoQuery) -> Response:
 
 @routes.get("/ready", responses={200: ReadyView})
 def ready(query: NoQuery) -> Response:
-    """Check that runs can be started: the store can be read, configs are valid, plans can be read"""
-    failed = [name for name, check in _CHECKS.items() if not _passes(name, check)]
+    """Check that runs can be started and do their work: every dependency responds, and there is free disk
+
+    The store, the configs, the source of plans, the warehouse (if there is one) and, of a local stack, its disk. A 503
+    names what is not ready and what to do about it.
+    """
+    checks = {name: check for name, check in _CHECKS.items() if check.applies()}
+    failed = [f"{name} ({check.remedy})" for name, check in checks.items() if not _passes(name, check.run)]
     if failed:
-        raise TransientError(f"Not ready: {', '.join(failed)}. The service's log says why.")
-    return ReadyView(status="ready", checks=dict.fromkeys(_CHECKS, "ok")).response()
+        raise TransientError(f"Not ready: {'; '.join(failed)}. The service's log says why.")
+    return ReadyView(status="ready", checks=dict.fromkeys(checks, "ok")).response()
 
 
 def _passes(name: str, check: Callable[[], None]) -> bool:
@@ -85,7 +96,48 @@ def _plans() -> None:
         engine().plans.limits(NO_ORGANISATION)
 
 
-_CHECKS: dict[str, Callable[[], None]] = {"store": _store, "configs": _configs, "plans": _plans}
+def _warehouse() -> None:
+    engine().attempts.warehouse().ping()
+
+
+def _has_warehouse() -> bool:
+    settings = engine().settings
+    return settings.bigquery_url is not None or settings.needs_no_emulator
+
+
+def _disk() -> None:
+    # The store and the emulator's data; and rows on their way into the warehouse, which are spooled to the other.
+    for what, folder in (("state", engine().settings.state_dir), ("temporary", Path(gettempdir()))):
+        free = disk_usage(folder).free
+        if free < FREE_DISK_BYTES:
+            raise TransientError(f"The disk of the {what} folder has {free >> 20} MiB left.")
+
+
+def _has_disk() -> bool:
+    return not engine().settings.is_cloud  # a function's disk is its memory, and the API writes nothing to it
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One dependency. ``remedy`` says what to do; it is public, so it names no address and no path."""
+
+    run: Callable[[], None]
+    remedy: str
+    applies: Callable[[], bool] = lambda: True
+
+
+_CHECKS = {
+    "store": _Check(_store, "the run store can't be read: start its database, or free its disk"),
+    "configs": _Check(_configs, "a pipeline's file is wrong: run main.py validate"),
+    "plans": _Check(_plans, "limits can't be read: correct plans.yml, or start the database of plans"),
+    "warehouse": _Check(
+        _warehouse,
+        "BigQuery does not respond: a local stack starts its emulator again within seconds, "
+        "for BigQuery itself see https://status.cloud.google.com and run main.py doctor",
+        _has_warehouse,
+    ),
+    "disk": _Check(_disk, f"less than {FREE_DISK_BYTES >> 20} MiB of disk are free: free some space", _has_disk),
+}
 
 
 PAGE = """<!DOCTYPE html>

@@ -7,13 +7,15 @@ has to wait.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from common.adapters.sql.sqlite.bus import Consumer, Delivery, SqliteBus
+from common.adapters.sql.sqlite.bus import Consumer, Delivery, SqliteBus, organisation
 from common.adapters.sql.sqlite.database import Batch
 from common.platform.errors import TransientError
 from common.platform.logs import logger
+from common.ports.bus import Message
 from common.runs.topics import DEAD_LETTERS, RUN_FINISHED, RUNS, STEP_COMPLETED
 
 QUICK_TOPICS = (RUNS, STEP_COMPLETED, DEAD_LETTERS)
@@ -26,9 +28,49 @@ end are sent outside of transactions, because they wait for other systems.
 QUICK_LIMIT = 16
 """Most messages per transaction, because SQLite has one writer at a time and all others wait for it."""
 
-WORKERS = 32
+WORKERS = 64
+"""Threads. One organisation alone gets half of them (``_Shares``), and a second always finds one that is free."""
+
 IDLE_POLL_S = 0.5
 """Longest delay of a message from another process, which can't wake this one."""
+
+
+class _Shares:
+    """How many workers each organisation has at work on steps, and whether it may have one more.
+
+    It may while it has fewer than are free (dynamic thresholds, Choudhury and Hahne 1998): one alone gets half of the
+    workers, a second a quarter, and so on. A fixed share would leave most of them idle; without one, the first
+    organisation whose provider hangs takes them all, and everybody else waits for its time limits.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._at_work: Counter[str] = Counter()
+
+    def has_room(self, org: str) -> bool:
+        """Return whether the organisation may have one more; "" always may, it is no step."""
+        return not org or self._at_work[org] < self._workers - self._at_work.total()
+
+    def enter(self, org: str) -> bool:
+        """Take a worker for the organisation; return False if it has its share."""
+        with self._lock:
+            if not self.has_room(org):
+                return False
+            if org:
+                self._at_work[org] += 1
+            return True
+
+    def leave(self, org: str) -> None:
+        """Give a worker back."""
+        with self._lock:
+            if org:
+                self._at_work[org] -= 1
+
+    def full(self) -> list[str]:
+        """Return the organisations that have their share."""
+        with self._lock:
+            return [org for org, count in self._at_work.items() if count and not self.has_room(org)]
 
 
 class Dispatcher(Consumer):
@@ -44,6 +86,9 @@ class Dispatcher(Consumer):
         self._lock = threading.Lock()  # guards _busy: += is not atomic
         self._busy = 0
         """Messages in work."""
+        self._held_back = False
+        """Whether messages may wait in the table for a worker of their organisation's share."""
+        self._shares = _Shares(workers)
         self._behind = False
         """Whether messages may wait in the table: then no thread may continue with later ones before them."""
         self._threads = [threading.Thread(target=self._pull, name="dispatcher", daemon=True)]
@@ -72,6 +117,11 @@ class Dispatcher(Consumer):
     def room(self) -> int:
         return 0 if self._behind or self._stopping.is_set() else max(0, self._workers - self._busy)
 
+    def accepts(self, message: Message) -> bool:
+        may = self._shares.has_room(organisation(message))
+        self._held_back = self._held_back or not may
+        return may
+
     def take(self, deliveries: Sequence[Delivery]) -> None:
         with self._lock:
             self._busy += len(deliveries)
@@ -83,10 +133,12 @@ class Dispatcher(Consumer):
         while not self._stopping.is_set():
             seen = self._bus.seen
             due: list[Delivery] = []
+            full = self._shares.full()
+            self._held_back = bool(full)
             try:
                 free = self._workers - self._busy
                 if free > 0:
-                    due = self._bus.pull(free)
+                    due = self._bus.pull(free, without=full)
                     self._behind = len(due) == free
                     self.take(due)
                 else:
@@ -97,14 +149,15 @@ class Dispatcher(Consumer):
             except Exception:
                 logger.exception("The bus could not be read; trying again")
             if not due:
-                self._bus.wait(seen, IDLE_POLL_S)
+                # Messages of an organisation that has its share are due, and still have to wait.
+                self._bus.wait(seen, IDLE_POLL_S, due=not full)
 
     def _work(self) -> None:
         while (delivery := self._queue.get()) is not None and not self._stopping.is_set():
             self._follow([delivery])
             with self._lock:
                 self._busy -= 1
-            if self._behind:
+            if self._behind or self._held_back:
                 self._bus.wake()
 
     def _follow(self, deliveries: list[Delivery]) -> None:
@@ -135,14 +188,22 @@ class Dispatcher(Consumer):
             deliveries, unsaved[:] = [*(d for d in deliveries if d not in ends), *unsaved], []
             return deliveries
         unsaved[:] = deliveries
-        with self._bus.batch() as batch:
-            rest = self._apply_quick(batch, unsaved)
-            own = next((d for d in rest if d.message_id or self._may_continue(d)), None)
-            kept = self._bus.keep([d for d in rest if d is not own])
-            finished = [d for d in kept if d.message.topic == RUN_FINISHED and d.deliveries and own is None]
-            batch.after(lambda: self._bus.sent([d for d in kept if d not in finished]))
+        own: Delivery | None = None
+        try:
+            with self._bus.batch() as batch:
+                rest = self._apply_quick(batch, unsaved)
+                own = next((d for d in rest if self._may_begin(d)), None)
+                kept = self._bus.keep([d for d in rest if d is not own and not d.message_id])
+                for delivery in rest:
+                    if delivery.message_id and delivery is not own:
+                        self._bus.put_back(delivery)
+                finished = [d for d in kept if d.message.topic == RUN_FINISHED and d.deliveries and own is None]
+                batch.after(lambda: self._bus.sent([d for d in kept if d not in finished]))
+                if own is not None:
+                    self._begin(batch, own)
+        finally:
             if own is not None:
-                self._begin(batch, own)
+                self._shares.leave(organisation(own.message))
         deliveries, unsaved[:] = [*finished, *unsaved], []
         return deliveries
 
@@ -159,9 +220,17 @@ class Dispatcher(Consumer):
                 raise TransientError("The transaction could not be written.")
         return rest
 
+    def _may_begin(self, delivery: Delivery) -> bool:
+        """Whether this thread does the message's work now; it then has a worker of its organisation's share."""
+        if not delivery.message_id and not self._may_continue(delivery):
+            return False
+        may = self._shares.enter(organisation(delivery.message))
+        self._held_back = self._held_back or not may
+        return may
+
     def _may_continue(self, delivery: Delivery) -> bool:
         """Whether this thread may start a message at once. A run's end is notified only after it is committed."""
-        late = self._behind or self._stopping.is_set()
+        late = self._behind or self._held_back or self._stopping.is_set()
         return not late and delivery.message.topic != RUN_FINISHED
 
     def _begin(self, batch: Batch, own: Delivery) -> None:

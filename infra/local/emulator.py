@@ -52,6 +52,7 @@ class BigQueryEmulator:
         self.log_path = data_dir / "emulator.log"
         self.url = ""
         self.process = Watched()
+        self._ports = (0, 0)
 
     def __enter__(self) -> Self:
         self.start()
@@ -68,15 +69,27 @@ class BigQueryEmulator:
         """
         self._data_dir.mkdir(parents=True, exist_ok=True)
         _import_extensions()
+        self._ports = _free_ports()
         try:
             self._launch()
         except EndedAtOnceError:
             # Another process may take a free port before the emulator does: retry once, with other ports.
-            self.stop()
+            self._ports = _free_ports()
             self._launch()
 
+    def revive(self) -> bool:
+        """Start the emulator again if its process has ended, on the same data; return whether it had.
+
+        The address stays the same, because clients have it. Raises EmulatorError; the next call tries again.
+        """
+        if not self.process.ended():
+            return False
+        self.process.stop()
+        self._launch()
+        return True
+
     def _launch(self) -> None:
-        port, grpc_port = _free_ports()
+        port, grpc_port = self._ports
         if find_spec("local_bigquery") is None:
             raise EmulatorError("local-bigquery is not installed here: pip install -r requirements-local.txt")
         refusals = environment_variable(REFUSALS)

@@ -34,6 +34,9 @@ SWEEP_EVERY_S = 5.0
 TICK_EVERY_S = 15.0
 """In the cloud it is a minute, Scheduler's smallest step. A run starts this much after its time at the latest."""
 
+LOOK_AT_EMULATOR_EVERY_S = 1.0
+"""How often the stack looks whether the BigQuery emulator's process still runs; a look is one system call."""
+
 SHARED = ("bigquery_url", "store", "firestore_host", "pubsub_host", "operator_token")
 """Settings of a running stack that other processes need to use its store and warehouse."""
 
@@ -96,6 +99,8 @@ class LocalStack(ABC):
             self._emulator = BigQueryEmulator(settings.state_dir / "bigquery", settings.project_id)
             self._emulator.start()
             settings = replace(settings, bigquery_url=self._emulator.url)
+            self._keeper = threading.Thread(target=self._keep, args=[self._emulator], name="emulator", daemon=True)
+            self._keeper.start()
         settings = replace(
             self._start_store(settings),
             operator_token=settings.operator_token or new_token(),
@@ -165,6 +170,15 @@ class LocalStack(ABC):
                 logger.error("cron responded %d; the next call catches up", status)
             self._stopping.wait(TICK_EVERY_S)
 
+    def _keep(self, emulator: BigQueryEmulator) -> None:
+        """Start the emulator again whenever it has died: without it every run would fail until somebody notices."""
+        while not self._stopping.wait(LOOK_AT_EMULATOR_EVERY_S):
+            try:
+                if emulator.revive():
+                    logger.warning("The BigQuery emulator had ended and was started again on its data")
+            except Exception:
+                logger.exception("The BigQuery emulator has ended and could not be started; trying again")
+
     def stop(self) -> None:
         """Stop all parts, after running steps have ended."""
         self._stopping.set()
@@ -179,6 +193,8 @@ class LocalStack(ABC):
         bootstrap.use(None)
         self._stop_store()
         if self._emulator is not None:
+            if hasattr(self, "_keeper"):
+                self._keeper.join()  # otherwise it could start the emulator that is being stopped
             self._emulator.stop()
         if self._lock is not None:
             (self._settings.state_dir / "stack.json").unlink(missing_ok=True)

@@ -5,9 +5,11 @@ from any thread and on every Unix, unlike Linux's PR_SET_PDEATHSIG.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 STOP_WITHIN_S = 10.0
@@ -56,8 +58,11 @@ class Watched:
             )
 
     def ended(self) -> bool:
-        """Return whether the child has ended."""
-        return self._watcher is None or self._watcher.poll() is not None
+        """Return whether the child, or the watcher that would end it, has ended."""
+        if self._watcher is None or self._watcher.returncode is not None:
+            return True
+        # WNOWAIT: not reaped, its id stays taken, so that ``stop`` can't signal the group of another process.
+        return os.waitid(os.P_PID, self._watcher.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     @property
     def pid(self) -> int:
@@ -70,10 +75,14 @@ class Watched:
         if self._watcher is None:
             return
         assert self._watcher.stdin is not None
+        if self.ended():
+            # A watcher that was killed leaves its child behind, which would keep the port and the data.
+            with suppress(ProcessLookupError, PermissionError):  # macOS: not permitted if only the watcher is left
+                os.killpg(self._watcher.pid, signal.SIGKILL)
         self._watcher.stdin.close()
         try:
             self._watcher.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
-            os.killpg(self._watcher.pid, 9)
+            os.killpg(self._watcher.pid, signal.SIGKILL)
             self._watcher.wait()
         self._watcher = None

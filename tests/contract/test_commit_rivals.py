@@ -10,8 +10,8 @@ import pytest
 from common.adapters.bigquery import BigQueryWarehouse, commits
 from common.adapters.bigquery.errors import ConflictError
 from common.domain.model import ErrorKind
-from common.platform.errors import TransientError
-from common.platform.retry import Backoff
+from common.platform.errors import WriterBusyError
+from common.platform.retry import Backoff, countdown
 from common.ports.warehouse import Commit
 from tests.contract import rivals
 from tests.contract.writes import Target, row
@@ -113,7 +113,7 @@ def test_who_has_no_time_left_to_wait_fails_with_a_conflict_that_is_tried_again(
 ) -> None:
     _, write = crowded(target, monkeypatch, 10**9)
     began = time.monotonic()
-    with pytest.raises(TransientError, match="busy for all the time that was left") as raised:
+    with pytest.raises(WriterBusyError, match=r"busy \(\d+ s, \d+ lost conflicts\)") as raised:
         commits.commit(
             target.warehouse._jobs, commits.Queues(), [replace(write, wait_s=0.3)], lambda _text: None, no_fill
         )
@@ -124,7 +124,7 @@ def test_writers_of_one_table_queue_in_their_process_and_those_of_another_do_not
     queues, outcomes = commits.Queues(), list[str]()
 
     def turn(seconds: float, name: str, *targets: str) -> AbstractContextManager[None]:
-        return queues.turn(targets, lambda: seconds, lambda: outcomes.append(name))
+        return queues.turn(targets, countdown(seconds), lambda: outcomes.append(name))
 
     with turn(1, "a", "p.d.a"), turn(1, "b", "p.d.b"):
         assert outcomes == []

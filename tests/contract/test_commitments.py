@@ -257,6 +257,24 @@ def test_each_planted_defect_is_found_by_its_check_and_by_no_other(planted: tupl
         assert plans <= causes | {None, "plan-9"}, finding.name
 
 
+@pytest.mark.parametrize("family", [family for family in CHECKS.catalog if family != COLUMNS])
+def test_a_check_answers_as_google_s_reference_implementation_does(
+    planted: tuple[BigQueryWarehouse, str], family: str
+) -> None:
+    warehouse, dataset = planted
+    there = {f"{dataset}.{name}": list(warehouse.query(f"SELECT * FROM `{dataset}.{name}`")) for name in (TABLE, CHARGES)}
+    contracts = {f"{dataset}.{TABLE}": COMMITMENTS, f"{dataset}.{CHARGES}": FOCUS}
+    tables = {name: rows_of(contracts[name], rows, stored=True) for name, rows in there.items()}
+    for org in ("clean", "wrong"):
+        values = asdict(CheckedRows(org))
+        given = {parameter.name: (str(parameter.type_), parameter.value) for parameter in typed(values)}
+        for sql, _ in CHECKS.statements(family, f"{dataset}.{TABLE}", ()):
+            emulated = {row["name"]: row["failed"] for row in warehouse.query(sql, values)}
+            evaluated = evaluation.query(sql, tables, parameters=given)
+            assert {row["name"]: row["failed"] for row in evaluated} == emulated
+            assert bool(emulated) is (org == "wrong")
+
+
 def test_every_check_has_a_planted_defect() -> None:
     named = {name for family in CHECKS.catalog.values() for name in family if not name.startswith("columns.")}
     assert named == {*DEFECTS, *APPLIED}

@@ -12,8 +12,11 @@ import pytest
 
 from common.adapters.bigquery import BigQueryWarehouse
 from common.platform.paths import PROJECT_ROOT
+from common.platform.settings import Settings
 from infra.local import emulator as module
+from infra.local import stack
 from infra.local.emulator import BigQueryEmulator, EmulatorError
+from infra.local.stack import EmbeddedStack
 from tests.conftest import PROJECT
 
 
@@ -58,6 +61,37 @@ def test_it_dies_with_a_killed_parent_and_its_data_is_there_at_the_next_start(tm
     with BigQueryEmulator(tmp_path, PROJECT) as again:
         assert _query(again.url, f"SELECT n FROM `{PROJECT}.kept.t`") == [{"n": 7}]
         assert not _answers(url), "it outlived its parent"
+
+
+def test_one_that_was_killed_is_started_again_on_its_data_at_the_same_address(tmp_path: Path) -> None:
+    with BigQueryEmulator(tmp_path, PROJECT) as emulator:
+        url = emulator.url
+        assert not emulator.revive(), "it was alive"
+        _query(url, f"CREATE SCHEMA `{PROJECT}.kept`; CREATE TABLE `{PROJECT}.kept.t` AS SELECT 7 AS n")
+        # The harder case: the emulator itself lives on, without the watcher that would end it, and holds port and data.
+        os.kill(emulator.process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, emulator.process.pid, os.WEXITED | os.WNOWAIT)
+        assert emulator.revive() and emulator.url == url
+        assert _query(url, f"SELECT n FROM `{PROJECT}.kept.t`") == [{"n": 7}]
+
+
+def test_a_stack_revives_its_emulator_until_it_stops_whatever_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "LOOK_AT_EMULATOR_EVERY_S", 0)
+    served, looks = EmbeddedStack(Settings(state_dir=tmp_path)), []
+
+    class Dying(BigQueryEmulator):
+        def revive(self) -> bool:
+            looks.append(self)
+            if len(looks) == 1:
+                raise EmulatorError("its port is taken at the moment")
+            if len(looks) == 3:
+                served.stop()
+            return True
+
+    served._keep(Dying(tmp_path, PROJECT))
+    assert len(looks) == 3
 
 
 def test_a_directory_that_another_emulator_holds_is_refused_in_words_and_left_alone(

@@ -2,13 +2,17 @@
 
 import json
 import re
+import socket
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from common import bootstrap
 from common.platform.errors import TransientError
 from common.platform.paths import PROJECT_ROOT
-from functions.api import application
+from functions.api import application, service
 from functions.api.access import OPERATIONS, operation
 from tests.harness import Harness, step
 
@@ -21,14 +25,15 @@ def test_health_touches_nothing(harness: Harness, monkeypatch: pytest.MonkeyPatc
 def test_ready_says_what_was_looked_at(harness: Harness) -> None:
     answer = harness.http("GET", "/ready", key=None)
     assert answer.status_code == 200
-    assert answer.json == {"status": "ready", "checks": {"store": "ok", "configs": "ok", "plans": "ok"}}
+    assert answer.json == {"status": "ready", "checks": dict.fromkeys(("store", "configs", "plans", "disk"), "ok")}
 
 
 def not_ready(harness: Harness, what: str) -> None:
     answer = harness.http("GET", "/ready", key=None)
     body = json.loads(answer.data)
     assert answer.status_code == 503 and body["type"] == "/problems/try-again" and answer.headers["Retry-After"]
-    assert body["detail"].startswith(f"Not ready: {what}.") and str(harness.folder) not in answer.text
+    assert re.match(rf"Not ready: {what} \([^();]+\)\. The service's log", body["detail"]), body["detail"]
+    assert str(harness.folder) not in answer.text and "http://" not in answer.text
 
 
 def test_not_ready_without_the_store(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +52,18 @@ def test_not_ready_with_a_config_that_is_wrong(harness: Harness) -> None:
 def test_not_ready_without_plans(harness: Harness) -> None:
     (harness.configs / "system" / "plans.yml").unlink()
     not_ready(harness, "plans")
+
+
+def test_not_ready_without_a_warehouse_that_responds(harness: Harness) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"  # nobody listens there once the block has ended
+    bootstrap.use(bootstrap.build(replace(harness.engine.settings, bigquery_url=url), now=harness.clock))
+    not_ready(harness, "warehouse")
+
+
+def test_not_ready_on_a_full_disk(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "disk_usage", lambda folder: SimpleNamespace(free=service.FREE_DISK_BYTES - 1))
+    not_ready(harness, "disk")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 
 from common.domain.model import RunStatus, StepStatus
 from common.platform.errors import PermanentError
+from common.runs.lease_watch import WATCH
 from tests.harness import ORG, Harness, step
 
 WHO = {"by": "ana", "reason": "wrong dates"}
@@ -43,16 +44,41 @@ def test_a_cancelled_run_ends_at_once_with_who_and_why_and_frees_its_slot(harnes
     assert (usage.concurrent, usage.cancelled, usage.failed) == (0, 1, 0)
 
 
-def test_a_cancel_reaches_a_step_at_work_whose_result_then_changes_nothing(harness: Harness) -> None:
+def test_a_cancel_stops_the_work_and_the_slot_is_free_only_then(harness: Harness) -> None:
+    seen: list[Any] = []
+
     def cancelled_meanwhile(context: Any, _params: Any) -> None:
-        assert post(harness, f"cancel/{context.run_id}").status_code == 200
+        answer = post(harness, f"cancel/{context.run_id}")
+        seen.extend((answer.status_code, answer.json["status"], answer.json["steps"][0]["status"]))
+        seen.append(post(harness, f"cancel/{context.run_id}").status_code)
+        seen.append(harness.engine.store.usage(ORG, harness.clock.now).concurrent)
+        WATCH.look()  # as it does every few seconds
+        context.remaining_s()  # as every provider's client does before each call, and at each part of a response
+        seen.append("went on")
 
     harness.script("work", cancelled_meanwhile)
     harness.pipeline(step("a", script="work"), step("b", "a"))
     run_id = harness.start()
     harness.drain()
+    assert seen == [202, "cancelling", "stopping", 202, 1]
     assert harness.run(run_id).status is RunStatus.CANCELLED
     assert statuses(harness, run_id) == {"a": "cancelled", "b": "cancelled"}
+    usage = harness.engine.store.usage(ORG, harness.clock.now)
+    assert (usage.concurrent, usage.cancelled) == (0, 1)
+
+
+def test_a_skip_stops_the_work_and_the_run_goes_on(harness: Harness) -> None:
+    def skipped_meanwhile(context: Any, _params: Any) -> None:
+        answer = post(harness, f"skip/{context.run_id}/a")
+        assert answer.status_code == 202 and answer.json["steps"][0]["status"] == "stopping"
+        WATCH.look()
+        context.sleep(60)  # a pause between two calls of a provider does not hold it either
+
+    harness.script("work", skipped_meanwhile)
+    harness.pipeline(step("a", script="work"), step("b", "a"))
+    run_id = harness.start()
+    harness.drain()
+    assert statuses(harness, run_id) == {"a": "skipped", "b": "succeeded"}
 
 
 def test_a_run_that_has_ended_can_not_be_cancelled(harness: Harness) -> None:

@@ -19,7 +19,7 @@ from common.domain.model import Run, RunStatus
 from common.ports.bus import Message
 from common.ports.meta import Changes
 from common.runs.engine import Engine
-from infra.local.dispatcher import Dispatcher
+from infra.local.dispatcher import Dispatcher, _Shares
 from infra.local.host import poster
 from tests.harness import INVOKER_TOKEN, Harness, step
 
@@ -29,7 +29,7 @@ WITHIN_S = 20.0
 
 
 @contextmanager
-def delivering(harness: Harness, workers: int = 4) -> Iterator[Dispatcher]:
+def delivering(harness: Harness, workers: int = 8) -> Iterator[Dispatcher]:
     dispatcher = Dispatcher(harness.bus, poster(harness.app, "pipeline-ops-local", INVOKER_TOKEN), workers)
     dispatcher.start()
     try:
@@ -126,6 +126,49 @@ def test_no_run_goes_on_before_others_that_wait_for_a_thread(harness: Harness) -
         all_asked.set()
         until(lambda: ended(harness, first, *others))
     assert order == ["ap", "bp", "cp", "aq", "bq", "cq", "ar", "br", "cr"]
+
+
+def test_an_organisation_whose_provider_hangs_leaves_workers_to_the_others(harness: Harness) -> None:
+    """One took all 32 workers, and another's run waited 72 s."""
+    answers, at_once, lock = threading.Event(), list[int](), threading.Lock()
+    at_work = 0
+
+    def hang(_context: Any, _params: Any) -> None:
+        nonlocal at_work
+        with lock:
+            at_work += 1
+            at_once.append(at_work)
+        answers.wait(WITHIN_S)
+        with lock:
+            at_work -= 1
+
+    harness.script("hang", hang)
+    harness.pipeline(*(step(f"s{number}", script="hang") for number in range(12)), route="test/demo/hangs")
+    harness.pipeline(step("a"), step("b", "a"))
+    harness.http("POST", "/pipelines/credentials/globex", json={"provider": "openai", "secret": "x"})
+    with delivering(harness, workers=8):
+        hanging = [harness.start(route="test/demo/hangs") for _ in range(2)]
+        until(lambda: at_work == 4)
+        other = harness.start(org="globex")
+        until(lambda: ended(harness, other))
+        assert harness.run(other).status is RunStatus.COMPLETED and at_work == 4
+        answers.set()
+        until(lambda: ended(harness, *hanging))
+    assert len(at_once) == 24 and max(at_once) == 4, "what waited for a worker got one"
+    assert stored(harness, "SELECT * FROM messages") == []
+
+
+def test_shares_shrink_with_those_who_are_at_work() -> None:
+    shares = _Shares(64)
+
+    def taken(org: str) -> int:
+        return sum(shares.enter(org) for _ in range(100))
+
+    assert [taken(org) for org in "abcd"] == [32, 16, 8, 4] and shares.full() == ["a", "b", "c", "d"]
+    assert shares.enter("") and shares.enter("e")
+    for _ in range(32):
+        shares.leave("a")
+    assert shares.has_room("b") and taken("b") > 0
 
 
 def test_a_message_that_no_function_takes_ends_its_run_in_words(harness: Harness) -> None:

@@ -20,7 +20,10 @@ RUNS = (
         ("the sweep never looks at a running run", "_on_validated", swap("now + RESEND_AFTER", "None")),
         ("a retried attempt keeps its number", "_fail_attempt", swap("step.attempt + 1", "step.attempt")),
         ("an ended step unlocks nothing", "Draft.end", cut("self.settle(graph.unlocked_by(self.run, step.step_id))")),
-        ("an ended run leaves steps open", "Draft.end_run", never("not step.status.is_terminal")),
+        ("an ended run leaves steps open", "Draft._cancel_open", never("not step.status.is_terminal")),
+        ("a cancelled run's slot is free before its work has stopped", "Draft.cancel_run", always("not stopping")),
+        ("a cancelled run never ends", "_on_stopped", cut("draft.stopped(step)")),
+        ("waiting for a rate limit uses up an attempt", "_fail_attempt", never("event.retry_after_s > 0")),
         ("an ended run keeps its slot", "Draft.end_run", cut("self.send(SettleReservation(self.run.run_id, status))")),
         (
             "a slot is freed and counted twice",
@@ -93,8 +96,8 @@ RUNS = (
             "_on_claimed",
             swap("max(step.fence + 1, int(now.timestamp() * 1000000))", "int(now.timestamp() * 1000000)"),
         ),
-        ("a commit does not say its fence", "Writer._commit", swap("step.fence", "1")),
-        ("a commit does not say its rows", "Writer._commit", swap("spooled.rows or None", "None")),
+        ("a commit does not say its fence", "Writer._order", argument("fence=staged.fence", "fence=1")),
+        ("a commit does not say its rows", "Writer._order", swap("rows or None", "None")),
         ("drift of a step that fails is not kept", "Writer._spool", cut("self._keep_drift(error.drift)")),
         ("messages are delivered before their time", "messages", swap("step.not_before", "None")),
         (

@@ -57,7 +57,7 @@ WRITES = (
         "test_attempt",
         (
             "rows of a processor that fills staging, too, hide what it filled",
-            "Writer.write",
+            "Writer._write",
             never("spooled.rows and for_sql.made"),
         ),
     ),

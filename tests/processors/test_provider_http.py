@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from common.domain.model import ErrorKind
-from common.platform.errors import PermanentError, StepTimeoutError, TransientError
+from common.platform.errors import LostLeaseError, PermanentError, StepTimeoutError, TransientError
+from common.platform.stop import Stop
 from common.processors.http import client as provider_http
 from common.processors.http.client import Api, ProviderClient, ProviderNotFoundError, retry_after_s
 from tests.processors.context import NOW, make_context
@@ -217,6 +218,37 @@ def test_a_server_that_never_answers_is_given_up_in_time(monkeypatch: pytest.Mon
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with client_of(url) as (client, _), pytest.raises(TransientError, match="no answer in time"):
             client.get_json("/x")
+
+
+def test_a_call_of_a_provider_that_hangs_ends_when_the_work_has_to() -> None:
+    stop, ended = Stop(), list[BaseException]()
+
+    def call(url: str) -> None:
+        try:
+            with client_of(url, stop=stop) as (client, _):
+                client.get_json("/x")
+        except LostLeaseError as error:
+            ended.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        caller = threading.Thread(target=call, args=[f"http://127.0.0.1:{silent.getsockname()[1]}"])
+        caller.start()
+        connection, _ = silent.accept()
+        assert connection.recv(65_536).startswith(b"GET /x")  # sent: from now on it waits for the response
+        stop.request()
+        caller.join(10)
+        connection.close()
+    assert not caller.is_alive() and len(ended) == 1
+
+
+def test_no_page_is_asked_for_once_the_work_has_to_end(provider: Any) -> None:
+    acme, stop = provider(OK), Stop()
+    with client_of(acme.url, stop=stop) as (client, _):
+        client.get_json("/1")
+        stop.request()
+        with pytest.raises(LostLeaseError):
+            client.get_json("/2")
+    assert acme.seen == ["/1"]
 
 
 def test_no_request_is_made_once_the_time_is_up(provider: Any) -> None:

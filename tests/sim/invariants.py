@@ -25,9 +25,11 @@ from tests.sim.quota_rules import QuotaRules
 
 CANARY = "sk-canary-9b1f77"
 LEASE_MARGIN = timedelta(seconds=60)
-AT_WORK = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.SUSPENDED)
+AT_WORK = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.SUSPENDED, StepStatus.STOPPING)
 MOVES = {
-    StepStatus.WAITING: {*StepStatus} - {StepStatus.WAITING, StepStatus.QUEUED, StepStatus.SUSPENDED},
+    StepStatus.WAITING: {*StepStatus}
+    - {StepStatus.WAITING, StepStatus.QUEUED, StepStatus.SUSPENDED, StepStatus.STOPPING},
+    StepStatus.STOPPING: {StepStatus.SUCCEEDED, StepStatus.SKIPPED, StepStatus.CANCELLED},
     StepStatus.RUNNING: {*StepStatus} - {StepStatus.WAITING, StepStatus.QUEUED, StepStatus.OMITTED},
     StepStatus.RETRYING: {
         StepStatus.RETRYING,
@@ -220,7 +222,9 @@ class Rules:
             self._retried(run, old, new, about)
         elif new.status is StepStatus.SUSPENDED and was is StepStatus.RUNNING:
             told = self.results.get((run.run_id, new.step_id, new.attempt))
-            self._check(isinstance(told, AttemptSuspended) and new.waits_on == told.job, 2, "nobody suspended", *about)
+            asked = isinstance(told, AttemptFailed) and told.retry_after_s > 0
+            waits = isinstance(told, AttemptSuspended) and new.waits_on == told.job
+            self._check(waits or asked, 2, "nobody suspended", *about)
         elif old and not new.status.is_terminal:
             self._check(new.attempt == old.attempt, 6, "an attempt was skipped", *about)
 
@@ -305,7 +309,8 @@ class Rules:
             spec = replace(spec, config=item_config(spec.config, item))
         self._check(step.spec == spec == order.specs[0], 7, "an attempt has another config", key, step.spec, spec)
         told = self.results.get((*key, step.attempt))
-        resumed = isinstance(told, AttemptSuspended)
+        asked = isinstance(told, AttemptFailed) and told.retry_after_s > 0  # to wait: the same attempt comes again
+        resumed = isinstance(told, AttemptSuspended) or asked
         self._check(told is None or resumed, 2, "an attempt was made twice", key, step.attempt, told)
         if isinstance(told, AttemptSuspended):
             self._check(step.waits_on == told.job, 2, "an attempt does not know its job any more", key)

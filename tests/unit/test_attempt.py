@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -19,15 +20,16 @@ from common.domain.model import (
     Run,
     RunRequest,
     RunStatus,
+    Staged,
     Step,
     StepSpec,
     StepStatus,
     WriteSpec,
 )
-from common.platform.errors import LostLeaseError, PermanentError, SupersededError, TransientError
+from common.platform.errors import LostLeaseError, PermanentError, SupersededError, TransientError, WriterBusyError
 from common.platform.settings import Settings
 from common.ports.logs import LogLine
-from common.ports.warehouse import Commit
+from common.ports.warehouse import Commit, Interruption
 from common.processors.base import Params, StepContext, TableParams
 from common.runs.attempt import MAX_LINE_CHARS, MAX_WARNING_CHARS, MAX_WARNINGS, AttemptRunner, Result
 from common.writes.batch import Batch, Waiting
@@ -50,6 +52,8 @@ class RecordingWarehouse:
         self.labels: dict[str, str] = {}
         self.seen: Callable[[str], None] = lambda _job_id: None
         self.jobs = 1
+        self.busy = 0
+        self.is_gone = self.is_crowded = False
         self.answer = Receipt(rows=1, mode="replace_key", ingested_at=datetime(2026, 11, 21, tzinfo=UTC))
 
     def labelled(self, labels: Any, seen: Callable[[str], None]) -> "RecordingWarehouse":
@@ -74,7 +78,22 @@ class RecordingWarehouse:
         self.files[what] = pq.read_table(file).to_pylist()
         self.seen(job_id)
 
-    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
+    @contextmanager
+    def seat(self, target: str) -> Iterator[bool]:
+        yield not self.is_crowded
+
+    def find(self, target: str) -> Any:
+        return None if self.is_gone else target
+
+    @property
+    def tables(self) -> "RecordingWarehouse":
+        return self
+
+    def commit(self, write: Commit, waiting: Callable[[str], None], stop: Interruption) -> Receipt:
+        stop.hold()
+        if self.busy:
+            self.busy -= 1
+            raise WriterBusyError("Other writers kept t busy (30 s, 0 lost conflicts).")
         self.calls.append("commit")
         self.commits.append(write)
         for number in range(self.jobs):
@@ -125,10 +144,13 @@ class World:
         still_ours: bool = True,
         waits_on: str = "",
         write: WriteSpec = DEFAULT_WRITE,
+        staged: Staged | None = None,
+        fence: int = 7,
     ) -> Result:
         Yielding.does = staticmethod(does)  # type: ignore[assignment]
         spec = StepSpec("extract", "test.yielding", (), 60, write=write, config={"destination_table": "t"})
-        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on, fence=7, lease_until=LEASE)
+        step = Step(spec, StepStatus.RUNNING, attempt=2, waits_on=waits_on, fence=fence, lease_until=LEASE)
+        step = replace(step, staged=staged)
         request = RunRequest("run_1", "acme", "a/b/c", DAY, DAY, datetime(2026, 11, 21, tzinfo=UTC))
         run = Run(request, RunStatus.RUNNING, pipeline_id="pipe", credential_id="cred", specs=(step.spec,))
         return self.runner.run(run, step, lambda: still_ours)
@@ -254,13 +276,59 @@ def test_the_receipt_names_so_many_jobs_and_tells_how_many_more_there_were(world
 def test_an_attempt_that_a_later_run_overtook_is_tried_again_as_a_later_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def overtaken(_write: Commit, _waiting: Any) -> Receipt:
+    def overtaken(_write: Commit, _waiting: Any, _stop: Any) -> Receipt:
         raise SupersededError("run_2 started later")
 
     monkeypatch.setattr(world.warehouse, "commit", overtaken)
     result = world.attempt(rows("1"))
     assert isinstance(result, AttemptFailed) and result.kind == ErrorKind.CONFLICT
-    assert result.error == "run_2 started later"
+    assert result.error == "run_2 started later" and world.warehouse.calls[-1] == "drop"
+
+
+def test_an_attempt_that_waits_for_the_tables_writer_goes_on_from_its_staged_rows(world: World) -> None:
+    def does(context: StepContext) -> Iterator[Batch]:
+        read.append(context.attempt)
+        context.warn("odd")
+        context.put_out("days", [1])
+        yield from rows("1", "2")(context)
+
+    read: list[int] = []
+    world.warehouse.busy = 2
+    first = world.attempt(does)
+    assert isinstance(first, AttemptSuspended) and first.staged is not None
+    assert first.reason == "waits for other writers of t" and first.look_at > world.clock.now
+    assert world.warehouse.calls == ["ensure", "stage for a file", "load"], "the rows are kept"
+    read_at = world.clock.now
+    world.clock.tick(600)
+    second = world.attempt(does, staged=first.staged, fence=8)
+    assert isinstance(second, AttemptSuspended) and second.staged == first.staged
+    done = world.attempt(does, staged=first.staged, fence=9)
+    assert isinstance(done, AttemptSucceeded) and read == [2], "nothing is read again"
+    assert world.warehouse.calls[3:] == ["commit", "drop"]
+    (commit,) = world.warehouse.commits
+    assert (commit.fence, commit.lineage.ingested_at) == (7, read_at), "the rows get no younger by waiting"
+    assert (commit.staging, commit.rows, commit.spooled) == (first.staged.staging, 2, True)
+    assert commit.content_hash == first.staged.receipt.content_hash and commit.job_id == "run_1_extract_2_commit_9"
+    assert done.receipt.warnings == ("odd",) and done.receipt.outputs == {"days": [1]}
+    assert done.receipt.job_ids == ("run_1_extract_2_load", "run_1_extract_2_commit_9_0")
+
+
+def test_an_attempt_reads_nothing_while_a_crowd_works_for_its_table(world: World) -> None:
+    world.warehouse.is_crowded = True
+    read: list[StepContext] = []
+    result = world.attempt(lambda context: iter(read.append(context) or []))
+    assert isinstance(result, AttemptSuspended) and result.reason == "waits for other writers of t"
+    assert result.staged is None and read == [] and world.warehouse.calls == []
+
+
+def test_staged_rows_that_have_expired_are_read_again_and_never_committed_as_none(world: World) -> None:
+    world.warehouse.busy = 1
+    first = world.attempt(rows("1"))
+    assert isinstance(first, AttemptSuspended)
+    world.warehouse.is_gone = True
+    result = world.attempt(rows("1"), staged=first.staged, fence=8)
+    assert isinstance(result, AttemptFailed) and result.kind and "read again" in result.error
+    assert world.warehouse.commits == []
 
 
 def contract(world: World, cost: str = "freeze", unknown: str = "freeze") -> None:

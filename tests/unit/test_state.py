@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from heapq import heappop, heappush
+from random import Random
 
 import pytest
 
@@ -11,8 +13,10 @@ from common.domain.messages import (
     AnnounceRunFinished,
     AttemptClaimed,
     AttemptFailed,
+    AttemptStopped,
     AttemptSucceeded,
     AttemptSuspended,
+    CancelRequested,
     DispatchStep,
     Event,
     MessageDied,
@@ -21,22 +25,26 @@ from common.domain.messages import (
     RunRejected,
     RunValidated,
     SettleReservation,
+    SkipRequested,
     StartRun,
     Swept,
 )
 from common.domain.model import (
     ErrorKind,
+    MapSpec,
     Pipeline,
     Receipt,
     RetryPolicy,
     Run,
     RunRequest,
     RunStatus,
+    Staged,
     Step,
     StepSpec,
     StepStatus,
 )
 from common.domain.state import LEASE_MARGIN, LOOKS_LATER, RESEND_AFTER, RETRY_GRACE, Transition
+from common.writes.writer import AGAIN_S
 
 T0 = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 DAY = date(2026, 11, 20)
@@ -424,3 +432,173 @@ def test_a_job_is_looked_at_when_its_time_is_over_however_long_it_has_taken() ->
     world.claim("a", after=most - most / LOOKS_LATER / 2)
     world.tell(AttemptSuspended("a", 1, "job", world.now))
     assert world.records["a"].not_before == at(most)
+
+
+CANCEL, SKIP = CancelRequested("ana", "wrong dates"), SkipRequested("a", "ana", "not needed")
+
+
+def committed(rows: int = 3) -> Receipt:
+    return Receipt(rows=rows, table="p.d.t", ingested_at=T0)
+
+
+def test_a_cancel_holds_the_slot_until_the_work_has_stopped() -> None:
+    world = World(step("a"), step("b", "a"))
+    world.claim("a")
+    world.tell(CANCEL)
+    assert world.run.status is RunStatus.CANCELLING and world.status("a") is StepStatus.STOPPING
+    assert world.status("b") is StepStatus.CANCELLED and world.settled() == []
+    assert "waits for a to stop" in world.run.reason
+    world.tell(AttemptStopped("a", 1))
+    assert world.run.status is RunStatus.CANCELLED and world.status("a") is StepStatus.CANCELLED
+    assert [s.outcome for s in world.settled()] == [RunStatus.CANCELLED]
+    assert world.run.error == "cancelled by ana: wrong dates"
+
+
+def test_a_cancel_of_a_run_without_work_under_way_ends_it_at_once() -> None:
+    world = World(step("a"))
+    world.tell(CANCEL)
+    assert world.run.status is RunStatus.CANCELLED and len(world.settled()) == 1
+
+
+def test_a_cancelled_run_ends_with_the_last_of_its_steps_at_work() -> None:
+    world = World(step("a"), step("b"), step("c"))
+    for name in "abc":
+        world.claim(name)
+    world.tell(CANCEL)
+    world.fail("a")
+    world.tell(AttemptSuspended("b", 1, "job", at(30)))
+    assert world.run.status is RunStatus.CANCELLING and world.dispatched()[3:] == []
+    world.tell(AttemptStopped("c", 1))
+    assert world.run.status is RunStatus.CANCELLED
+    assert {world.status(name) for name in "abc"} == {StepStatus.CANCELLED}
+
+
+def test_a_commit_that_came_before_the_cancel_keeps_its_receipt_and_the_run_says_so() -> None:
+    world = World(step("a"), step("b", "a"))
+    world.claim("a")
+    world.tell(CANCEL)
+    world.tell(AttemptSucceeded("a", 1, committed()))
+    assert world.run.status is RunStatus.CANCELLED and world.status("a") is StepStatus.SUCCEEDED
+    assert world.run.steps["a"].receipt == committed()
+    assert world.run.error == "cancelled by ana: wrong dates; a had committed before, and those rows stay"
+    assert world.status("b") is StepStatus.CANCELLED and len(world.dispatched()) == 1
+
+
+def test_an_attempt_that_never_answers_is_given_up_with_its_lease() -> None:
+    world = World(step("a", timeout=100, attempts=3))
+    world.claim("a")
+    world.tell(CANCEL)
+    world.tell(Swept(), after=159)
+    assert world.run.status is RunStatus.CANCELLING
+    world.tell(Swept(), after=1)
+    assert world.run.status is RunStatus.CANCELLED and world.status("a") is StepStatus.CANCELLED
+
+
+def test_a_cancel_stops_the_items_at_work_and_starts_no_others() -> None:
+    each = replace(step("each", "list"), map=MapSpec("list.outputs.names", max_parallel=2))
+    world = World(step("list"), each)
+    world.claim("list")
+    world.tell(AttemptSucceeded("list", 1, Receipt(outputs={"names": ["x", "y", "z"]})))
+    world.claim("each[0]")
+    world.claim("each[1]")
+    world.tell(CANCEL)
+    world.tell(AttemptStopped("each[0]", 1))
+    assert world.run.status is RunStatus.CANCELLING and world.status("each") is StepStatus.CANCELLED
+    world.tell(AttemptStopped("each[1]", 1))
+    assert world.run.status is RunStatus.CANCELLED and world.status("each[2]") is StepStatus.CANCELLED
+
+
+@pytest.mark.parametrize("end", [AttemptStopped("a", 1), AttemptFailed("a", 1, "boom", ErrorKind.UNAVAILABLE)])
+def test_a_skipped_step_at_work_is_skipped_when_its_attempt_has_ended(end: Event) -> None:
+    world = World(step("a", attempts=3), step("b", "a"))
+    world.claim("a")
+    world.tell(SKIP)
+    assert world.status("a") is StepStatus.STOPPING and world.status("b") is StepStatus.WAITING
+    world.tell(end)
+    assert world.status("a") is StepStatus.SKIPPED and world.dispatched()[-1] == ("b", 1)
+    assert world.run.steps["a"].reason == "skipped by ana: not needed" and world.run.steps["a"].error == ""
+
+
+def test_a_skipped_step_whose_commit_came_first_has_succeeded() -> None:
+    world = World(step("a"), step("b", "a"))
+    world.claim("a")
+    world.tell(SKIP)
+    world.tell(AttemptSucceeded("a", 1, committed()))
+    assert world.status("a") is StepStatus.SUCCEEDED and world.run.steps["a"].receipt == committed()
+    assert "it had ended before it was skipped by ana" in world.run.steps["a"].reason
+    assert world.dispatched()[-1] == ("b", 1)
+
+
+def test_another_attempts_end_stops_nothing() -> None:
+    world = World(step("a"))
+    world.claim("a")
+    world.tell(CANCEL)
+    world.tell(AttemptStopped("a", 2))
+    assert world.run.status is RunStatus.CANCELLING
+
+
+def test_a_rate_limit_that_names_its_end_is_waited_for_and_costs_no_attempt() -> None:
+    world = World(step("a", attempts=1))
+    world.claim("a")
+    world.fail("a", kind=ErrorKind.RATE_LIMIT, retry_after_s=60)
+    waits = world.run.steps["a"]
+    assert (waits.status, waits.attempt, waits.not_before) == (StepStatus.SUSPENDED, 1, at(60))
+    assert waits.reason == "boom" and world.dispatched()[-1] == ("a", 1)
+    assert not world.claim("a").writes, "it is not due yet"
+    world.claim("a", after=60)
+    world.succeed("a")
+    assert world.run.status is RunStatus.COMPLETED
+
+
+def test_waiting_has_a_limit_of_its_own() -> None:
+    world = World(replace(step("a", attempts=2), max_wait_seconds=100))
+    for _ in range(2):
+        world.claim("a", after=60)
+        world.fail("a", kind=ErrorKind.RATE_LIMIT, retry_after_s=60)
+    assert (world.status("a"), world.run.steps["a"].attempt) == (StepStatus.SUSPENDED, 1)
+    world.claim("a", after=60)
+    world.fail("a", kind=ErrorKind.RATE_LIMIT, retry_after_s=60)
+    assert (world.status("a"), world.run.steps["a"].attempt) == (StepStatus.RETRYING, 2)
+    assert world.run.steps["a"].error == "not over within max_wait_seconds (100 s): boom"
+
+
+def test_a_rate_limit_that_the_pipeline_does_not_retry_fails_at_once() -> None:
+    spec = replace(step("a"), retry=RetryPolicy(3, retry_on=("timeout",)))
+    world = World(spec)
+    world.claim("a")
+    world.fail("a", kind=ErrorKind.RATE_LIMIT, retry_after_s=60)
+    assert world.status("a") is StepStatus.FAILED
+
+
+def test_what_is_staged_travels_with_the_wait_and_ends_with_the_attempt() -> None:
+    staged = Staged("p.d.s", Receipt(rows=3), 7)
+    world = World(step("a", attempts=2))
+    world.claim("a")
+    world.tell(AttemptSuspended("a", 1, "", at(30), "waits for other writers of t", staged))
+    assert world.run.steps["a"].reason == "waits for other writers of t"
+    (order,) = [c.step for c in world.commands if isinstance(c, DispatchStep) and c.step.staged]
+    assert order.staged == staged
+    assert world.claim("a", after=30).run.steps["a"].staged == staged
+    world.fail("a")
+    assert world.run.steps["a"].staged is None, "the next attempt has a staging table of its own"
+
+
+def test_two_hundred_runs_of_one_table_all_complete_with_their_first_attempt() -> None:
+    """The table takes a writer every two seconds; before, waiting used up the attempts and none of 200 completed."""
+    chance, worlds = Random(16), [World(step("a", timeout=100, attempts=3)) for _ in range(200)]
+    due = [(0.0, number) for number in range(200)]
+    free_at = 0.0
+    while due:
+        now, number = heappop(due)
+        world = worlds[number]
+        assert world.claim("a", after=now - (world.now - T0).total_seconds()).writes
+        if now >= free_at:
+            free_at = now + 2
+            world.succeed("a")
+        else:
+            look_at = at(now + chance.uniform(*AGAIN_S))
+            world.tell(AttemptSuspended("a", 1, "", look_at, "waits for other writers of t"))
+            wait = world.run.steps["a"].not_before
+            assert wait is not None
+            heappush(due, ((wait - T0).total_seconds(), number))
+    assert {(w.run.status, w.run.steps["a"].attempt) for w in worlds} == {(RunStatus.COMPLETED, 1)}

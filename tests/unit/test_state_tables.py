@@ -11,6 +11,7 @@ from common.domain import state
 from common.domain.messages import (
     AttemptClaimed,
     AttemptFailed,
+    AttemptStopped,
     AttemptSucceeded,
     AttemptSuspended,
     CancelRequested,
@@ -46,6 +47,7 @@ EVENTS: dict[type[Event], Event] = {
         AttemptSuspended("extract", 1, "job", T0 + timedelta(seconds=30)),
         AttemptSucceeded("extract", 1, Receipt(rows=1)),
         AttemptFailed("extract", 1, "boom"),
+        AttemptStopped("extract", 1),
         StepsEnded(("extract", "")),
         OwnerLost("me"),
         MessageDied("extract", 1, "dead"),

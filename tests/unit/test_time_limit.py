@@ -7,8 +7,10 @@ from contextlib import suppress
 
 import pytest
 
-from common.platform.errors import StepTimeoutError
+from common.platform.errors import LostLeaseError, StepTimeoutError
+from common.platform.stop import Stop
 from common.platform.time_limit import limited
+from common.runs.lease_watch import LeaseWatch
 
 pytestmark = pytest.mark.timeout(60)  # what waits for what it should not is found here, and is not to hang
 
@@ -87,3 +89,57 @@ def test_a_time_that_is_up_just_when_the_work_ends_holds_up_nobody() -> None:
     for thread in threads:
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_work_that_nobody_wants_any_more_is_ended_and_its_pause_too() -> None:
+    stop = Stop()
+
+    def work() -> None:
+        threading.Thread(target=stop.request).start()
+        spin()
+
+    with pytest.raises(LostLeaseError, match="was taken from this attempt"):
+        limited(work, 60, "s", stop)
+    with pytest.raises(LostLeaseError):
+        stop.sleep(60)
+
+
+def test_work_that_is_held_is_never_interrupted() -> None:
+    stop = Stop()
+
+    def commits() -> str:
+        stop.hold()
+        stop.request()
+        time.sleep(0.01)  # an exception would be raised here
+        return "committed"
+
+    assert limited(commits, 60, "s", stop) == "committed"
+
+
+def test_a_request_that_came_before_the_commit_prevents_it() -> None:
+    stop = Stop()
+    stop.request()
+    with pytest.raises(LostLeaseError):
+        stop.hold()
+
+
+def test_the_watch_stops_the_attempt_that_lost_its_lease_and_no_other() -> None:
+    watch, ours = LeaseWatch(), {"a": True, "b": True}
+
+    def unreadable() -> bool:
+        raise OSError("the store is down")
+
+    with (
+        watch.watching(lambda: ours["a"]) as a,
+        watch.watching(lambda: ours["b"]) as b,
+        watch.watching(unreadable) as c,
+    ):
+        watch.look()
+        for stop in (a, b, c):
+            stop.check()
+        ours["b"] = False
+        watch.look()
+        a.check()
+        c.check()
+        with pytest.raises(LostLeaseError):
+            b.check()

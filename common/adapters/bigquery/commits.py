@@ -2,43 +2,102 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from common.adapters.bigquery.commit_sql import script, suffix
 from common.adapters.bigquery.errors import ConflictError, translated
 from common.adapters.bigquery.jobs import Jobs
 from common.adapters.bigquery.refusals import NoGateError, refusal, span
-from common.domain.model import ErrorKind, Receipt
-from common.platform.errors import PipelineOpsError, TransientError
+from common.domain.model import Receipt
+from common.platform.errors import PipelineOpsError, WriterBusyError
 from common.platform.retry import Backoff, countdown, retried
-from common.ports.warehouse import Commit
+from common.ports.warehouse import NO_INTERRUPTION, Commit, Interruption
 
 # Random pauses, capped so that a waiting writer notices a free table within seconds.
 BACKOFF = Backoff(0.4, 5.0)
 
 
+LOOK_EVERY_S = 1.0
+"""How often a commit that waits for its turn looks whether it is still wanted."""
+
+SEATS = 16
+"""Attempts of a process that work for one table at a time: all get their turn within the time that a commit may wait
+(``WRITER_WAIT_S``), at seven seconds a commit. The others read nothing yet, so that their rows are not old by then."""
+
+Ticket = tuple[int, int]
+
+
 class Queues:
-    """One lock per table: writers of one process queue here, where waiting is free, instead of conflicting in BigQuery,
-    where the loser's job is wasted."""
+    """The writers of each table, one at a time: those of one process queue here, where waiting is free, instead of
+    conflicting in BigQuery, where the loser's job is wasted.
+
+    The lowest fence goes first. In any other order a later attempt would commit first, and the ledger would refuse the
+    earlier one, whose work would be for nothing.
+    """
 
     def __init__(self) -> None:
-        self._locks: dict[str, threading.Lock] = {}
+        self._changed = threading.Condition()
+        self._busy: set[str] = set()
+        self._waiting: dict[Ticket, frozenset[str]] = {}
+        self._numbers = count()
+        self._seated: Counter[str] = Counter()
 
     @contextmanager
-    def turn(self, targets: Iterable[str], left_s: Callable[[], float], waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the locks of these tables. Raises ConflictError if one is not free within the time left."""
-        with ExitStack() as held:
-            for target in sorted(set(targets)):  # one order for all writers, so that no two deadlock
-                lock = self._locks.setdefault(target, threading.Lock())
-                if not lock.acquire(blocking=False):
-                    waiting()
-                    if not lock.acquire(timeout=max(left_s(), 0.0)):
-                        raise ConflictError(f"{target} is still being written by others.")
-                held.callback(lock.release)
+    def seat(self, target: str) -> Iterator[bool]:
+        """Yield whether one more attempt may work for the table; if so, it counts until the block ends."""
+        with self._changed:
+            may = self._seated[target] < SEATS
+            self._seated[target] += may
+        try:
+            yield may
+        finally:
+            with self._changed:
+                self._seated[target] -= may
+
+    @contextmanager
+    def turn(
+        self,
+        targets: Iterable[str],
+        left_s: Callable[[], float],
+        waiting: Callable[[], None],
+        fence: int = 0,
+        check: Callable[[], None] = lambda: None,
+    ) -> Iterator[None]:
+        """Hold these tables. Raises ConflictError if one is not free in the time left, and what ``check`` raises."""
+        wanted, told = frozenset(targets), False
+        with self._changed:
+            ticket = (fence, next(self._numbers))
+            self._waiting[ticket] = wanted
+            try:
+                while not self._is_next(ticket, wanted):
+                    if not told:
+                        told = True
+                        waiting()
+                    left = left_s()
+                    if left <= 0:
+                        raise ConflictError(f"{', '.join(sorted(wanted))} is still being written by others.")
+                    self._changed.wait(min(left, LOOK_EVERY_S))
+                    check()
+            finally:
+                del self._waiting[ticket]
+                self._changed.notify_all()  # whoever gives up may have been in the way
+            self._busy |= wanted
+        try:
             yield
+        finally:
+            with self._changed:
+                self._busy -= wanted
+                self._changed.notify_all()
+
+    def _is_next(self, ticket: Ticket, wanted: frozenset[str]) -> bool:
+        # All tables at once, and the lowest ticket of all is never behind another: no two can wait for each other.
+        ahead = (tables for other, tables in self._waiting.items() if other < ticket)
+        return not wanted & self._busy and not any(wanted & tables for tables in ahead)
 
 
 class _Wait:
@@ -60,10 +119,9 @@ class _Wait:
         self.conflicts += 1
         self.waits()
 
-    def over(self) -> TransientError:
+    def over(self) -> WriterBusyError:
         waited = f"{time.monotonic() - self._began:.0f} s, {self.conflicts} lost conflicts"
-        text = f"Other writers kept {self._target} busy for all the time that was left ({waited})."
-        return TransientError(text, kind=ErrorKind.CONFLICT)
+        return WriterBusyError(f"Other writers kept {self._target} busy ({waited}).")
 
     def done(self) -> None:
         if self._told:
@@ -77,6 +135,7 @@ def commit(
     writes: Sequence[Commit],
     waiting: Callable[[str], None],
     fill: Callable[[str], None],
+    stop: Interruption = NO_INTERRUPTION,
 ) -> tuple[Receipt, ...]:
     """Commit the staged rows, as ``Warehouse.commit_all`` promises. ``fill`` fills a table's ledger without a gate."""
     sql = script(writes)
@@ -86,12 +145,14 @@ def commit(
     targets = list(dict.fromkeys(write.target for write in writes))
     wait = _Wait(", ".join(targets), min(write.wait_s for write in writes), waiting)
 
+    fence = min(write.fence for write in writes)
     refilled = 0
 
     def once() -> list[dict[str, Any]]:
         nonlocal refilled
         try:
-            with queues.turn(targets, wait.left_s, wait.waits):
+            with queues.turn(targets, wait.left_s, wait.waits, fence, stop.check):
+                stop.hold()
                 # A failed job stays failed, so each try is a new job. Its id is numbered, not random: a repeat of this
                 # attempt finds the job that committed.
                 try:
@@ -104,6 +165,7 @@ def commit(
                         fill(target)
                     return _run(jobs, writes, sql, params, f"{writes[0].job_id}_{wait.conflicts + refilled}")
         except ConflictError:
+            stop.release()
             wait.conflict()
             raise
 

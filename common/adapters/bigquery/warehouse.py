@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -15,8 +16,11 @@ from common.adapters.bigquery.names import checked, quarantine_of, quoted
 from common.adapters.bigquery.tables import Tables, spooled_fields
 from common.domain.model import Receipt
 from common.platform.errors import PermanentError
-from common.ports.warehouse import Commit
+from common.ports.warehouse import NO_INTERRUPTION, Commit, Interruption
 from common.tables.contract import Table
+
+PING_TIMEOUT_S = 5.0
+"""Far longer than a listing takes, and shorter than a load balancer waits for a readiness check."""
 
 
 class BigQueryWarehouse:
@@ -39,6 +43,14 @@ class BigQueryWarehouse:
         view._jobs = self._jobs.labelled(labels, seen)
         return view
 
+    def ping(self) -> None:
+        from google.api_core.exceptions import Forbidden
+
+        with translated("list datasets"), suppress(Forbidden):  # whoever may not list them still gets a response
+            # Free of charge. One try: whoever asks wants to know how it is now, not whether a retry would help.
+            once: Any = None
+            next(iter(self.connection.client.list_datasets(max_results=1, retry=once, timeout=PING_TIMEOUT_S)), None)
+
     def ensure_table(self, target: str, table: Table) -> None:
         self._tables.ensure(target, table)
 
@@ -52,15 +64,22 @@ class BigQueryWarehouse:
         table_id = quarantine_of(target)
         self._jobs.load(table_id, self._tables.ensure_quarantine(table_id), bad_rows, job_id=job_id)
 
-    def commit(self, write: Commit, waiting: Callable[[str], None]) -> Receipt:
-        return self.commit_all([write], waiting)[0]
+    def commit(self, write: Commit, waiting: Callable[[str], None], stop: Interruption = NO_INTERRUPTION) -> Receipt:
+        return self.commit_all([write], waiting, stop)[0]
 
-    def commit_all(self, writes: Sequence[Commit], waiting: Callable[[str], None]) -> tuple[Receipt, ...]:
+    def commit_all(
+        self, writes: Sequence[Commit], waiting: Callable[[str], None], stop: Interruption = NO_INTERRUPTION
+    ) -> tuple[Receipt, ...]:
         for write in writes:
             self._tables.ensure_ledger(write.target, self._jobs)
         try:
             return commits.commit(
-                self._jobs, self._queues, writes, waiting, lambda target: self._tables.fill_ledger(target, self._jobs)
+                self._jobs,
+                self._queues,
+                writes,
+                waiting,
+                lambda target: self._tables.fill_ledger(target, self._jobs),
+                stop,
             )
         except PermanentError as error:
             # The ledger was dropped after this process had seen it: the next attempt must create it again.
@@ -68,6 +87,9 @@ class BigQueryWarehouse:
                 for write in writes:
                     self._tables.forget_ledger(write.target)
             raise
+
+    def seat(self, target: str) -> AbstractContextManager[bool]:
+        return self._queues.seat(target)
 
     def drop(self, table_id: str) -> None:
         self._tables.drop(table_id)

@@ -7,8 +7,9 @@ with a TransientError instead, so that no function is held (and paid for) while 
 import json
 import math
 import re
+import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -143,6 +144,7 @@ class ProviderClient:
             )
         self._context, self._api, self._secret, self._sign = context, api, secret, sign
         self._base = (context.provider_url(api.key) if base is None else base).rstrip("/")
+        self._streams: list[Any] = []
         self._origin = self._base.removesuffix(urlsplit(self._base).path)
         self._http = httpx2.Client(
             # Bodies are read undecoded, so that the size counted is the size held: gzip could unpack to 1,000 times.
@@ -154,10 +156,26 @@ class ProviderClient:
         )
 
     def __enter__(self) -> Self:
+        self._cut_off = self._context.interrupts(self._cut)
+        self._cut_off.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._cut_off.__exit__(kind, error, at)
         self._http.close()
+
+    def _trace(self, name: str, info: Mapping[str, Any]) -> None:
+        """Keep each connection's socket, while the request that opens it has no response yet (httpx's ``trace``)."""
+        # Of TLS it is the second event that counts: wrapping a socket leaves the first one without a descriptor.
+        if name.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._streams.append(info["return_value"])
+
+    def _cut(self) -> None:
+        """End the calls that wait for the provider. Another thread's: only a shutdown wakes a read that blocks."""
+        for stream in list(self._streams):
+            with suppress(OSError):  # it was closed before
+                # Of the plain socket, not TLS's: its own shutdown would pull the session away from under the reader.
+                socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
     def get_json(self, path: str, params: Sequence[tuple[str, str]] = ()) -> JsonAnswer:
         """GET ``path`` below the provider's base URL and return the parsed response.
@@ -252,7 +270,7 @@ class ProviderClient:
             # httpx2 would send a space as "+", and "a/./b" as "a/b": AWS reads both as other requests than the signed.
             url = self._base + path + (f"?{query}" if query else "")
             target = url.removeprefix(self._origin).encode("ascii")
-            extensions = {"target": target}
+            extensions = {"target": target, "trace": self._trace}
             request = self._http.build_request(method, url, timeout=timeout, extensions=extensions, **content)
             if self._sign is not None:
                 request.headers.update(self._sign(method, url, request.content))

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -33,6 +33,9 @@ UPDATE messages SET due_at = ?, deliveries = deliveries + 1
 WHERE id IN (SELECT id FROM messages WHERE due_at <= ? {only}ORDER BY due_at, id LIMIT ?)
 RETURNING id, topic, source, key, data, published_at, deliveries
 """
+
+ORGANISATION = "COALESCE(json_extract(data, '$.run.request.org_slug'), '')"
+"""What ``organisation`` returns of a message. Not a column: it is read only while some organisation has its share."""
 
 INSERT = """
 INSERT INTO messages (id, topic, source, key, data, published_at, due_at, deliveries) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -66,8 +69,18 @@ class Consumer:
         """Return how many messages it could start on at once."""
         return 0
 
+    def accepts(self, message: Message) -> bool:
+        """Return whether it may start on this message now, as far as its organisation's share goes."""
+        return True
+
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Deliver these messages, which are committed and leased."""
+
+
+def organisation(message: Message) -> str:
+    """Return the organisation of a step's message; "" of others, which say only the run."""
+    order = message.data.get("run")
+    return str(order["request"]["org_slug"]) if order else ""
 
 
 def _now() -> datetime:
@@ -115,7 +128,7 @@ class SqliteBus:
             if one.is_early:
                 assert one.message.not_before is not None
                 stored.append(self._insert(db, one, one.message.not_before, 0))
-            elif room > 0:
+            elif room > 0 and self._consumer.accepts(one.message):
                 room -= 1
                 stored.append(self._insert(db, one, one.published_at + ACK_DEADLINE, 1))
             else:
@@ -177,11 +190,16 @@ class SqliteBus:
         """Return a block in which all that this thread pulls, acknowledges and writes is one transaction."""
         return self._database.batch()
 
-    def pull(self, limit: int, topics: Sequence[str] | None = None) -> list[Delivery]:
-        """Lease up to ``limit`` due messages, earliest due first; with ``topics``, only messages of these."""
+    def pull(self, limit: int, topics: Sequence[str] | None = None, without: Collection[str] = ()) -> list[Delivery]:
+        """Lease up to ``limit`` due messages, earliest due first.
+
+        With ``topics``, only messages of these; ``without`` are organisations whose steps are left where they are.
+        """
         now = self._now()
         only = f"AND topic IN ({', '.join('?' * len(topics))}) " if topics else ""
-        leased = (to_micros(now + ACK_DEADLINE), to_micros(now), *(topics or ()), limit)
+        if without:
+            only += f"AND {ORGANISATION} NOT IN ({', '.join('?' * len(without))}) "
+        leased = (to_micros(now + ACK_DEADLINE), to_micros(now), *(topics or ()), *without, limit)
         rows = self._database.write(lambda db: db.execute(LEASE.format(only=only), leased).fetchall())
         return [
             Delivery(number, Message(topic, key, json.loads(data), source=source), from_micros(published), deliveries)
@@ -193,6 +211,12 @@ class SqliteBus:
         if delivery.message_id:
             row = (delivery.message_id,)
             self._database.write(lambda db: db.execute("DELETE FROM messages WHERE id = ?", row), fails_first=True)
+
+    def put_back(self, delivery: Delivery) -> None:
+        """Return a message that nobody has started on, as if it had not been delivered."""
+        row = (to_micros(self._now()), delivery.message_id)
+        back = "UPDATE messages SET due_at = ?, deliveries = deliveries - 1 WHERE id = ?"
+        self._database.write(lambda db: db.execute(back, row))
 
     def nack(self, delivery: Delivery, error: str) -> None:
         """Return a message for redelivery, with a growing pause; after ``MAX_DELIVERIES``, to the dead letters."""
@@ -228,9 +252,9 @@ class SqliteBus:
         self._database.write(lambda db: db.execute(release, (now, now)))
         self.wake()
 
-    def wait(self, seen: int, timeout_s: float) -> None:
-        """Wait until ``wake`` is called (after ``seen`` was read), a message becomes due, or the timeout."""
-        row = self._database.connection().execute("SELECT MIN(due_at) FROM messages").fetchone()
+    def wait(self, seen: int, timeout_s: float, *, due: bool = True) -> None:
+        """Wait until ``wake`` is called (after ``seen`` was read), a message becomes ``due``, or the timeout."""
+        row = self._database.connection().execute("SELECT MIN(due_at) FROM messages").fetchone() if due else (None,)
         if row[0] is not None:
             due_in = (from_micros(row[0]) - self._now()).total_seconds()
             timeout_s = min(timeout_s, max(0.0, due_in))
